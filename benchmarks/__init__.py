@@ -1,1 +1,1 @@
-"""What Scheduler costs, measured on the real daemons: ``make bench``."""
+"""Measures the cost of Scheduler with real daemons: ``make bench``."""

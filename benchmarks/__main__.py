@@ -1,4 +1,4 @@
-"""Measure, and print a table: ``python -m benchmarks [--quick]``."""
+"""Measures and prints a table: ``python -m benchmarks [--quick]``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmarks.daemons import Running, call, running
 from benchmarks.rows import Row, together
 from benchmarks.stores import durable_starts, restarts
 
-#: A job's clock is the reader's: CLOCK_MONOTONIC is one for the whole machine.
+#: The job and the reader share a clock: CLOCK_MONOTONIC is the same for all processes of a machine.
 _TICKER = """
 import time
 for _ in range({n}):
@@ -48,7 +48,7 @@ def _timed(times: int, once: Callable[[], object]) -> list[float]:
 
 
 def submit(daemons: Running, quick: bool) -> list[Row]:
-    """From the POST to the end of ``echo``, and to its first byte."""
+    """Time from the POST to the end of ``echo``, and to its first byte."""
     connection, n = daemons.connect(), 30 if quick else 300
     job = {"worker": "w1", "command": "echo", "args": ["hi"]}
 
@@ -75,7 +75,7 @@ def submit(daemons: Running, quick: bool) -> list[Row]:
 
 
 def live(daemons: Running, quick: bool) -> list[Row]:
-    """From a line's writing in the job to its reading by a follower."""
+    """Time from writing a line in the job to reading it by a follower."""
     connection, n = daemons.connect(), 50 if quick else 300
     job = {"worker": "w1", "command": sys.executable, "args": ["-c", _TICKER.format(n=n)]}
     connection.request("POST", "/v1/jobs?follow=1", body=json.dumps(job))
@@ -86,13 +86,13 @@ def live(daemons: Running, quick: bool) -> list[Row]:
 
 
 def queries(daemons: Running, quick: bool) -> list[Row]:
-    """``/query`` of unfinished jobs, asked of their worker, beside a route that does nothing."""
+    """``/query`` of unfinished jobs, which asks their worker, beside a route that does nothing."""
     if shutil.which("wrk") is None:
         return [Row("`/query` proxied", "skipped", "", "wrk is not here")]
     seconds = 2 if quick else 5
     with daemons.client() as client:
         jobs = [client.submit(["sleep", "600"], worker="w1").id for _ in range(64)]
-    # Requests for one job at one moment share a call to the worker; those for several do not.
+    # Simultaneous requests for the same job share a call to the worker; those for several jobs do not.
     asked = {"64 jobs in turn": jobs, "one job": jobs[:1]}
     rows = []
     for connections in (1, 16, 64):
@@ -127,7 +127,7 @@ def _wrk(daemons: Running, connections: int, seconds: int, path: str, *more: str
 
 
 def throughput(daemons: Running, quick: bool) -> list[Row]:
-    """A large output, followed while it is written and read when it is there, and what memory that takes."""
+    """A large output, followed while it is written and read once it exists, and the memory for that."""
     size = 100_000_000 if quick else 1_000_000_000
     job = ["head", "-c", str(size), "/dev/zero"]
     rows = []
@@ -166,14 +166,14 @@ def _throughput_row(daemons: Running, what: str, size: int, began: float) -> Row
     )
 
 
-#: Submissions not first: what an installation has written right before would be felt by them.
+#: Submissions are not first, because an installation's recent disk writes would slow them down.
 MEASUREMENTS = (live, queries, submit, throughput)
-#: These start what they need by themselves.
+#: These measurements start their own daemons.
 ALONE = (cluster, durable_starts, restarts, schedctl_help)
 
 
 def main() -> None:
-    """All, or those named."""
+    """Run all measurements, or the named ones."""
     names = [measure.__name__ for measure in (*MEASUREMENTS, *ALONE)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all unless named")
@@ -181,7 +181,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"{', '.join(sorted(unknown))}: must be of {', '.join(names)}")
-    # All folders are kept to the end: on ext4 a file takes ten times as long to make where many were just deleted.
+    # All folders are kept until the end: on ext4, creating a file takes ten times as long after many were deleted.
     with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as tempfile.tempdir:
         _measure(options.names or names, options.quick)
 
@@ -192,8 +192,8 @@ def _measure(wanted: Sequence[str], quick: bool) -> None:
     print("| what | figure | n | |\n| --- | --- | --- | --- |")
     for measure in MEASUREMENTS:
         if measure.__name__ in wanted:
-            os.sync()  # what an installation or the one before has written is not to be waited for by this one
-            with running() as daemons:  # anew for each, so none pays for another
+            os.sync()  # so that earlier writes do not slow this measurement down
+            with running() as daemons:  # new daemons for each, so that none is slowed down by another
                 _print(measure(daemons, quick))
     for measure_alone in ALONE:
         if measure_alone.__name__ in wanted:

@@ -1,7 +1,7 @@
-"""The cost of the scheduler's own decisions with many workers: in one process, without gRPC, HTTP or a disk.
+"""Measures the scheduler's own decisions with many workers: in one process, without gRPC, HTTP or a disk.
 
-The parts are those of ``make_cluster``, over a store in memory and workers that answer every call at once. Times are
-processor time of the one thread, so whatever else the machine does is not in them.
+The parts come from ``make_cluster``, with a store in memory and workers that answer every call at once. Times are
+processor time of the one thread, so they do not include other load on the machine.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, Unavailable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, JobStatus, Registration, RequestKey
-from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Target, Worker
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Worker
 from scheduler.net import DialRule
 from scheduler.store.memory import MemoryStore
+from scheduler.terms import Target
 
-#: Workers, of which each fifth has the same ``zone``.
+#: Numbers of workers, and of zones: each fifth worker has the same ``zone``.
 WORKERS, ZONES = (1000, 10_000), 5
 
-#: Milliseconds that a placement by the selector ``{}`` may take, and for which Liveness may hold up the reactor.
+#: Milliseconds that a placement by the selector ``{}`` may take, and for which Liveness may block the reactor.
 PLACEMENT_AIM, LIVENESS_AIM = 0.3, 2.0
 
 #: Seconds that the registration of 10,000 workers may take.
@@ -46,12 +47,12 @@ _ZONE = Target(selector={"zone": "3"})
 
 
 class _Reactor(Clock):
-    """Time goes on by itself, and jumps to the next timer when ``turn`` is called; each call is measured."""
+    """A reactor whose time passes by itself, and jumps to the next timer in ``turn``. It measures each call."""
 
     def __init__(self) -> None:
         super().__init__()
         self._began = time.thread_time()
-        #: Seconds that single calls took.
+        #: The seconds that each call took.
         self.took: list[float] = []
 
     def seconds(self) -> float:
@@ -69,7 +70,7 @@ class _Reactor(Clock):
         return True
 
     def run(self, seconds: float) -> float:
-        """Go on for that long; the most milliseconds that one call took."""
+        """Run for that time. Returns the most milliseconds that one call took."""
         self.took = [0.0]
         until = self.seconds() + seconds
         while self.turn(until):
@@ -80,7 +81,7 @@ class _Reactor(Clock):
 
 @implementer(IWorkerClient)
 class _Workers:
-    """All in good health; a job runs for ever."""
+    """Workers that always answer, and whose jobs run for ever."""
 
     def probe(self, worker: Worker) -> Deferred[None]:
         return succeed(None)
@@ -121,7 +122,7 @@ class _Workers:
 
 @frozen
 class _Cluster:
-    """The scheduler's parts, and the store and clock they were given."""
+    """The parts of a scheduler, and their store and clock."""
 
     clock: _Reactor
     store: MemoryStore
@@ -165,7 +166,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def cluster(quick: bool) -> Iterator[Row]:
-    """Registration, placement and liveness, at each number of workers."""
+    """Registration, placement and liveness, for each number of workers."""
     for n in WORKERS:
         many = n // 10 if quick else n
         yield from _registrations(many)
@@ -181,17 +182,17 @@ def _registrations(n: int) -> Iterator[Row]:
 
 
 def _placements(n: int, times: int) -> Iterator[Row]:
-    """Each between changes of loads, as it is where jobs come and go."""
+    """Placements with changes of loads between them, as when jobs come and go."""
     made = _Cluster.make(MemoryStore())
     made.register(n)
     yield _placement_row(f"placement for `{{}}`, {n} workers", made, _ANY, times, f"aim {PLACEMENT_AIM:g} ms")
     yield _placement_row(f"placement for `zone=3`, {n} workers", made, _ZONE, times, "")
     ids = [worker.id for worker in made.parts.ledger.registry.workers()]
     for worker_id in ids[:-3]:
-        made.parts.starts.backoff.refused(worker_id, Unavailable("no more processes", 60.0))
+        made.parts.backoff.refused(worker_id, Unavailable("no more processes", 60.0))
     yield _placement_row(f"the same, all but 3 of {n} in backoff", made, _ANY, 8, f"aim {PLACEMENT_AIM:g} ms")
     for worker_id in ids[:-3]:
-        made.parts.starts.backoff.took(worker_id)
+        made.parts.backoff.took(worker_id)
     for worker_id in ids:
         registry = made.parts.ledger.registry
         while registry.load(worker_id) < SLOTS:
@@ -211,7 +212,7 @@ def _placement_row(what: str, made: _Cluster, target: Target, times: int, note: 
 
 
 def _place(made: _Cluster, target: Target) -> Worker:
-    return place(Requirement.of(_ECHO, target), made.parts.starts.backoff.candidates)
+    return place(Requirement.of(_ECHO, target), made.parts.backoff.candidates)
 
 
 def _place_or_not(made: _Cluster, target: Target) -> None:
@@ -228,11 +229,11 @@ def _times_row(what: str, seconds: list[float], note: str) -> Row:
 
 
 def _liveness(n: int) -> Row:
-    """The longest call of the reactor in each of the times that are hard; no request comes meanwhile."""
+    """The longest call of the reactor in each of the hard times, without any requests."""
     made = _Cluster.make(MemoryStore())
     made.register(n)
     gc.collect()
-    gc.disable()  # a collection of all objects holds up everything, whatever Liveness does
+    gc.disable()  # a garbage collection would block everything, independently of Liveness
     try:
         longest = _longest(made)
     finally:

@@ -1,4 +1,4 @@
-"""What a person waits for at a prompt: the start of ``schedctl``."""
+"""Measures how long a user waits at a prompt: the start of ``schedctl``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AIM = 150
 
 
 def schedctl_help(quick: bool) -> Iterator[Row]:
-    """``schedctl --help``, beside an interpreter that does nothing; they take turns."""
+    """``schedctl --help``, measured in turns with an interpreter that does nothing."""
     rounds = 5 if quick else 40
     command = shutil.which("schedctl", path=str(Path(sys.executable).parent))
     if command is None:

@@ -1,7 +1,7 @@
-"""A real scheduler and a real worker on loopback, for as long as a measurement takes.
+"""A real scheduler and a real worker on loopback for a measurement.
 
-Measured requests are made with ``http.client`` and ``wrk``: a figure is of the API, not of ``scheduler.client``. What
-is not measured, such as the jobs that are needed beforehand, goes through ``scheduler.client``.
+Measured requests use ``http.client`` and ``wrk``, so a figure is about the API and not about ``scheduler.client``.
+Requests that are not measured, such as preparations, use ``scheduler.client``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scheduler.client import Client
 
 @frozen
 class Running:
-    """Both daemons: where HTTP is served, the worker's id and the two process ids."""
+    """Both daemons: the HTTP address, the worker's id and the two process ids."""
 
     http: str
     worker_id: str
@@ -34,19 +34,19 @@ class Running:
     worker_pid: int
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection of its own, for what is measured."""
+        """A new connection, for measured requests."""
         return http.client.HTTPConnection(self.http, timeout=120)
 
     def client(self) -> Client:
-        """To prepare a measurement, and to clear up."""
+        """A client for preparations and cleanup."""
         return Client(f"http://{self.http}")
 
     def peak_rss(self) -> tuple[float, float]:
-        """The most memory scheduler and worker have had so far, MiB."""
+        """The peak memory of scheduler and worker, in MiB."""
         return _peak(self.scheduler_pid), _peak(self.worker_pid)
 
     def reset_peak(self) -> None:
-        """Count the peak from now on."""
+        """Measure the peak from now on."""
         for pid in (self.scheduler_pid, self.worker_pid):
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
@@ -59,7 +59,7 @@ def _peak(pid: int) -> float:
 
 
 def call(connection: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> Any:
-    """The document of a request that must succeed."""
+    """The document in the answer to a request, which must succeed."""
     connection.request(method, path, body=None if body is None else json.dumps(body))
     answer = connection.getresponse()
     text = answer.read()
@@ -74,7 +74,7 @@ _SCHEDULER = _GRPC + '[http_server]\naddr = "127.0.0.1:0"\n'
 
 @contextmanager
 def running(store: str = "sqlite:///scheduler.db") -> Iterator[Running]:
-    """Start both, wait until the worker is online, end both and all they started."""
+    """Start both and wait until the worker is online. At the end, stop both and everything they started."""
     folder = tempfile.mkdtemp()
     with _processes() as processes:
         processes.append(_start("scheduler", folder, f'{_SCHEDULER}[store]\nurl = "{store}"\n'))
@@ -86,7 +86,7 @@ def running(store: str = "sqlite:///scheduler.db") -> Iterator[Running]:
 
 
 def restart(store: str) -> float:
-    """Seconds from the start of a scheduler on that store until it is ready and has listed jobs."""
+    """Seconds from the start of a scheduler with that store until it is ready and has listed jobs."""
     folder = tempfile.mkdtemp()
     with _processes() as processes:
         began = time.perf_counter()
@@ -99,7 +99,7 @@ def restart(store: str) -> float:
 
 @contextmanager
 def _processes() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """What is put there is ended, the last one first."""
+    """A list of processes, which are ended in reverse order."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         yield processes

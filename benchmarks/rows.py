@@ -1,4 +1,4 @@
-"""What every measurement is made of and ends in."""
+"""Common parts of the measurements: the rows of the table, and simultaneous calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import frozen
 
 @frozen
 class Row:
-    """One line of the table."""
+    """A row of the table."""
 
     what: str
     figure: str
@@ -19,7 +19,7 @@ class Row:
 
 
 def together(functions: list[Callable[[], None]]) -> None:
-    """Call all at once, each in a thread; what one of them raises is raised."""
+    """Call all functions at once, each in a thread. An exception in one of them is raised."""
     with ThreadPoolExecutor(len(functions)) as threads:
         for done in [threads.submit(function) for function in functions]:
             done.result()

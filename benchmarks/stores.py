@@ -1,4 +1,4 @@
-"""What durability costs: starts on each kind of store, and how long a restart takes with much to remember."""
+"""Measures durability: starts with each kind of store, and a restart with many records."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from statistics import median
 
 from benchmarks.daemons import Running, call, restart, running
 from benchmarks.rows import Row, together
-from scheduler.model import Job, JobSpec, JobState, Target, Worker
+from scheduler.model import Job, JobSpec, JobState, Worker
 from scheduler.store.database import prepare
 from scheduler.store.writer import Writer
+from scheduler.terms import Target
 from tests import postgres
 
 _FINISHED, _RUNNING = 10_000, 1_000
 
-#: Turns of each store: on a machine with others, its speed changes from one minute to the next.
+#: Rounds for each store, in turns: the speed of a shared machine changes from minute to minute.
 _ROUNDS = 7
 
 
 def durable_starts(quick: bool) -> Iterator[Row]:
-    """``POST /start`` of ``true`` on each store, beside the one that keeps nothing; they take turns."""
+    """``POST /start`` of ``true`` with each store, in turns with the store that keeps nothing."""
     rounds = 1 if quick else _ROUNDS
     with ExitStack() as stack:
         server = stack.enter_context(_server())
@@ -50,7 +51,7 @@ def durable_starts(quick: bool) -> Iterator[Row]:
 
 
 def start_rate(daemons: Running, clients: int, n: int) -> float:
-    """How many starts are answered a second."""
+    """The number of starts answered in a second."""
     left = iter(range(n))
 
     def client() -> None:
@@ -64,7 +65,7 @@ def start_rate(daemons: Running, clients: int, n: int) -> float:
 
 
 def restarts(quick: bool) -> Iterator[Row]:
-    """From the start of the process to an answer, when there is much to remember."""
+    """Time from the start of the process to an answer, with many records."""
     n = 1 if quick else 5
     folder = tempfile.mkdtemp()
     with _server() as server:
@@ -80,7 +81,7 @@ def restarts(quick: bool) -> Iterator[Row]:
 
 @contextmanager
 def _server() -> Iterator[postgres.Server | None]:
-    """One whose commits reach the disk."""
+    """A PostgreSQL server whose commits reach the disk."""
     if postgres.why_not():
         yield None
         return

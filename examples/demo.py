@@ -1,10 +1,8 @@
-"""A scheduler and two workers on this machine, and a job on one of them: what ``make demo`` runs.
+"""The program behind ``make demo``: a scheduler and two workers on this machine, and a job on one of them.
 
-Everything is in ``var/``: state, logs, configuration. ``--once`` ends after the
-sample job; otherwise it stays until Ctrl-C. Where a usual port is taken, any
-free one is used. However it ends, it stops the jobs and the daemons it started,
-and no process is left behind: this process is the subreaper of all of them, so
-even one whose parent is gone comes back here to be waited for.
+Everything is in ``var/``: state, logs, configuration. ``--once`` ends after the sample job; otherwise the demo runs
+until Ctrl-C. If a usual port is in use, any free one is taken. However the demo ends, it stops its jobs and daemons and
+leaves no process behind. It is the subreaper of all of them, so it can wait even for a process whose parent has ended.
 """
 
 import argparse
@@ -58,11 +56,11 @@ Ctrl-C ends it all."""
 
 
 class DemoFailed(Exception):
-    """Says what went wrong, and where."""
+    """The demo failed; the text says why and where."""
 
 
 class Daemon:
-    """One ``twistd -n``, in a session of its own: Ctrl-C is for the demo, which ends it in order."""
+    """A ``twistd -n`` process in a session of its own, so that Ctrl-C reaches only the demo, which ends it properly."""
 
     def __init__(self, name: str, program: str, config: Path) -> None:
         self.name = name
@@ -81,20 +79,20 @@ class Daemon:
             )
 
     def check(self) -> None:
-        """``DemoFailed``, with the end of its log, if it has ended."""
+        """Raise ``DemoFailed`` with the end of the daemon's log if it has ended."""
         if self.process.poll() is not None:
             tail = self.log.read_text(errors="replace").splitlines()[-20:]
             raise DemoFailed("\n".join([f"{self.name} ended; the end of {self.log.relative_to(ROOT)}:", *tail]))
 
     @property
     def endpoints(self) -> dict[str, str] | None:
-        """Where its servers listen; ``None`` until they do."""
+        """The addresses of its servers; ``None`` until they listen."""
         with contextlib.suppress(FileNotFoundError):
             return json.loads((self.state / "endpoints.json").read_text())
         return None
 
     def stop(self) -> None:
-        """Ask it to end, then make it."""
+        """Ask it to end, then kill it."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -105,9 +103,9 @@ class Daemon:
 
 
 def address(port: int) -> str:
-    """To listen at: that port of loopback, or, if it is taken, any free one."""
+    """An address to listen on: that port of loopback or, if it is in use, any free one."""
     with socket.socket() as probe:
-        # As servers do: connections of an earlier one that linger don't keep the port.
+        # Like the servers, ignore lingering connections of an earlier server on this port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -117,7 +115,7 @@ def address(port: int) -> str:
 
 
 def wait_until(what: str, ready: Callable[[], object], daemons: list[Daemon], seconds: float = 30) -> None:
-    """``DemoFailed`` if that does not come true in time, or a daemon ends."""
+    """Wait until ``ready`` is true. ``DemoFailed`` if it is not in time, or if a daemon ends."""
     deadline = time.monotonic() + seconds
     while True:
         for daemon in daemons:
@@ -131,7 +129,7 @@ def wait_until(what: str, ready: Callable[[], object], daemons: list[Daemon], se
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Keep ``var/`` from another demo; ``DemoFailed`` if one is there already."""
+    """Lock ``var/``; ``DemoFailed`` if another demo uses it."""
     VAR.mkdir(exist_ok=True)
     with (VAR / "demo.lock").open("wb") as lock:
         try:
@@ -142,16 +140,16 @@ def alone() -> Iterator[None]:
 
 
 def configured(name: str, text: str) -> Path:
-    """A configuration file with that text."""
+    """Write a configuration file with that text."""
     file = VAR / f"{name}.toml"
     file.write_text(text)
     return file
 
 
 def start(daemons: list[Daemon]) -> str:
-    """Start them all, wait until they work together, and return the URL of the API.
+    """Start all daemons, wait until they work together, and return the URL of the API.
 
-    What has started is in ``daemons``, whatever happens.
+    Daemons that have started are in ``daemons`` even if this fails.
     """
     config = configured(
         "scheduler",
@@ -180,7 +178,7 @@ def start(daemons: list[Daemon]) -> str:
 
 
 def sample(url: str) -> None:
-    """Run count.sh on w1 by ``schedctl``, which shows its output as it comes; ``DemoFailed`` unless it succeeds."""
+    """Run count.sh on w1 by ``schedctl``, which shows its output live; ``DemoFailed`` unless it succeeds."""
     print(f"$ {shlex.join(SAMPLE)}", flush=True)
     environ = os.environ | {"SCHEDULER_URL": url}
     code = subprocess.call([BIN / SAMPLE[0], *SAMPLE[1:]], stdin=subprocess.DEVNULL, cwd=ROOT, env=environ)
@@ -190,7 +188,7 @@ def sample(url: str) -> None:
 
 
 def next_steps(url: str) -> str:
-    """What to type next, so that it works in another terminal as it stands."""
+    """Commands for the user to try next, which work in another terminal as printed."""
     exports = [f"export PATH={shlex.quote(str(BIN))}:$PATH"]
     if url != DEFAULT_URL or os.environ.get("SCHEDULER_URL") or config_file(os.environ).exists():
         exports.append(f"export SCHEDULER_URL={url}")
@@ -198,9 +196,9 @@ def next_steps(url: str) -> str:
 
 
 def stop(daemons: list[Daemon], url: str | None) -> None:
-    """Stop every job, then the workers, then the scheduler, then whatever else is left.
+    """Stop every job, then the workers, then the scheduler, then all remaining processes.
 
-    Without ``url`` there is no job yet.
+    Without ``url`` no job exists yet.
     """
     if url is not None and all(daemon.process.poll() is None for daemon in daemons):
         with contextlib.suppress(ClientError), Client(url) as client:
@@ -218,7 +216,7 @@ def stop(daemons: list[Daemon], url: str | None) -> None:
 
 
 def has_children() -> bool:
-    """Whether a process is left that is ours, by birth or because its parent ended; those that ended are reaped."""
+    """Reap ended children, and tell whether any are left: our own, and those whose parent ended."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -228,7 +226,7 @@ def has_children() -> bool:
 
 
 def children() -> Iterator[int]:
-    """Their ids."""
+    """The ids of all children."""
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
             if f"\nPPid:\t{os.getpid()}\n" in status.read_text():
@@ -236,12 +234,12 @@ def children() -> Iterator[int]:
 
 
 def interrupt(_signal: int, _frame: object) -> None:
-    """SIGTERM ends the demo as Ctrl-C does."""
+    """End the demo on SIGTERM as on Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def demonstrate(once: bool) -> None:
-    """Show it, until Ctrl-C unless ``once``; ``DemoFailed``, ``ClientError``."""
+    """Run the demo, until Ctrl-C unless ``once``; ``DemoFailed``, ``ClientError``."""
     daemons: list[Daemon] = []
     url = None
     try:
@@ -256,14 +254,14 @@ def demonstrate(once: bool) -> None:
     except KeyboardInterrupt:
         print("\nstopping", flush=True)
     finally:
-        # A second Ctrl-C must not leave half of it running.
+        # A second Ctrl-C must not leave half of the processes running.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         stop(daemons, url)
 
 
 def main() -> int:
-    """Exit status: 0, or 1 when something failed."""
+    """Run the demo; the exit status is 0, or 1 after a failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--once", action="store_true", help="end after the sample job")
     once = parser.parse_args().once

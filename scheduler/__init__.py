@@ -1,3 +1,3 @@
-"""One HTTP API in front of all your machines."""
+"""Scheduler puts one HTTP API in front of all your machines."""
 
 __version__ = "0.1.0"

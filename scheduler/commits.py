@@ -1,23 +1,23 @@
 """Counts of a store's commits.
 
-Workers are told the count, so a store that was set back is found out: they heard of commits that it does not have. It
-then begins a new timeline: its counts go on from a number that is higher than any of which somebody may have heard.
+Workers are told the count. So a store that was set back is detected: workers know of commits that it does not have. It
+then begins a new timeline, whose counts start above every count that any worker may know.
 """
 
 from __future__ import annotations
 
-#: Commits of one timeline: its counts begin at a multiple of this.
+#: The most commits of one timeline. Its counts begin at a multiple of this.
 TIMELINE_COMMITS = 1 << 40
 
-#: No count is as high as this; what a worker says beyond it is not believed.
+#: The limit of all counts. A worker that reports a higher one is not believed.
 COMMIT_COUNT_MAX = 1 << 62
 
 
 def timeline_of(count: int) -> int:
-    """The first count of the timeline that ``count`` is of."""
+    """The first count of the timeline that contains ``count``."""
     return count - count % TIMELINE_COMMITS
 
 
 def next_timeline(count: int) -> int:
-    """The first count of the timeline after that."""
+    """The first count of the next timeline."""
     return timeline_of(count) + TIMELINE_COMMITS

@@ -1,9 +1,9 @@
-"""Many waiters for one result: a waiter that leaves does not disturb the others."""
+"""Many waiters for one result: one that gives up does not disturb the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def shielded(inner: Deferred[T]) -> Deferred[T]:
-    """A Deferred with the result of ``inner`` whose cancellation leaves ``inner`` to run on.
+    """Make a Deferred with the result of ``inner`` whose cancellation does not cancel ``inner``.
 
     An error that comes later is logged, unless it is a ``SchedulerError``.
     """
@@ -27,17 +27,41 @@ def shielded(inner: Deferred[T]) -> Deferred[T]:
         if not outer.called:
             outer.callback(result)  # a Failure starts the errbacks
         elif isinstance(result, Failure) and not result.check(SchedulerError):
-            _log.failure("an operation whose caller has left went wrong", result)
+            _log.failure("an operation failed after its caller had given up", result)
 
     inner.addBoth(pass_on)
     return outer
 
 
-class Shared:
-    """One call for all that ask the same at the same moment."""
+class Waiters(Generic[T]):
+    """Waiters for one result, each with a Deferred of its own, which it can cancel."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[Deferred[Any]]] = {}
+        self._waiting: list[Deferred[T]] = []
+
+    def wait(self) -> Deferred[T]:
+        """Make a Deferred that fires with the result."""
+        waiting: Deferred[T] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def fail(self, waiting: Deferred[T], failure: Failure) -> None:
+        """Fail one waiter alone, if it still waits."""
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+            waiting.errback(failure)
+
+    def settle(self, result: T | Failure) -> None:
+        """Give the result to all that wait now, in the order of their arrival. A Failure starts their errbacks."""
+        while self._waiting:
+            self._waiting.pop(0).callback(result)
+
+
+class Shared:
+    """Calls that are shared by all that ask the same question at the same moment."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Waiters[Any]] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._waiting
@@ -48,38 +72,33 @@ class Shared:
         return not self._waiting
 
     def join(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
-        """The result of the call under way for ``key``, or of a new one; each caller has a Deferred of its own."""
-        answer: Deferred[T] = Deferred()
+        """Wait for the call under way for ``key``, or make a new one; each caller has a Deferred of its own."""
         if key in self._waiting:
-            self._waiting[key].append(answer)
-            return answer
-        self._waiting[key] = [answer]
-        call().addBoth(self._deliver, key)
+            return self._waiting[key].wait()
+        waiters: Waiters[T] = Waiters()
+        self._waiting[key] = waiters
+        answer = waiters.wait()
+        call().addBoth(lambda result: self._waiting.pop(key).settle(result))
         return answer
-
-    def _deliver(self, result: Any, key: str) -> None:
-        for answer in self._waiting.pop(key):
-            if not answer.called:
-                answer.callback(result)
 
 
 class Rounds:
-    """What is gone through again and again for each key: one round at a time."""
+    """Rounds of work that repeat for each key, one at a time."""
 
     _log = Logger()
 
     def __init__(self, what: str) -> None:
-        """``what`` names a round in the log, where one goes wrong."""
+        """``what`` names a round in the log if one goes wrong."""
         self._what = what
         self._going: set[str] = set()
 
     @property
     def idle(self) -> bool:
-        """Whether no round is under way."""
+        """Whether no round is in progress."""
         return not self._going
 
     def begin(self, key: str, round_: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
-        """Unless one is under way for ``key``."""
+        """Begin a round, unless one is under way for ``key``."""
         if key in self._going:
             return
         self._going.add(key)
@@ -87,6 +106,6 @@ class Rounds:
         def over(result: Any) -> None:
             self._going.discard(key)
             if isinstance(result, Failure):
-                self._log.failure("{what} of {key} went wrong", result, what=self._what, key=key)
+                self._log.failure("{what} of {key} failed", result, what=self._what, key=key)
 
         Deferred.fromCoroutine(round_()).addBoth(over)

@@ -1,31 +1,30 @@
-"""Everything that can go wrong, as one tree of exceptions.
+"""All errors, as one tree of exceptions.
 
-They carry data and no status codes: ``scheduler.api.errors`` maps them to HTTP,
-``scheduler.rpc.status`` to gRPC, each in one table. ``retryable`` says whether
-the same request, unchanged, can succeed later.
+They carry data and no status codes. ``scheduler.api.errors`` maps them to HTTP, ``scheduler.rpc.status`` to gRPC, each
+in one table. ``retryable`` says whether the same request, unchanged, can succeed later.
 """
 
 from __future__ import annotations
 
 
 class SchedulerError(Exception):
-    """The root; ``str()`` of any of them is a sentence fit for the client."""
+    """The root of the tree. ``str()`` of each is a sentence that may be shown to clients."""
 
     retryable = False
 
 
 class Invalid(SchedulerError):
-    """A value from outside that is not what it must be."""
+    """A value from outside is not allowed."""
 
     def __init__(self, field: str, problem: str) -> None:
-        """``field`` is its name as the sender knows it; ``problem`` says what it is and what is allowed."""
+        """``field`` is the name that the sender uses; ``problem`` says what is wrong or what is allowed."""
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
 
 
 class NotFound(SchedulerError):
-    """No such ``kind``: ``"worker"``, ``"job"`` or ``"output of job"``."""
+    """There is no such ``kind``: ``"worker"``, ``"job"`` or ``"output of job"``."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f"{kind} {name!r} not found")
@@ -34,7 +33,7 @@ class NotFound(SchedulerError):
 
 
 class Conflict(SchedulerError):
-    """The request contradicts the present state, and waiting will not mend it."""
+    """The request contradicts the present state, and waiting does not change that."""
 
 
 class Draining(Conflict):
@@ -46,15 +45,15 @@ class Draining(Conflict):
 
 
 class NoMatch(Conflict):
-    """No worker has the labels that a selector asks for, or none of those can do what the job asks for."""
+    """No worker has the labels of the selector, or none of those that have them can do what the job needs."""
 
 
 class NameTaken(Conflict):
-    """Another worker that is online has that name, or it is the id of something else."""
+    """Another online worker has the name, or the name is the id of something else."""
 
 
 class WorkerOnline(Conflict):
-    """A worker that is to be forgotten is online."""
+    """A worker can't be forgotten while it is online."""
 
     def __init__(self, worker: str) -> None:
         super().__init__(f"worker {worker!r} is online; stop it first")
@@ -62,7 +61,7 @@ class WorkerOnline(Conflict):
 
 
 class JobNotRunning(Conflict):
-    """A signal is for a job that is not running; ``state`` is the one it is in."""
+    """A signal needs a running job; ``state`` is the job's state."""
 
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(f"job {job_id!r} is not running: it is {state}")
@@ -71,7 +70,7 @@ class JobNotRunning(Conflict):
 
 
 class JobNotEnded(Conflict):
-    """Only a job that has ended can be removed; ``state`` is the one it is in."""
+    """Only a job that has ended can be removed; ``state`` is the job's state."""
 
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(f"job {job_id!r} has not ended: it is {state}; stop it first")
@@ -80,7 +79,7 @@ class JobNotEnded(Conflict):
 
 
 class Refused(SchedulerError):
-    """The asker may not have that, whoever else may."""
+    """The caller is not permitted to do this."""
 
 
 class Unsupported(SchedulerError):
@@ -93,7 +92,7 @@ class Unsupported(SchedulerError):
 
 
 class WorkerFault(SchedulerError):
-    """The worker answered, with a fault of its own."""
+    """The worker answered with an error."""
 
     def __init__(self, worker: str, detail: str) -> None:
         super().__init__(f"worker {worker!r} answered with a fault: {detail}")
@@ -102,11 +101,11 @@ class WorkerFault(SchedulerError):
 
 
 class AnswerUnreadable(WorkerFault):
-    """An answer came that can't be read: it is too large, or garbled. What was asked for may have been done."""
+    """The answer is too large or garbled. The worker may have carried out the request."""
 
 
 class KeyReused(SchedulerError):
-    """An idempotency key came with another request than the first time."""
+    """An idempotency key was used again for another request."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"Idempotency-Key {key!r} was used for another request")
@@ -114,7 +113,7 @@ class KeyReused(SchedulerError):
 
 
 class JobRemoved(SchedulerError):
-    """A client removed the job that this idempotency key started."""
+    """A client removed the job of this idempotency key."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"the job of this Idempotency-Key, {job_id!r}, was removed")
@@ -122,7 +121,7 @@ class JobRemoved(SchedulerError):
 
 
 class OutputPruned(SchedulerError):
-    """A job's output is no longer kept by its worker."""
+    """The worker no longer keeps the job's output."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"the output of job {job_id!r} is no longer kept")
@@ -130,7 +129,7 @@ class OutputPruned(SchedulerError):
 
 
 class OutputGone(SchedulerError):
-    """Nobody has a job's output any more: the job is lost without a trace, or its worker was forgotten."""
+    """The output is gone for good: the job is lost with its output, or its worker was forgotten."""
 
     def __init__(self, job_id: str, reason: str) -> None:
         """``reason`` is a sentence about the job or its worker."""
@@ -140,7 +139,7 @@ class OutputGone(SchedulerError):
 
 
 class OutputCut(SchedulerError):
-    """A job wrote more than was kept: behind what there is of its output something is missing."""
+    """The job wrote more than was kept: the end of its output is missing."""
 
     def __init__(self, job_id: str, reason: str) -> None:
         """``reason`` is the job's ``output_error``."""
@@ -150,7 +149,7 @@ class OutputCut(SchedulerError):
 
 
 class LeftRunning(SchedulerError):
-    """A stop left processes behind that could not be ended; ``leftover`` are their ids, ``reason`` a sentence."""
+    """Some processes survived a stop; ``leftover`` are their ids, ``reason`` is a sentence."""
 
     def __init__(self, job_id: str, leftover: tuple[int, ...], reason: str) -> None:
         super().__init__(f"job {job_id!r} is not stopped: {reason}")
@@ -160,7 +159,7 @@ class LeftRunning(SchedulerError):
 
 
 class OffsetBeyondEnd(SchedulerError):
-    """An output offset past the ``size`` bytes there are."""
+    """The offset is past the end: the stream has ``size`` bytes."""
 
     def __init__(self, offset: int, size: int) -> None:
         super().__init__(f"offset {offset} is past the end: the stream has {size} bytes")
@@ -169,7 +168,7 @@ class OffsetBeyondEnd(SchedulerError):
 
 
 class DeadlineExceeded(SchedulerError):
-    """No answer in time; what was asked may have happened. ``job_id`` is set when that was a start."""
+    """No answer came in time. The request may have taken effect. ``job_id`` is set if it was a start."""
 
     retryable = True
 
@@ -181,12 +180,12 @@ class DeadlineExceeded(SchedulerError):
 
 
 class StartUnanswered(SchedulerError):
-    """A start was sent and its answer was lost, or could not be saved: nobody can say yet whether the job runs."""
+    """A start was sent, but its answer was lost or could not be saved. The job may or may not run."""
 
     retryable = False
 
     def __init__(self, worker: str, job_id: str, why: str = "") -> None:
-        """``why`` says what came in place of an answer, where something did."""
+        """``why`` says what came in place of an answer, if anything."""
         what = f"the start of job {job_id!r} on worker {worker!r} failed ({why})"
         super().__init__(
             f"{what if why else f'worker {worker!r} did not answer the start of job {job_id!r}'}; "
@@ -197,7 +196,7 @@ class StartUnanswered(SchedulerError):
 
 
 class Unavailable(SchedulerError):
-    """Not now; ``retry_after`` is a hint in seconds."""
+    """The request can't be carried out now; ``retry_after`` is a hint in seconds."""
 
     retryable = True
 
@@ -207,13 +206,13 @@ class Unavailable(SchedulerError):
 
 
 class Unreachable(Unavailable):
-    """A worker, or of a worker its scheduler, can't be reached.
+    """A worker can't be reached, or, for a worker, its scheduler.
 
-    ``sent`` tells whether the request may have arrived all the same.
+    ``sent``: the request may have arrived all the same.
     """
 
     def __init__(self, name: str, sent: bool = False, kind: str = "worker", reason: str = "") -> None:
-        """``reason`` says why, in a few words that end a sentence: ``connection refused``; ``""``: it is not known."""
+        """``reason`` is a few words that end a sentence, like ``connection refused``; ``""``: unknown."""
         super().__init__(f"{kind} {name!r} can't be reached" + (reason and f": {reason}"))
         self.name = name
         self.sent = sent
@@ -226,14 +225,14 @@ ANOTHER_PROCESS = "another process answers at its address"
 
 
 class Misdirected(Unreachable):
-    """A call reached another process than the one it was meant for, which did nothing."""
+    """The call reached another process than the addressee, and had no effect."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, reason=ANOTHER_PROCESS)
 
 
 class NotAWorker(Unreachable):
-    """The program at a worker's address lacks ``method``, which every worker has. Nothing ran."""
+    """The program at a worker's address lacks ``method``, which every worker has. Nothing was started."""
 
     def __init__(self, name: str, method: str) -> None:
         super().__init__(name, reason=f"it answers {method} with UNIMPLEMENTED: it is no worker")
@@ -241,11 +240,11 @@ class NotAWorker(Unreachable):
 
 
 class NoFreeSlot(Unavailable):
-    """Workers match, and each has all its slots taken or can't be reached now."""
+    """Workers match, but each has no free slot or can't be reached."""
 
 
 class QueueFull(Unavailable):
-    """As many jobs wait for a free slot as may."""
+    """The queue is full."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} jobs are queued, and no more may be", retry_after=10)
@@ -253,7 +252,7 @@ class QueueFull(Unavailable):
 
 
 class KeyInUse(Unavailable):
-    """The first request with this idempotency key has not been answered yet."""
+    """The first request with this idempotency key is still in progress."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the first request with Idempotency-Key {key!r} is still under way", retry_after=1)
@@ -261,7 +260,7 @@ class KeyInUse(Unavailable):
 
 
 class KeyUnsettled(Unavailable):
-    """The database was set back, and it is not known yet whether this idempotency key was used."""
+    """The database was set back, and the use of this idempotency key is not known yet."""
 
     def __init__(self, key: str) -> None:
         super().__init__(
@@ -281,16 +280,16 @@ class Busy(Unavailable):
 
 
 class StoreFailed(Unavailable):
-    """The store did not commit; nothing was started or acknowledged. ``str()`` is why: what the store says."""
+    """The store did not commit, so nothing was started or acknowledged. ``str()`` is the store's reason."""
 
     @staticmethod
     def sentence(why: str) -> str:
-        """What people are told of it."""
-        return f"the store fails: {why}"
+        """The sentence for users."""
+        return f"database unavailable: {why}"
 
 
 class ShuttingDown(Unavailable):
-    """This process is stopping and takes no new work."""
+    """This process is stopping and accepts no new work."""
 
     def __init__(self) -> None:
         super().__init__("shutting down")

@@ -1,4 +1,4 @@
-"""The seams of the system: where one part meets another, and a fake can stand in.
+"""The interfaces at which the parts of the scheduler meet. Tests put doubles there.
 
 ::
 
@@ -7,11 +7,12 @@
     cluster        -> IWorkerClient   <- rpc.worker_client
     cluster        -> IStore          <- store.*
 
-Those of a worker are in ``scheduler.worker_interfaces``.
+The interfaces of a worker are in ``scheduler.worker_interfaces``.
 
-All methods are called on the reactor thread unless their name ends in ``_thd``: those run in a pool thread, touch
-nothing the reactor owns and return frozen values. Deferreds fail with the exceptions of ``scheduler.errors``; any other
-exception is a bug. Deadlines are the provider's: no Deferred here waits for ever unless its docstring says so.
+Methods are called on the reactor thread. Those with a name that ends in ``_thd`` are the exception: they run in a pool
+thread, touch nothing the reactor owns, and return frozen values. Deferreds fail with the exceptions of
+``scheduler.errors``; any other exception is a bug. Providers set the deadlines: no Deferred waits for ever unless its
+docstring says so.
 """
 
 from __future__ import annotations
@@ -23,102 +24,38 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration, RequestKey
-from scheduler.model import (
-    NO_WAITING,
-    IdempotencyKey,
-    Job,
-    JobSpec,
-    JobState,
-    QueueTerms,
-    Ref,
-    Stream,
-    Target,
-    WaitingFor,
-    Worker,
-)
-
-
-@frozen
-class JobFilter:
-    """Which jobs; every field that is set must match. Times are POSIX times, half open: after <= t < before."""
-
-    #: An id or a name. A name means the worker that has it now, with all of its jobs, and those that are queued for it;
-    #: where none has it now, the jobs that were started under it, or are queued for it.
-    worker: str | None = None
-    states: frozenset[JobState] = frozenset()
-    #: ``key`` -> value; all must match.
-    labels: dict[str, str] = field(factory=dict)
-    created_by: str | None = None
-    created_after: float | None = None
-    created_before: float | None = None
-    finished_after: float | None = None
-    finished_before: float | None = None
-    orphan: bool | None = None
-    group_id: str | None = None
-    #: The beginning of ids.
-    id_prefix: str | None = None
-
-
-@frozen
-class JobPage:
-    """Some jobs, newest first, or none; ``next`` is the cursor of the page after this one, ``None`` after the last."""
-
-    jobs: tuple[Job, ...]
-    next: str | None = None
-
-
-@frozen
-class WorkerView:
-    """A worker and how many of its jobs have not ended.
-
-    ``reason``: why it can't be reached, since when it is offline, or why it takes no job at present, a sentence;
-    ``None``: it can be reached, and takes jobs.
-    """
-
-    worker: Worker
-    running_jobs: int
-    reason: str | None = None
-
-
-@frozen
-class Readiness:
-    """``reasons`` says why not, one sentence each; empty means ready."""
-
-    reasons: tuple[str, ...] = ()
-    workers_online: int = 0
-
-    @property
-    def ready(self) -> bool:
-        return not self.reasons
+from scheduler.model import IdempotencyKey, Job, JobSpec, Ref, Stream, Worker
+from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 
 class IOutputReader(Interface):
-    """One follower's place in one stream of one job."""
+    """A follower's position in one output stream of a job."""
 
-    offset = Attribute("Where the next chunk starts.")
+    offset = Attribute("The offset of the next chunk, int.")
 
     def read() -> Deferred[Chunk]:
-        """The next bytes; waits, without limit, until there are any or the stream ends.
+        """The next bytes. Waits without limit until there are any or the stream ends.
 
-        One call at a time. A chunk with ``end`` is the last, possibly empty; without ``cut`` it promises that every
-        byte the job wrote was read. Waits through restarts of the worker; fails with ``Unsupported``, ``NotFound``,
-        ``OutputPruned``, ``OutputGone`` (the job is lost with its output, or its worker forgotten), or ``Unavailable``
-        when the rest can't be had. Cancelling the Deferred closes the reader.
+        One call at a time. A chunk with ``end`` is the last, and may be empty. If it has no ``cut``, every byte that
+        the job wrote was read. A read waits through restarts of the worker. It fails with ``Unsupported``,
+        ``NotFound``, ``OutputPruned``, ``OutputGone`` (the job is lost with its output, or its worker was forgotten),
+        or ``Unavailable`` if the rest can't be read. Cancelling the Deferred closes the reader.
         """
 
     def close() -> None:
-        """Let go of everything; a pending read is cancelled. May be called twice."""
+        """Release all resources and cancel a pending read. May be called twice."""
 
 
-#: Is told of a job whose start is on its way.
+#: Called with a job whose worker is being called to start it.
 Starting = Callable[[Job], None]
 
 
 class IScheduler(Interface):
-    """All that the HTTP API can ask.
+    """The requests of the HTTP API.
 
-    Clients attend a job, with all its attempts, by a reader of ``open_output`` until it is closed or over, and by a
-    ``wait`` or ``wait_for_attempts`` of more than 0 s until it fires: see ``scheduler.cluster.jobs.attendance``.
+    A client attends a job, with all its attempts, by a reader of ``open_output`` until it is closed or at its end, and
+    by a ``wait`` or ``wait_for_attempts`` of more than 0 s until it fires: see ``scheduler.cluster.jobs.attendance``.
     """
 
     def submit(
@@ -128,131 +65,134 @@ class IScheduler(Interface):
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:
-        """Start a job; fires once its worker has answered, with a job that is running or already final.
+        """Start a job. Fires once its worker has answered, with a job that is running or already final.
 
-        ``starting`` is called with the job when its start leaves for the worker: from then on its output may be asked
-        for, and comes all the sooner. It is not called of a job that is queued first, nor of one that was there before.
+        ``starting`` is called with the job once it is durable and its worker is called. Its output may be requested
+        from then on, and arrives earlier than if it were requested after the answer. It is not called for a job that is
+        queued first, nor for one that existed before.
 
-        Where no worker can take it now, and ``terms`` let it wait, it fires once the job is ``queued``.
+        If no worker can take the job now and ``terms`` let it wait, this fires once the job is ``queued``.
 
         Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``, ``Unreachable`` and
-        ``Unavailable`` (the worker can't be reached, or lacks what it takes to start a job now: nothing was started, no
-        job exists), ``QueueFull``, ``StartUnanswered`` (the job exists, unknown), ``Unsupported`` (the named worker
-        can't do all that the spec asks for), ``Busy``, ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing:
-        the job goes on.
+        ``Unavailable`` (the worker can't be reached, or lacks a resource: nothing was started, no job exists),
+        ``QueueFull``, ``StartUnanswered`` (the job exists, unknown), ``Unsupported`` (the named worker can't do
+        everything in the spec), ``Busy``, ``StoreFailed``, ``ShuttingDown``. Cancelling has no effect on the job.
 
-        A request with a ``key`` is carried out once. Sent again it is answered as the first time: with the job as it
-        was then, or, where the answer was never given, as it is now; with ``StartUnanswered`` while that is what there
-        is to say; with ``JobRemoved`` where a client removed the job since. ``KeyReused`` when the fingerprint is
-        another, ``KeyInUse`` while the first is under way. One that made no job leaves no key. ``KeyUnsettled``: the
-        store was set back, and after a few seconds it is still not known whether the key was used.
+        A request with a ``key`` is carried out once. If it is sent again, it gets the first answer: the job as it was
+        then, or as it is now if the first answer was never given. It gets ``StartUnanswered`` while that is the job's
+        state, and ``JobRemoved`` if a client removed the job. ``KeyReused``: the fingerprint differs. ``KeyInUse``: the
+        first request is in progress. ``KeyUnsettled``: the store was set back, and after a few seconds it is still not
+        known whether the key was used. A request that made no job leaves no key.
         """
 
     def replays(key: RequestKey) -> bool:
-        """Whether ``submit`` would answer such a request as it was answered before."""
+        """Whether ``submit`` would repeat an earlier answer for this key."""
 
     def job(job_id: str) -> Job:
-        """The job as it is known now; ``NotFound``."""
+        """The present state of the job; ``NotFound``."""
 
     def waiting_for(job: Job) -> WaitingFor | None:
-        """Why it is queued, and its place; ``None`` when it is not queued now, whatever ``job`` says. Cheap."""
+        """Why the job is queued, and its place; ``None`` if it is not queued now, whatever ``job`` says. Cheap."""
 
     def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here.
+        """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor of another origin.
 
-        A bounded number of jobs is looked at: a page with ``next`` may have fewer, or none.
-        ``NotFound`` where neither a worker nor a job has the id or name ``which.worker``.
+        Only a bounded number of jobs is looked at, so a page with ``next`` may have fewer jobs, or none. ``NotFound``
+        if neither a worker nor a job has the id or name ``which.worker``.
         """
 
     def with_specs(jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
-        """These jobs, each with the part of its spec that memory does not hold (``JobSpec.stored``); ``StoreFailed``.
+        """These jobs, with the parts of their specs that only the store has (``JobSpec.stored``); ``StoreFailed``.
 
-        One whose part is lost (the store was set back) or that was removed is as it was given.
+        A job is returned unchanged if it was removed, or if its part is lost because the store was set back.
         """
 
     def cursor_after(job: Job) -> str:
-        """The cursor of a listing that goes on after that job, one that ``jobs`` gave."""
+        """The cursor for the rest of a list after ``job``, which must come from ``jobs``."""
 
     def watch(job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
-        """Call ``notify`` with the job after each change of it; ``NotFound``.
+        """Call ``notify`` with the job after each of its changes; ``NotFound``.
 
-        The function that is returned ends this, and may be called twice. ``notify`` is called on the reactor thread,
-        in a turn after the change, and must not block.
+        Call the returned function to end this; it may be called twice. ``notify`` is called on the reactor thread, in a
+        turn after the change. It must not block.
         """
 
     def wait(job_id: str, seconds: float) -> Deferred[Job]:
-        """The job once it is final, or as it is after ``seconds``. No RPC. ``NotFound`` at once."""
+        """The job once it is final, or its state after ``seconds``. No RPC. ``NotFound`` at once."""
 
     def wait_for_attempts(job_id: str, seconds: float) -> Deferred[Job]:
-        """Its ``last_attempt`` once that is final and no other follows, or as it is after ``seconds``. ``NotFound``."""
+        """Its ``last_attempt`` once that is final and will not be retried, or its state after ``seconds``.
+        ``NotFound``.
+        """
 
     def query(worker: str, job_id: str) -> Deferred[Job]:
-        """The job, asked of its worker if it has not ended; simultaneous queries share one call.
+        """The job, queried from its worker if it has not ended. Simultaneous queries share one call.
 
-        ``worker`` is an id or a name; ``NotFound`` also when the job is another worker's.
-        ``Unreachable`` if the worker can't be reached. An end that can't be saved is not shown.
+        ``worker`` is an id or a name; ``NotFound`` also if the job belongs to another worker. ``Unreachable`` if the
+        worker can't be reached. An end that can't be saved is not shown.
         """
 
     def last_attempt(job_id: str) -> Job:
-        """The last job that followed it by ``retry``, as it is known now; itself where none did. ``NotFound``."""
+        """The last of its retries, in its present state; the job itself if it has none. ``NotFound``."""
 
     def stop(job_id: str, worker: str | None = None) -> Deferred[Job]:
-        """Stop a job and wait for its verified end, at most ``stop_grace`` and a margin, and at most a minute.
+        """Stop a job and wait for its verified end: at most ``stop_grace`` and a margin, and at most a minute.
 
-        No further attempt follows it, and one that did already is stopped: what is said of an end here is about its
-        ``last_attempt``. A job that is ``over`` is answered as it is, one that was queued is ``stopped`` at once. One
-        that is not ``over`` is answered where the stop is recorded, and its worker can't be told now (it will be, when
-        it is back), or was told and may take longer than a minute.
+        The job is not retried any more. If it already was, its ``last_attempt`` is stopped, and the rest of this
+        docstring is about that. A job that is ``over`` is returned as it is; a queued one is ``stopped`` at once. A job
+        that is not ``over`` is returned if the stop is recorded and its worker can't be told now (it will be, once it
+        is back), or needs more than a minute.
 
-        ``worker`` (id or name), if given, must be the job's, else ``NotFound``. ``DeadlineExceeded`` when the end did
-        not come in time; ``WorkerFault``, ``Unsupported``; ``StoreFailed`` when the stop could be neither delivered nor
-        recorded, or the job has ended and that could not be saved in time. ``LeftRunning`` when processes of the job,
-        or of an attempt that followed it, could not be ended: its worker is asked again each time, and where it can't
-        be asked they count as left.
+        ``worker`` (id or name), if given, must be the job's, else ``NotFound``. ``DeadlineExceeded``: the end did not
+        come in time. ``WorkerFault``, ``Unsupported``. ``StoreFailed``: the stop could be neither delivered nor
+        recorded, or the job has ended and this could not be saved in time. ``LeftRunning``: processes of the job, or of
+        one of its attempts, could not be ended. The worker is asked again each time; if it can't be asked, the
+        processes still count as left.
         """
 
     def stop_matching(which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        """Stop every matching job that is not ``over``, like ``stop``; fires, within a minute, with all as they are.
+        """Stop every matching job that is not ``over``, like ``stop``. Fires within a minute, with all of them as they
+        are.
 
-        Of a matching job that another attempt followed, that is the one which is stopped. ``NotFound`` as of ``jobs``.
+        If a matching job was retried, its last attempt is stopped. ``NotFound`` as in ``jobs``.
         """
 
     def signal(job_id: str, signal: str, to: str) -> Deferred[None]:
-        """Have a signal sent to the main process of a job that runs, or to its whole tree; at most once.
+        """Send a signal, at most once, to the main process of a running job or to its whole process tree.
 
-        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``; ``JobNotRunning``;
-        ``Conflict``: some processes could not be sent it; ``Unreachable``, ``Unavailable`` and ``Busy``: nothing was
-        sent; ``DeadlineExceeded``: it may have been; ``Unsupported``, ``WorkerFault``.
+        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``; ``JobNotRunning``.
+        ``Conflict``: some processes could not be signalled. ``Unreachable``, ``Unavailable`` and ``Busy``: nothing was
+        sent. ``DeadlineExceeded``: the signal may have been sent. ``Unsupported``, ``WorkerFault``.
         """
 
     def remove(job_id: str) -> Deferred[bool]:
-        """Remove a job that is ``over``, with its output: whether that is done; if not, it will be.
+        """Remove a job that is ``over``, with its output. True: done. False: it will be done.
 
-        It is done later where its worker can't be told now, or can't remove it yet: the job has ``remove_requested_at``
-        then, whatever is restarted, until its worker was told. The output of a job whose worker is none that is known
-        stays there until that removes it itself.
+        It is done later if its worker can't be told now, or can't remove the output yet. Until then the job has
+        ``remove_requested_at``, which survives restarts. If the job's worker is not known any more, the output stays on
+        its machine until retention there removes it.
 
-        Its id is never used again. A request with the idempotency key that it came from is answered with
-        ``JobRemoved``, as long as the job would have been kept. Who reads its output fails with ``NotFound``.
+        The id is never used again. A repeated request with the job's idempotency key fails with ``JobRemoved`` for as
+        long as the job would have been kept. Readers of its output fail with ``NotFound``.
 
-        ``NotFound``; ``JobNotEnded``; ``StoreFailed``: nothing was removed, or the job has ended and that can't be
-        saved yet; ``WorkerFault``: it is tried again.
+        ``NotFound``; ``JobNotEnded``. ``StoreFailed``: nothing was removed, or the job has ended and this can't be
+        saved yet. ``WorkerFault``: it is tried again.
         """
 
     def workers() -> tuple[WorkerView, ...]:
         """All known workers, by name."""
 
     def worker(name: str) -> WorkerView:
-        """By id or name; ``NotFound``."""
+        """The worker with this id or name; ``NotFound``."""
 
     def drain(name: str) -> Deferred[WorkerView]:
-        """No new jobs for it; ``NotFound``."""
+        """Place no new jobs on a worker; ``NotFound``."""
 
     def resume(name: str) -> Deferred[WorkerView]:
         """Undo ``drain``; ``NotFound``."""
 
     def forget(name: str) -> Deferred[None]:
-        """Drop a worker; its unfinished jobs are ``lost``, those queued for it have ``failed``.
+        """Drop a worker. Its unfinished jobs become ``lost``; jobs queued for it become ``failed``.
 
         ``Conflict`` while it is online; ``NotFound``.
         """
@@ -261,180 +201,186 @@ class IScheduler(Interface):
         """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``."""
 
     def read_output(job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        """At most ``size`` bytes of what is there now, perhaps fewer; ``size`` 0 asks for the length alone.
+        """At most ``size`` bytes of the present output, perhaps fewer; with ``size`` 0, only its length.
 
-        A job that was not begun yet, or never began, has none. ``OffsetBeyondEnd``, ``OutputPruned``, ``OutputGone``,
+        A job that has not begun, or never began, has none. ``OffsetBeyondEnd``, ``OutputPruned``, ``OutputGone``,
         ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy``, ``DeadlineExceeded``.
         """
 
     def readiness() -> Readiness:
-        """Whether new work can be taken."""
+        """Whether new work can be taken, or why not."""
 
 
 class IMembership(Interface):
-    """All that a worker can ask of the scheduler."""
+    """The requests of workers."""
 
     def register(registration: Registration, peer: str) -> Deferred[Registered]:
-        """``peer`` is the IP address the call came from.
+        """Register a worker. ``peer`` is the IP address the call came from.
 
-        Errors: ``Invalid`` (address, id, labels...), ``Refused`` (address not allowed),
-        ``Conflict`` (another live worker has that name), ``ShuttingDown``.
+        Errors: ``Invalid`` (address, id, labels...), ``Refused`` (address not allowed), ``Conflict`` (another live
+        worker has the name), ``ShuttingDown``.
         """
 
     def deregister(worker_id: str, nonce: str) -> Deferred[None]:
-        """It is listed as offline; a core worker as long as it has unfinished jobs, and no longer.
+        """List a worker as offline. A core worker is listed only until its unfinished jobs have ended.
 
-        ``NotFound`` when it is not known, or another process of it has registered since.
+        ``NotFound`` if it is not known, or if another process of it has registered since.
         """
 
     def heartbeat(heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
-        """Fires once all that is acknowledged is committed; ``peer`` as above. ``NotFound`` means register again."""
+        """Fires once everything that it acknowledges is committed; ``peer`` as above. ``NotFound``: register again."""
 
 
 class IOutputStream(Interface):
-    """A server stream under way."""
+    """A server stream in progress."""
 
     finished = Attribute(
         "Deferred[None]: fires after the last chunk was delivered (one with ``end``), "
-        "or fails with what cut it: Unreachable, DeadlineExceeded, Unsupported, NotFound, Busy, WorkerFault."
+        "or fails with the error that cut it: Unreachable, DeadlineExceeded, Unsupported, NotFound, Busy, WorkerFault."
     )
 
     def cancel() -> None:
-        """Nothing is delivered afterwards. May be called twice."""
+        """Deliver nothing more. May be called twice."""
 
 
-#: Takes a chunk of a stream; a Deferred that it returns holds the stream up until it fires.
+#: Receives a chunk of a stream. If it returns a Deferred, the next chunk waits until that fires.
 Deliver = Callable[[Chunk], Deferred[None] | None]
 
 
 class IWorkerClient(Interface):
     """Calls to workers. Channels are lazy, one for each worker id, replaced when its address changes.
 
-    Each call is meant for the process that registered, where that has told a nonce. Every method may fail with
-    ``Misdirected``: another process was reached, and did nothing; and with ``Unreachable``, ``DeadlineExceeded``,
-    ``Busy``, ``Unsupported`` and ``WorkerFault``.
+    A call is meant for the process that registered, if the nonce of that process is known. Every method may fail with
+    ``Misdirected`` (another process was reached, and did nothing), ``Unreachable``, ``DeadlineExceeded``, ``Busy``,
+    ``Unsupported`` and ``WorkerFault``.
     """
 
     def probe(worker: Worker) -> Deferred[None]:
-        """Whether a call to it succeeds: any answer of the process that registered counts."""
+        """Make sure that calls to the worker succeed. Any answer of the process that registered counts."""
 
     def answers(worker: Worker) -> Deferred[bool | None]:
         """Whether the process that registered answers now, within 2 s, on a new connection; ``Busy``.
 
-        ``None``: nobody answers there, not even another process.
+        ``None``: no process answers there, not even another one.
         """
 
     def start_job(
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
-        """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is on its way.
+        """Start a job. ``JobStatus.job_id`` is the worker's id for it, ours or not.
 
-        ``key`` is that of the request that the job came from; the worker keeps it with the job.
+        ``key`` is the idempotency key of the job's request; the worker keeps it with the job.
 
-        ``late`` is called before ``DeadlineExceeded``, where the answer of a core worker is listened for all the same,
-        for 5 minutes at most: with what fires with that, or with the error that ends the listening.
+        ``late`` may be called before ``DeadlineExceeded`` if the worker is a core worker. Its argument is a Deferred
+        for the late answer, which is awaited for at most 5 minutes.
 
-        ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``,
-        ``DeadlineExceeded`` and ``AnswerUnreadable``: it may have arrived. ``Conflict``: the id was used up before, or
-        sealed. ``NotAWorker``: a program answers there that can start no job.
+        ``Unreachable(sent=False)`` or ``Busy``: the start was not sent. ``Unreachable(sent=True)``,
+        ``DeadlineExceeded`` and ``AnswerUnreadable``: it may have arrived. ``Conflict``: the id was used before, or is
+        sealed. ``NotAWorker``: the program that answers there can't start jobs.
         """
 
     def stop_job(worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
-        """Ask for the stop, not wait for the end. ``NotFound``.
+        """Ask for a stop, without waiting for the end. ``NotFound``.
 
-        How the job is now; of one that has ended, ``leftover`` are those of its processes that still run. ``None``:
-        a core worker does not say.
+        Fires with the present status. ``leftover`` of an ended job lists its processes that still run. ``None``: a core
+        worker gives no status.
         """
 
     def signal_job(worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
-        """Sent at most once. ``Unreachable``: it was not sent; ``DeadlineExceeded``: it may have arrived.
+        """Send a signal at most once. ``Unreachable``: it was not sent; ``DeadlineExceeded``: it may have arrived.
 
-        ``NotFound``, ``JobNotRunning``, ``Conflict``, ``Unavailable``, as of ``IJobRunner.signal``.
+        ``NotFound``, ``JobNotRunning``, ``Conflict``, ``Unavailable``, as in ``IJobRunner.signal``.
         """
 
     def remove_job(worker: Worker, job_id: str) -> Deferred[None]:
-        """Remove an ended job with its output; one that is not there is removed already.
+        """Remove an ended job with its output. A job that the worker does not have counts as removed.
 
         ``JobNotEnded``; ``Unavailable``: it is still there.
         """
 
     def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
-        """``NotFound``; with ``seal``, a start of it that arrives later is then refused. ``NotAWorker``.
+        """The status of a job; ``NotFound``; ``NotAWorker``. With ``seal``, the worker refuses a later start of an
+        unknown job.
 
-        Of a core worker, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known.
+        A core worker reports only ``state``, ``reason``, ``exit_code`` and ``signal``.
         """
 
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``."""
+        """At most ``size`` bytes; 0: only the length. ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``."""
 
-    def stream_output(worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver) -> IOutputStream:
+    def stream_output(
+        worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
+    ) -> IOutputStream:
         """Call ``deliver`` on the reactor thread with each chunk from ``offset`` on, until the end.
 
-        The next chunk is not taken off the wire before ``deliver`` returned and, where it returned a Deferred, before
-        that fired: so a receiver holds the stream up. It never does for longer than a few seconds, and the provider may
-        cut a stream held up for longer than a call's deadline. ``Busy`` at once (raised) when all streams are in use.
+        ``starting``: the start of the job is on the way, and the worker waits for it, up to 2 s.
+
+        The next chunk is received only after ``deliver`` has returned and its Deferred, if any, has fired. So a slow
+        receiver delays the stream, by a few seconds at most. The provider may cut a stream that is delayed for longer
+        than a call's deadline. Raises ``Busy`` at once if all streams are in use.
         """
 
     def forget(worker_id: str) -> None:
-        """Close its channel, if there is one."""
+        """Close the worker's channel, if there is one."""
 
 
-#: A ``Ref`` among records says that the record of that name is removed.
+#: A record to save, or the ``Ref`` of one to remove.
 Record = Job | Worker | IdempotencyKey | Ref
 
 
 @frozen
 class Loaded:
-    """All that a store holds: equal where the records are, whatever the count of commits."""
+    """Everything in a store. Two values are equal if their records are, whatever their counts."""
 
     jobs: tuple[Job, ...] = ()
     workers: tuple[Worker, ...] = ()
     keys: tuple[IdempotencyKey, ...] = ()
     commit_count: int = field(default=0, eq=False)
-    #: Commits after that one, and before the present timeline (``scheduler.commits``), are of a past that this store
-    #: does not have; ``None``: it was never set back.
+    #: The count to which the store was set back. Commits with a higher count, from before the present timeline
+    #: (``scheduler.commits``), are not in this store. ``None``: it was never set back.
     set_back_to: int | None = field(default=None, eq=False)
 
 
 class IStore(Interface):
     """The durable copy of the registry.
 
-    It counts its commits, so that whoever was told a count finds out when the store was set back: by a restored backup,
-    or a standby that was behind. Until ``count_commits`` the count stands still.
+    It counts its commits. Workers are told the count and report the highest one they know. So the scheduler notices
+    when the store was set back, by a restored backup or a standby that was behind. The count does not change until
+    ``count_commits``.
     """
 
-    commit_count = Attribute("Of the last commit that is known of, int; 0 before ``load``.")
+    commit_count = Attribute("The count of the last known commit, int; 0 before ``load``.")
 
     def load() -> Deferred[Loaded]:
-        """Everything saved so far, jobs and the answers of keys ``trimmed``; ``StoreFailed``."""
+        """Everything saved so far; ended jobs and the answers of keys are ``trimmed``. ``StoreFailed``."""
 
     def save(records: Iterable[Record]) -> Deferred[None]:
-        """Fires once all of them are durable, in the order of calls.
+        """Save records, in the order of calls. Fires once all of them are durable.
 
-        ``StoreFailed``: some may be all the same, where the answer to a commit was lost. The spec of
-        a job is kept as first saved; that of a key's answer as the spec of its job, which is there.
+        ``StoreFailed``: some may be durable all the same, if the answer to a commit was lost. A job keeps the spec with
+        which it was first saved. The answer of a key is stored without its spec, which is that of the job.
         """
 
     def read_specs(job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
-        """Those of these jobs that it has whole, without ``stdin`` and ``script``; ``StoreFailed``."""
+        """The specs of these jobs that are complete, without ``stdin`` and ``script``; ``StoreFailed``."""
 
     def count_commits(above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
-        """Count commits from now on, of which this is the first; ``StoreFailed``.
+        """Count commits from now on, beginning with this one; ``StoreFailed``.
 
-        With ``set_back_to``, which is kept, the next one begins a timeline whose counts are all higher than ``above``,
-        which is less than ``COMMIT_COUNT_MAX``. Fires once that is durable.
+        With ``set_back_to``, which is stored, begin a timeline whose counts are all higher than ``above``, which is
+        less than ``COMMIT_COUNT_MAX``. Fires once that is durable.
         """
 
     def restore_from(everything: Callable[[], Loaded]) -> None:
-        """``everything`` says what the store has to hold, less what is being saved; it is called during use.
+        """``everything`` returns all records that the store must hold, except those being saved. It is called during
+        use.
 
-        Where the count of a store in use is lower than it was, it is made to hold that, and nothing else, before
-        anything that is being saved is answered.
+        If the count of a store in use is lower than it was, the store is made to hold exactly these records, before any
+        pending save is answered.
         """
 
     def verify() -> Deferred[None]:
-        """Find out whether the store was set back, though nothing is being saved; ``StoreFailed``."""
+        """Find out whether the store was set back, even if nothing is being saved; ``StoreFailed``."""

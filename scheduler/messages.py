@@ -1,4 +1,4 @@
-"""Values that scheduler and worker send each other: who a worker is, what became of its jobs, what they wrote.
+"""Values that scheduler and worker send each other: registrations, reports about jobs, and output.
 
 All are frozen. Times are POSIX times (seconds, float, UTC). Absent is ``None``.
 """
@@ -9,17 +9,18 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from scheduler.model import EMPTY, Disk, JobSpec, JobState, Usage, frozen_mapping
+from scheduler.model import Disk, JobSpec, JobState, Usage
+from scheduler.terms import EMPTY, frozen_mapping
 
 
 @frozen
 class JobStatus:
-    """What a worker knows of a job. ``state`` is RUNNING or final."""
+    """A worker's knowledge of a job. ``state`` is RUNNING or final."""
 
     job_id: str
     state: JobState
     #: ``exit status 3``, ``signal: killed``, or why there is no exit; ``""`` while running. After success: ``""``, or
-    #: what became of processes that the main process left behind.
+    #: the fate of processes that the main process left behind.
     reason: str = ""
     started_at: float | None = None
     finished_at: float | None = None
@@ -34,13 +35,13 @@ class JobStatus:
     leftover: tuple[int, ...] = ()
     #: Why output was cut; ``""``: every byte is in the spool.
     output_error: str = ""
-    #: How many processes were ended that the main process had left behind.
+    #: The number of processes that the main process had left behind and that were ended.
     background_ended: int = 0
     usage: Usage | None = None
 
 
 def contradiction(status: JobStatus) -> str:
-    """What in a status can't be true together, a sentence; ``""``: nothing."""
+    """A sentence about what in a status can't be true together; ``""`` if it is consistent."""
     state, code = status.state, status.exit_code
     ended = code is not None or status.signal is not None
     if not state.final and (ended or status.finished_at is not None):
@@ -58,10 +59,10 @@ def contradiction(status: JobStatus) -> str:
 
 @frozen
 class Registration:
-    """What a worker says of itself when it registers."""
+    """The data of a worker's registration."""
 
     address: str
-    #: Held from before; ``""``: assign one.
+    #: The id that the worker has from an earlier registration; ``""``: assign one.
     worker_id: str = ""
     name: str = ""
     labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
@@ -69,35 +70,35 @@ class Registration:
     boot_id: str = ""
     version: str = ""
     features: tuple[str, ...] = ()
-    #: Secret of its state folder; ``""``: it has none.
+    #: The secret of its state folder; ``""`` if it has none.
     folder_id: str = field(default="", repr=False)
-    #: Of its process; ``""``: it has none.
+    #: The nonce of its process; ``""`` if it has none.
     nonce: str = ""
-    #: The highest that a scheduler has told it; 0: none has.
+    #: The highest count of commits that a scheduler has told it; 0: none.
     commit_count: int = 0
 
 
 @frozen
 class Registered:
-    """The answer to a registration; ``lease`` in seconds, ``commit_count`` of the scheduler's store so far."""
+    """The answer to a registration: ``lease`` in seconds, and ``commit_count`` of the scheduler's store."""
 
     worker_id: str
     lease: float
     commit_count: int = 0
 
 
-#: Characters of what a client may call a request.
+#: Characters of the longest idempotency key.
 REQUEST_KEY_MAX_CHARACTERS = 255
 
 
 def is_request_key(text: str) -> bool:
-    """Whether a client may call a request so."""
+    """Whether ``text`` is a valid idempotency key."""
     return 1 <= len(text) <= REQUEST_KEY_MAX_CHARACTERS and text.isascii() and text.isprintable()
 
 
 @frozen
 class RequestKey:
-    """What a client called its request, and the SHA-256 of what it asked for, in hexadecimal."""
+    """The idempotency key of a request, and the SHA-256 of the request's content, in hexadecimal."""
 
     key: str
     fingerprint: str
@@ -105,12 +106,12 @@ class RequestKey:
 
 @frozen
 class JobReport:
-    """A job as its worker reports it; ``spec`` (without stdin and script) and ``key`` only when asked for."""
+    """A worker's report of a job. ``spec`` (without stdin and script) and ``key`` are sent only on request."""
 
     status: JobStatus
     spec: JobSpec | None = None
     created_at: float | None = None
-    #: Of the request that it came from; ``None``: that had none, or the worker does not know.
+    #: The key of the request that started the job; ``None``: there was none, or the worker does not know it.
     key: RequestKey | None = None
 
 
@@ -118,11 +119,10 @@ class JobReport:
 class Heartbeat:
     """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended.
 
-    ``leaving``: it is the last of this process; what runs, runs on without it.
-    ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
-    ``sent_at``: by the worker's clock. ``disk``: the one its spools are on. ``nonce`` and ``commit_count`` are as in a
-    ``Registration``. ``refused``: what it told beside that and could not be read, or was too much: the reasons, by id
-    of a job, or ``field`` and the name of that.
+    ``leaving``: this process sends no other heartbeat; its running jobs continue without it. ``refusing``: a sentence
+    why the worker accepts no job at present; ``""``: it does. ``sent_at``: the time by the worker's clock. ``disk``:
+    the one with its spools. ``nonce`` and ``commit_count``: as in ``Registration``. ``refused``: parts of the message
+    that can't be read, or are too many, with the reason; the key is the id of a job, or ``field`` and a field's name.
     """
 
     worker_id: str
@@ -140,18 +140,19 @@ class Heartbeat:
 
     @property
     def mentioned(self) -> frozenset[str]:
-        """Ids of all jobs that it tells of."""
+        """The ids of all jobs in the heartbeat."""
         reported = (report.status.job_id for report in (*self.ended, *self.described))
         return frozenset((*self.running, *reported, *self.refused))
 
 
 @frozen
 class HeartbeatAnswer:
-    """``acknowledged``: ended jobs that are kept now. ``describe``: jobs whose specs are wanted.
+    """The answer to a heartbeat.
 
-    ``register_again``: what the worker said of itself, or its address, may have changed. ``report_all``: it is to
-    report all ended jobs that it has, acknowledged or not. It does so after each answer that asks for it, so the
-    scheduler asks no more once a heartbeat has the ``commit_count`` that it told with such an answer.
+    ``acknowledged``: ended jobs that are durable now. ``describe``: jobs whose specs are requested. ``register_again``:
+    the worker's address or other data may have changed. ``report_all``: a request to report all ended jobs, including
+    acknowledged ones. The worker does so after each such answer. So the scheduler repeats the request only until a
+    heartbeat has the ``commit_count`` of such an answer.
     """
 
     lease: float
@@ -164,19 +165,19 @@ class HeartbeatAnswer:
 
 @frozen
 class Chunk:
-    """Some bytes of one stream."""
+    """A piece of one output stream."""
 
     data: bytes
-    #: Of the first byte of ``data`` in the stream.
+    #: The position of the first byte of ``data`` in the stream.
     offset: int
-    #: The job has ended and ``data`` reaches the end of the stream.
+    #: The job has ended, and ``data`` reaches the end of the stream.
     end: bool = False
-    #: Length of the stream when this was read.
+    #: The length of the stream when it was read.
     size: int = 0
-    #: With ``end``: why something that the job wrote may be missing, in this stream or the other; ``""``: nothing is.
+    #: With ``end``: why output of the job may be missing, in this stream or the other; ``""``: nothing is missing.
     cut: str = ""
 
     @property
     def next_offset(self) -> int:
-        """Where to go on."""
+        """The offset of the next chunk."""
         return self.offset + len(self.data)

@@ -1,7 +1,7 @@
-"""The values everything else is about: workers, jobs, and what may become of a job.
+"""The values that everything else is about: workers, jobs, and the states of a job.
 
 All are frozen; a change makes a new value (``attrs.evolve``). Times are POSIX times (seconds, float, UTC) by the wall
-clock, for people to read; nothing is ever decided by comparing them. Absent is ``None``.
+clock. They are for people to read, and no decision compares them. Absent is ``None``.
 """
 
 from __future__ import annotations
@@ -15,67 +15,60 @@ from types import MappingProxyType
 from typing import Protocol
 
 from attrs import evolve, field, frozen
-from attrs.converters import optional
 
-#: What an id from outside must match before it becomes the name of anything.
+from scheduler.terms import EMPTY, NO_WAITING, QueueTerms, Target, frozen_mapping
+
+#: The pattern of ids from outside.
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-#: Seconds between TERM and KILL when a job does not say.
+#: Default of ``JobSpec.stop_grace``: seconds between TERM and KILL.
 DEFAULT_STOP_GRACE_SECONDS = 10.0
 
-#: Seconds the rest of a job's process tree may continue after its main process ended, when the job does not say.
+#: Default of ``JobSpec.linger``: seconds for which the rest of a job's process tree may outlive its main process.
 DEFAULT_LINGER_SECONDS = 5.0
 
-#: What may ask a job to end, before KILL; the first is the default.
+#: Signals that a stop may send before KILL; the first is the default.
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
-#: Whom that signal goes to: the whole process tree, or the main process alone; the first is the default.
+#: Receivers of that signal: the whole process tree, or the main process alone; the first is the default.
 STOP_MODES = ("tree", "main")
 
-#: What may be sent to a running job, and to whom: the main process alone, or the whole process tree.
+#: Signals that may be sent to a running job, and their receivers: its main process, or its whole process tree.
 SIGNAL_NAMES = tuple(number.name for number in signal.Signals if not number.name.startswith("SIGRT"))
 SIGNAL_TARGETS = ("main", "tree")
 
-#: Characters of arguments and variables of an ended job that stay in memory; where there are more the store has them.
+#: Characters of an ended job's arguments and variables that stay in memory. If there are more, only the store has them.
 SPEC_KEPT_MAX_CHARACTERS = 4096
 
-#: Processes that are named at most of those of a job that could not be ended.
+#: Processes listed of those that could not be ended.
 MAX_LEFTOVER = 100
 
-#: What a worker of this version can do that one of an earlier version can't; it says so when it registers.
+#: Abilities of workers of this version that earlier versions lack. A worker lists its features when it registers.
 FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
 
 
 def is_id(text: str) -> bool:
-    """Whether ``text`` may be the id of a worker or a job."""
+    """Whether ``text`` is a valid id of a worker or a job."""
     return ID_PATTERN.fullmatch(text) is not None
-
-
-EMPTY: Mapping[str, str] = MappingProxyType({})
-
-
-def frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
-    """A copy that nobody can change; the value itself where it is one."""
-    return value if isinstance(value, MappingProxyType) else MappingProxyType(dict(value)) if value else EMPTY
 
 
 @frozen
 class Ref:
-    """The name of a durable record, which is its ``ref``; ``kind`` is ``"job"``, ``"worker"`` or ``"key"``."""
+    """The key of a durable record (its ``ref``); ``kind`` is ``"job"``, ``"worker"`` or ``"key"``."""
 
     kind: str
     id: str
 
 
 class Stream(enum.Enum):
-    """One of a job's two output streams."""
+    """An output stream of a job."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
 
 
 class JobState(enum.Enum):
-    """Where a job is in its life."""
+    """The states of a job."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -89,18 +82,18 @@ class JobState(enum.Enum):
 
     @property
     def final(self) -> bool:
-        """Whether it never changes again."""
+        """Whether a job in this state never changes again."""
         return self in FINAL
 
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED, JobState.TIMED_OUT, JobState.LOST})
 
-#: From each state, the states a job may go to.
+#: For each state, the states that may follow it.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
-        # beyond starting: the store was set back, and its worker tells
+        # the states beyond STARTING are reported by the worker after the store was set back
         JobState.QUEUED: FINAL | {JobState.STARTING, JobState.RUNNING},
-        # back to queued: a start that never left is none
+        # back to QUEUED, because a start that was never sent does not count
         JobState.STARTING: FINAL | {JobState.QUEUED, JobState.RUNNING, JobState.UNKNOWN},
         JobState.RUNNING: FINAL | {JobState.UNKNOWN},
         JobState.UNKNOWN: FINAL | {JobState.STARTING, JobState.RUNNING},
@@ -110,22 +103,22 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
 
 
 def error_text(state: JobState, reason: str | None) -> str:
-    """Why a job that has ended did not succeed; ``""`` for one that did, or has not ended, and for no other."""
+    """Why an ended job did not succeed. Empty for all other jobs, and only for them."""
     return (reason or state.value) if state.final and state is not JobState.SUCCEEDED else ""
 
 
 class WorkerState(enum.Enum):
-    """Whether both directions between scheduler and worker work now."""
+    """Whether scheduler and worker can reach each other."""
 
     ONLINE = "online"
     UNREACHABLE = "unreachable"
-    #: It deregistered.
+    #: The worker deregistered.
     OFFLINE = "offline"
 
 
 @frozen
 class ScriptSummary:
-    """What is shown of a job's ``script``; ``size`` in bytes."""
+    """The shown part of a job's ``script``; ``size`` in bytes."""
 
     size: int
     first_line: str
@@ -133,9 +126,9 @@ class ScriptSummary:
 
 @frozen
 class JobSpec:
-    """What to run, and how. Exactly one of ``command`` and ``script`` is given.
+    """The command of a job and how to run it. Exactly one of ``command`` and ``script`` is given.
 
-    The job runs as ``command [path] args...``; an empty ``path`` is none.
+    The job runs as ``command [path] args...``. An empty ``path`` is left out.
     """
 
     command: str = ""
@@ -157,117 +150,67 @@ class JobSpec:
     merge_stderr: bool = False
     #: Bytes of stdout and stderr together at which the job is ended as ``failed``.
     output_limit: int | None = None
-    #: Seconds the rest of the process tree may continue after the main process ended, while its output is open.
+    #: Seconds for which the rest of the process tree may outlive the main process while the job's output is open.
     linger: float = DEFAULT_LINGER_SECONDS
     #: One of ``STOP_SIGNALS``.
     stop_signal: str = STOP_SIGNALS[0]
     #: One of ``STOP_MODES``.
     stop_mode: str = STOP_MODES[0]
-    #: ``None``: that of the worker.
+    #: ``None``: the worker's umask.
     umask: int | None = None
-    #: Of ``script``, and kept when that is not; ``None`` too where only the worker knew the script.
+    #: A summary of ``script``, which remains when the script is dropped; ``None`` if only the worker has the script.
     script_summary: ScriptSummary | None = None
-    #: Characters of ``args`` and ``env`` that the store alone has; 0: they are here.
+    #: The number of characters of ``args`` and ``env`` if only the store has these; 0 if this value has them.
     stored: int = field(default=0, eq=False)
 
     @property
     def features(self) -> frozenset[str]:
-        """Those of ``FEATURES`` that a worker must have to run this as it says."""
+        """The subset of ``FEATURES`` that a worker needs to run this."""
         signal_needed, mode_needed = self.stop_signal != STOP_SIGNALS[0], self.stop_mode != STOP_MODES[0]
         needed = (self.linger != DEFAULT_LINGER_SECONDS, signal_needed, mode_needed, self.umask is not None)
         return frozenset(compress(FEATURES, needed))
 
     @property
     def fits_core(self) -> bool:
-        """Whether ``command`` and ``path`` say all that a worker has to know."""
+        """Whether the core protocol can express it: ``command`` and ``path`` alone."""
         return self == JobSpec(command=self.command, path=self.path, labels=self.labels)
 
     def without_input(self) -> JobSpec:
-        """All but ``stdin`` and ``script``, which can be large and are needed to run it alone."""
+        """The spec without ``stdin`` and ``script``, which can be large and are needed only to run the job."""
         return self if self.stdin is None and self.script is None else evolve(self, stdin=None, script=None)
 
     def trimmed(self) -> JobSpec:
-        """The same, and where ``args`` and ``env`` are large without these: what is kept in memory of an ended job."""
+        """The part kept in memory once the job has ended: without input, and without ``args`` and ``env`` if they are
+        large.
+        """
         spec, size = self.without_input(), sum(len(each) + 1 for each in (*self.args, *self.env, *self.env.values()))
         return spec if size <= SPEC_KEPT_MAX_CHARACTERS else evolve(spec, args=(), env=EMPTY, stored=size)
 
 
 @frozen
-class Target:
-    """Where a job shall run: a worker by id or name, or any that has all ``selector`` labels."""
-
-    worker: str | None = None
-    #: ``{}`` is any worker; ``None`` when ``worker`` is given.
-    selector: Mapping[str, str] | None = field(default=None, converter=optional(frozen_mapping))
-
-
-@frozen
-class Retry:
-    """How often a job that ``failed`` or ``timed_out`` is run again, each time as a job of its own."""
-
-    #: Runs after the first.
-    attempts: int
-    #: Seconds from an end to the next run.
-    delay: float = 0.0
-
-
-@frozen
-class QueueTerms:
-    """What the scheduler does for a job beside starting it: how it waits, what follows it, and who has to watch it."""
-
-    #: Seconds it may be ``queued``; 0: it starts at once or not at all.
-    queue_timeout: float = 0.0
-    #: Higher goes first.
-    priority: int = 0
-    retry: Retry | None = None
-    #: Seconds without any client that follows it or waits for it, after which it is stopped; ``None``: it never is.
-    unattended_timeout: float | None = None
-
-
-#: Now or not at all, and nothing after it.
-NO_WAITING = QueueTerms()
-
-#: Seconds a job placed by selector may be ``queued`` when it does not say.
-DEFAULT_QUEUE_TIMEOUT_SECONDS = 3600.0
-
-#: The limits of ``QueueTerms.priority``, both ways, and of ``Retry.attempts``.
-MAX_PRIORITY, MAX_ATTEMPTS = 1000, 100
-
-
-@frozen
 class Usage:
-    """What the processes of a job took: all that its shim saw end."""
+    """Resources used by a job: by all processes whose end its shim saw."""
 
-    #: Of the largest process, in bytes.
+    #: The maximum resident set of the largest process, in bytes.
     max_rss: int
-    #: User and system time of all of them together.
+    #: User and system time of all processes together.
     cpu_seconds: float
 
 
 @frozen
-class WaitingFor:
-    """Why a job is queued: a word of ``scheduler.cluster.jobs.outlook`` for programs, and a sentence."""
-
-    why: str
-    detail: str
-    #: 1, and how many go before it of those that wait for one of its workers.
-    place: int
-
-
-@frozen
 class Disk:
-    """A file system: its size and what a process without privileges may still use of it, in bytes and in inodes."""
+    """A file system: its size, and the part that an unprivileged process may still use, in bytes and in inodes."""
 
     size: int
     free: int
-    #: 0: it has no limit of them.
+    #: 0: the number of inodes is not limited.
     inodes: int = 0
     inodes_free: int = 0
 
 
 @frozen
 class Job:
-    """A job as the scheduler knows it."""
+    """The scheduler's record of a job."""
 
     id: str
     spec: JobSpec
@@ -275,7 +218,7 @@ class Job:
     created_at: float
     worker_id: str | None = None
     worker_name: str | None = None
-    #: The id the worker chose, where it is not ours.
+    #: The id that the worker chose, if it is not ours.
     remote_id: str | None = None
     reason: str | None = None
     created_by: str | None = None
@@ -284,107 +227,107 @@ class Job:
     exit_code: int | None = None
     signal: str | None = None
     stop_requested_at: float | None = None
-    #: Why it is to be stopped, where no client asked for that.
+    #: Why the scheduler stops it, if no client asked for the stop.
     stop_reason: str | None = None
-    #: Since when the state is ``unknown``; ``None`` in any other state.
+    #: When the state became ``unknown``; ``None`` in any other state.
     unknown_since: float | None = None
     stdout_bytes: int | None = None
     stderr_bytes: int | None = None
-    #: Why output was cut; ``None``: every byte was kept, as far as is known.
+    #: Why output was cut; ``None``: as far as known, every byte was kept.
     output_error: str | None = None
-    #: Ids of processes that could not be ended, as seen at the end; 100 at most.
+    #: Ids of processes that could not be ended, at most ``MAX_LEFTOVER``.
     leftover: tuple[int, ...] = ()
-    #: How many processes were ended that the main process had left behind.
+    #: The number of processes that the main process had left behind and that were ended.
     background_ended: int = 0
     usage: Usage | None = None
-    #: When a client asked for it to be removed, which its worker could not be told yet.
+    #: When a client asked to remove the job, if its worker could not be told yet.
     remove_requested_at: float | None = None
-    #: All attempts of a job with ``retry`` have the same.
+    #: The group's id, which all attempts of a job with ``retry`` share.
     group_id: str | None = None
-    #: The job that this one is the next attempt of, and the next attempt of this one.
+    #: The job that this one retries, and the job that retries this one.
     retry_of: str | None = None
     retried_by: str | None = None
-    #: Where it was to run; ``None`` of one first heard of from its worker.
+    #: The requested worker; ``None`` if the scheduler first heard of the job from its worker.
     target: Target | None = None
     terms: QueueTerms = NO_WAITING
-    #: Somebody was told that it will be started, so it must be, once.
+    #: A client was answered that the job is queued. It must be started exactly once.
     promised: bool = False
-    #: It is final here, ``lost``, and yet its worker turned out to run it: it can be stopped, and followed.
+    #: The job is ``lost`` here, but its worker came back and still runs it. It can be stopped and followed.
     orphan: bool = False
 
     @property
     def ref(self) -> Ref:
-        """Its name among all records."""
+        """The key of this record."""
         return Ref("job", self.id)
 
     @property
     def over(self) -> bool:
-        """Whether it is final, and nothing of it is known to run."""
+        """Whether the job is final, and none of its processes is known to run."""
         return self.state.final and not self.orphan
 
     @property
     def is_adopted(self) -> bool:
-        """Whether it was first heard of from its worker."""
+        """Whether the scheduler first heard of the job from its worker."""
         return self.target is None
 
     @property
     def id_on_worker(self) -> str:
-        """The id its worker knows it by."""
+        """The id under which its worker knows it."""
         return self.remote_id or self.id
 
     def trimmed(self) -> Job:
-        """Without what was needed to run it, if it has ended; a next attempt is a job of its own."""
+        """The job without the parts that only a run needs, if it has ended. Its retry is a job of its own."""
         spec = self.spec.trimmed() if self.state.final else self.spec
         return self if spec is self.spec else evolve(self, spec=spec)
 
 
 class Needs(Protocol):
-    """What a job needs a worker to be able to do: a ``JobSpec``, or what placement keeps of one."""
+    """A job's requirements on a worker. Provided by ``JobSpec``, and by placement's ``Requirement``."""
 
     @property
     def fits_core(self) -> bool:
-        """Whether the core protocol can say all that a worker has to know."""
+        """Whether the core protocol can express it."""
 
     @property
     def features(self) -> frozenset[str]:
-        """Those of ``FEATURES`` that the worker must have."""
+        """The subset of ``FEATURES`` that the worker needs."""
 
 
 @frozen
 class Worker:
-    """A worker as the scheduler knows it."""
+    """The scheduler's record of a worker."""
 
     id: str
     name: str
     #: ``host:port`` of its gRPC server, as dialled.
     address: str
     labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
-    #: Jobs that placement puts on it at once; ``None``: a core worker, without a limit.
+    #: Jobs that placement may put on it at once; ``None``: a core worker, without a limit.
     slots: int | None = None
     state: WorkerState = WorkerState.UNREACHABLE
     draining: bool = False
     last_seen: float | None = None
-    #: Of its machine; ``""``: it speaks only the core protocol and sends no heartbeats.
+    #: The boot id of its machine; ``""``: a core worker, which sends no heartbeats.
     boot_id: str = ""
     version: str | None = None
-    #: Those of ``FEATURES`` that it has.
+    #: The subset of ``FEATURES`` that it has.
     features: frozenset[str] = frozenset()
-    #: The id that is made from its folder id; ``""``: it has told none.
+    #: An id derived from its folder id; ``""``: unknown.
     folder: str = ""
-    #: Of the process that registered; ``""``: it has told none.
+    #: The nonce of the process that registered; ``""``: unknown.
     nonce: str = ""
-    #: When it deregistered, POSIX time; ``None``: it did not.
+    #: When it deregistered (POSIX time); ``None`` if it did not.
     deregistered_at: float | None = None
-    #: Why it says that it takes no job at present, a sentence; ``None``: it says no such thing. Never stored.
+    #: A sentence why it accepts no job at present; ``None`` if it does. Never stored.
     refusing: str | None = None
-    #: The one its spools are on. Never stored.
+    #: The disk with its spools. Never stored.
     disk: Disk | None = None
-    #: Seconds by which its clock is ahead of the scheduler's, as its last heartbeat arrived. Never stored.
+    #: Seconds by which its clock was ahead of the scheduler's at its last heartbeat. Never stored.
     clock_difference: float | None = None
 
     @property
     def ref(self) -> Ref:
-        """Its name among all records."""
+        """The key of this record."""
         return Ref("worker", self.id)
 
     @property
@@ -394,47 +337,47 @@ class Worker:
 
     @property
     def sends_heartbeats(self) -> bool:
-        """Whether it reports its jobs, and that it is alive, by itself. Without, it has to be asked."""
+        """Whether it reports its jobs and its own life. If not, the scheduler must poll it."""
         return not self.is_core
 
     @property
     def seals(self) -> bool:
-        """Whether a query can seal an id that it has no record of: a start under that id then fails, however late."""
+        """Whether a query can seal an unknown job id. A later start under a sealed id fails."""
         return not self.is_core
 
     @property
     def has_output(self) -> bool:
-        """Whether it keeps the output of its jobs for others to read."""
+        """Whether it keeps the output of its jobs for reading."""
         return not self.is_core
 
     def takes(self, needed: Needs) -> bool:
-        """Whether it can do all that a job needs; ``placement.lacking`` says what it can't."""
+        """Whether it can do everything that the job needs; ``placement.lacking`` says what is missing."""
         return (needed.fits_core or not self.is_core) and needed.features <= self.features
 
 
 @frozen
 class IdempotencyKey:
-    """What a client called a request of its own, and the job that came of it.
+    """The idempotency key of a client's request, and the job that the request created.
 
-    It is kept as long as the job would be, also where a client removed that.
+    It is kept as long as the job would be kept, even if a client removed the job.
     """
 
     key: str
     #: SHA-256 of the request, in hexadecimal.
     fingerprint: str
     job_id: str
-    #: The job as the first answer showed it; ``None``: none was given yet.
+    #: The job as shown in the first answer; ``None`` before that.
     answer: Job | None = None
     #: When a client removed the job.
     removed_at: float | None = None
 
     @property
     def ref(self) -> Ref:
-        """Its name among all records."""
+        """The key of this record."""
         return Ref("key", self.key)
 
     def trimmed(self) -> IdempotencyKey:
-        """Its answer without what was needed to run the job."""
+        """The key, with its answer without the parts that only a run needs."""
         return (
             self if self.answer is None else evolve(self, answer=evolve(self.answer, spec=self.answer.spec.trimmed()))
         )

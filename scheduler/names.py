@@ -1,4 +1,4 @@
-"""What workers, labels and environment variables may be called, and what mistyped names mean. Standard library only."""
+"""Valid names of workers, labels and environment variables; corrections of mistyped names. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import re
 from collections.abc import Collection
 from difflib import get_close_matches
 
-#: What a worker may be called, and what a label of a job or, in its configuration, of a worker.
+#: Valid names of workers, and of the labels of jobs and, in the configuration file, of workers.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 
-#: Characters of a name that is compared with others, which takes time that grows with its square.
+#: Characters of the longest name that is compared with others; the time of a comparison grows with their square.
 _MAX_COMPARED_CHARACTERS = 253
 
-#: Labels that a worker may have, ``name`` among them; characters of the key of each, and of its value.
+#: Labels that a worker may have, including ``name``, and characters of each key and value.
 LABELS_MAX, LABEL_MAX_CHARACTERS = 64, 253
 
 LABEL_ALLOWED = f"printable text of at most {LABEL_MAX_CHARACTERS} characters"
 
-#: A UUID of version 5 as it is written (RFC 4122, 4.1).
+#: A UUID of version 5 (RFC 4122, 4.1).
 _VERSION_5 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def is_made_id(text: str) -> bool:
-    """Whether it has the form of the ids that are made from a worker's folder id or address."""
+    """Whether it has the form of an id that was derived from a worker's folder id or address."""
     return _VERSION_5.fullmatch(text) is not None
 
 
 def name_problem(name: str) -> str | None:
-    """Why no worker may be called that; ``None``: it may, unless something else has that name."""
+    """Why a worker can't have this name; ``None`` if it may, unless the name is taken."""
     if not NAME_PATTERN.fullmatch(name):
         return "must be 1 to 253 letters, digits, '.', '_' or '-', the first a letter or digit"
     if is_made_id(name):
@@ -39,13 +39,13 @@ def name_problem(name: str) -> str | None:
 
 
 def label_problem(text: str) -> str | None:
-    """Why a label of a worker can't have that value."""
+    """Why a worker's label can't have this value; ``None`` if it can."""
     fits = len(text) <= LABEL_MAX_CHARACTERS and text.isprintable()
     return None if fits else f"must be {LABEL_ALLOWED}"
 
 
 def env_name_problem(name: str) -> str | None:
-    """Why no job may be given an environment variable of that name; ``None``: its worker decides."""
+    """Why no job may get an environment variable with this name; ``None``: the worker decides."""
     if _ENV_NAME.fullmatch(name) is None:
         return "is not a name of letters, digits and '_' that does not begin with a digit"
     if name.startswith("SCHEDULER_") or name == "NOTIFY_SOCKET":
@@ -54,9 +54,10 @@ def env_name_problem(name: str) -> str | None:
 
 
 def nearest(name: str, known: Collection[str], cutoff: float) -> str | None:
-    """The known name that was probably meant: one that ``name`` abbreviates (``cmd``), else one that is spelt like it.
+    """The known name that was probably meant: one that ``name`` abbreviates (``cmd``), else one with a similar
+    spelling.
 
-    ``cutoff``: how alike, from 0 to 1, as ``difflib`` has it.
+    ``cutoff``: the least similarity, from 0 to 1, as in ``difflib``.
     """
     if len(name) > _MAX_COMPARED_CHARACTERS:
         return None
@@ -65,6 +66,6 @@ def nearest(name: str, known: Collection[str], cutoff: float) -> str | None:
 
 
 def _abbreviates(short: str, name: str) -> bool:
-    """Whether it begins like the name and has letters of it in their order; of less than three this says little."""
+    """Whether ``short`` has the first letter of ``name`` and a subsequence of the rest. Needs at least 3 letters."""
     rest = iter(name)
     return len(short) >= 3 and short[0] == name[:1] and all(letter in rest for letter in short)

@@ -1,13 +1,13 @@
-"""Addresses: how they are written, and which the scheduler is willing to dial.
+"""Addresses: their syntax, and which of them the scheduler is willing to dial.
 
-A worker's address is untrusted input. A worker that could name any address would make the scheduler knock at doors
-inside its network. So an address is a plain ``host:port``, none of gRPC's
-target schemes (``unix:``, ``dns:``, lists), and it must be the caller's own, or
-loopback as the caller is, or inside a network the operator allowed.
+A worker's address is untrusted input. A worker that could name any address would make the scheduler connect to other
+services inside its network. So an address is a plain ``host:port`` without gRPC's target schemes (``unix:``, ``dns:``,
+lists). It must be the caller's own address, or loopback if the caller is on loopback too, or in a network that the
+operator allowed.
 
-A link-local IPv6 address has a zone (``fe80::1%eth0``), the interface that it is
-reached by. That is a word of the machine that uses the address, so of an address
-that a caller tells as its own, the zone is the one that its call came in by.
+A link-local IPv6 address has a zone (``fe80::1%eth0``): the interface by which it is reached. A zone is meaningful only
+on the machine that uses the address. So if a caller gives such an address as its own, it gets the zone by which the
+call came in.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """``host:port`` or ``[ipv6]:port``, with a zone or without, the host without brackets; ``Invalid``."""
+    """The host, without brackets, and the port of ``host:port`` or ``[ipv6]:port``, with or without a zone;
+    ``Invalid``.
+    """
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
         raise Invalid("address", f"{text!r} is not host:port with a port from 1 to 65535")
@@ -62,12 +64,12 @@ def join_address(host: str, port: int) -> str:
 
 
 def without_zone(host: str) -> str:
-    """A host name or IP address as a certificate has it, and the kernel's table of sockets."""
+    """The host without its zone, as in certificates and in the kernel's table of sockets."""
     return host.partition("%")[0]
 
 
 def with_named_zone(host: str) -> str:
-    """``fe80::1%eth0`` for ``fe80::1%2``, as the number of an interface may be another one after a boot."""
+    """The host with its zone by name: ``fe80::1%eth0`` for ``fe80::1%2``. Interface numbers may change at a boot."""
     address, _, zone = host.partition("%")
     if not zone.isdecimal():
         return host
@@ -80,10 +82,10 @@ def with_named_zone(host: str) -> str:
 
 @frozen
 class Address:
-    """Where something listens or is dialled."""
+    """An address on which a process listens, or which it dials."""
 
     host: str
-    #: 0, of what listens: any free one.
+    #: To listen on, 0 means any free port.
     port: int
 
     def __str__(self) -> str:
@@ -91,7 +93,7 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether it certainly means the machine it is used on."""
+        """Whether it certainly means the machine on which it is used."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -99,7 +101,7 @@ class Address:
 
     @property
     def unspecified(self) -> bool:
-        """Whether it stands for every address of the machine."""
+        """Whether it means every address of the machine."""
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
@@ -109,14 +111,14 @@ def is_local(host: str) -> bool:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             ((*_, where),) = socket.getaddrinfo(host, 0, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
-            probe.bind(where)  # that has the zone
+            probe.bind(where)  # ``where`` contains the zone
         except OSError:
             return False
         return True
 
 
 def is_listener(address: str, bound: Address) -> bool:
-    """Whether whoever dials ``host:port`` on this machine reaches what is bound there; ``False`` for a name."""
+    """Whether dialling ``host:port`` on this machine reaches the socket bound there; ``False`` for a host name."""
     host, port = split_address(address)
     try:
         dialled = ip_address(with_named_zone(host))
@@ -128,22 +130,22 @@ def is_listener(address: str, bound: Address) -> bool:
         return is_local(host)
     try:
         return dialled == ip_address(with_named_zone(bound.host))
-    except ValueError:  # it is bound to a name
+    except ValueError:  # bound to a host name
         return dialled.is_loopback and bound.loopback
 
 
 def _plain(address: IPAddress) -> IPAddress:
-    """An IPv4 address that came in IPv6 clothes, as itself."""
+    """An IPv4-mapped IPv6 address as IPv4; any other unchanged."""
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def _same(address: IPAddress, other: IPAddress) -> bool:
-    """Whatever their zones are."""
+    """Whether two addresses are equal, apart from their zones."""
     return address.version == other.version and int(address) == int(other)
 
 
 def same_ip(one: str, other: str) -> bool:
-    """Whether two texts are the same IP address, whatever their form and zones are; ``False`` where either is none."""
+    """Whether two texts are the same IP address, in any form and zone; ``False`` if either is none."""
     try:
         return _same(_plain(ip_address(one)), _plain(ip_address(other)))
     except ValueError:
@@ -152,18 +154,18 @@ def same_ip(one: str, other: str) -> bool:
 
 @frozen
 class DialRule:
-    """Decides what to dial for the address a worker gave."""
+    """Decides which address to dial for the address that a worker gave."""
 
-    #: Networks a worker may be in without being the caller itself.
+    #: Networks in which a worker may be, beside the caller's own address.
     allowed_networks: Sequence[IPNetwork]
-    #: Name to IP addresses, asynchronously; an empty answer is a name nobody knows.
+    #: Resolves a name to IP addresses; an unknown name has none.
     resolve: Callable[[str], Deferred[Sequence[str]]]
-    #: With TLS the name is what the certificate is checked against, so it is dialled; without, the IP address it
-    #: resolved to is, so that the name can't mean something else later.
+    #: With TLS the certificate is checked against the name, so the name is dialled. Without TLS the resolved IP address
+    #: is dialled, so that the name can't mean another machine later.
     keep_names: bool
 
     async def check(self, text: str, peer: str) -> str:
-        """The address to dial for one that registers as ``text`` from the IP ``peer``; ``Invalid``; ``Refused``."""
+        """The address to dial for a worker that registers ``text`` from the IP ``peer``; ``Invalid``; ``Refused``."""
         host, port = split_address(text)
         caller = _plain(ip_address(peer))
         try:
@@ -207,7 +209,7 @@ class _Receiver:
 
 
 def resolving(resolver: IHostnameResolver) -> Callable[[str], Deferred[Sequence[str]]]:
-    """``DialRule.resolve`` by the reactor's resolver."""
+    """``DialRule.resolve`` with the reactor's resolver."""
 
     def resolve(name: str) -> Deferred[Sequence[str]]:
         receiver = _Receiver()

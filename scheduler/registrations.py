@@ -1,4 +1,4 @@
-"""What a worker may say of itself when it registers: checked by the scheduler, and by each worker when it starts."""
+"""Checks the data of a registration: by the scheduler, and by each worker when it starts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from scheduler.messages import Registration
 from scheduler.model import is_id
 from scheduler.names import LABEL_ALLOWED, LABELS_MAX, NAME_PATTERN, label_problem
 
-#: Characters of the version of a worker, and of the boot id of its machine.
+#: Characters of a worker's version, and of its machine's boot id.
 VERSION_MAX_CHARACTERS = BOOT_ID_MAX_CHARACTERS = 64
 
-#: Features that a worker may have; later versions know more than this one.
+#: Features that a worker may have. Workers of later versions may have more than this version knows.
 FEATURES_MAX = 64
 
 _FEATURE = re.compile(r"[a-z0-9_]{1,64}")
 
 
 def check(registration: Registration) -> None:
-    """``Invalid`` for anything that no scheduler takes; the address has a rule of its own."""
+    """Raise ``Invalid`` for data that no scheduler accepts. The address is checked elsewhere (``DialRule``)."""
     if registration.worker_id and not is_id(registration.worker_id):
         raise Invalid("workerID", f"{registration.worker_id!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
     if registration.folder_id and not is_id(registration.folder_id):
-        raise Invalid("folderID", "is not 1 to 64 of A-Z a-z 0-9 _ -")  # a secret: the text does not show it
+        raise Invalid("folderID", "is not 1 to 64 of A-Z a-z 0-9 _ -")  # a secret, so it is not shown
     if registration.nonce and not is_id(registration.nonce):
         raise Invalid("nonce", f"{registration.nonce!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
     if registration.name and not NAME_PATTERN.fullmatch(registration.name):
@@ -43,6 +43,6 @@ def check(registration: Registration) -> None:
 
 
 def check_word(field: str, text: str, most: int) -> None:
-    """``Invalid`` for a text that is not printable, or longer than ``most`` characters."""
+    """Raise ``Invalid`` for a text that is not printable, or longer than ``most`` characters."""
     if len(text) > most or not text.isprintable():
         raise Invalid(field, f"{text[:most]!r} is not printable text of at most {most} characters")

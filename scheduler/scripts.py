@@ -1,11 +1,11 @@
-"""The first line of a script, by which the kernel finds what runs it."""
+"""The first line of a script, from which the kernel takes its interpreter."""
 
 from __future__ import annotations
 
 import codecs
 import re
 
-#: Finds the interpreter, and the rest of the line.
+#: Matches the interpreter, and the rest of the line.
 INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)([^\n]*)")
 
 #: Bytes of the line that the kernel reads.
@@ -13,7 +13,7 @@ LINE_MAX_BYTES = 256
 
 
 def script_problem(script: bytes) -> str | None:
-    """Why the kernel could not run this by its first line, whatever the machine has; ``None`` if it may be able to."""
+    """Why no kernel can run this script by its first line; ``None`` if one may be able to."""
     if script.startswith(codecs.BOM_UTF8):
         return (
             "begins with a byte order mark (BOM), so the kernel finds no #! line; save it as UTF-8 without a byte "

@@ -1,4 +1,4 @@
-"""Composition root of ``twistd scheduler``: what there is, and in which order it starts and, backwards, stops."""
+"""Composition root of ``twistd scheduler``: its parts, in the order in which they start and, reversed, stop."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Options(startup.SchedulerOptions):
 
 
 def makeService(options: Options) -> IService:
-    """Nothing runs, and nothing of grpc exists, before it is started."""
-    from twisted.internet import reactor as installed  # noqa: PLC0415 - by now, as twistd was told
+    """Make the service. Nothing runs, and no grpc object exists, before it is started."""
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - twistd has installed its reactor by now
 
-    reactor: Any = installed  # its type says least of all that it is
+    reactor: Any = installed  # it has no type that includes all that it provides
     startup.use_monotonic_time(reactor)
     signals.stop_once(reactor)
     config, state = options.config, options.state

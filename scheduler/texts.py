@@ -1,11 +1,11 @@
-"""Texts of other programs, made fit to be shown, or fit to be."""
+"""Checks texts of other programs, and makes them safe to show."""
 
 from __future__ import annotations
 
-#: Bytes that are kept of a text of another program: a reason, say, or the detail of an error.
+#: Bytes kept of another program's text, for example of a reason or the detail of an error.
 TEXT_MAX_BYTES = 4096
 
-#: Characters of an id that a program of the core protocol chose.
+#: Characters of the longest id that a program of the core protocol may choose.
 CORE_ID_MAX_CHARACTERS = 1024
 
 
@@ -16,5 +16,5 @@ def bounded_text(text: str, most: int = TEXT_MAX_BYTES) -> str:
 
 
 def is_core_id(text: str) -> bool:
-    """Whether ``text`` may be an id that a program of the core protocol chose: any text that can be shown."""
+    """Whether ``text`` is acceptable as an id of the core protocol: any short, printable text."""
     return 1 <= len(text) <= CORE_ID_MAX_CHARACTERS and text.isprintable()

@@ -1,16 +1,13 @@
-"""The one place where work crosses threads, both ways, always with a deadline.
+"""The only module where work crosses threads, in both directions, always with a deadline.
 
-Theory of operation. The reactor thread owns the registry and every HTTP
-connection. Blocking work (a gRPC stub, a database) runs on a ``Pool`` of our
-own, never on the reactor's, whose ten threads also resolve names. A gRPC
-servicer, itself in a pool of grpc's, comes back with ``Hop.call_thd``, which
-waits at most so long and is closed first at shutdown: a thread parked there
-for ever would keep the process alive.
+Theory of operation. The reactor thread owns the registry and every HTTP connection. Blocking work (a gRPC stub, a
+database) runs on a ``Pool`` of our own. The reactor's pool is not used: it has ten threads, shared with name
+resolution. A gRPC servicer runs in a pool of grpc's and calls the reactor with ``Hop.call_thd``, which waits for a
+limited time. The hop is closed first at shutdown, because a thread that waits for ever would keep the process alive.
 
-A Deferred of a pool can't be cancelled: its thread runs on. So what runs there
-must end by itself, by the deadline of the RPC it makes. Functions that run in a
-pool have names ending in ``_thd``, touch nothing the reactor owns, and return
-frozen values.
+A Deferred of a pool can't be cancelled, since its thread continues. So a function in a pool must end by itself, by the
+deadline of the RPC it makes. Its name ends in ``_thd``. It touches nothing that the reactor owns, and returns frozen
+values.
 """
 
 from __future__ import annotations
@@ -38,12 +35,12 @@ T = TypeVar("T")
 
 
 class Pool(Service):
-    """Threads of our own for blocking work; they exist from ``startService`` to ``stopService``."""
+    """A pool of threads for blocking work. They exist from ``startService`` to ``stopService``."""
 
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int, least: int = 0) -> None:
-        """``least`` of the threads are there from the start, as the machine may have none to give later.
+        """``least`` threads are started at once, because the machine may have none to give later.
 
-        More than are needed would take turns, which costs a start more than it gains.
+        More threads than needed would be used in turn, which makes each call slower.
         """
         self._reactor = reactor
         self._size = size
@@ -57,7 +54,7 @@ class Pool(Service):
         self._threads.start()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when every thread has ended; what still runs must end by its own deadline."""
+        """Fires when every thread has ended. Running work must end by its own deadline."""
         super().stopService()
         threads, self._threads = self._threads, None
         done: Deferred[None] = Deferred()
@@ -65,9 +62,9 @@ class Pool(Service):
             done.callback(None)
             return done
 
-        # ThreadPool.stop joins its threads, so it needs one that is not among them.
+        # ThreadPool.stop joins its threads, so it needs a thread outside of the pool.
         def join_thd() -> None:
-            # One that the machine could not start is among them, and can't be joined.
+            # The list may contain a thread that the machine could not start. It can't be joined.
             threads.threads[:] = [thread for thread in threads.threads if thread.ident is not None]
             threads.stop()
             self._reactor.callFromThread(done.callback, None)
@@ -76,15 +73,14 @@ class Pool(Service):
         return done
 
     def run(self, function_thd: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        """Call it in one of the threads; ``ShuttingDown`` when there are none.
+        """Call the function in one of the threads; ``ShuttingDown`` when there are none.
 
-        Where the machine can't start another thread, it waits for one of those that are there; ``Unavailable``: there
-        is none.
+        If the machine can't start another thread, the call waits for an existing one. ``Unavailable``: there is none.
         """
         if self._threads is None:
             return fail(ShuttingDown())
         answer: Deferred[T] = Deferred()
-        # What follows belongs to the request this was for: its id is in the context.
+        # Callbacks belong to the request that this call was made for: its id is in the context.
         context = copy_context()
         call = partial(deferToThreadPool, self._reactor, self._threads, function_thd, *args, **kwargs)
         try:
@@ -92,7 +88,7 @@ class Pool(Service):
         except RuntimeError as error:
             if not self._threads.workers:
                 return fail(Unavailable(f"no thread for {self.name}: {error}"))
-            self._threads.adjustPoolsize(maxthreads=self._threads.workers)  # so it waits for one of these
+            self._threads.adjustPoolsize(maxthreads=self._threads.workers)  # to wait for an existing thread
             done = call()
             self._threads.adjustPoolsize(maxthreads=self._size)
         done.addBoth(lambda result: context.run(answer.callback, result))  # a Failure starts the errbacks
@@ -100,14 +96,14 @@ class Pool(Service):
 
 
 class _Answer(NamedTuple):
-    """A value, or the one error."""
+    """A value, or a list with one error."""
 
     value: Any
     errors: list[BaseException]
 
 
 class Hop:
-    """From a thread to the reactor and back with the answer."""
+    """Calls from a thread to the reactor, which wait for the answer."""
 
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._reactor = reactor
@@ -121,7 +117,7 @@ class Hop:
         return not self._waiting
 
     def call_thd(self, what: str, deadline: float, function: Callable[..., Any], *args: Any) -> Any:
-        """Call ``function`` on the reactor thread; wait at most ``deadline`` seconds for what comes of it.
+        """Call ``function`` on the reactor thread; wait at most ``deadline`` seconds for its result.
 
         ``DeadlineExceeded`` names ``what``; the Deferred is then cancelled. ``ShuttingDown`` once closed.
         """
@@ -153,8 +149,8 @@ class Hop:
             with self._lock:
                 self._waiting.discard(answer)
         if errors:
-            # Taken out: an error that is reached from its own traceback would keep a gRPC call, and with that one of
-            # the streams its connection may have, until the next garbage collection.
+            # The error is removed from its list. An error that its own traceback refers to would keep a gRPC call, and
+            # with it one of the connection's streams, until the next garbage collection.
             raise errors.pop()
         return value
 
@@ -163,7 +159,7 @@ class Hop:
         self._reactor.callFromThread(function, *args)
 
     def close(self) -> None:
-        """Fail every waiting call, and all that come later, with ``ShuttingDown``."""
+        """Fail every waiting call, and all later ones, with ``ShuttingDown``."""
         with self._lock:
             self._closed = True
             waiting = list(self._waiting)
@@ -178,13 +174,13 @@ def _cancel(deferreds: list[Deferred[Any]]) -> None:
 
 def _settle(answer: futures.Future[_Answer], value: Any, reason: Failure | None) -> None:
     error = None if reason is None else reason.value
-    with contextlib.suppress(futures.InvalidStateError):  # its caller gave up
+    with contextlib.suppress(futures.InvalidStateError):  # the caller gave up
         answer.set_result(_Answer(value, [] if error is None else [error]))
 
 
 @define
 class _Queue:
-    """Those that want one key: how many run, and the rest in order."""
+    """The calls for one key: the number in flight, and the others in order."""
 
     running: int = 0
     waiting: deque[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = field(factory=deque)
@@ -193,9 +189,9 @@ class _Queue:
 class Limiter:
     """At most ``at_once`` calls in flight for each key, then a queue of ``queue``, then ``Busy``.
 
-    One stuck worker can so hold a few threads of a pool, never all. Nor can some of
-    them: while half of the ``threads`` are in use, a key has one call in flight. A place
-    is free again when the call has really ended, not when its caller gave up.
+    So a stuck worker can hold a few threads of a pool, but never all. Several stuck workers can't hold all either:
+    while half of the ``threads`` are in use, a key has one call in flight. A place becomes free when its call has
+    really ended, not when the caller gave up.
     """
 
     def __init__(self, what: str, at_once: int, queue: int, threads: int) -> None:
@@ -212,12 +208,12 @@ class Limiter:
         return not self._queues and not self._running
 
     def run(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
-        """Make the call now or when a place is free; one cancelled in the queue is never made."""
+        """Make the call now or when a place is free. A call that is cancelled in the queue is never made."""
         queue = self._queues.setdefault(key, _Queue())
         if not self._may_begin(queue) and len(queue.waiting) >= self._queue_max:
             return fail(Busy(f"{self._what} of {key}", self._at_once + self._queue_max))
         answer: Deferred[T] = Deferred(lambda _: self._withdraw(queue, answer))
-        # It may be made when another's has ended, and is still made for the request of today.
+        # The call may be made later, in the callback of another request, but belongs to the present one.
         queue.waiting.append((partial(copy_context().run, call), answer))
         self._advance(key, queue)
         return answer

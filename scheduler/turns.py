@@ -1,7 +1,8 @@
-"""A bound on how many calls are under way at once; the others wait in line, first come, first served.
+"""Limits how many calls are in flight at once. The others wait, first come, first served.
 
-Unlike a ``DeferredSemaphore``, a turn that ends does not start the next one from within itself. Where calls are
-answered at once, hundreds in line would otherwise recurse until Python gives up, and some would never get their turn.
+Unlike in a ``DeferredSemaphore``, a call that ends does not start the next one from within itself. Where calls are
+answered at once, hundreds of waiting calls would otherwise recurse until Python raises ``RecursionError``, and some
+would never be made.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ class Turns:
 
     @property
     def idle(self) -> bool:
-        """No call is under way or waits."""
+        """Whether no call is in flight or waits."""
         return self._free == self._most and not self._waiting
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """What ``call`` answers, which is made when it is its turn. To cancel the wait gives the turn to the next."""
+        """Make the call when it is its turn, and return its result. Cancelling the wait gives the turn to the next."""
         turn: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(turn)
         self._give()
@@ -42,7 +43,7 @@ class Turns:
 
     def _give(self) -> None:
         if self._giving:
-            return  # the loop below, further up the stack, goes on
+            return  # the loop below, further up the stack, continues
         self._giving = True
         try:
             while self._free and self._waiting:
@@ -60,7 +61,7 @@ class KeyedTurns:
         self._turns: dict[str, Turns] = {}
 
     async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> T:
-        """What ``call`` answers, which is made when it is its turn among those with that key."""
+        """Make the call when it is its turn among those with this key, and return its result."""
         turns = self._turns.setdefault(key, Turns(self._most))
         try:
             return await turns.run(call)

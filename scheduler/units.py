@@ -1,11 +1,11 @@
-"""Durations, moments and numbers of bytes as people write them.
+"""Durations, moments and sizes in human-readable form.
 
-A duration is ``30s``, ``5m``, ``1h30m``, ``2 h``, ``7d``, ``500ms``, or a number of seconds. Its units are
-``ms s m h d w`` and their usual names (``sec``, ``minutes``), in upper or lower case; but not a lone ``M``, which
-means months elsewhere. Several units go from the largest to the smallest.
+A duration is ``30s``, ``5m``, ``1h30m``, ``2 h``, ``7d``, ``500ms``, or a number of seconds. Its units are ``ms s m h d
+w`` and their usual names (``sec``, ``minutes``), in upper or lower case. A lone ``M`` is refused, because it means
+months elsewhere. Several units go from the largest to the smallest.
 
-A size is ``100MB``, ``4GiB``, ``64k``, ``512``, or for part of a disk ``10%``. As the GNU tools have it, in upper or
-lower case: ``KB`` is 1000 bytes, ``KiB`` and ``K`` alone are 1024; so ``M G T P`` with and without ``B`` and ``iB``.
+A size is ``100MB``, ``4GiB``, ``64k``, ``512``, or ``10%`` for part of a disk. Units are those of the GNU tools, in
+upper or lower case: ``KB`` is 1000 bytes, ``KiB`` and ``K`` alone are 1024. The same holds for ``M G T P``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from itertools import pairwise
 
 from attrs import frozen
 
-#: What to tell someone whose duration is none.
+#: For errors about durations: the allowed forms.
 DURATION_ALLOWED = "a duration like 30s, 5m, 1h30m or 7d, or a number of seconds"
 
-#: Names of a unit, and how many seconds it has.
+#: Name of a unit -> its seconds.
 _SECONDS: dict[str, Decimal] = {
     name: Decimal(seconds)
     for names, seconds in (
@@ -39,11 +39,11 @@ _BARE = re.compile(_NUMBER)
 _PART = re.compile(rf"({_NUMBER}) ?([A-Za-z]+)")
 _PARTS = re.compile(rf"{_NUMBER} ?[A-Za-z]+(?: ?{_NUMBER} ?[A-Za-z]+)*")
 
-#: What to tell someone whose size is none.
+#: For errors about sizes: the allowed forms.
 SIZE_ALLOWED = "a number of bytes, or a size like 64KiB, 100MB or 4GiB"
 SHARE_ALLOWED = f"a percentage like 10%, {SIZE_ALLOWED}"
 
-#: Bytes; no size is larger.
+#: Bytes of the largest size.
 SIZE_MAX_BYTES = 2**60
 
 _BYTES = {"": 1, "b": 1}
@@ -76,7 +76,7 @@ def has_unit(value: str) -> bool:
 
 
 def _sum(value: str) -> Decimal | None:
-    """Seconds; ``None`` if a unit is unknown, or they are not from the largest to the smallest."""
+    """The seconds; ``None`` if a unit is unknown, or the units are not from the largest to the smallest."""
     parts = [
         (Decimal(number), None if unit == "M" else _SECONDS.get(unit.lower())) for number, unit in _PART.findall(value)
     ]
@@ -92,7 +92,7 @@ def format_moment(when: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """As people would write it, to the microsecond: ``1h``, ``1h30m``, ``90s``, ``500ms``."""
+    """The duration to the microsecond, in human-readable form: ``1h``, ``1h30m``, ``90s``, ``500ms``."""
     micros = round(seconds * 1_000_000)
     if 0 < micros < 1_000_000:
         return f"{_trimmed(micros, 1_000)}ms"
@@ -106,20 +106,20 @@ def format_duration(seconds: float) -> str:
 
 
 def _trimmed(micros: int, unit: int) -> str:
-    """So many of a unit, without zeros at the end."""
+    """The number of units, without trailing zeros."""
     whole, part = divmod(micros, unit)
     return f"{whole}.{part * (1_000_000 // unit):06d}".rstrip("0").rstrip(".")
 
 
 @frozen
 class Share:
-    """So many bytes of a disk, or so much of it."""
+    """Part of a disk: a number of bytes, or a percentage."""
 
     size: int = 0
     percent: float = 0.0
 
     def of(self, whole: int) -> int:
-        """Bytes, of a disk that has ``whole``."""
+        """The number of bytes, for a disk of ``whole`` bytes."""
         return self.size + int(whole * self.percent / 100)
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class Share:
 
 
 def parse_size(value: object, least: int = 0) -> int:
-    """Bytes, at least so many; ``ValueError`` says what is allowed."""
+    """The number of bytes, at least ``least``; ``ValueError`` says what is allowed."""
     size = -1
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
@@ -141,7 +141,7 @@ def parse_size(value: object, least: int = 0) -> int:
 
 
 def parse_share(value: object) -> Share:
-    """``ValueError`` says what is allowed."""
+    """The share; ``ValueError`` says what is allowed."""
     if isinstance(value, str) and (match := _PERCENTAGE.fullmatch(value)) and float(match[1]) <= 100:
         return Share(percent=float(match[1]))
     try:

@@ -1,7 +1,7 @@
-"""JSON <-> model: what a request's body may say, and how jobs and workers look from outside.
+"""JSON <-> model: the bodies of requests, and the JSON of jobs and workers in answers.
 
-Whatever is not exactly as the contract has it is ``Invalid`` (``scheduler.fields``).
-What a worker alone can know (is that command there?) is left to it.
+A body that differs from the contract is ``Invalid`` (``scheduler.reading``). Facts that only a worker knows (does that
+command exist?) are not checked here.
 """
 
 from __future__ import annotations
@@ -9,43 +9,39 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import asdict
 
+from scheduler import reading
 from scheduler.errors import Invalid
-from scheduler.fields import PATH_MAX_BYTES, Fields, Object, check_count, check_label, check_text, printable, shown
-from scheduler.interfaces import WorkerView
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
-    DEFAULT_QUEUE_TIMEOUT_SECONDS,
     DEFAULT_STOP_GRACE_SECONDS,
-    MAX_ATTEMPTS,
-    MAX_PRIORITY,
     SIGNAL_NAMES,
     SIGNAL_TARGETS,
     STOP_MODES,
     STOP_SIGNALS,
     Job,
     JobSpec,
-    QueueTerms,
-    Retry,
     ScriptSummary,
-    Target,
-    WaitingFor,
     error_text,
 )
 from scheduler.names import env_name_problem
+from scheduler.reading import Fields, Object, Unfit, check_count, check_label, check_text, printable, reads, shown
 from scheduler.scripts import script_problem
+from scheduler.terms import DEFAULT_QUEUE_TIMEOUT_SECONDS, MAX_ATTEMPTS, MAX_PRIORITY, QueueTerms, Retry, Target
+from scheduler.views import WaitingFor, WorkerView
 
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.
 TEXT_MAX_BYTES = 131_071
 
-#: Characters that a job shows of the first line of its script.
+#: Characters that a job shows of the first line of its script, at most.
 SCRIPT_LINE_MAX_CHARACTERS = 200
 
-#: Fields of ``POST /v1/jobs`` that say what is run: one of them is given.
+#: Fields of ``POST /v1/jobs`` of which exactly one is given: the program to run.
 PROGRAMS = ("command", "script", "shell")
 
 #: Fields of ``POST /v1/jobs``.
@@ -55,12 +51,21 @@ SUBMIT_FIELDS = (
     *("queue_timeout", "priority", "retry", "unattended_timeout"),
 )
 
-#: What runs the line that is given as ``shell``.
+#: The program that runs the line in ``shell``.
 SHELL = "/bin/sh"
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 MAX_ARGS, MAX_VARIABLES, MAX_LABELS = 32_768, 4_096, 64
+
+_UMASK = re.compile("0?[0-7]{1,3}")
+
+#: Checks of names, paths and durations.
+NAME = reading.text(one_line=True, most=reading.NAME_MAX_CHARACTERS, empty=False)
+COMMAND = reading.text(one_line=True, most=reading.PATH_MAX_BYTES, empty=False)
+PATH = reading.text(one_line=True, most=reading.PATH_MAX_BYTES)
+WAIT = reading.duration("from 0, at most 3650d", reading.TIMEOUT_MAX_SECONDS)
+TIMEOUT = reading.duration("more than 0, at most 3650d", reading.TIMEOUT_MAX_SECONDS, zero=False)
 
 
 # -- reading
@@ -96,74 +101,74 @@ def _no_constant(name: str) -> None:
     raise Invalid("body", f"{name} is not JSON")
 
 
-def read_start(body: Object) -> tuple[JobSpec, Target]:
+@reads("worker_id", "command", "path")
+def read_start(fields: Fields) -> tuple[JobSpec, Target]:
     """``POST /start``."""
-    fields = Fields(body, ("worker_id", "command", "path"))
-    target = Target(worker=fields.name("worker_id"))
-    spec = JobSpec(command=fields.name("command", PATH_MAX_BYTES), path=fields.path("path", ""))
+    target = Target(worker=fields.get("worker_id", NAME))
+    spec = JobSpec(command=fields.get("command", COMMAND), path=fields.get("path", PATH, ""))
     return spec, target
 
 
-def read_worker_and_job(body: Object) -> tuple[str, str]:
+@reads("worker_id", "job_id")
+def read_worker_and_job(fields: Fields) -> tuple[str, str]:
     """``POST /stop`` and ``/query``."""
-    fields = Fields(body, ("worker_id", "job_id"))
-    return fields.name("worker_id"), fields.name("job_id")
+    return fields.get("worker_id", NAME), fields.get("job_id", NAME)
 
 
-def read_nothing(body: Object) -> None:
-    """The body of a route that wants none."""
-    Fields(body, ())
+@reads()
+def read_nothing(_: Fields) -> None:
+    """The body of a route without fields."""
 
 
-def read_signal(body: Object) -> tuple[str, str]:
-    """``POST /v1/jobs/{id}/signal``: the signal by its full name, and whom it is for.
+@reads("signal", "to")
+def read_signal(fields: Fields) -> tuple[str, str]:
+    """``POST /v1/jobs/{id}/signal``: the signal by its full name, and the processes to send it to.
 
-    Numbers are refused, as they mean different signals on different machines.
+    Numbers are refused, because they mean different signals on different machines.
     """
-    fields = Fields(body, ("signal", "to"))
-    given = fields.name("signal")
+    given = fields.get("signal", NAME)
     name = given.upper() if given.upper().startswith("SIG") else f"SIG{given.upper()}"
     if name not in SIGNAL_NAMES:
         allowed = ", ".join(SIGNAL_NAMES)
         raise Invalid("signal", f"{shown(given)} must be one of {allowed}, with or without SIG")
-    return name, fields.one_of("to", SIGNAL_TARGETS)
+    return name, fields.get("to", reading.one_of(*SIGNAL_TARGETS), SIGNAL_TARGETS[0])
 
 
-def read_submit(body: Object) -> tuple[JobSpec, Target, QueueTerms]:
+@reads(*SUBMIT_FIELDS)
+def read_submit(fields: Fields) -> tuple[JobSpec, Target, QueueTerms]:
     """``POST /v1/jobs``."""
-    fields = Fields(body, SUBMIT_FIELDS)
     target = _target(fields)
     patience = DEFAULT_QUEUE_TIMEOUT_SECONDS if target.worker is None else 0.0
     terms = QueueTerms(
-        queue_timeout=fields.duration("queue_timeout", patience, zero=True) or 0.0,
-        priority=fields.number("priority", -MAX_PRIORITY, MAX_PRIORITY, 0),
-        retry=_retry(fields),
-        unattended_timeout=fields.duration("unattended_timeout", None, zero=False),
+        queue_timeout=fields.get("queue_timeout", WAIT, patience),
+        priority=fields.get("priority", reading.integer(-MAX_PRIORITY, MAX_PRIORITY), 0),
+        retry=fields.find("retry", _retry),
+        unattended_timeout=fields.get("unattended_timeout", reading.or_null(TIMEOUT), None),
     )
     if sum(map(fields.given, PROGRAMS)) != 1:
         raise Invalid("command", f"exactly one of {', '.join(PROGRAMS)} must be given")
     script, line = _script(fields), _shell(fields)
-    args = _args(fields.take("args", list, []))
-    command = fields.name("command", PATH_MAX_BYTES) if fields.given("command") else ""
+    args = _args(fields.get("args", reading.array, []))
+    command = fields.find("command", COMMAND) or ""
     if line is not None:
         command, args = SHELL, shell_args(line, args)
     spec = JobSpec(
         command=command,
         args=args,
-        path=fields.path("path", ""),
-        env=_env(fields.take("env", dict, {})),
-        cwd=fields.path("cwd", ""),
+        path=fields.get("path", PATH, ""),
+        env=_env(fields.get("env", reading.mapping, {})),
+        cwd=fields.get("cwd", PATH, ""),
         stdin=_stdin(fields),
         script=script,
-        timeout=fields.duration("timeout", None, zero=False),
-        stop_grace=fields.duration("stop_grace", DEFAULT_STOP_GRACE_SECONDS, zero=True) or 0.0,
-        labels=_labels("labels", fields.take("labels", dict, {})),
-        merge_stderr=fields.take("merge_stderr", bool, False),
-        output_limit=fields.size("output_limit"),
-        linger=fields.duration("linger", DEFAULT_LINGER_SECONDS, zero=True) or 0.0,
-        stop_signal=fields.one_of("stop_signal", STOP_SIGNALS),
-        stop_mode=fields.one_of("stop_mode", STOP_MODES),
-        umask=fields.umask("umask"),
+        timeout=fields.get("timeout", reading.or_null(TIMEOUT), None),
+        stop_grace=fields.get("stop_grace", WAIT, DEFAULT_STOP_GRACE_SECONDS),
+        labels=_labels("labels", fields.get("labels", reading.mapping, {})),
+        merge_stderr=fields.get("merge_stderr", reading.flag, False),
+        output_limit=fields.get("output_limit", reading.or_null(reading.size), None),
+        linger=fields.get("linger", WAIT, DEFAULT_LINGER_SECONDS),
+        stop_signal=fields.get("stop_signal", reading.one_of(*STOP_SIGNALS), STOP_SIGNALS[0]),
+        stop_mode=fields.get("stop_mode", reading.one_of(*STOP_MODES), STOP_MODES[0]),
+        umask=fields.get("umask", reading.or_null(_umask), None),
         script_summary=None if script is None else _summary(script),
     )
     if spec.path and not fields.given("command"):
@@ -175,40 +180,41 @@ def _target(fields: Fields) -> Target:
     if fields.given("worker") == fields.given("selector"):
         raise Invalid("worker", "exactly one of worker (an id or name) and selector (labels; {} is any) must be given")
     if fields.given("worker"):
-        return Target(worker=fields.name("worker"))
-    return Target(selector=_labels("selector", fields.take("selector", dict)))
+        return Target(worker=fields.get("worker", NAME))
+    return Target(selector=_labels("selector", fields.get("selector", reading.mapping)))
 
 
-def _retry(fields: Fields) -> Retry | None:
-    if not fields.given("retry"):
-        return None
-    inner = Fields(fields.take("retry", dict), ("attempts", "delay"), "retry.")
-    attempts = inner.number("attempts", 1, MAX_ATTEMPTS)
-    return Retry(attempts, inner.duration("delay", 0.0, zero=True) or 0.0)
+def _retry(value: Any) -> Retry:
+    inner = Fields(reading.mapping(value), ("attempts", "delay"), "retry.")
+    return Retry(inner.get("attempts", reading.integer(1, MAX_ATTEMPTS)), inner.get("delay", WAIT, 0.0))
+
+
+def _umask(value: Any) -> int:
+    if not isinstance(value, str) or _UMASK.fullmatch(value) is None:
+        raise Unfit('must be an octal number as text, "022"; at most "0777"')
+    return int(value, 8)
 
 
 def _script(fields: Fields) -> bytes | None:
-    text = fields.text("script", None)
-    if text == "":
-        raise Invalid("script", "must not be empty")
-    if text is None:
+    given = fields.find("script", reading.text(empty=False))
+    if given is None:
         return None
-    script: bytes = text.encode("utf-8")
+    script = given.encode("utf-8")
     if problem := script_problem(script):
         raise Invalid("script", problem)
     return script
 
 
 def _shell(fields: Fields) -> str | None:
-    line: str | None = fields.text("shell", None)
+    line = fields.find("shell", reading.text(most=TEXT_MAX_BYTES))
     if line is not None and not line.strip():
         raise Invalid("shell", "must not be empty")
-    return None if line is None else check_text("shell", line, most=TEXT_MAX_BYTES)
+    return line
 
 
 def shell_args(line: str, args: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments with which ``SHELL`` runs a line; ``args`` are its ``$1`` and so on, and ``$0`` is ``sh``."""
-    options = ("-c", "--") if line.startswith(("-", "+")) else ("-c",)  # else it would be taken for an option
+    """The arguments for ``SHELL`` to run a line; ``args`` are its ``$1`` and so on, and ``$0`` is ``sh``."""
+    options = ("-c", "--") if line.startswith(("-", "+")) else ("-c",)  # so that the line is not taken for an option
     return (*options, line, *(("sh", *args) if args else ()))
 
 
@@ -220,9 +226,9 @@ def _summary(script: bytes) -> ScriptSummary:
 def _stdin(fields: Fields) -> bytes | None:
     if fields.given("stdin") and fields.given("stdin_base64"):
         raise Invalid("stdin", "at most one of stdin and stdin_base64 may be given")
-    text, encoded = fields.text("stdin", None), fields.text("stdin_base64", None)
+    given, encoded = fields.find("stdin", reading.text()), fields.find("stdin_base64", reading.text())
     if encoded is None:
-        return None if text is None else text.encode("utf-8")
+        return None if given is None else given.encode("utf-8")
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
@@ -253,17 +259,17 @@ def _labels(field: str, given: Object) -> dict[str, str]:
 
 
 def time_text(when: float | None) -> str | None:
-    """RFC 3339, UTC, to the microsecond; ``None`` too for what no calendar has."""
+    """A time as RFC 3339, in UTC, to the microsecond; ``None`` for a time that no calendar has."""
     if when is None:
         return None
     try:
         return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
-        return None  # a worker's word is not to be relied on
+        return None  # a worker may report any time
 
 
 def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
-    """A job as everyone sees it; ``waiting_for`` where it is queued. What the store alone has of it is ``null``."""
+    """The JSON of a job; ``waiting_for`` if it is queued. The parts that only the store has are ``null``."""
     spec, terms, retry = job.spec, job.terms, job.terms.retry
     script = spec.script_summary
     return {
@@ -313,14 +319,14 @@ def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
 
 
 def _number(seconds: float) -> float:
-    """Whole where it is."""
+    """The seconds as an integer if they are whole."""
     return int(seconds) if seconds == int(seconds) else seconds
 
 
 def query_json(job: Job) -> Object:
     """The answer of ``POST /query``."""
-    text = error_text(job.state, job.reason)
-    return {"done": job.state.final, "error": bool(text), "error_text": text}
+    error = error_text(job.state, job.reason)
+    return {"done": job.state.final, "error": bool(error), "error_text": error}
 
 
 def stop_json(job: Job) -> Object:
@@ -329,7 +335,7 @@ def stop_json(job: Job) -> Object:
 
 
 def worker_json(view: WorkerView) -> Object:
-    """A worker as everyone sees it."""
+    """The JSON of a worker."""
     worker = view.worker
     return {
         "id": worker.id,
@@ -350,10 +356,10 @@ def worker_json(view: WorkerView) -> Object:
 
 
 def dump(value: Object) -> bytes:
-    """JSON, in UTF-8, one line with a newline. Half surrogate pairs are escaped, so this never fails."""
+    """JSON in UTF-8 on one line, with a line feed. Half surrogate pairs are escaped, so this never fails."""
     return dump_value(value) + b"\n"
 
 
 def dump_value(value: Any) -> bytes:
-    """The same of any value, and without the newline."""
+    """JSON of any value in UTF-8, without a line feed."""
     return _ENCODER.encode(value).encode("utf-8", "backslashreplace")

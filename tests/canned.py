@@ -1,4 +1,4 @@
-"""An HTTP server that answers with bytes that a test chooses, and then closes: for what no scheduler would send."""
+"""An HTTP server that answers with bytes that a test chooses, and then closes: for answers no scheduler would send."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from types import TracebackType
 
 
 class CannedServer:
-    """One request of each connection; what ``answer`` makes of it is sent as it is. ``None``: nothing, for ever."""
+    """Reads one request of each connection, and sends the result of ``answer``. ``None``: it never answers."""
 
     def __init__(self, answer: Callable[[bytes], bytes | None], context: ssl.SSLContext | None = None) -> None:
-        """``answer`` is called in a thread; ``context``: speak TLS."""
+        """``answer`` is called in a thread; with ``context``, the server speaks TLS."""
         self._answer = answer
         self._context = context
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._held: list[socket.socket] = []
-        #: Heads and bodies that came.
+        #: The heads and bodies of the requests.
         self.requests: list[bytes] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """Its port on 127.0.0.1."""
         port: int = self._listening.getsockname()[1]
         return port
 
     @property
     def url(self) -> str:
-        """For a client."""
+        """Its URL."""
         return f"http{'s' if self._context else ''}://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """End it."""
+        """End the server."""
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -57,7 +57,7 @@ class CannedServer:
             except OSError:
                 return
             connection.settimeout(20)
-            with contextlib.suppress(OSError):  # a handshake that the client broke off, say
+            with contextlib.suppress(OSError):  # for example, the client broke off a handshake
                 if self._context is not None:
                     connection = self._context.wrap_socket(connection, server_side=True)
                 request = _read(connection)
@@ -68,18 +68,18 @@ class CannedServer:
                     continue
                 connection.sendall(answer)
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):  # so that its close is no reset
+                while connection.recv(65536):  # otherwise the close would be a reset
                     pass
             connection.close()
 
 
 def _read(connection: socket.socket) -> bytes:
-    """A whole request, or what there was of it."""
+    """A whole request, or the part that arrived."""
     received = b""
     while True:
         head, blank, body = received.partition(b"\r\n\r\n")
         lengths = [line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-        if received[:1] == b"\x16":  # TLS, which is not spoken here
+        if received[:1] == b"\x16":  # TLS, which this server does not speak
             return received
         if blank and len(body) >= int(lengths[0] if lengths else 0):
             return received

@@ -1,4 +1,4 @@
-"""Both Python clients in one shape, so that one suite tests both: every method gives a Deferred."""
+"""Both Python clients in one shape, so that one suite tests both: every method returns a Deferred."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Blocking:
     def items(
         self, name: str, *args: Any, each: Callable[[Any], None] = lambda item: None, **kwargs: Any
     ) -> Deferred[list[Any]]:
-        """All that an iterator gives; ``each`` is called with every item, in the reactor's thread."""
+        """All items of an iterator; ``each`` is called with every item, in the reactor's thread."""
 
         def collected() -> list[Any]:
             found = []
@@ -48,7 +48,7 @@ class Twisted:
     def items(
         self, name: str, *args: Any, each: Callable[[Any], None] = lambda item: None, **kwargs: Any
     ) -> Deferred[list[Any]]:
-        """All that an iterator gives; ``each`` is called with every item."""
+        """All items of an iterator; ``each`` is called with every item."""
 
         async def collected() -> list[Any]:
             found = []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -18,8 +18,9 @@ from scheduler.cluster.build import ClusterParts, make_cluster, random_id
 from scheduler.cluster.output.outputs import WINDOW_BYTES
 from scheduler.errors import Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import Job, JobSpec, Target, Worker, WorkerState
+from scheduler.model import Job, JobSpec, Worker, WorkerState
 from scheduler.net import DialRule
+from scheduler.terms import Target
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.store import ScriptedStore
 from tests.doubles.workers import Call, Workers
@@ -54,12 +55,15 @@ class House:
         forget_after: float = FOREVER,
         window: int = WINDOW_BYTES,
         workers: Workers | None = None,
+        new_id: Callable[[], str] = random_id,
     ) -> None:
         """``wall_time`` gives POSIX times, by default those of the clock; the rest is as for ``make_cluster``."""
         self.store = ScriptedStore()
         #: What runs on the workers, by their ids.
         self.runners: dict[str, FakeJobRunner] = {}
         self.wall_time = wall_time or (lambda: EPOCH + self.clock.seconds())
+        self.new_id = new_id
+        self._registering = False
         self._limits: dict[str, Any] = {
             "lease": lease,
             "queue_max": queue_max,
@@ -74,9 +78,10 @@ class House:
         self.workers = workers
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         parts = self.parts = make_cluster(
-            self.clock, self.wall_time, random_id, self.store, self.workers, rule, **self._limits
+            self.clock, self.wall_time, self._next_id, self.store, self.workers, rule, **self._limits
         )
-        for service in (*parts.records, *parts.work, *parts.admission):
+        self._services = (*parts.records, *parts.work, *parts.admission)
+        for service in self._services:
             service.startService()
         self._idle_timers = len(self.clock.getDelayedCalls())
 
@@ -87,9 +92,15 @@ class House:
             stream.cancel()
         self._begin(self.workers.of_next_process(Clock()))
 
+    async def stop(self) -> None:
+        """The process ends in order."""
+        for service in reversed(self._services):
+            await maybeDeferred(service.stopService)
+
     def settle(self) -> None:
-        """Turn the clock until nothing is due now."""
-        self.clock.advance(0)
+        """Turn the clock until nothing is due now. A reactor turns by itself."""
+        if isinstance(self.clock, Clock):
+            self.clock.advance(0)
 
     def take(self, method: str) -> Call:
         """The oldest call that is held, once all has settled; it must be of that method."""
@@ -165,7 +176,16 @@ class House:
         """A worker that can be reached registers; what it runs is as before."""
         self.give_id(worker_id, address, facts.get("boot_id", ""))
         self.workers.runners[worker_id] = self._runner(worker_id)
-        return result_of(self.parts.membership.register(Registration(address, worker_id, **facts), HOME))
+        self._registering = True
+        registered: Registered = result_of(
+            self.parts.membership.register(Registration(address, worker_id, **facts), HOME)
+        )
+        self._registering = False
+        return registered
+
+    def _next_id(self) -> str:
+        """The id of a job. A registration asks for one too, and drops it, as the worker has an id."""
+        return random_id() if self._registering else self.new_id()
 
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
         """A worker sends a heartbeat with what runs there, and what has ended."""

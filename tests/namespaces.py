@@ -1,6 +1,6 @@
-"""Commands and tests that run as another: in namespaces of their own, or as another user.
+"""Runs commands and tests in namespaces of their own, or as another user.
 
-The namespaces are those of users and of mounts: there it is root, and what it mounts vanishes with it.
+The namespaces are those of users and of mounts. Inside, the process is root, and its mounts vanish with it.
 """
 
 import os
@@ -18,10 +18,10 @@ _INSIDE = "SCHEDULER_TESTS_IN_NAMESPACES"
 #: Whether this process is such a command of ``namespaced``.
 INSIDE = _INSIDE in os.environ
 
-#: Seconds for a test that is ``namespaced``: the process inside gives up first, and says where.
+#: Seconds for a ``namespaced`` test. The process inside times out first, and says where.
 TIMEOUT = 30 if INSIDE else 60
 
-#: Of nobody else.
+#: A user id without any other process.
 _OTHER_USER = 54_321
 
 
@@ -33,9 +33,9 @@ def in_namespaces(prepare: str, *command: str) -> list[str]:
 
 
 def as_other_user(folder: str, *command: str) -> list[str]:
-    """``command`` as a user who is not root and has no other process; ``folder`` is theirs now. ``SkipTest``.
+    """``command`` as another user, without other processes, who becomes the owner of ``folder``; ``SkipTest``.
 
-    It may read everything, as the interpreter may be in the home folder of root.
+    The user may read everything, because the interpreter may be in root's home folder.
     """
     if os.geteuid():
         raise SkipTest("only root can have a process of another user")
@@ -57,7 +57,7 @@ def _try(command: list[str], problem: str) -> None:
 
 
 def namespaced(case: type[TestCase]) -> type[TestCase]:
-    """Have each of its tests run in a process, and namespaces, of its own."""
+    """Run each test of the class in a process and namespaces of its own."""
     for name in filter(lambda name: name.startswith("test_"), dir(case)):
         setattr(case, name, _inside(getattr(case, name)))
     return case
@@ -82,7 +82,7 @@ def _inside(test: Callable[[TestCase], Awaitable[None]]) -> Callable[[TestCase],
 
 
 def mount(*arguments: str) -> None:
-    """``mount(8)``, for who is inside."""
+    """Call ``mount(8)``, inside a namespace."""
     subprocess.run(["mount", *arguments], check=True)
 
 

@@ -1,8 +1,7 @@
-"""A PostgreSQL server of the tests' own, started by the first that needs it and ended with the process.
+"""A PostgreSQL server for tests, started by the first that needs it and ended with the process.
 
-Debian's programs are used where they are; ``Skip`` says what is missing. The
-server listens on a socket in a folder of its own and on a free port of
-127.0.0.1, trusts whoever comes, and spares the disk unless told not to.
+It uses Debian's programs if they are installed; ``Skip`` names a missing one. The server listens on a socket in a
+folder of its own and on a free port of 127.0.0.1. It trusts everyone, and does not sync to disk unless told to.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WAIT_MAX_SECONDS = 60.0
 
 
 class Server:
-    """One server process and its folder; ``SkipTest`` where there can be none."""
+    """A server process and its folder; ``SkipTest`` if it can't be started."""
 
     def __init__(self, fsync: str = "off") -> None:
         programs = _programs()
@@ -35,7 +34,7 @@ class Server:
             raise SkipTest(why_not())
         self._programs = programs
         self._fsync = fsync
-        self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        self._user = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
         # A socket's path has room for about 100 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         if self._user is not None:
@@ -47,7 +46,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Also after ``kill``; returns when it answers."""
+        """Start the server, also after ``kill``. Returns when it answers."""
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -72,40 +71,40 @@ class Server:
             time.sleep(0.05)
 
     def url(self) -> str:
-        """Of a new, empty database."""
+        """The URL of a new, empty database."""
         name = f"t{secrets.token_hex(6)}"
         self.sql(f"create database {name} template template0")
         return f"postgresql+psycopg://scheduler:secret@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """What psql says to a statement."""
+        """The output of psql for a statement."""
         where = ["-h", str(self.folder), "-p", str(self.port), "-U", "scheduler", "-d", database]
         return self._run("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", *where, "-c", statement).strip()
 
     def signal(self, number: int) -> None:
-        """To the server and all its sessions."""
+        """Send a signal to the server and all its sessions."""
         for pid in (self.process.pid, *_children(self.process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """At once, as when the machine goes down; ``start`` recovers it."""
+        """End the server at once, as when the machine goes down; ``start`` recovers it."""
         self.process.send_signal(
             signal.SIGQUIT
         )  # the postmaster's immediate shutdown: its sessions must not outlive it
         self.process.wait(WAIT_MAX_SECONDS)
 
     def copy(self) -> None:
-        """Keep all databases as they are, of a server that was killed, for ``put_back``."""
+        """Copy all databases of a killed server, for ``put_back``."""
         subprocess.run(["cp", "-a", self._data, self.folder / "copy"], check=True)
 
     def put_back(self) -> None:
-        """Have the databases of a server that was killed be as they were at ``copy``."""
+        """Restore the databases of a killed server to their state at ``copy``."""
         shutil.rmtree(self._data)
         (self.folder / "copy").rename(self._data)
 
     def remove(self) -> None:
-        """End it and leave nothing behind."""
+        """End the server and remove its files."""
         self.signal(signal.SIGCONT)
         if self.process.poll() is None:
             self.kill()
@@ -145,7 +144,7 @@ def _programs() -> Path | None:
 
 
 def why_not() -> str:
-    """What keeps these tests from having a server, ``""`` for nothing."""
+    """Why these tests can't have a server; ``""`` if they can."""
     if _programs() is None:
         return "needs PostgreSQL's initdb, postgres and psql (Debian: postgresql)"
     if os.geteuid() == 0 and "postgres" not in (entry.pw_name for entry in pwd.getpwall()):
@@ -155,7 +154,7 @@ def why_not() -> str:
 
 @cache
 def server() -> Server:
-    """The one of this process; ``SkipTest`` where there can be none."""
+    """The server of this process; ``SkipTest`` if it can't be started."""
     started = Server()
     atexit.register(started.remove)
     return started

@@ -1,6 +1,6 @@
-"""How property tests run, for the suites that have any: they load this with their package.
+"""The settings of property tests. Suites that contain some load this with their package.
 
-None may fail for the time that an example takes: the machine may be busy with something else.
+None may fail because an example takes long: the machine may be busy.
 """
 
 from hypothesis import HealthCheck, settings

@@ -16,12 +16,11 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class CuttingProxy:
-    """Passes bytes on in both directions, and cuts each connection after so many of them.
+    """Passes bytes on in both directions, and cuts each connection after a number of them.
 
-    ``limit`` is called for each connection: the number of bytes, of both directions
-    together, after which it is cut; ``None``: never, and then a client that keeps its
-    connection may use no other. Every second cut is a reset, so that the client sees
-    both kinds of end.
+    ``limit`` is called for each connection: the number of bytes, of both directions together, after which it is cut.
+    ``None``: never; a client that keeps such a connection may use no other. Every second cut is a reset, so that the
+    client sees both kinds of end.
     """
 
     def __init__(self, target: Callable[[], Address], limit: Callable[[], int | None]) -> None:
@@ -38,13 +37,13 @@ class CuttingProxy:
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """Its port on 127.0.0.1."""
         port: int = self._listening.getsockname()[1]
         return port
 
     @property
     def url(self) -> str:
-        """For a client."""
+        """Its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def cut_all(self) -> None:
@@ -55,7 +54,7 @@ class CuttingProxy:
             link.cut()
 
     def close(self) -> None:
-        """Listen no more, and cut what is open."""
+        """Stop listening, and cut open connections."""
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -86,7 +85,7 @@ class CuttingProxy:
             link.start()
 
     def _gone(self, link: _Link, cut: bool) -> bool:
-        """Whether this cut shall be a reset."""
+        """Whether this cut is to be a reset."""
         with self._lock:
             self._open.discard(link)
             self.cuts += cut
@@ -111,7 +110,7 @@ class _Link:
         self._over = False
 
     def start(self) -> None:
-        """Pass bytes on until it is cut, or an end closes."""
+        """Pass bytes on until it is cut, or one end closes."""
         for source, sink in ((self._client, self._server), (self._server, self._client)):
             threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The law of imports: who may know whom, read from the source of every module, and the law itself put to the test."""
+"""The law of imports: which modules may import which, checked in the source of every module, and tested itself."""
 
 import ast
 import os
@@ -15,20 +15,20 @@ import scheduler
 
 ROOT = Path(scheduler.__file__).parent
 
-#: Parts that never import each other: they meet in the cluster, through interfaces, and in the taps, by name.
+#: Parts that never import each other. They meet in the cluster, through interfaces, and in the taps, by name.
 ROOMS = ("scheduler.api", "scheduler.web", "scheduler.rpc", "scheduler.store", "scheduler.worker", "scheduler.cli")
 
-#: Where the parts are put together.
+#: Modules that put the parts together.
 TAPS = ("scheduler.tap", "scheduler.worker.tap")
 
-#: The Python client. It is loaded into other people's programs, so it knows no more of this package than the version.
+#: The Python client. Other people's programs load it, so of this package it imports nothing but the version.
 CLIENT = "scheduler.client"
 
-#: Its modules for programs that have a reactor, and what only they may load.
+#: Modules of the client for programs with a reactor, and the packages that only they may import.
 TWISTED_CLIENT = (f"{CLIENT}.twisted", f"{CLIENT}.twisted_channel")
 REACTOR = ("twisted", "OpenSSL", "service_identity")
 
-#: What only some may import: (what, where).
+#: Packages that only some modules may import: (packages, modules).
 RESERVED = (
     (("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "scheduler.pb"), ("scheduler.rpc", "scheduler.pb")),
     (("klein", "werkzeug"), ("scheduler.api", "scheduler.web")),
@@ -45,32 +45,35 @@ RESERVED = (
     (("rich",), ("scheduler.cli.drawing",)),
 )
 
-#: What some must not import though others outside of RESERVED may: (what, who must not, why).
+#: Imports that are forbidden in some modules, beyond RESERVED: (packages, modules, reason).
 BARRED = ((("twisted", "zope"), "scheduler.cli", "a command must start at once, and blocks while it waits"),)
 
-#: These run in a bare interpreter, without site-packages.
+#: Modules that run in a bare interpreter, without site-packages, and the only other modules of ours they may import.
 BARE = "scheduler.worker.shim"
+BARE_MAY = ("scheduler.daemon.failpoints",)
 
-#: What both programs have in common knows nothing of jobs. Of ours it may import this alone.
+#: The common part of both programs knows nothing of jobs. It may import only these modules of ours.
 DAEMON = "scheduler.daemon"
-DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "units"))
+DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "reading", "units"))
 
 #: The parts of ``cluster/`` from the top, each with the parts that it may import beside itself. ``workers`` may use
 #: ``jobs``; ``output`` needs neither. They meet in ``service`` and ``build``.
 CLUSTER = "scheduler.cluster"
 _FACTS = ("registry", "saving", "lifecycle")
-#: How the parts hear of changes.
+#: The change feed, and its listeners that wait for one change.
 _HEARD = ("changes", "waits")
-#: What the registry files workers under, and how it answers who of them can take a job.
+#: The registry's index of workers, and its question which of them can take a job.
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_HEARD, *_FACTS),
     "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_HEARD, *_FACTS),
     "workers": ("jobs", "job_rounds", "expected", "set_back", "ledger", *_FACTS),
-    "jobs": ("job_rounds", "expected", "set_back", "reach", "ledger", *_HEARD, *_FACTS, *_FILED),
+    "jobs": ("job_rounds", "expected", "set_back", "settling", "reach", "ledger", *_HEARD, *_FACTS, *_FILED),
     "job_rounds": ("registry",),
     "expected": ("registry", *_FILED),
-    "set_back": ("ledger",),
+    "set_back": ("commit_counts", "settling", "ledger"),
+    "commit_counts": ("ledger",),
+    "settling": (),
     "reach": ("registry",),
     "output": ("reach", "changes", "registry", "lifecycle"),
     "ledger": ("endings", "changes", "specs", *_FACTS),
@@ -87,14 +90,21 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "lifecycle": (),
 }
 
-#: The vocabulary: it knows no more than this beside the standard library.
+#: The vocabulary. These modules import nothing else beside the standard library.
 VOCABULARY = {
     "scheduler.errors": (),
-    "scheduler.model": ("attrs",),
-    "scheduler.messages": ("attrs", "scheduler.model"),
+    "scheduler.terms": ("attrs",),
+    "scheduler.model": ("attrs", "scheduler.terms"),
+    "scheduler.messages": ("attrs", "scheduler.model", "scheduler.terms"),
+    "scheduler.views": ("attrs", "scheduler.model"),
     "scheduler.names": (),
     "scheduler.units": ("attrs",),
-    "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
+    "scheduler.interfaces": (
+        "attrs",
+        "zope.interface",
+        "twisted.internet",
+        *(f"scheduler.{name}" for name in ("messages", "model", "terms", "views")),
+    ),
     "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
 }
 
@@ -103,11 +113,11 @@ MAX_LINES = 440
 
 @frozen
 class Import:
-    """One name a module imports."""
+    """An imported name."""
 
     name: str
     line: int
-    #: Inside a function, so not when the module is loaded.
+    #: Whether the import is inside a function, so not made when the module is loaded.
     late: bool
 
 
@@ -117,7 +127,7 @@ def within(name: str, parts: tuple[str, ...]) -> bool:
 
 
 def imports(module: str, source: str, is_package: bool = False) -> Iterator[Import]:
-    """Everything ``source`` imports; ``from a import b`` is both ``a`` and ``a.b``, as b may be a module."""
+    """All imports of ``source``. ``from a import b`` is both ``a`` and ``a.b``, because b may be a module."""
 
     def visit(node: ast.AST, late: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
@@ -137,15 +147,17 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[Impo
 
 
 def part_of_cluster(name: str) -> str:
-    """The part of ``cluster/`` that a module is or belongs to; ``""`` for the package itself and all outside."""
+    """The part of ``cluster/`` that a module is or belongs to; ``""`` for the package itself, and outside of it."""
     return name.removeprefix(f"{CLUSTER}.").split(".")[0] if name.startswith(f"{CLUSTER}.") else ""
 
 
 def against_order(module: str, name: str) -> str | None:
-    """Why ``module`` must not import ``name``: the rule of ``daemon/``, or the order of the parts of ``cluster/``."""
+    """Why ``module`` must not import ``name``: the rule of ``daemon/``, the shim, or the parts of ``cluster/``."""
     ours = within(name, ("scheduler",)) and name != "scheduler"
     if ours and within(module, (DAEMON,)) and not within(name, (DAEMON, *DAEMON_MAY)):
         return f"{DAEMON} knows nothing of jobs"
+    if ours and within(module, (BARE,)) and not within(name, (BARE, *BARE_MAY)):
+        return f"{BARE} is for a bare interpreter"
     here, there = part_of_cluster(module), part_of_cluster(name)
     if here and here not in CLUSTER_PARTS:
         return f"{here} has no place in the order of the parts of {CLUSTER}"
@@ -155,7 +167,7 @@ def against_order(module: str, name: str) -> str | None:
 
 
 def violations(module: str, source: str, is_package: bool = False) -> list[str]:
-    """What one module imports against the law, and whether it is too long."""
+    """The imports of a module that break the law, and whether the module is too long."""
     found = []
 
     def complain(line: int, what: str) -> None:
@@ -195,7 +207,7 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
 
 
 def foreign(module: str, sources: Mapping[str, str]) -> list[str]:
-    """What a bare interpreter could not import when it loads ``module``, and what that loads in turn."""
+    """Imports of ``module``, and of the modules that it loads, that a bare interpreter lacks."""
     found, waiting, seen = [], [module], set()
     while waiting:
         name = waiting.pop()
@@ -213,12 +225,12 @@ def foreign(module: str, sources: Mapping[str, str]) -> list[str]:
 
 
 def not_bare(sources: Mapping[str, str]) -> list[str]:
-    """What a bare interpreter could not import of what the modules of ``BARE`` load."""
+    """Imports that a bare interpreter lacks, of all modules in ``BARE``."""
     return [found for module in sources if within(module, (BARE,)) for found in foreign(module, sources)]
 
 
 def installed() -> Iterator[tuple[str, Path]]:
-    """Every module of ours, by name."""
+    """All our modules, by name."""
     for path in sorted(ROOT.rglob("*.py")):
         parts = ["scheduler", *path.relative_to(ROOT).with_suffix("").parts]
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
@@ -228,33 +240,33 @@ class LawTests(SynchronousTestCase):
     """Our modules keep the law."""
 
     def test_kept(self) -> None:
-        """No module imports what it must not, imports inside a function, or is far over 400 lines."""
+        """No module has a forbidden import, imports inside a function, or is far over 400 lines."""
         found = []
         for module, path in installed():
             found += violations(module, path.read_text(encoding="utf-8"), path.name == "__init__.py")
         self.assertEqual(found, [], "\n".join(found))
 
     def test_bare(self) -> None:
-        """What runs in a bare interpreter loads the standard library alone."""
+        """Modules for the bare interpreter load only the standard library."""
         sources = {module: path.read_text(encoding="utf-8") for module, path in installed()}
         self.assertEqual(not_bare(sources), [])
 
     def test_plugin(self) -> None:
-        """The plugin, which every twistd of the machine loads, imports nothing but what a plugin is made of."""
+        """The plugin, which every twistd on the machine loads, imports only the class of its service makers."""
         source = Path(scheduler_plugin.__file__).read_text(encoding="utf-8")
         self.assertEqual(
             [each.name for each in imports("scheduler_plugin", source)], ["twisted.application.service.ServiceMaker"]
         )
 
     def test_benchmarks(self) -> None:
-        """What benchmarks load of the tests needs no package that only the tests install."""
+        """The modules of tests that benchmarks load need no package of the tests."""
         tests = Path(__file__).parent
         for file in (tests / "__init__.py", tests / "postgres.py"):
             names = {each.name.split(".")[0] for each in imports(file.stem, file.read_text(encoding="utf-8"))}
             self.assertLessEqual(names, set(sys.stdlib_module_names), file)
 
     def test_complete(self) -> None:
-        """The law names parts that exist."""
+        """The law names only parts that exist."""
         named = {
             *TAPS,
             *VOCABULARY,
@@ -269,7 +281,7 @@ class LawTests(SynchronousTestCase):
 
 
 class LawIsEnforcedTests(SynchronousTestCase):
-    """The law finds what breaks it."""
+    """The law finds each violation."""
 
     def assertBroken(self, module: str, source: str, check: Callable[[str, str], list[str]] = violations) -> None:
         self.assertTrue(check(module, source), f"{module} may {source!r}")
@@ -278,7 +290,7 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertEqual(violations(module, source), [])
 
     def test_reserved(self) -> None:
-        """A library reserved for some is seen anywhere else, in each spelling of an import."""
+        """A reserved library is found in any other module, in each spelling of an import."""
         for module, source in (
             ("scheduler.cluster.service", "import grpc"),
             ("scheduler.cluster.service", "import grpc.aio as nothing"),
@@ -309,7 +321,7 @@ class LawIsEnforcedTests(SynchronousTestCase):
             self.assertBroken(module, source)
 
     def test_rooms(self) -> None:
-        """Rooms don't know each other, and what all share knows no room."""
+        """Rooms do not import each other, and common modules import no room."""
         for module, source in (
             ("scheduler.api.app", "from scheduler.rpc.status import TABLE"),
             ("scheduler.api.app", "from scheduler import rpc"),
@@ -326,7 +338,7 @@ class LawIsEnforcedTests(SynchronousTestCase):
             self.assertBroken(module, source)
 
     def test_client(self) -> None:
-        """The client stands alone, and only one module of it needs a reactor."""
+        """The client imports no other part, and only its Twisted modules need a reactor."""
         for module, source in (
             ("scheduler.client.values", "from scheduler.model import Job"),
             ("scheduler.client.operations", "from scheduler import wire"),
@@ -339,7 +351,7 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertKept("scheduler.client.address", "from scheduler import __version__")
 
     def test_daemon(self) -> None:
-        """What both programs have in common knows nothing of jobs."""
+        """The common part of both programs knows nothing of jobs."""
         for module, source in (
             ("scheduler.daemon.config", "from scheduler.model import JobSpec"),
             ("scheduler.daemon.config", "from scheduler import model"),
@@ -355,7 +367,7 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertKept("scheduler.daemon.tomlfile", "from scheduler.net import Address\nfrom scheduler import units")
 
     def test_parts_of_cluster(self) -> None:
-        """The parts of the cluster know those below them alone, and each has its place."""
+        """The parts of the cluster import only those below them, and each has its place."""
         for module, source in (
             ("scheduler.cluster.jobs.starts", "from scheduler.cluster.workers.liveness import Liveness"),
             ("scheduler.cluster.jobs.starts", "from scheduler.cluster import workers"),
@@ -377,13 +389,13 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertKept("scheduler.cluster.jobs.queue", "from scheduler.cluster.jobs.lines import Waiting")
 
     def test_vocabulary(self) -> None:
-        """The words don't depend on what is said with them."""
+        """The vocabulary does not depend on its users."""
         self.assertBroken("scheduler.model", "from twisted.internet.defer import Deferred")
         self.assertBroken("scheduler.errors", "import attrs")
         self.assertBroken("scheduler.interfaces", "from scheduler.cluster import registry")
 
     def test_late_imports(self) -> None:
-        """An import inside a function hides a cycle; only a tap may fetch the reactor there."""
+        """An import inside a function hides a cycle. Only a tap may import the reactor there."""
         late = "def f():\n    from {} import {}"
         self.assertBroken("scheduler.api.app", late.format("scheduler", "model"))
         self.assertBroken(
@@ -393,11 +405,11 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertKept("scheduler.tap", late.format("twisted.internet", "reactor"))
 
     def test_length(self) -> None:
-        """A file that is far over 400 lines is seen."""
+        """A file that is far over 400 lines is found."""
         self.assertBroken("scheduler.model", "\n" * 500)
 
     def test_allowed(self) -> None:
-        """What is in its place is let be."""
+        """Allowed imports are accepted."""
         for module, source in (
             ("scheduler.rpc.server", "import grpc\nfrom scheduler.pb import worker_pb2\nfrom .status import TABLE"),
             ("scheduler.api.app", "from klein import Klein\nfrom twisted.web.http import Request"),
@@ -414,7 +426,7 @@ class LawIsEnforcedTests(SynchronousTestCase):
             self.assertKept(module, source)
 
     def test_bare_and_what_it_loads(self) -> None:
-        """A library is seen in what runs bare, in what that loads, and in the packages around."""
+        """A library is found in a bare module, in the modules that it loads, and in the packages around."""
         shim = "scheduler.worker.shim.supervisor"
         clean = {"scheduler": "", "scheduler.worker": "", "scheduler.worker.shim": ""}
         clean[shim] = "import os, ctypes\nfrom scheduler.worker.shim import spool"
@@ -424,17 +436,20 @@ class LawIsEnforcedTests(SynchronousTestCase):
             self.assertTrue(foreign(shim, clean | {module: f"{source}\nimport attrs"}), module)
 
     def test_bare_folder(self) -> None:
-        """Every module of the folder is held to it, one that nobody loads too."""
+        """Every module of the folder is checked, even one that no other loads."""
         sources = {"scheduler": "", "scheduler.worker": "", "scheduler.worker.shim": "import os"}
         self.assertEqual(not_bare(sources), [])
         self.assertTrue(not_bare(sources | {"scheduler.worker.shim.new": "import attrs"}))
         failpoints = {"scheduler.daemon": "import twisted", "scheduler.daemon.failpoints": "import os"}
         loads = {"scheduler.worker.shim.new": "from scheduler.daemon import failpoints"}
         self.assertTrue(not_bare(sources | failpoints | loads))
+        for source in ("from scheduler.worker import trees", "from scheduler.errors import Invalid"):
+            self.assertBroken("scheduler.worker.shim.new", source)
+        self.assertKept("scheduler.worker.shim.new", "from scheduler.daemon import failpoints\nfrom . import spool")
 
 
 class InstalledTests(SynchronousTestCase):
-    """What is tested is what users install."""
+    """The tests run against the installed package."""
 
     def test_site_packages(self) -> None:
         """These suites import the package from site-packages."""

@@ -1,4 +1,4 @@
-"""A complete response as a value, and how it goes out."""
+"""A complete response as a value, and its way into a Twisted request."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from twisted.web.server import Request
 
 from scheduler import wire
 from scheduler.api.errors import Problem
-from scheduler.fields import Object
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job, JobState
+from scheduler.reading import Object
 
 JSON = "application/json"
 
@@ -23,37 +23,37 @@ PROBLEM = "application/problem+json"
 class Answer:
     """A response whose body is known: ``body``, or the document of ``problem``.
 
-    ``Content-Length`` is the body's unless ``headers`` say otherwise (HEAD).
+    ``Content-Length`` is the length of the body, unless ``headers`` have another (HEAD).
     """
 
     body: bytes = b""
     status: int = 200
     content_type: str | None = None
     headers: Mapping[str, str] = field(factory=dict)
-    #: Whether it has a ``Content-Length``: the answer to a HEAD for a stream has none.
+    #: Whether to send ``Content-Length``: the answer to a HEAD for a stream has none.
     sized: bool = True
     problem: Problem | None = None
 
 
 def json_answer(value: Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    """A JSON document."""
+    """An answer with a JSON document."""
     return Answer(wire.dump(value), status, JSON, headers or {})
 
 
 def job_json(scheduler: IScheduler, job: Job) -> Object:
-    """A job as everyone sees it, with what it waits for."""
+    """The JSON of a job, with the reason why it is queued."""
     return wire.job_json(job, scheduler.waiting_for(job) if job.state is JobState.QUEUED else None)
 
 
 def problem_answer(problem: Problem) -> Answer:
-    """A problem document."""
+    """An answer with a problem document."""
     return Answer(status=problem.status, content_type=PROBLEM, headers=problem.headers, problem=problem)
 
 
 def prepare(request: Request, answer: Answer) -> bytes:
-    """Set status and headers; the body is returned, to be written."""
+    """Set the status and headers of a response, and return its body."""
     body = answer.body if answer.problem is None else answer.problem.document(request.path)
-    # Twisted has no words for some of them, such as 422.
+    # Twisted has no phrase for some statuses, such as 422.
     request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode("ascii"))
     if answer.content_type is not None:
         request.setHeader("Content-Type", answer.content_type)
@@ -65,6 +65,6 @@ def prepare(request: Request, answer: Answer) -> bytes:
 
 
 def send(request: Request, answer: Answer) -> None:
-    """The whole response."""
+    """Send the whole response."""
     request.write(prepare(request, answer))
     request.finish()

@@ -1,10 +1,10 @@
-"""Large answers, written piece by piece as their clients take them, and how much is held for all clients together.
+"""Large answers, written in pieces as their clients read them, and a limit on the bytes held for all clients.
 
-Theory of operation. What a client does not take stays in memory. So a body of more than ``PIECE_BYTES`` is made, or at
-least written, a piece at a time: the next one when the socket has room. What is held for clients that take nothing is
-counted over all connections, streams among them (``Held``). Where it grows beyond ``HELD_MAX_BYTES``, the client that
-has taken nothing for the longest time is cut, so that those that read are answered. A paused client is not cut for
-being slow alone.
+Theory of operation. Bytes that a client has not read stay in memory. So a body of more than ``PIECE_BYTES`` is written
+in pieces, each when the socket has room, and is made in pieces where that is possible. ``Held`` counts the bytes held
+for clients that read nothing, over all connections, including streams. When they exceed ``HELD_MAX_BYTES``, the client
+that has read nothing for the longest time is cut, so that the others can be answered. A client is never cut only for
+being slow.
 """
 
 from __future__ import annotations
@@ -22,67 +22,67 @@ from zope.interface import implementer
 
 from scheduler.api.answers import JSON, Answer, prepare
 
-#: Bytes from which on a piece is written. An answer of up to so many is written at once.
+#: Bytes of a piece, at least. A smaller answer is written at once.
 PIECE_BYTES = 64 * 1024
 
-#: Bytes that are held for all clients that take nothing.
+#: Bytes held for all clients that read nothing, at most.
 HELD_MAX_BYTES = 128 * 1024 * 1024
 
-#: Why a client is cut.
+#: The reason in the log when a client is cut.
 TAKES_NOTHING = "its client has taken nothing for the longest time, and others need the memory"
 
 _log = Logger()
 
 
 class Holder(Protocol):
-    """Holds bytes that its client has not taken."""
+    """A response that holds bytes that its client has not read."""
 
     def cut_off(self) -> None:
-        """Let go of them, and of the client."""
+        """Drop the bytes and the connection."""
 
 
 class Held:
-    """Counts the bytes held for clients: at most ``most`` in all."""
+    """Counts the bytes held for clients, and keeps them to ``most`` in all."""
 
     def __init__(self, most: int = HELD_MAX_BYTES) -> None:
-        self._most = most
-        # in the order in which their clients have last taken something
+        self.most = most
+        # in the order in which their clients last read something
         self._sizes: dict[Holder, int] = {}
         self.total = 0
 
     def hold(self, holder: Holder, size: int) -> None:
-        """Its client has just taken something, or this is the first; so many bytes are held for it now."""
+        """Record the bytes held for a client that just read something, or that is new."""
         self.release(holder)
         self._sizes[holder] = size
         self.total += size
-        while self.total > self._most and len(self._sizes) > 1:
+        while self.total > self.most and len(self._sizes) > 1:
             first = next(iter(self._sizes))
             self.release(first)
             first.cut_off()
 
     def release(self, holder: Holder) -> None:
-        """Nothing is held for it."""
+        """Forget a holder: it holds no bytes."""
         self.total -= self._sizes.pop(holder, 0)
 
 
 def abort(request: Request | None, why: str) -> None:
-    """Drop the connection, and what was to be sent there."""
+    """Drop the connection and all bytes that were to be sent there."""
     if request is not None:
         _log.info("cut {path}: {why}", path=request.path.decode("latin-1"), why=why)
         cast(ITCPTransport, request.transport).abortConnection()
 
 
 async def answer_of(parts: AsyncIterator[bytes], held: Held) -> Answer | PiecedBody:
-    """A JSON document of these parts."""
+    """An answer with a JSON document made of these parts."""
     pieces = _joined(parts)
     first = await anext(pieces, b"")
-    if len(first) < PIECE_BYTES:  # the last one, too
+    if len(first) < PIECE_BYTES:  # the document is complete
         return Answer(first, content_type=JSON)
     return PiecedBody(held, Answer(first, content_type=JSON, sized=False), pieces)
 
 
 def in_pieces(answer: Answer, held: Held) -> PiecedBody:
-    """An answer whose body is known, and large."""
+    """A complete answer, written in pieces."""
     body = answer.body
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -93,7 +93,7 @@ def in_pieces(answer: Answer, held: Held) -> PiecedBody:
 
 
 async def _joined(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of at least ``PIECE_BYTES``, but for the last."""
+    """Join the parts into pieces of at least ``PIECE_BYTES``; the last one may be smaller."""
     waiting: list[bytes] = []
     size = 0
     async for part in parts:
@@ -101,19 +101,19 @@ async def _joined(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         size += len(part)
         if size >= PIECE_BYTES:
             waiting, size = [b"".join(waiting)], 0
-            yield waiting.pop()  # so that it is not kept here
+            yield waiting.pop()  # so that no reference is kept here
     if waiting:
         yield b"".join(waiting)
 
 
 @implementer(IPushProducer)
 class PiecedBody(Resource):
-    """An answer whose body is written as its client takes it."""
+    """An answer whose body is written as its client reads it."""
 
     isLeaf = True  # noqa: N815
 
     def __init__(self, held: Held, answer: Answer, pieces: AsyncIterator[bytes], size: int = 0) -> None:
-        """The answer has the first piece, or the whole body: then ``size`` is how much that is."""
+        """``answer`` has the first piece, or the whole body: then ``size`` is its length."""
         super().__init__()
         self._held = held
         self._answer: Answer | None = answer
@@ -146,7 +146,7 @@ class PiecedBody(Resource):
             paused.callback(None)
 
     def stopProducing(self) -> None:
-        """``notifyFinish`` tells it as well."""
+        """Nothing to do: ``notifyFinish`` fires as well."""
 
     def cut_off(self) -> None:
         abort(self._request, TAKES_NOTHING)
@@ -159,7 +159,7 @@ class PiecedBody(Resource):
                 self._held.hold(self, max(size, self._size))
                 await self._paused
             piece = await anext(self._pieces, b"") if request.method != b"HEAD" else b""
-        self._writing = None  # not to be cancelled by the following
+        self._writing = None  # so that ``_ended`` does not cancel it
         request.unregisterProducer()
         request.finish()
 

@@ -1,54 +1,73 @@
-"""What the handlers share: the scheduler, the clocks, and the streams and waits that are under way."""
+"""Shared by the handlers: the scheduler, the clocks, the reader of excerpts, and the streams and waits under way."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.server import Request
+from twisted.web.resource import Resource
 
 from scheduler.api.answers import Answer, job_json
-from scheduler.api.bodies import PiecedBody, answer_of
-from scheduler.api.idempotency import REPLAYED, key_of
-from scheduler.api.streams import StreamResource, UnderWay
+from scheduler.api.bodies import Held, answer_of
+from scheduler.api.excerpts import ExcerptReader
 from scheduler.errors import ShuttingDown, StoreFailed
-from scheduler.fields import Object
 from scheduler.interfaces import IScheduler
-from scheduler.messages import RequestKey
 from scheduler.model import Job
+from scheduler.reading import Object
 
 T = TypeVar("T")
 
-#: What a handler answers.
-Reply = Answer | StreamResource | PiecedBody
+#: The result of a handler: a complete response, or a resource that writes one as its client reads.
+Reply = Answer | Resource
+
+
+class UnderWay:
+    """Streams and long polls, which would not end soon by themselves: at shutdown each is told to.
+
+    ``held`` counts the bytes that clients have yet to take.
+    """
+
+    def __init__(self) -> None:
+        self.held = Held()
+        self._ends: set[Callable[[], None]] = set()
+
+    def add(self, end: Callable[[], None]) -> None:
+        """``end`` is called at shutdown, unless discarded before."""
+        self._ends.add(end)
+
+    def discard(self, end: Callable[[], None]) -> None:
+        """Forget ``end``: its stream or wait is over."""
+        self._ends.discard(end)
+
+    def end(self) -> None:
+        """End everything."""
+        for end in list(self._ends):
+            end()
 
 
 @frozen
 class Context:
-    """One for each app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
+    """The context of all calls to an app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
 
     scheduler: IScheduler
     clock: IReactorTime
     wall_time: Callable[[], float]
     under_way: UnderWay
+    excerpts: ExcerptReader = field(init=False)
 
-    def key_of(self, request: Request, route: str, body: Object) -> tuple[RequestKey | None, bool]:
-        """The request's key, and whether it was answered before: then its answer says so."""
-        key = key_of(request.requestHeaders, route, body)
-        again = key is not None and self.scheduler.replays(key)
-        if again:
-            request.setHeader(REPLAYED, b"true")
-        return key, again
+    @excerpts.default
+    def _excerpts(self) -> ExcerptReader:
+        return ExcerptReader(self.scheduler, self.clock, self.described)
 
     def job_json(self, job: Job) -> Object:
-        """A job as every answer shows it."""
+        """The JSON of a job as every answer shows it."""
         return job_json(self.scheduler, job)
 
     async def filled(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """The jobs with what the store alone has of them; while the store fails, as they are."""
+        """The jobs with the parts that only the store has; as they are while the store fails."""
         if not any(job.spec.stored for job in jobs):
             return jobs
         try:
@@ -57,7 +76,7 @@ class Context:
             return jobs
 
     async def described(self, job: Job) -> Object:
-        """The JSON of one job, the same in every answer."""
+        """The JSON of one job, with the parts that only the store has."""
         (job,) = await self.filled([job])
         return self.job_json(job)
 
@@ -65,27 +84,19 @@ class Context:
         """A JSON document of these parts, which may be large."""
         return await answer_of(parts, self.under_way.held)
 
-    async def ended(
-        self, wait: Callable[[str, float], Deferred[Job]], now: Callable[[str], Job], job_id: str, seconds: float
-    ) -> Job:
-        """The job at its end, or as it is after ``seconds``, or as it is ``now`` when this process is to end."""
-        try:
-            return await self.unless_shut_down(wait(job_id, seconds))
-        except ShuttingDown:
-            return now(job_id)
-
     async def stopped(self, stopping: Deferred[Job], job_id: str) -> Job:
-        """What comes of a stop; when this process is to end, the job as it is, if the stop was recorded for later."""
-        try:
-            return await self.unless_shut_down(stopping)
-        except ShuttingDown:
+        """The result of a stop; at shutdown the job as it is, if the stop was recorded for later."""
+
+        def recorded() -> Job:
             last = self.scheduler.last_attempt(job_id)
-            if last.over or last.stop_requested_at is None:  # over: what it left is being looked at
-                raise
+            if last.over or last.stop_requested_at is None:  # over: its leftover processes are being looked at
+                raise ShuttingDown()
             return self.scheduler.job(job_id)
 
-    async def unless_shut_down(self, waiting: Deferred[T]) -> T:
-        """What is waited for; ``ShuttingDown`` when this process is to end before it comes."""
+        return await self.unless_shut_down(stopping, recorded)
+
+    async def unless_shut_down(self, waiting: Deferred[T], instead: Callable[[], T] | None = None) -> T:
+        """The result of ``waiting``. At shutdown it is cancelled: the result is ``instead()``, or ``ShuttingDown``."""
         ending = False
 
         def end() -> None:
@@ -97,8 +108,10 @@ class Context:
         try:
             return await waiting
         except CancelledError:
-            if ending:
+            if not ending:
+                raise
+            if instead is None:
                 raise ShuttingDown() from None
-            raise
+            return instead()
         finally:
             self.under_way.discard(end)

@@ -1,9 +1,8 @@
-"""From what went wrong to what the client is told: one table, and RFC 9457 problem documents.
+"""The table from exceptions to HTTP statuses and types of problems, and RFC 9457 problem documents.
 
-Every error of this server is ``application/problem+json``; that of a core route
-also carries ``error``, its text. What is not in the table is a bug: the client gets
-an incident id, the log gets the traceback under the same id. ``scheduler.api.problems``
-describes the types.
+Every error of this server is ``application/problem+json``. On the core routes the document also has the text as
+``error``. An exception that is not in the table is a bug: the client gets an incident id, and the log has the traceback
+under the same id. ``scheduler.api.problems`` describes the types.
 """
 
 from __future__ import annotations
@@ -16,108 +15,74 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.exceptions import NotFound as NoSuchRoute
 
+from scheduler import errors as domain
 from scheduler import wire
-from scheduler.errors import (
-    AnswerUnreadable,
-    Busy,
-    Conflict,
-    DeadlineExceeded,
-    Draining,
-    Invalid,
-    JobNotEnded,
-    JobNotRunning,
-    JobRemoved,
-    KeyInUse,
-    KeyReused,
-    KeyUnsettled,
-    LeftRunning,
-    Misdirected,
-    NameTaken,
-    NoFreeSlot,
-    NoMatch,
-    NotAWorker,
-    NotFound,
-    OffsetBeyondEnd,
-    OutputCut,
-    OutputGone,
-    OutputPruned,
-    QueueFull,
-    Refused,
-    SchedulerError,
-    ShuttingDown,
-    StartUnanswered,
-    StoreFailed,
-    Unavailable,
-    Unreachable,
-    Unsupported,
-    WorkerFault,
-    WorkerOnline,
-)
 
 _log = Logger()
 
-#: Every exception of the domain: the status, and the name of the problem's type.
-PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
-    Invalid: (400, "invalid-request"),
-    Refused: (403, "refused"),
-    NotFound: (404, "job-unknown"),  # by its kind: see NOT_FOUND
-    Conflict: (409, "conflict"),
-    Draining: (409, "worker-draining"),
-    NoMatch: (409, "no-match"),
-    NameTaken: (409, "name-taken"),
-    WorkerOnline: (409, "worker-online"),
-    JobNotRunning: (409, "job-not-running"),
-    JobNotEnded: (409, "job-not-ended"),
-    KeyInUse: (409, "key-in-use"),
-    LeftRunning: (409, "left-running"),
-    JobRemoved: (410, "job-removed"),
-    OutputPruned: (410, "output-pruned"),
-    OutputCut: (410, "output-cut"),
-    OutputGone: (410, "output-gone"),
-    OffsetBeyondEnd: (416, "offset-beyond-end"),
-    KeyReused: (422, "key-reused"),
-    QueueFull: (429, "queue-full"),
-    Unsupported: (501, "unsupported"),
-    WorkerFault: (502, "worker-fault"),
-    AnswerUnreadable: (502, "worker-fault"),
-    Unavailable: (503, "unavailable"),
-    Unreachable: (503, "worker-unreachable"),
-    Misdirected: (503, "worker-unreachable"),
-    NotAWorker: (503, "worker-unreachable"),
-    NoFreeSlot: (503, "no-free-slot"),
-    KeyUnsettled: (503, "key-unsettled"),
-    Busy: (503, "busy"),
-    StoreFailed: (503, "store-failing"),
-    ShuttingDown: (503, "shutting-down"),
-    DeadlineExceeded: (504, "timeout"),
-    StartUnanswered: (504, "start-unanswered"),
+#: The status and the type of problem of every exception of the domain.
+PROBLEMS: Mapping[type[domain.SchedulerError], tuple[int, str]] = {
+    domain.Invalid: (400, "invalid-request"),
+    domain.Refused: (403, "refused"),
+    domain.NotFound: (404, "job-unknown"),  # the type depends on the kind: see NOT_FOUND
+    domain.Conflict: (409, "conflict"),
+    domain.Draining: (409, "worker-draining"),
+    domain.NoMatch: (409, "no-match"),
+    domain.NameTaken: (409, "name-taken"),
+    domain.WorkerOnline: (409, "worker-online"),
+    domain.JobNotRunning: (409, "job-not-running"),
+    domain.JobNotEnded: (409, "job-not-ended"),
+    domain.KeyInUse: (409, "key-in-use"),
+    domain.LeftRunning: (409, "left-running"),
+    domain.JobRemoved: (410, "job-removed"),
+    domain.OutputPruned: (410, "output-pruned"),
+    domain.OutputCut: (410, "output-cut"),
+    domain.OutputGone: (410, "output-gone"),
+    domain.OffsetBeyondEnd: (416, "offset-beyond-end"),
+    domain.KeyReused: (422, "key-reused"),
+    domain.QueueFull: (429, "queue-full"),
+    domain.Unsupported: (501, "unsupported"),
+    domain.WorkerFault: (502, "worker-fault"),
+    domain.AnswerUnreadable: (502, "worker-fault"),
+    domain.Unavailable: (503, "unavailable"),
+    domain.Unreachable: (503, "worker-unreachable"),
+    domain.Misdirected: (503, "worker-unreachable"),
+    domain.NotAWorker: (503, "worker-unreachable"),
+    domain.NoFreeSlot: (503, "no-free-slot"),
+    domain.KeyUnsettled: (503, "key-unsettled"),
+    domain.Busy: (503, "busy"),
+    domain.StoreFailed: (503, "store-failing"),
+    domain.ShuttingDown: (503, "shutting-down"),
+    domain.DeadlineExceeded: (504, "timeout"),
+    domain.StartUnanswered: (504, "start-unanswered"),
 }
 
 
-#: The type of a problem by what was not found: the kinds of ``NotFound``.
+#: The type of problem for each kind of ``NotFound``.
 NOT_FOUND: Mapping[str, str] = {
     "worker": "worker-unknown",
     "job": "job-unknown",
     "output of job": "output-unknown",
 }
 
-#: Paths of the core routes, whose problem documents have the text as ``error`` too.
+#: The core routes, whose problem documents also have the text as ``error``.
 CORE_PATHS = frozenset({b"/start", b"/stop", b"/query"})
 
-#: Requests that submit a job: method and path.
-SUBMISSIONS = frozenset({("POST", "/start"), ("POST", "/v1/jobs")})
-
-#: The errors after which nobody can say whether a job was started; any other that the domain raises means that it
-#: was not. ``KeyInUse``, ``KeyUnsettled``: by another request with that key.
-_MAY_HAVE_STARTED = (DeadlineExceeded, StartUnanswered, WorkerFault, KeyInUse, KeyUnsettled)
+#: Errors after which it is not known whether a job was started. After any other error of the domain no job was started.
+#: With ``KeyInUse`` and ``KeyUnsettled`` it may have been started by another request with that key.
+_MAY_HAVE_STARTED = (
+    domain.DeadlineExceeded,
+    domain.StartUnanswered,
+    domain.WorkerFault,
+    domain.KeyInUse,
+    domain.KeyUnsettled,
+)
 
 
 @frozen
 class Problem:
-    """What a client is told of an error: ``members`` are further members of the document.
+    """An error as the client sees it; ``members`` are further members of the document.
 
     ``type`` is the name of one of ``scheduler.api.problems.TYPES``.
     """
@@ -129,7 +94,7 @@ class Problem:
     type: str = field(kw_only=True)
 
     def document(self, path: bytes) -> bytes:
-        """The body, as the answer to a request for that path."""
+        """The body of the answer to a request for ``path``."""
         return wire.dump(
             {
                 "type": f"/problems/{self.type}",
@@ -142,12 +107,12 @@ class Problem:
         )
 
     def of_submission(self, started: bool | str) -> Problem:
-        """The same as the answer to a submission: ``started`` is whether its job was started, or ``"unknown"``."""
+        """The problem of a submission; ``started``: whether its job was started, or ``"unknown"``."""
         return evolve(self, members={**self.members, "started": started})
 
 
 class ProblemError(Exception):
-    """A refusal that only HTTP knows, such as an unwelcome content type."""
+    """A refusal by the rules of HTTP, such as a wrong content type."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, *, type: str) -> None:  # noqa: A002
         super().__init__(detail)
@@ -155,17 +120,15 @@ class ProblemError(Exception):
 
 
 def problem_of(failure: Failure) -> Problem:
-    """What to tell of a failure; logs it if it is a bug."""
+    """The problem of a failure. A failure that is a bug is logged."""
     error = failure.value
     if isinstance(error, ProblemError):
         return error.problem
-    if isinstance(error, SchedulerError) and type(error) in PROBLEMS:
+    if isinstance(error, domain.SchedulerError) and type(error) in PROBLEMS:
         status, name = PROBLEMS[type(error)]
-        if isinstance(error, NotFound):
+        if isinstance(error, domain.NotFound):
             name = NOT_FOUND[error.kind]
         return Problem(status, _detail(error), _headers(error), _members(error), type=name)
-    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-        return _routing(error)
     incident = uuid.uuid4().hex
     _log.failure("incident {incident}", failure=failure, incident=incident)
     detail = f"internal error; the log has more under {incident}"
@@ -173,50 +136,38 @@ def problem_of(failure: Failure) -> Problem:
 
 
 def submission_problem(failure: Failure) -> Problem:
-    """What to tell of a submission that came to nothing, or may have."""
+    """The problem of a submission that failed, with whether its job was started."""
     error, problem = failure.value, problem_of(failure)
     started: bool | str = False
-    sent = isinstance(error, Unreachable) and error.sent
-    if isinstance(error, JobRemoved):
+    sent = isinstance(error, domain.Unreachable) and error.sent
+    if isinstance(error, domain.JobRemoved):
         started = True
     elif sent or isinstance(error, _MAY_HAVE_STARTED) or problem.type == "internal":
         started = "unknown"
     return problem.of_submission(started)
 
 
-def _detail(error: SchedulerError) -> str:
-    return StoreFailed.sentence(str(error)) if isinstance(error, StoreFailed) else str(error)
+def _detail(error: domain.SchedulerError) -> str:
+    return domain.StoreFailed.sentence(str(error)) if isinstance(error, domain.StoreFailed) else str(error)
 
 
-def _headers(error: SchedulerError) -> dict[str, str]:
-    if isinstance(error, Unavailable):
+def _headers(error: domain.SchedulerError) -> dict[str, str]:
+    if isinstance(error, domain.Unavailable):
         return {"Retry-After": str(max(1, round(error.retry_after)))}
-    if isinstance(error, OffsetBeyondEnd):
+    if isinstance(error, domain.OffsetBeyondEnd):
         return {"Content-Range": f"bytes */{error.size}"}
     return {}
 
 
-def _members(error: SchedulerError) -> dict[str, Any]:
-    if isinstance(error, Invalid):
+def _members(error: domain.SchedulerError) -> dict[str, Any]:
+    if isinstance(error, domain.Invalid):
         return {"field": error.field}
-    if isinstance(error, (DeadlineExceeded, StartUnanswered)) and error.job_id:
-        return {"job_id": error.job_id}
-    if isinstance(error, (JobRemoved, OutputPruned, OutputCut, OutputGone, JobNotRunning, JobNotEnded)):
-        return {"job_id": error.job_id}
-    if isinstance(error, LeftRunning):
+    if isinstance(error, domain.LeftRunning):
         return {"success": False, "job_id": error.job_id, "leftover": list(error.leftover)}
-    return {}
-
-
-def _routing(error: HTTPException) -> Problem:
-    if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Problem(405, f"this route is for {allowed}", {"Allow": allowed}, type="method-not-allowed")
-    if isinstance(error, NoSuchRoute):
-        return no_such_route()
-    return Problem(400, str(error.description), type="invalid-request")
+    job_id = getattr(error, "job_id", "")
+    return {"job_id": job_id} if job_id else {}
 
 
 def no_such_route() -> Problem:
-    """The path is none of a route."""
+    """The problem of a path that no route has."""
     return Problem(404, "there is no such route", type="route-unknown")

@@ -1,44 +1,46 @@
-"""Server-sent events: how a job's output looks as text that a browser's EventSource understands.
+"""The text of server-sent events, as a browser's EventSource understands it.
 
-An event of output carries the offset of its bytes and these as text, or as
-base64 where they are not UTF-8. A character cut by the boundary of a chunk is
-held back until the rest comes. An event's id is ``<stdout>,<stderr>``: how far
-everything sent up to and with it reaches, so that resuming there repeats and
-omits nothing. The last event has ``,end`` after that: who resumes there gets nothing.
+An event of output has the offset of its bytes, and the bytes as text, or as base64 if they are not UTF-8. A character
+that is cut by the boundary of a chunk is held back until the rest comes. An event's id is ``<stdout>,<stderr>``: the
+offsets reached by this and all earlier events, so that a client that resumes there misses nothing and gets nothing
+twice. The id of the last event has ``,end`` after that: a client that resumes there gets nothing.
 """
 
 from __future__ import annotations
 
 import base64
+import codecs
 import re
 from collections.abc import Iterator
 
 from scheduler.errors import Invalid
-from scheduler.fields import Object, shown
 from scheduler.model import Stream
+from scheduler.reading import Object, shown
 from scheduler.wire import dump
 
 #: Bytes of output in one event, at most.
 EVENT_MAX_BYTES = 64 * 1024
 
-#: Keeps proxies and clients from thinking the connection dead.
+#: A comment. While there is no output, it shows proxies and clients that the connection lives.
 HEARTBEAT = b":\n\n"
 
 Offsets = dict[Stream, int]
 
-#: What an id has after the offsets when everything was sent, the end too.
+#: The rest of an id, after the offsets, when everything was sent.
 _END = ",end"
+
+_DECODER = codecs.getincrementaldecoder("utf-8")
 
 _OFFSETS = re.compile(r"([0-9]{1,18})(?:,([0-9]{1,18}))?")
 
 
 def event(name: str, data: Object, identity: str) -> bytes:
-    """One event. JSON has no raw line breaks, so the data is one line."""
+    """The bytes of an event. JSON has no raw line breaks, so the data is one line."""
     return f"event: {name}\nid: {identity}\ndata: ".encode() + dump(data) + b"\n"
 
 
 def event_id(offsets: Offsets, ended: bool = False) -> str:
-    """How far both streams were sent; ``ended``: nothing follows."""
+    """The id for these offsets of both streams; ``ended``: nothing follows."""
     return f"{offsets[Stream.STDOUT]},{offsets[Stream.STDERR]}" + (_END if ended else "")
 
 
@@ -48,7 +50,7 @@ def says_end(text: str) -> bool:
 
 
 def read_offsets(field: str, text: str) -> Offsets:
-    """``<stdout>,<stderr>``, as in an event's id; one number alone is stdout's. ``Invalid``, naming ``field``."""
+    """Read ``<stdout>,<stderr>``, as in an event's id; one number alone is stdout's. ``Invalid``, naming ``field``."""
     match = _OFFSETS.fullmatch(text)
     if match is None:
         raise Invalid(field, f"{shown(text)} must be <stdout>,<stderr>, two offsets in bytes")
@@ -56,15 +58,15 @@ def read_offsets(field: str, text: str) -> Offsets:
 
 
 class Pieces:
-    """One stream's bytes on their way into events."""
+    """Cuts the bytes of one stream into the data of events."""
 
     def __init__(self, offset: int) -> None:
-        #: How far what was handed out reaches.
+        #: The offset after the last byte that was handed out.
         self.sent = offset
         self._held = b""
 
     def feed(self, data: bytes) -> Iterator[Object]:
-        """The data of the events that ``data`` makes possible; ``sent`` grows with each."""
+        """The data of the events that are complete with ``data``; ``sent`` grows with each."""
         waiting, start = self._held + data, 0
         while start < len(waiting):
             piece = waiting[start : start + EVENT_MAX_BYTES]
@@ -76,7 +78,7 @@ class Pieces:
         self._held = waiting[start:]
 
     def flush(self) -> Iterator[Object]:
-        """What was held back, as the stream has ended."""
+        """The data of a last event with the bytes held back, if there are any: the stream has ended."""
         if self._held:
             held, self._held = self._held, b""
             yield self._data(held)
@@ -91,11 +93,7 @@ class Pieces:
 
 
 def cut_character(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character whose rest is missing."""
-    for back in range(1, min(3, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        length = 2 if 0xC2 <= byte <= 0xDF else 3 if 0xE0 <= byte <= 0xEF else 4 if 0xF0 <= byte <= 0xF4 else 1
-        return back if length > back else 0
-    return 0
+    """The number of bytes at the end that begin a character whose rest is missing."""
+    decoder = _DECODER("replace")
+    decoder.decode(data[-3:])
+    return len(decoder.getstate()[0])

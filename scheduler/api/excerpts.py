@@ -1,15 +1,13 @@
-"""The last bytes of a job's output as members of its JSON: ``stdout``, ``stderr`` and what tells whether they are cut.
+"""Excerpts: the last bytes of a job's output as members of its JSON.
 
-Theory of operation. An excerpt is read for a job as it was just answered to be. Where
-that job is over the length of each stream is known, so the excerpt is complete; where
-it is not, the excerpt is what there is, and a character whose rest may still come is
-held back. Output that can't be read now never spoils the answer: the job says why in
-``output_unavailable``.
+Theory of operation. An excerpt belongs to a job in a certain state. If the job is over, the length of each stream is
+known, and the excerpt is complete. If not, the excerpt is the end of the output so far, and a character whose rest may
+still come is held back. Output that can't be read now does not fail the answer: the job's ``output_unavailable`` has
+the reason.
 
-Reads are few at a time for each worker (``KeyedTurns``), and the rest wait in line here, so
-that they do not take the places of others' calls. An answer waits for its output for
-``READ_DEADLINE_SECONDS`` at most. Of a page of jobs, ``READS_PER_PAGE`` are read at a time, and ``MAX_PAGES_READ``
-pages; that bounds memory.
+Few streams of one worker are read at a time (``KeyedTurns``). Further reads wait in line here, so that they do not take
+the places of other calls to that worker. An answer waits at most ``READ_DEADLINE_SECONDS`` for its output. At most
+``READS_PER_PAGE`` jobs of a page are read at a time, and at most ``MAX_PAGES_READ`` pages, which bounds memory.
 """
 
 from __future__ import annotations
@@ -29,15 +27,16 @@ from scheduler.api.events import cut_character
 from scheduler.api.lists import PAGE_FRAME_BYTES, PAGE_MAX_BYTES
 from scheduler.api.spans import read_between, size_of
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError
-from scheduler.fields import Object
-from scheduler.interfaces import IScheduler, JobPage
+from scheduler.interfaces import IScheduler
 from scheduler.model import Job, Stream
+from scheduler.reading import Object
 from scheduler.turns import KeyedTurns, Turns
+from scheduler.views import JobPage
 
-#: Seconds that an answer waits for the output of one job; and after which a page takes no further job.
+#: How long an answer waits for the output of one job, and after how long a page takes no further job, in seconds.
 READ_DEADLINE_SECONDS, PAGE_DEADLINE_SECONDS = 10.0, 10.0
 
-#: Seconds before a read is tried again that found all places for reads in use.
+#: How long a read waits that was refused with ``Busy``, in seconds.
 BUSY_RETRY_SECONDS = 0.2
 
 #: Streams that are read at once from one worker.
@@ -49,22 +48,22 @@ READS_PER_PAGE, MAX_PAGES_READ = 8, 4
 
 @frozen
 class Excerpt:
-    """The end of what there is of a stream. ``offset`` is that of its first byte."""
+    """The last bytes of a stream; ``offset`` is the offset of the first of them."""
 
     data: bytes
     offset: int
-    #: No byte follows.
+    #: The stream has ended, so no byte follows.
     ended: bool
 
     def last(self, limit: int) -> Excerpt:
-        """Its last ``limit`` bytes."""
+        """The last ``limit`` bytes of this excerpt."""
         skipped = max(0, len(self.data) - limit)
         return Excerpt(self.data[skipped:], self.offset + skipped, self.ended)
 
     def members(self, name: str) -> Object:
-        """``<name>``, or where it is not UTF-8 ``<name>_base64``; ``<name>_offset`` and ``<name>_cut``."""
+        """``<name>``, or ``<name>_base64`` if it is not UTF-8; ``<name>_offset`` and ``<name>_cut``."""
         start = 0
-        if self.offset:  # within a character, perhaps
+        if self.offset:  # the first bytes may be the rest of a character
             while start < min(3, len(self.data)) and self.data[start] & 0xC0 == 0x80:
                 start += 1
         end = len(self.data) - (0 if self.ended else cut_character(self.data[start:]))
@@ -79,13 +78,13 @@ class Excerpt:
 
 @frozen
 class Excerpts:
-    """Those of a job's streams that could be read; ``missing`` says why there are not more."""
+    """The excerpts of a job's streams; ``missing`` is the reason if one could not be read."""
 
     found: Mapping[Stream, Excerpt] = field(factory=dict)
     missing: str | None = None
 
     def members(self, limit: int) -> Object:
-        """What the job's JSON gains: at most ``limit`` bytes of each stream."""
+        """The members for the job's JSON, with at most ``limit`` bytes of each stream."""
         members: Object = {}
         for stream in Stream:
             name, excerpt = stream.value, self.found.get(stream)
@@ -97,7 +96,7 @@ class Excerpts:
 
 
 class ExcerptReader:
-    """One for each server."""
+    """Reads the excerpts of a server."""
 
     def __init__(
         self, scheduler: IScheduler, clock: IReactorTime, describe: Callable[[Job], Awaitable[Object]]
@@ -115,14 +114,14 @@ class ExcerptReader:
         return {**await self._describe(job), **excerpts.members(limit)}
 
     async def page(self, page: JobPage, limit: int) -> bytes:
-        """The JSON of a listing, with the output of each job; it ends early rather than grow beyond ``PAGE_MAX_BYTES``.
+        """The JSON of a listing, with the output of each job; it ends early rather than exceed ``PAGE_MAX_BYTES``.
 
-        At least one job of the page is in it.
+        At least one job is in it, if the page has one.
         """
         return await self._pages.run(self._page, page, limit)
 
     async def read(self, job: Job, limit: int) -> Excerpts:
-        """The last ``limit`` bytes of each stream, or fewer."""
+        """The last bytes of each stream, at most ``limit``."""
         found: dict[Stream, Excerpt] = {}
 
         async def read_all() -> None:
@@ -179,7 +178,7 @@ class ExcerptReader:
         return b'{"jobs":[%b],"next":%b}\n' % (b",".join(shown for _, shown in taken), wire.dump_value(cursor))
 
     def _fitting(self, described: Object, excerpts: Excerpts, limit: int) -> bytes:
-        """The job with so much of its output that it fits on a page."""
+        """The job's JSON with as much of its output as fits on a page."""
         while True:
             shown = wire.dump_value({**described, **excerpts.members(limit)})
             if len(shown) < PAGE_MAX_BYTES - PAGE_FRAME_BYTES or not limit:

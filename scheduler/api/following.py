@@ -1,4 +1,4 @@
-"""The readers of a job's streams, opened all together, and as early as its output can be asked for."""
+"""Opens the readers of a job's streams: all or none, and for a submission as early as its start is sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Readers = Mapping[Stream, IOutputReader]
 
 
 def open_all(scheduler: IScheduler, job: Job, offsets: Offsets) -> Readers:
-    """A reader for each of these streams, or none and the error of one."""
+    """Open a reader for each of these streams; if one fails, close the others and raise its error."""
     readers: dict[Stream, IOutputReader] = {}
     try:
         for stream, offset in offsets.items():
@@ -29,7 +29,7 @@ def open_all(scheduler: IScheduler, job: Job, offsets: Offsets) -> Readers:
 class FromTheStart:
     """The output of a job that is being submitted, from its first byte.
 
-    A context for the submission: when that fails, or its client leaves, no reader is left.
+    A context manager around the submission. When that fails, or its client leaves, the readers are closed.
     """
 
     def __init__(self, scheduler: IScheduler, streams: Iterable[Stream]) -> None:
@@ -39,13 +39,13 @@ class FromTheStart:
         self._closed = False
 
     def starting(self, job: Job) -> None:
-        """Its start is on the way; what comes of that need not be waited for."""
+        """Open the readers: the start was sent to the worker, and its answer need not be awaited."""
         if not self._closed:
-            with contextlib.suppress(SchedulerError):  # ``readers`` raises it, if it is still so
+            with contextlib.suppress(SchedulerError):  # ``readers`` raises it if it still applies
                 self.readers(job)
 
     def readers(self, job: Job) -> Readers:
-        """One for each of the streams, or the error of one is raised."""
+        """A reader for each of the streams; raises the error of the one that can't be opened."""
         self._readers = self._readers or open_all(self._scheduler, job, self._offsets)
         return self._readers
 

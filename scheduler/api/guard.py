@@ -1,15 +1,14 @@
-"""No web page may use this server through its visitor's browser.
+"""The browser guard: a web page must not use this server through its visitor's browser.
 
-A page anywhere can make a browser send requests to 127.0.0.1, and by DNS
-rebinding even under its own name. So, for every method of every path, before
-anything else is looked at:
+Any page can make a browser send requests to 127.0.0.1, and by DNS rebinding even under the page's own name. So these
+rules apply to every method of every path, before anything else is looked at:
 
-- exactly one ``Host``, and it is allowed: unless configured, a loopback name, or the IP address
-  that the connection came in on, as DNS can't make an address lead elsewhere;
-- an ``Origin``, if there is one, is the server's own;
-- ``Sec-Fetch-Site``, if there is one, says that no other site is behind it.
+- The request has exactly one ``Host``, and it is allowed. Unless configured, these are allowed: a loopback name, and
+  the IP address that the connection came in on, because DNS can't make an address lead elsewhere.
+- An ``Origin``, if there is one, is the server's own.
+- A ``Sec-Fetch-Site``, if there is one, says that no other site is behind the request.
 
-And no answer ever carries a CORS header. Programs send neither of the last two.
+No answer has a CORS header. Programs send neither ``Origin`` nor ``Sec-Fetch-Site``.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from twisted.web.http_headers import Headers
 from scheduler.api.errors import Problem
 from scheduler.net import same_ip
 
-#: What is allowed in ``Host`` unless configured, beside the address that a connection came in on.
+#: The hosts allowed unless configured, beside the address that a connection came in on.
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
-# A zone in it is dropped: it is a word of the client's machine, which it had better not send (RFC 6874).
+# The zone of an IPv6 address is dropped: it has a meaning on the client's machine only (RFC 6874).
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)(?:%[A-Za-z0-9_.%-]+)?\]|(?P<name>[A-Za-z0-9_.-]+))(?::[0-9]{1,5})?")
 
 _SAME_SITE = frozenset({"same-origin", "none"})
 
 
 def refusal(headers: Headers, allowed_hosts: Collection[str] | None, came_in_on: str = "") -> Problem | None:
-    """Why a request with these headers is not answered; ``None`` when it may be.
+    """The problem with which a request with these headers is refused; ``None`` if it may pass.
 
-    ``allowed_hosts`` are names and addresses in lower case, without port or brackets; ``None``: those of this machine
-    to itself, and ``came_in_on``, the IP address at which the connection reached this server.
+    ``allowed_hosts`` are names and addresses in lower case, without port or brackets; ``None``: the
+    loopback names, and ``came_in_on``, the IP address at which the connection reached this server.
     """
     hosts = values_of(headers, "host")
     if len(hosts) != 1:
@@ -60,5 +59,5 @@ def _allowed(host: str, allowed_hosts: Collection[str] | None, came_in_on: str) 
 
 
 def values_of(headers: Headers, name: str) -> list[str]:
-    """Every value of a header; whatever bytes it has, each is a character."""
+    """All values of a header, decoded as Latin-1, so each byte is a character."""
     return [value.decode("latin-1") for value in headers.getRawHeaders(name.encode("ascii"), [])]

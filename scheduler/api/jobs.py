@@ -1,69 +1,70 @@
-"""The handlers of jobs that there are: listing, looking at one, waiting for its end, stopping."""
+"""The handlers of ``/v1/jobs`` and the routes below it, except submissions and output."""
 
 from __future__ import annotations
 
-from twisted.web.server import Request
+from functools import partial
 
-from scheduler import wire
+from scheduler.api import outcomes
 from scheduler.api.answers import JSON, Answer, json_answer
-from scheduler.api.context import Context, Reply
+from scheduler.api.call import Call, checked_id
+from scheduler.api.context import Reply
 from scheduler.api.lists import all_jobs, page_of_jobs
-from scheduler.api.outcomes import WANTED, Outcomes, Wanted
-from scheduler.api.query import FILTERS, PAGE_MAX_JOBS, Query, pairs_of
-from scheduler.api.request import body_of, checked_id, pairs_in, query_of
+from scheduler.api.outcomes import Wanted
+from scheduler.api.query import FILTERS, PAGE_MAX_JOBS, Query
 from scheduler.errors import Invalid
 
+#: The parameters of a list of jobs.
+PAGE_QUERY = (*FILTERS, "limit", "cursor", "output")
 
-class JobRoutes:
-    """``GET /v1/jobs`` and what is below it, but for the output."""
 
-    def __init__(self, context: Context, outcomes: Outcomes) -> None:
-        self._context = context
-        self._outcomes = outcomes
-        self._scheduler = context.scheduler
+async def page(call: Call) -> Reply:
+    """A page of the jobs that match, newest first."""
+    context, query = call.context, call.query
+    output = query.output()
+    limit = query.number("limit", 1, PAGE_MAX_JOBS) or 100
+    found = call.scheduler.jobs(query.filter(context.wall_time()), limit, query.text("cursor"))
+    if output is not None:
+        return Answer(await context.excerpts.page(found, output), content_type=JSON)
+    return await context.document(page_of_jobs(call.scheduler, found, context.filled, context.job_json))
 
-    async def jobs(self, request: Request) -> Reply:
-        query = query_of(request, (*FILTERS, "limit", "cursor", "output"))
-        output = query.output()
-        limit = query.number("limit", 1, PAGE_MAX_JOBS) or 100
-        page = self._scheduler.jobs(query.filter(self._context.wall_time()), limit, query.text("cursor"))
-        if output is not None:
-            return Answer(await self._outcomes.excerpts.page(page, output), content_type=JSON)
-        return await self._context.document(
-            page_of_jobs(self._scheduler, page, self._context.filled, self._context.job_json)
-        )
 
-    async def job(self, request: Request, job_id: str) -> Reply:
-        wanted = Wanted.read(query_of(request, WANTED))
-        job = self._scheduler.job(checked_id(job_id))
-        if wanted.wait is not None and not job.state.final and request.method != b"HEAD":
-            job = await self._context.ended(self._scheduler.wait, self._scheduler.job, job_id, wanted.wait)
-        return await self._outcomes.of_job(job, wanted)
+async def one(call: Call, job_id: str) -> Reply:
+    """A job, as it is now or at its end."""
+    wanted = Wanted.read(call.query)
+    job = call.scheduler.job(checked_id(job_id))
+    if wanted.wait is not None and not job.state.final and not call.head:
+        waiting = call.scheduler.wait(job_id, wanted.wait)
+        job = await call.context.unless_shut_down(waiting, partial(call.scheduler.job, job_id))
+    return await outcomes.of_job(call.context, job, wanted)
 
-    async def stop_job(self, request: Request, job_id: str) -> Reply:
-        query_of(request)
-        wire.read_nothing(body_of(request))
-        job = await self._context.stopped(self._scheduler.stop(checked_id(job_id)), job_id)
-        return json_answer(
-            await self._context.described(job), 200 if self._scheduler.last_attempt(job_id).over else 202
-        )
 
-    async def signal(self, request: Request, job_id: str) -> Reply:
-        query_of(request)
-        name, to = wire.read_signal(body_of(request))
-        await self._scheduler.signal(checked_id(job_id), name, to)
-        return json_answer(await self._context.described(self._scheduler.job(job_id)))
+async def stop(call: Call, job_id: str) -> Reply:
+    """Stop a job and wait for its end; 202 if the stop is only recorded."""
+    job = await call.context.stopped(call.scheduler.stop(checked_id(job_id)), job_id)
+    status = 200 if call.scheduler.last_attempt(job_id).over else 202
+    return json_answer(await call.context.described(job), status)
 
-    async def remove(self, request: Request, job_id: str) -> Reply:
-        query_of(request)
-        if await self._scheduler.remove(checked_id(job_id)):
-            return Answer(status=204)
-        return json_answer(await self._context.described(self._scheduler.job(job_id)), 202)
 
-    async def stop_matching(self, request: Request) -> Reply:
-        pairs = pairs_in(request) + pairs_of(body_of(request))
-        which = Query(pairs, FILTERS).filter(self._context.wall_time())
-        if not pairs:
-            raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
-        stopped = await self._context.unless_shut_down(self._scheduler.stop_matching(which))
-        return await self._context.document(all_jobs(stopped, self._context.filled, self._context.job_json))
+async def signal(call: Call, job_id: str) -> Reply:
+    """Send a signal to a running job."""
+    name, to = call.body
+    await call.scheduler.signal(checked_id(job_id), name, to)
+    return json_answer(await call.context.described(call.scheduler.job(job_id)))
+
+
+async def remove(call: Call, job_id: str) -> Reply:
+    """Remove an ended job and its output; 202 if its worker can't be told yet."""
+    if await call.scheduler.remove(checked_id(job_id)):
+        return Answer(status=204)
+    return json_answer(await call.context.described(call.scheduler.job(job_id)), 202)
+
+
+async def stop_matching(call: Call) -> Reply:
+    """Stop all jobs that match the filters of the query and of the body."""
+    context = call.context
+    pairs = [*call.query.pairs, *call.body]
+    which = Query(pairs, FILTERS).filter(context.wall_time())
+    if not pairs:
+        raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
+    stopped = await context.unless_shut_down(call.scheduler.stop_matching(which))
+    return await context.document(all_jobs(stopped, context.filled, context.job_json))

@@ -1,4 +1,4 @@
-"""Lists of jobs and workers as JSON: what is listed is looked up and written out as the client reads."""
+"""Lists of jobs and workers as JSON. Entries are looked up and written as the client reads."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from itertools import islice
 from scheduler import wire
 from scheduler.api.bodies import PIECE_BYTES
 from scheduler.errors import NotFound
-from scheduler.fields import Object
-from scheduler.interfaces import IScheduler, JobPage, WorkerView
+from scheduler.interfaces import IScheduler
 from scheduler.model import Job
+from scheduler.reading import Object
+from scheduler.views import JobPage, WorkerView
 
-#: Bytes of a page of jobs. One job that is larger is a page by itself.
+#: Bytes of a page of jobs, at most. A job that is larger is a page by itself.
 PAGE_MAX_BYTES = 8 * 1024 * 1024
 
-#: What stands around the jobs of a page, in bytes, its cursor included.
+#: Bytes of a page beside its jobs, including the cursor, at most.
 PAGE_FRAME_BYTES = 1024
 
-#: Bytes of a job beside its arguments and variables, about.
+#: Bytes of a job beside its arguments and variables, roughly.
 USUAL_BYTES = 1024
 
-#: Workers that make a piece.
+#: Workers in one piece.
 WORKERS_AT_ONCE = 100
 
-#: Gives jobs with what the store alone has of them.
+#: Returns the jobs with the parts that only the store has.
 Fill = Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]
 
 
 async def page_of_jobs(
     scheduler: IScheduler, page: JobPage, fill: Fill, show: Callable[[Job], Object]
 ) -> AsyncIterator[bytes]:
-    """``{"jobs": [...], "next": cursor or null}``; it ends early rather than grow beyond ``PAGE_MAX_BYTES``."""
+    """``{"jobs": [...], "next": cursor or null}``; it ends early rather than exceed ``PAGE_MAX_BYTES``."""
     room = PAGE_MAX_BYTES - PAGE_FRAME_BYTES
     cursor, last = page.next, None
     yield b'{"jobs":['
@@ -44,13 +45,13 @@ async def page_of_jobs(
                 cursor = scheduler.cursor_after(last)
                 break
             yield b","
-        yield shown.pop()  # so that it is not kept here
+        yield shown.pop()  # so that no reference is kept here
         last = group[-1]
     yield b'],"next":%b}\n' % wire.dump_value(cursor)
 
 
 async def all_jobs(jobs: Iterable[Job], fill: Fill, show: Callable[[Job], Object]) -> AsyncIterator[bytes]:
-    """``{"jobs": [...]}``, however many."""
+    """``{"jobs": [...]}``, with all jobs."""
     yield b'{"jobs":['
     for number, group in enumerate(_groups(jobs)):
         if number:
@@ -60,7 +61,7 @@ async def all_jobs(jobs: Iterable[Job], fill: Fill, show: Callable[[Job], Object
 
 
 async def all_workers(scheduler: IScheduler, views: Iterable[WorkerView]) -> AsyncIterator[bytes]:
-    """``{"workers": [...]}``, each of these as it is when it is written."""
+    """``{"workers": [...]}``, each worker as it is when it is written."""
     before = b'{"workers":['
     ids = iter([view.worker.id for view in views])
     while part := list(islice(ids, WORKERS_AT_ONCE)):
@@ -75,7 +76,7 @@ def _find(scheduler: IScheduler, worker_id: str) -> WorkerView | None:
     try:
         view: WorkerView = scheduler.worker(worker_id)
     except NotFound:
-        return None  # it was forgotten meanwhile
+        return None  # the worker was forgotten meanwhile
     return view
 
 
@@ -85,7 +86,7 @@ def _members(values: list[Object]) -> bytes:
 
 
 def _groups(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """The jobs, in order, as many together as make a piece; a large one by itself."""
+    """The jobs in order, in groups of about a piece; a large job is a group by itself."""
     group: list[Job] = []
     size = 0
     for job in jobs:

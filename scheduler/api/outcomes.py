@@ -1,7 +1,7 @@
-"""One call, one answer: how a request wants to be told of a job, and what it is told.
+"""Answers with one job, for the parameters ``wait``, ``output`` and ``check``.
 
-A job that was waited for is answered as it is by then. ``output`` adds the end of its
-output; ``check`` makes the status that of the job: an error unless it succeeded.
+A job that was waited for is answered as it is when the wait is over. ``output`` adds the last bytes of its output.
+``check`` makes the status depend on the job: an error unless it succeeded.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from attrs import frozen
 from scheduler.api.answers import Answer, json_answer, problem_answer
 from scheduler.api.context import Context
 from scheduler.api.errors import Problem
-from scheduler.api.excerpts import ExcerptReader
 from scheduler.api.query import Query
 from scheduler.errors import Invalid
-from scheduler.fields import Object
 from scheduler.model import Job, JobState, error_text
+from scheduler.reading import Object
 
-#: The parameters that ``Wanted`` is read from.
+#: The parameters that ``Wanted.read`` reads.
 WANTED = ("wait", "output", "check")
 
 
 @frozen
 class Wanted:
-    """``wait`` in seconds, ``output`` in bytes of each stream; ``None``: not asked for."""
+    """The form of answer that a request asks for: ``wait`` in seconds, ``output`` in bytes of each stream."""
 
     wait: float | None = None
     output: int | None = None
@@ -33,54 +32,50 @@ class Wanted:
 
     @classmethod
     def read(cls, query: Query) -> Wanted:
-        """``Invalid`` for what makes no sense together."""
+        """Read the parameters; ``Invalid`` for a combination that makes no sense."""
         wanted = cls(query.wait(), query.output(), query.flag("check"))
         if wanted.check and wanted.wait is None:
             raise Invalid("check", "goes with wait, which says how long the end of the job is waited for")
         return wanted
 
 
-class Outcomes:
-    """What is answered of a job, in the three places where one is: submitting it, looking at it, listing it."""
+async def of_submission(context: Context, job: Job, wanted: Wanted, headers: Mapping[str, str]) -> Answer:
+    """The answer of ``POST /v1/jobs``; never a 5xx, because the job exists."""
+    shown = await described(context, job, wanted.output)
+    if wanted.check and job.state is not JobState.SUCCEEDED:
+        return _failed(job, shown, 424, {"started": True}, headers)
+    return json_answer(shown, 202 if _unended(job, wanted) else 201, headers)
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self.excerpts = ExcerptReader(context.scheduler, context.clock, context.described)
 
-    async def of_submission(self, job: Job, wanted: Wanted, headers: Mapping[str, str]) -> Answer:
-        """The answer of ``POST /v1/jobs``; never a 5xx, for the job is there."""
-        shown = await self.described(job, wanted.output)
-        if wanted.check and job.state is not JobState.SUCCEEDED:
-            return _failed(job, shown, 424, {"started": True}, headers)
-        return json_answer(shown, 202 if _unended(job, wanted) else 201, headers)
+async def of_job(context: Context, job: Job, wanted: Wanted) -> Answer:
+    """The answer of ``GET /v1/jobs/{id}``. Of its errors only a 504 may go away when the request is repeated.
 
-    async def of_job(self, job: Job, wanted: Wanted) -> Answer:
-        """The answer of ``GET /v1/jobs/{id}``; where it is an error, asking again may help only of a 504.
+    ``StoreFailed``: only the store has a part of the job.
+    """
+    if job.spec.stored:
+        (job,) = await context.scheduler.with_specs([job])
+    shown = await described(context, job, wanted.output)
+    if wanted.check and not job.state.final:
+        return _failed(job, shown, 504, {}, {"Retry-After": "1"})
+    if wanted.check and job.state is not JobState.SUCCEEDED:
+        return _failed(job, shown, 424, {}, {})
+    return json_answer(shown, 202 if _unended(job, wanted) else 200)
 
-        ``StoreFailed``: the store alone has a part of it.
-        """
-        if job.spec.stored:
-            (job,) = await self._context.scheduler.with_specs([job])
-        shown = await self.described(job, wanted.output)
-        if wanted.check and not job.state.final:
-            return _failed(job, shown, 504, {}, {"Retry-After": "1"})
-        if wanted.check and job.state is not JobState.SUCCEEDED:
-            return _failed(job, shown, 424, {}, {})
-        return json_answer(shown, 202 if _unended(job, wanted) else 200)
 
-    def unfollowable(self, job: Job, why: str, headers: Mapping[str, str]) -> Problem:
-        """The answer of a submission that was to be the job's output, which can't be had now."""
-        detail = f"job {job.id!r} was submitted, but its output can't be followed now: {why}"
-        members = {"job_id": job.id, "job": self._context.job_json(job), "started": True}
-        return Problem(424, detail, headers, members, type="output-unavailable")
+def unfollowable(context: Context, job: Job, why: str, headers: Mapping[str, str]) -> Problem:
+    """The answer of a submission that was to be the job's output, which can't be read now."""
+    detail = f"job {job.id!r} was submitted, but its output can't be followed now: {why}"
+    members = {"job_id": job.id, "job": context.job_json(job), "started": True}
+    return Problem(424, detail, headers, members, type="output-unavailable")
 
-    async def described(self, job: Job, limit: int | None) -> Object:
-        """The job's JSON, with the last ``limit`` bytes of its output unless that is ``None``."""
-        return await (self._context.described(job) if limit is None else self.excerpts.job(job, limit))
+
+async def described(context: Context, job: Job, limit: int | None) -> Object:
+    """The job's JSON, with the last ``limit`` bytes of its output unless that is ``None``."""
+    return await (context.described(job) if limit is None else context.excerpts.job(job, limit))
 
 
 def _unended(job: Job, wanted: Wanted) -> bool:
-    """Whether output was asked for that is not complete yet."""
+    """Whether the answer has output that is not complete yet."""
     return wanted.output is not None and not job.state.final
 
 

@@ -1,12 +1,10 @@
-"""Whether anybody is still at the other end of a TCP connection.
+"""Finds TCP connections whose other end is gone.
 
-Theory of operation. A peer whose machine or network is gone says nothing. On a
-connection with nothing under way the kernel finds out by keepalive probes. On one
-with bytes that are not acknowledged it sends these again and again, for a quarter
-of an hour, and makes no probes; TCP_USER_TIMEOUT would end that sooner, but also
-the connection of a live client that takes nothing for a while. So the kernel is
-asked, now and then, how long it has heard nothing: a live peer answers each probe
-and each repetition, a paused one too, and neither lets several in a row go by.
+Theory of operation. A peer whose machine or network is gone sends nothing. On an idle connection the kernel notices by
+keepalive probes. On a connection with unacknowledged bytes the kernel sends these again and again, for a quarter of an
+hour, and makes no probes. TCP_USER_TIMEOUT would end that sooner, but it would also end the connection of a live client
+that reads nothing for a while. So the kernel is asked from time to time for how long it has received nothing. A live
+peer, even a paused one, answers each probe and each repetition; it never misses several in a row.
 """
 
 from __future__ import annotations
@@ -17,22 +15,22 @@ from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
 
-#: Seconds without an acknowledgement, and repetitions unanswered in a row, after which nobody is there.
+#: A peer is gone after so many seconds without an acknowledgement, and so many unanswered repetitions in a row.
 SILENCE_MAX_SECONDS, MAX_REPETITIONS = 45.0, 3
 
-#: Seconds between looks. With SILENCE_MAX_SECONDS, less than the minute that a connection is held at most.
+#: Seconds between checks. With SILENCE_MAX_SECONDS, a gone peer is noticed within a minute.
 CHECK_INTERVAL_SECONDS = 10.0
 
-#: Seconds until the first probe of a silent connection, from that to the next, and how many: 50 s in all.
+#: Keepalive: seconds until the first probe, seconds between probes, number of probes. 50 s in all.
 _PROBES = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 2))
 
-# struct tcp_info of linux/tcp.h, as far as it is wanted
+# the first fields of struct tcp_info in linux/tcp.h
 _TCP_INFO = struct.Struct("=8B13I")
 _RETRANSMITS, _PROBES_OUT, _LAST_ACK_RECV = 2, 3, 20
 
 
 def keep_alive(transport: Any) -> None:
-    """Have the kernel ask for a sign of life on a connection with nothing under way."""
+    """Have the kernel probe the connection while it is idle."""
     if not ITCPTransport.providedBy(transport):
         return
     transport.setTcpKeepAlive(True)
@@ -43,18 +41,18 @@ def keep_alive(transport: Any) -> None:
 
 
 def gone(transport: Any) -> bool:
-    """Whether bytes are under way to somebody who has not been heard of for ``SILENCE_MAX_SECONDS``."""
+    """Whether bytes are on their way to a peer that has not answered for ``SILENCE_MAX_SECONDS``."""
     handle = _handle(transport)
     if handle is None:
         return False
     try:
         return silent(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
-    except OSError:  # closed meanwhile
+    except OSError:  # it was closed meanwhile
         return False
 
 
 def silent(info: bytes) -> bool:
-    """The same of the kernel's ``tcp_info``."""
+    """Whether the kernel's ``tcp_info`` is that of a peer that is gone."""
     fields = _TCP_INFO.unpack(info)
     repeated: int = max(fields[_RETRANSMITS], fields[_PROBES_OUT])
     last_answer: int = fields[_LAST_ACK_RECV]
@@ -62,7 +60,7 @@ def silent(info: bytes) -> bool:
 
 
 def _handle(transport: Any) -> socket.socket | None:
-    """The socket; ``None``: it has none, as in a test."""
+    """The socket of a transport; ``None`` for a transport without one, as in tests."""
     get = getattr(transport, "getHandle", None)
     handle = None if get is None else get()
     return handle if isinstance(handle, socket.socket) else None

@@ -1,7 +1,7 @@
-"""The types of problems: what a problem document's ``type`` means, and what its reader can do about it.
+"""The types of problem documents, each with its meaning and the remedy.
 
-Every ``type`` is ``/problems/`` and one of these names. ``GET /problems/{name}`` answers
-with its entry here, and docs/problems.md has the same entries for people.
+Every ``type`` is ``/problems/`` and one of these names. ``GET /problems/{name}`` answers with the entry here, and
+docs/problems.md has the same entries.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from scheduler.fields import Object
+from scheduler.reading import Object
 
 
 @frozen
 class ProblemType:
-    """One type; ``statuses`` are the HTTP statuses it comes with, ``members`` those its documents may have beside."""
+    """A type of problem: its HTTP statuses, and the members that its documents may have beside the usual ones."""
 
     statuses: tuple[int, ...]
-    #: Sentences.
+    #: Sentences for the reader of the document.
     meaning: str
     remedy: str
     members: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ def _type(status: int | tuple[int, ...], meaning: str, remedy: str, *members: st
     return ProblemType(status if isinstance(status, tuple) else (status,), meaning, remedy, members)
 
 
-#: By name.
+#: All types, by name.
 TYPES: Mapping[str, ProblemType] = {
     "invalid-request": _type(
         400,
@@ -248,7 +248,7 @@ TYPES: Mapping[str, ProblemType] = {
 
 
 def type_json(name: str) -> Object:
-    """The type of that name; ``KeyError``."""
+    """The JSON of the type of that name; ``KeyError``."""
     found = TYPES[name]
     return {
         "type": f"/problems/{name}",

@@ -1,19 +1,20 @@
-"""What may follow the ``?``: each parameter known, given once, and checked; and the filters of jobs."""
+"""The query string, read strictly, and the filters of jobs that it and a JSON body may have."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
-from scheduler import units
+from scheduler import reading, units
 from scheduler.errors import Invalid
-from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
-from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream, is_id
+from scheduler.reading import Fields, Reader, Unfit, check_label, check_names, check_text, printable, reads, shown
+from scheduler.views import JobFilter
 
 #: Names of the filters of jobs.
 FILTERS = (
@@ -30,28 +31,28 @@ FILTERS = (
     "id_prefix",
 )
 
-#: Seconds; nobody waits longer for one answer.
+#: The longest wait for an answer, in seconds.
 WAIT_MAX_SECONDS = 300.0
 
-#: Seconds; no follower waits longer for a sign of life of its job.
+#: The longest wait of a follower for a byte, in seconds.
 STALL_MAX_SECONDS = 86_400.0
 
-#: Bytes of each stream in an answer: without a value given, and at most.
+#: Bytes of each stream in an answer: if ``output`` has no value, and at most.
 DEFAULT_OUTPUT_BYTES, OUTPUT_MAX_BYTES = 64 * 1024, 1024 * 1024
 
 PAGE_MAX_JOBS = 1000
 
-#: Characters of the beginning of an id by which jobs can be listed.
+#: The least number of characters of an id's beginning by which jobs can be listed.
 ID_PREFIX_MIN_LENGTH = 6
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
-# A "+" that was not escaped arrives as a space.
-_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:([Zz])|([ +-][0-9]{2}:[0-9]{2}))"
-)
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[ +-][0-9]{2}:[0-9]{2})")
 
-# A value may have commas; but one that goes on like this was meant as the next label.
+# An unescaped "+" arrives as a space.
+_PLUS = re.compile(" (?=[0-9:]{5}$)")
+
+# A value may have commas. But a comma and "key=" was meant as the next label.
 _NEXT_LABEL = re.compile(r",\s*[A-Za-z0-9][A-Za-z0-9._/-]*=")
 
 Pairs = list[tuple[str, str]]
@@ -70,166 +71,145 @@ def read_pairs(query: bytes) -> Pairs:
     return pairs
 
 
-class Query:
-    """The parameters of one request: those allowed, each once at most (``label`` as often as wanted)."""
+class Query(Reader):
+    """The parameters of one request. Each may be given once; ``label`` more often."""
 
-    def __init__(self, pairs: Pairs, allowed: Iterable[str]) -> None:
+    def __init__(self, pairs: Pairs, allowed: Collection[str]) -> None:
         """``Invalid`` for a parameter that is not among ``allowed``, or given twice."""
-        names = tuple(allowed)
-        check_names((name for name, _ in pairs), names, "a parameter of this route")
-        self._values: dict[str, str] = {}
-        self.labels: list[str] = []
+        check_names((name for name, _ in pairs), allowed, "a parameter of this route")
+        values: dict[str, str] = {}
+        super().__init__(values)
+        self.pairs = pairs
+        self.labels = [value for name, value in pairs if name == "label"]
         for name, value in pairs:
-            if name == "label":
-                self.labels.append(value)
-            elif name in self._values:
+            if name in values and name != "label":
                 raise Invalid(name, "is given twice")
-            else:
-                self._values[name] = value
+            values[name] = value
 
-    def given(self, name: str) -> bool:
-        """Whether the parameter is there."""
-        return name in self._values
+    def refusal(self, name: str, value: object, unfit: Unfit) -> Exception:
+        return Invalid(name, unfit.complaint(value))
 
     def text(self, name: str) -> str | None:
-        """Its value; ``None`` if it is absent, ``Invalid`` if it is empty."""
-        value = self._values.get(name)
-        if value == "":
-            raise Invalid(name, "must not be empty")
-        return value
+        """A value that is not empty; ``None`` if it is absent."""
+        return self.find(name, reading.text(empty=False))
 
     def flag(self, name: str) -> bool:
         """``1`` or ``true``, ``0`` or ``false``; absent is false."""
-        value = self._values.get(name, "0")
-        if value not in _FLAGS:
-            raise Invalid(name, f"{shown(value)} must be 1 or 0")
-        return _FLAGS[value]
+        return self.get(name, _flag, "0")
 
     def number(self, name: str, least: int, most: int) -> int | None:
-        """An integer within bounds; ``None`` if it is absent."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        if re.fullmatch("[0-9]{1,18}", value) is None or not least <= int(value) <= most:
-            raise Invalid(name, f"{shown(value)} must be a number from {least} to {most}")
-        return int(value)
+        """An integer, both bounds included; ``None`` if it is absent."""
+
+        def check(value: str) -> int:
+            if re.fullmatch("[0-9]{1,18}", value) is None or not least <= int(value) <= most:
+                raise Unfit(f"must be a number from {least} to {most}")
+            return int(value)
+
+        return self.find(name, check)
 
     def wait(self) -> float | None:
         """``wait`` in seconds; ``None`` if it is absent."""
-        value = self._values.get("wait")
-        if value is None:
-            return None
-        try:
-            seconds = units.parse_duration(value)
-        except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds <= WAIT_MAX_SECONDS:
-            raise Invalid("wait", f"{shown(value)} must be {units.DURATION_ALLOWED}, at most {WAIT_MAX_SECONDS:g} s")
-        return seconds
-
-    def output(self) -> int | None:
-        """``output`` in bytes, ``DEFAULT_OUTPUT_BYTES`` if it has no value; ``None`` if it is absent."""
-        value = self._values.get("output")
-        if not value:
-            return None if value is None else DEFAULT_OUTPUT_BYTES
-        try:
-            size = units.parse_size(value)
-        except ValueError:
-            size = -1
-        if not 0 <= size <= OUTPUT_MAX_BYTES:
-            raise Invalid("output", f"{shown(value)} must be {units.SIZE_ALLOWED}, at most {OUTPUT_MAX_BYTES} bytes")
-        return size
+        return self.find("wait", reading.duration(f"at most {WAIT_MAX_SECONDS:g} s", WAIT_MAX_SECONDS))
 
     def stall(self) -> float | None:
         """``stall`` in seconds, more than 0; ``None`` if it is absent."""
-        value = self._values.get("stall")
-        if value is None:
-            return None
-        try:
-            seconds = units.parse_duration(value)
-        except ValueError:
-            seconds = 0.0
-        if not 0 < seconds <= STALL_MAX_SECONDS:
-            raise Invalid("stall", f"{shown(value)} must be {units.DURATION_ALLOWED}, more than 0 and at most a day")
-        return seconds
+        return self.find("stall", reading.duration("more than 0 and at most a day", STALL_MAX_SECONDS, zero=False))
+
+    def output(self) -> int | None:
+        """``output`` in bytes, ``DEFAULT_OUTPUT_BYTES`` if it has no value; ``None`` if it is absent."""
+        return self.find("output", _output)
 
     def stream(self) -> Stream:
         """``stream``; stdout if it is absent."""
-        value = self._values.get("stream", Stream.STDOUT.value)
-        try:
-            return Stream(value)
-        except ValueError:
-            raise Invalid("stream", f"{shown(value)} must be stdout or stderr") from None
+        return self.get("stream", _stream, Stream.STDOUT.value)
 
     def filter(self, now: float) -> JobFilter:
-        """The jobs meant; ``now`` is the POSIX time that ``24h`` is counted back from."""
+        """The filter of jobs; ``now`` is the POSIX time that ``24h`` is counted back from."""
+        moment = partial(_moment, now)
         return JobFilter(
             worker=self.text("worker"),
-            states=self._states(),
+            states=self.find("state", _states) or frozenset(),
             labels=self._labels(),
             created_by=self.text("created_by"),
-            created_after=self._time("created_after", now),
-            created_before=self._time("created_before", now),
-            finished_after=self._time("finished_after", now),
-            finished_before=self._time("finished_before", now),
-            orphan=self.flag("orphan") if self.given("orphan") else None,
+            created_after=self.find("created_after", moment),
+            created_before=self.find("created_before", moment),
+            finished_after=self.find("finished_after", moment),
+            finished_before=self.find("finished_before", moment),
+            orphan=self.find("orphan", _flag),
             group_id=self.text("group_id"),
-            id_prefix=self._id_prefix(),
+            id_prefix=self.find("id_prefix", _id_prefix),
         )
-
-    def _states(self) -> frozenset[JobState]:
-        names = self.text("state")
-        if names is None:
-            return frozenset()
-        try:
-            return frozenset(JobState(name.strip()) for name in names.split(","))
-        except ValueError:
-            allowed = ", ".join(state.value for state in JobState)
-            raise Invalid("state", f"{shown(names)} must be one or more, parted by commas, of {allowed}") from None
 
     def _labels(self) -> dict[str, str]:
         labels: dict[str, str] = {}
-        for text in self.labels:
-            key, equals, value = text.partition("=")
+        for label in self.labels:
+            key, equals, value = label.partition("=")
             if not equals:
-                raise Invalid("label", f"{shown(text)} must be like key=value")
+                raise Invalid("label", f"{shown(label)} must be like key=value")
             if labels.setdefault(key, check_label("label", key, value)) != value:
                 raise Invalid("label", f"{shown(key)} is given twice")
         return labels
 
-    def _id_prefix(self) -> str | None:
-        prefix = self.text("id_prefix")
-        if prefix is not None and (len(prefix) < ID_PREFIX_MIN_LENGTH or not is_id(prefix)):
-            raise Invalid(
-                "id_prefix",
-                f"{shown(prefix)} must be the beginning of an id, at least {ID_PREFIX_MIN_LENGTH} of its characters",
-            )
-        return prefix
 
-    def _time(self, name: str, now: float) -> float | None:
-        text = self.text(name)
-        if text is None:
-            return None
-        when = _rfc3339(text) if _TIME.fullmatch(text) else _ago(text, now)
-        if when is None:
-            raise Invalid(name, f"{shown(text)} must be a time like 2024-05-01T12:00:00Z, or like 24h for so long ago")
-        return when
+# -- checks
+
+
+_filled = reading.text(empty=False)
+
+
+def _flag(value: str) -> bool:
+    if value not in _FLAGS:
+        raise Unfit("must be 1 or 0")
+    return _FLAGS[value]
+
+
+def _output(value: str) -> int:
+    try:
+        size = units.parse_size(value) if value else DEFAULT_OUTPUT_BYTES
+    except ValueError:
+        size = -1
+    if not 0 <= size <= OUTPUT_MAX_BYTES:
+        raise Unfit(f"must be {units.SIZE_ALLOWED}, at most {OUTPUT_MAX_BYTES} bytes")
+    return size
+
+
+def _stream(value: str) -> Stream:
+    try:
+        return Stream(value)
+    except ValueError:
+        raise Unfit("must be stdout or stderr") from None
+
+
+def _states(value: str) -> frozenset[JobState]:
+    try:
+        return frozenset(JobState(name.strip()) for name in _filled(value).split(","))
+    except ValueError:
+        allowed = ", ".join(state.value for state in JobState)
+        raise Unfit(f"must be one or more, parted by commas, of {allowed}") from None
+
+
+def _id_prefix(value: str) -> str:
+    if len(_filled(value)) < ID_PREFIX_MIN_LENGTH or not is_id(value):
+        raise Unfit(f"must be the beginning of an id, at least {ID_PREFIX_MIN_LENGTH} of its characters")
+    return value
+
+
+def _moment(now: float, value: str) -> float:
+    when = _rfc3339(value) if _TIME.fullmatch(_filled(value)) else _ago(value, now)
+    if when is None:
+        raise Unfit("must be a time like 2024-05-01T12:00:00Z, or like 24h for so long ago")
+    return when
 
 
 def _rfc3339(text: str) -> float | None:
-    match = _TIME.fullmatch(text)
-    assert match is not None
-    date, clock, fraction, zulu, offset = match.groups()
-    zone = "+00:00" if zulu else offset.replace(" ", "+")
     try:
-        when = datetime.fromisoformat(f"{date}T{clock}.{(fraction or '')[:6]:0<6}{zone}")
-        return when.astimezone(UTC).timestamp()
+        return datetime.fromisoformat(_PLUS.sub("+", text).upper()).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         return None
 
 
 def _ago(text: str, now: float) -> float | None:
-    # A bare number could as well be meant as a POSIX time, so it is neither.
+    # A bare number could also be meant as a POSIX time, so it is refused.
     if not units.has_unit(text):
         return None
     try:
@@ -238,15 +218,15 @@ def _ago(text: str, now: float) -> float | None:
         return None
 
 
-def pairs_of(body: Object) -> Pairs:
+@reads(*FILTERS)
+def pairs_of(fields: Fields) -> Pairs:
     """Filters in a JSON body as the pairs they would be in a query string.
 
     A number or a boolean stands for its text. ``state`` and ``label`` may also be lists, and
     ``label`` an object of keys and values.
     """
-    check_names(body, FILTERS, "a field of this request")
     pairs: Pairs = []
-    for name, value in body.items():
+    for name, value in fields.values.items():
         if name == "label" and isinstance(value, dict):
             pairs += [(name, f"{key}={check_label('label', key, _as_text(text))}") for key, text in value.items()]
         elif name == "label" and isinstance(value, list):
@@ -260,12 +240,12 @@ def pairs_of(body: Object) -> Pairs:
 
 
 def _as_text(value: Any) -> Any:
-    """What a whole number or a boolean of JSON is in a query string; anything else as it is."""
+    """The text of a whole number or a boolean, as in a query string; any other value unchanged."""
     return json.dumps(value) if isinstance(value, int) else value
 
 
 def _one_label(text: str) -> str:
-    """A filter by one label; ``Invalid`` for what is meant as several."""
+    """A filter by one label; ``Invalid`` if several labels are meant."""
     if (more := _NEXT_LABEL.search(text)) is None:
         return text
     first, second = text[: more.start()], text[more.start() + 1 :].strip()

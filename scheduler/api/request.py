@@ -1,83 +1,155 @@
-"""What a request says: its parameters, its body, and how its answer is wanted."""
+"""An HTTP request: its limits, the guard, its id, and its line in the log.
+
+A body that is too large is refused when its length is known or the limit is passed, not when it has arrived:
+``scheduler.api.connection`` throws the rest away. Every refusal is a problem document. Each request, answered or not,
+is one line of the log.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import BinaryIO, cast
+import io
+import re
+import uuid
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
-from twisted.web.server import Request
-from werkzeug.http import parse_accept_header
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http, server
 
-from scheduler import wire
-from scheduler.api.errors import ProblemError
-from scheduler.api.guard import values_of
-from scheduler.api.query import Pairs, Query, read_pairs
-from scheduler.errors import NotFound
-from scheduler.fields import Object, shown
-from scheduler.model import is_id
+from scheduler.api.answers import problem_answer, send
+from scheduler.api.call import BODY_MAX_BYTES
+from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
+from scheduler.api.guard import refusal
+from scheduler.api.routes import SUBMISSIONS
+from scheduler.daemon.logs import REQUEST_ID
+from scheduler.errors import Busy, ShuttingDown
 
-#: Of a request's body, in bytes.
-BODY_MAX_BYTES = 1024 * 1024
+if TYPE_CHECKING:
+    from scheduler.api.connection import Channel
+    from scheduler.api.site import ApiSite
 
-#: The types of the answers that a job's output may have.
-EVENTS, PLAIN = "text/event-stream", "text/plain"
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
-_JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
-
-
-def query_of(request: Request, allowed: Iterable[str] = ()) -> Query:
-    """The request's parameters."""
-    return Query(pairs_in(request), allowed)
-
-
-def pairs_in(request: Request) -> Pairs:
-    """The request's query string, apart."""
-    return read_pairs(request.uri.partition(b"?")[2])
+_log = Logger()
 
 
-def body_of(request: Request) -> Object:
-    """The request's JSON; ``Invalid``, or 413 or 415."""
-    if values_of(request.requestHeaders, "content-encoding"):
-        raise ProblemError(415, "the body must not be encoded (Content-Encoding)", type="unsupported-media-type")
-    for header in values_of(request.requestHeaders, "content-type"):
-        kind, _, parameters = header.lower().partition(";")
-        charset = parameters.replace(" ", "").replace('"', "")
-        if kind.strip() not in _JSON_TYPES or charset not in ("", "charset=utf-8"):
-            raise ProblemError(
-                415, f"the body must be application/json in UTF-8, not {shown(header)}", type="unsupported-media-type"
-            )
-    body = cast(BinaryIO, request.content).read(BODY_MAX_BYTES + 1)
-    if len(body) > BODY_MAX_BYTES:
-        raise ProblemError(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
-    return wire.load(body)
+class Request(server.Request):
+    """A request whose body never exceeds its limit, and that has an id and one line in the log."""
 
+    site: ApiSite
+    channel: Channel
+    #: The body is larger than it may be.
+    oversized = False
 
-def wants_events(request: Request, otherwise: str) -> bool:
-    """Whether ``Accept`` names server-sent events, with no lower ``q`` than the type of the other answer has.
+    def __init__(self, channel: Channel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(channel, *args, **kwargs)
+        self.site = channel.site
+        self.request_id = ""
+        #: Fields that are sent after the last chunk of a chunked response that ends properly.
+        self.trailers: dict[str, str] = {}
+        self._received = 0
+        self._began = self.site.clock.seconds()
 
-    As in RFC 9110, 12.5.1: a type that is named goes before a wildcard, and ``q=0`` is never.
-    """
-    accepted: dict[str, float] = {}
-    for kind, quality in parse_accept_header(",".join(values_of(request.requestHeaders, "accept"))):
-        accepted.setdefault(kind.partition(";")[0].lower(), quality)
-    wildcards = (f"{otherwise.partition('/')[0]}/*", "*/*")
-    other = next((accepted[kind] for kind in (otherwise, *wildcards) if kind in accepted), 0.0)
-    return accepted.get(EVENTS, 0.0) > 0 and accepted[EVENTS] >= other
+    def gotLength(self, length: int | None) -> None:
+        self.content = io.BytesIO()
+        self.oversized = (length or 0) > BODY_MAX_BYTES
 
+    def handleContentChunk(self, data: bytes) -> None:
+        self._received += len(data)
+        self.oversized = self.oversized or self._received > BODY_MAX_BYTES
+        if not self.oversized and self.content is not None:
+            self.content.write(data)
 
-def check_chunks(request: Request) -> None:
-    """426 to a client of HTTP/1.0, which knows no chunks: it could not tell the end of a body from a cut."""
-    if request.clientproto == b"HTTP/1.0":
-        detail = (
-            "follow needs HTTP/1.1: a client of HTTP/1.0 can't tell the end of the output from a cut connection; "
-            "nginx in between needs proxy_http_version 1.1"
+    def process(self) -> None:
+        given = self.getHeader(b"x-request-id") or b""
+        self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        copy_context().run(self._process)
+
+    def _process(self) -> None:
+        REQUEST_ID.set(self.request_id)
+        self.responseHeaders.setRawHeaders("Server", ["scheduler"])
+        self.responseHeaders.setRawHeaders("Date", [http.datetimeToString()])
+        self.responseHeaders.setRawHeaders("X-Request-ID", [self.request_id])
+        self.responseHeaders.setRawHeaders("Cache-Control", ["no-store"])
+        self.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
+        try:
+            problem = self._refusal()
+            if problem is not None:
+                send(self, problem_answer(problem.of_submission(False) if self._submits else problem))
+                return
+            self.prepath, self.postpath = [], [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
+            self.render(self.site.resource)
+        except Exception:
+            self.processingFailed(Failure())
+
+    @property
+    def _submits(self) -> bool:
+        """Whether the request is a submission."""
+        return (self.method.decode("latin-1"), self.path.decode("latin-1")) in SUBMISSIONS
+
+    def _refusal(self) -> Problem | None:
+        """The problem with which the request is refused before the routes see it."""
+        problem = refusal(self.requestHeaders, self.site.allowed_hosts, getattr(self.host, "host", ""))
+        if problem is None and self.oversized:
+            problem = Problem(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
+        if problem is None and self.site.draining:
+            problem = problem_of(Failure(ShuttingDown()))
+        if problem is None and self.channel.crowded:
+            problem = problem_of(Failure(Busy("connections", self.site.max_connections)))
+        if problem is None:
+            problem = _problem_of_line(self.method, self.path)
+        if self.oversized or self.site.draining or self.channel.crowded:
+            self.channel.persistent = 0
+            self.responseHeaders.setRawHeaders("Connection", ["close"])
+        return problem
+
+    def processingFailed(self, reason: Failure) -> None:
+        problem = submission_problem(reason) if self._submits else problem_of(reason)
+        if self.startedWriting or self._disconnected:
+            self.loseConnection()
+        else:
+            send(self, problem_answer(problem))
+
+    def finish(self) -> None:
+        self._ended(aborted=False)
+        if self.chunked and self.trailers:
+            fields = "".join(f"{name}: {value}\r\n" for name, value in self.trailers.items())
+            self.channel.write(f"0\r\n{fields}\r\n".encode("ascii"))
+            self.chunked = 0  # the last chunk is written
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.request_id and not self.finished:
+            self._ended(aborted=True)
+        super().connectionLost(reason)
+
+    def _ended(self, aborted: bool) -> None:
+        _log.info(
+            "{client} {method} {path} {status} {bytes} B {ms:.1f} ms{cut}",
+            client=getattr(self.client, "host", "-"),
+            method=self.method.decode("ascii"),
+            path=self.path.decode("latin-1"),
+            status=self.code,
+            bytes=self.sentLength,
+            ms=round(1000 * (self.site.clock.seconds() - self._began), 1),
+            cut=" cut" if aborted else "",
+            aborted=aborted,
+            request_id=self.request_id,
         )
-        headers = {"Upgrade": "HTTP/1.1", "Connection": "Upgrade"}
-        raise ProblemError(426, detail, headers, type="http-version")
 
 
-def checked_id(job_id: str) -> str:
-    """``job_id``, if there can be a job of that id; ``NotFound``."""
-    if not is_id(job_id):
-        raise NotFound("job", job_id)
-    return job_id
+def _problem_of_line(method: bytes, path: bytes) -> Problem | None:
+    if not method.isupper():
+        # the router ignores case
+        return Problem(400, "a method is in upper case", type="invalid-request")
+    if not path.startswith(b"/"):
+        return Problem(400, "the request's target must be a path, like /v1/jobs", type="invalid-request")
+    if path.startswith(b"//") or b"%2f" in path.lower():
+        return no_such_route()  # so that no route has a second name
+    try:
+        unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return Problem(400, "the path is not percent-encoded UTF-8", type="invalid-request")
+    return None

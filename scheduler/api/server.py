@@ -1,4 +1,4 @@
-"""The HTTP server as a service: bound before privileges are shed, serving once it is started, drained at the stop."""
+"""The HTTP server as a service. It binds before privileges are shed, serves once started, and drains when stopped."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from scheduler.api.site import ApiSite
 from scheduler.daemon.services import Periodic
 from scheduler.net import Address
 
-#: Connections the kernel holds for us until we take them.
+#: Connections that the kernel keeps until they are accepted.
 _BACKLOG = 512
 
 
 class HttpServer(Service):
-    """``bound`` is where it listens, once it does."""
+    """Listens for HTTP; ``bound`` is its address once it listens."""
 
     _log = Logger()
 
     def __init__(self, reactor: IReactorTCP, address: Address, site: ApiSite, drain: float) -> None:
-        """``drain``: seconds that requests under way may take to be answered at the stop."""
+        """``drain``: how long requests under way may take when the service stops, in seconds."""
         self.bound: Address | None = None
         self._reactor = reactor
         self._address = address
@@ -34,7 +34,7 @@ class HttpServer(Service):
         self._looking = Periodic(cast(IReactorTime, reactor), CHECK_INTERVAL_SECONDS, site.cut_off_the_gone)
 
     def privilegedStartService(self) -> None:
-        """Bind; ``CannotListenError`` where that can't be."""
+        """Bind the port; ``CannotListenError``."""
         super().privilegedStartService()
         self._port = self._reactor.listenTCP(
             self._address.port,
@@ -42,7 +42,7 @@ class HttpServer(Service):
             backlog=_BACKLOG,
             interface=self._address.host,
         )
-        # Nobody is answered before there is something to say; the kernel keeps who connects meanwhile.
+        # No request is answered before the service starts. The kernel keeps new connections until then.
         self._port.stopReading()  # type: ignore[attr-defined]
         where: Any = self._port.getHost()
         self.bound = Address(self._address.host, where.port)

@@ -1,11 +1,9 @@
-"""What part of a job's output a request is for: all of it, from an offset, the last lines, a range."""
+"""Parts of a job's output: the last lines, a range of bytes, and a reader that ends at a given byte."""
 
 from __future__ import annotations
 
-import re
-
-from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
+from werkzeug.http import parse_range_header
 from zope.interface import implementer
 
 from scheduler.errors import OffsetBeyondEnd, Unavailable
@@ -13,54 +11,42 @@ from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.messages import Chunk
 from scheduler.model import Stream
 
-#: Bytes asked for at once.
+#: Bytes of one read, at most.
 READ_MAX_BYTES = 1024 * 1024
 
-#: Bytes read at once while looking for the beginning of the last lines; doubled up to the second.
+#: Bytes of the first read in a search for the beginning of the last lines. Each read is twice the one before, up to the
+#: second number.
 FIRST_BLOCK_BYTES, BLOCK_MAX_BYTES = 64 * 1024, 1024 * 1024
 
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
-
-
-@frozen
-class Range:
-    """One range of bytes: ``first`` to ``last``, both inclusive, or the ``suffix`` last ones."""
-
-    first: int = 0
-    last: int | None = None
-    suffix: int | None = None
-
-    def within(self, size: int) -> tuple[int, int]:
-        """First byte and the byte after the last, in a stream of that size; ``OffsetBeyondEnd``."""
-        if self.suffix is not None:
-            if not self.suffix:
-                raise OffsetBeyondEnd(size, size)
-            return max(0, size - self.suffix), size
-        if self.first >= size:
-            raise OffsetBeyondEnd(self.first, size)
-        return self.first, size if self.last is None else min(self.last + 1, size)
+#: A range of bytes: the first byte and the one after the last, ``None`` for the end. ``-n`` begins the last ``n``.
+Range = tuple[int, int | None]
 
 
 def read_range(header: str | None) -> Range | None:
-    """What a ``Range`` header asks for; ``None`` for everything, so too if it is malformed or has several."""
-    match = _RANGE.fullmatch(header or "")
-    if match is None or not (match[1] or match[2]):
-        return None
-    if not match[1]:
-        return Range(suffix=int(match[2]))
-    first, last = int(match[1]), int(match[2]) if match[2] else None
-    return None if last is not None and last < first else Range(first, last)
+    """The range in a ``Range`` header; ``None``, for the whole output, if it is malformed or has several."""
+    found = parse_range_header(header)
+    return found.ranges[0] if found is not None and found.units == "bytes" and len(found.ranges) == 1 else None
+
+
+def span_of(wanted: Range, size: int) -> tuple[int, int]:
+    """The first byte of a range, and the one after the last, in a stream of that size; ``OffsetBeyondEnd``."""
+    begin, end = wanted
+    if begin < 0:
+        return max(0, size + begin), size
+    if begin >= size:
+        raise OffsetBeyondEnd(begin, size)
+    return begin, size if end is None else min(end, size)
 
 
 async def size_of(scheduler: IScheduler, job_id: str, stream: Stream) -> int:
-    """Length of a stream now, in bytes."""
+    """The length of a stream now, in bytes."""
     return (await scheduler.read_output(job_id, stream, 0, 0)).size
 
 
 async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lines: int) -> tuple[int, int]:
-    """Where the last ``lines`` lines begin, and the size of the stream that was looked at.
+    """The offset of the last ``lines`` lines, and the size of the stream when they were counted.
 
-    A last line without an end counts as one. Looks backward, holding one block at a time.
+    A last line without a line feed counts as one. Reads backward, and holds one block at a time.
     """
     size = end = await size_of(scheduler, job_id, stream)
     if not lines:
@@ -70,7 +56,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
     while end > 0:
         start = max(0, end - block)
         data = await read_between(scheduler, job_id, stream, start, end)
-        # The line feed that ends the last line begins no other.
+        # The last line feed of the stream ends the last line and begins no other.
         position = len(data) - (end == size and data.endswith(b"\n"))
         while left and (position := data.rfind(b"\n", 0, position)) >= 0:
             left -= 1
@@ -81,7 +67,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
 
 
 async def read_between(scheduler: IScheduler, job_id: str, stream: Stream, start: int, end: int) -> bytes:
-    """All bytes from ``start`` to ``end``, which are there; an answer may hold fewer than asked for."""
+    """All bytes from ``start`` to ``end``, which must exist. One read may return fewer bytes than it asks for."""
     data = b""
     while start + len(data) < end:
         chunk = await scheduler.read_output(job_id, stream, start + len(data), end - start - len(data))
@@ -93,7 +79,7 @@ async def read_between(scheduler: IScheduler, job_id: str, stream: Stream, start
 
 @implementer(IOutputReader)
 class SpanReader:
-    """The bytes of a stream from the first chunk's offset up to ``end``, read when asked for."""
+    """Reads a stream from the first chunk's offset up to ``end``."""
 
     def __init__(self, scheduler: IScheduler, job_id: str, stream: Stream, first: Chunk, end: int) -> None:
         self._read = lambda offset, size: scheduler.read_output(job_id, stream, offset, size)

@@ -1,33 +1,28 @@
-"""A job's life as server-sent events: what becomes of it, both of its streams, and its end.
+"""A job as server-sent events: its state, both of its streams, and its end.
 
-The first event is ``job``, and so is one after each change of its ``state`` or
-``reason``, or of what a queued job waits for. A client that does not read is told the
-latest of them when it does. The last event is ``end``, or, before this process shuts
-down, ``resume``.
+The first event is ``job``. Another ``job`` follows each change of the job's ``state`` or ``reason``, or of the reason
+why it is queued. A client that does not read gets only the latest of them when it reads again. The last event is
+``end``, or ``resume`` before this process shuts down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from scheduler.api import events
-from scheduler.api.errors import Problem, problem_of
-from scheduler.api.streams import END_WAIT_MAX_SECONDS, Pull, StreamResource, UnderWay
+from scheduler.api import events, outcomes
+from scheduler.api.context import Context
+from scheduler.api.streams import END_WAIT_MAX_SECONDS, Opening, Pull, StreamResource
 from scheduler.errors import SchedulerError
-from scheduler.fields import Object
-from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
+from scheduler.reading import Object
 
 HEARTBEAT_INTERVAL_SECONDS = 15.0
-
-#: Makes the data of the event ``end``.
-DescribeEnd = Callable[[Job], Awaitable[Object]]
 
 
 def events_headers(job: Job) -> dict[str, str]:
@@ -40,24 +35,17 @@ class EventStream(StreamResource):
 
     def __init__(
         self,
-        clock: IReactorTime,
-        under_way: UnderWay,
-        scheduler: IScheduler,
+        context: Context,
         job: Job,
         readers: Mapping[Stream, IOutputReader],
-        describe: Callable[[Job], Object],
-        describe_end: DescribeEnd,
-        headers: Mapping[str, str],
-        status: int = 200,
-        problem: Callable[[Failure], Problem] = problem_of,
+        opening: Opening,
+        limit: int | None,
     ) -> None:
-        """``describe`` makes the data of ``job``."""
-        super().__init__(clock, under_way, headers, status, not job.over, problem)
-        self._scheduler = scheduler
+        """With ``limit`` the event ``end`` has that many of the last bytes of each stream."""
+        super().__init__(context, events_headers(job), opening, not job.over)
         self._job = job
-        self._describe = describe
-        self._describe_end = describe_end
-        # the job as the client was last told
+        self._limit = limit
+        # the data of the last event ``job``
         self._told: Object = {}
         self._news = False
         self._unwatch: Callable[[], None] | None = None
@@ -75,7 +63,7 @@ class EventStream(StreamResource):
 
     def _opened(self) -> None:
         try:
-            self._unwatch = self._scheduler.watch(self._job.id, self._changed)
+            self._unwatch = self._context.scheduler.watch(self._job.id, self._changed)
         except SchedulerError:
             self._cut(Failure())
 
@@ -88,7 +76,7 @@ class EventStream(StreamResource):
     def _changed(self, job: Job) -> None:
         before, self._job = self._job, job
         if job.state.final and self._settling is not None:
-            return  # ``end`` tells it
+            return  # the event ``end`` will have it
         if (job.state, job.reason) != (before.state, before.reason):
             self._news = True
             self._tell_news()
@@ -99,24 +87,24 @@ class EventStream(StreamResource):
 
     def _tell(self) -> None:
         self._news = False
-        self._told = self._describe(self._job)
+        self._told = self._context.job_json(self._job)
         self._event("job", self._told)
 
     def _await_silence(self) -> None:
         if not self._over:
-            self._timer = self._clock.callLater(HEARTBEAT_INTERVAL_SECONDS, self._beat)
+            self._timer = self._context.clock.callLater(HEARTBEAT_INTERVAL_SECONDS, self._beat)
 
     def _beat(self) -> None:
         if not self._paused:
-            # what a queued job waits for changes without a change of the job
-            if self._job.state is JobState.QUEUED and self._describe(self._job) != self._told:
+            # the reason why a job is queued changes without a change of the job
+            if self._job.state is JobState.QUEUED and self._context.job_json(self._job) != self._told:
                 self._tell()
             else:
                 self._write(events.HEARTBEAT)
         self._await_silence()
 
     def end(self) -> None:
-        # Without data a browser drops an event.
+        # A browser drops an event without data.
         self._begin()
         self._event("resume", {})
         self._finish()
@@ -126,7 +114,7 @@ class EventStream(StreamResource):
         self._write(events.event(name, data, events.event_id(sent, ended)))
 
     def _deliver(self, stream: Stream, chunk: Chunk) -> None:
-        if chunk.data:  # the end of a stream without any says nothing of whether the other can be had
+        if chunk.data:  # the end of an empty stream does not show that the other stream can be read
             self._begin()
         pieces = self._pieces[stream]
         for data in pieces.feed(chunk.data):
@@ -137,14 +125,15 @@ class EventStream(StreamResource):
             self._unended.discard(stream)
             if not self._unended:
                 self._settle(
-                    self._scheduler.wait(self._job.id, END_WAIT_MAX_SECONDS).addCallback(self._end_of), self._settled
+                    self._context.scheduler.wait(self._job.id, END_WAIT_MAX_SECONDS).addCallback(self._end_of),
+                    self._settled,
                 )
 
     def _end_of(self, job: Job) -> Deferred[Object | None]:
-        """The data of ``end``; ``None``: the job's end is not known."""
+        """The data of the event ``end``; ``None`` if the job's end is not known."""
 
         async def described() -> Object | None:
-            return await self._describe_end(job) if job.state.final else None
+            return await outcomes.described(self._context, job, self._limit) if job.state.final else None
 
         return Deferred.fromCoroutine(described())
 

@@ -1,35 +1,32 @@
-"""Responses that go on for as long as a job does: what all of them share, and the raw bytes of one stream.
+"""Responses that last as long as a job: the common part of raw bodies (``raw``) and event streams (``sse``).
 
-Theory of operation. A stream is a resource that answers NOT_DONE_YET and
-registers itself as the push producer of its connection, so the socket says when
-more may be written. It asks a reader for the next chunk only while it may
-write, and one at a time: a slow client holds at most one chunk beside what the
-socket buffers, and slows nobody else down. It is never a Klein Deferred: one
-that failed after the first byte would end the body as if it were complete.
+Theory of operation. A stream is a resource that answers NOT_DONE_YET and registers itself as the push producer of its
+connection, so the socket says when more may be written. It asks a reader for the next chunk only while it may write,
+and one at a time: a slow client holds at most one chunk beside what the socket buffers, and slows nobody else down. It
+is never a Klein Deferred: a Deferred that failed after the first byte would end the body as if it were complete.
 
-The end of the body has a meaning. It ends properly only when the job has ended
-and every byte that it wrote was sent; whatever else happens, the connection is
-cut. So it is where output was cut, after all that there is of it: resumed there,
-it is refused with the reason. Events have an end that tells of that.
+The end of the body has a meaning. The body ends properly only when the job has ended and every byte that it wrote was
+sent. After any other end the connection is cut. So a body whose output was cut (full disk, ``output_limit``) is cut
+after its last byte, and the next request at that offset is refused with the reason. Event streams have an event for
+that.
 
-The headers go out at once where the job has not ended, for nothing is known that
-could still be refused. Where it has, they wait for the first chunk, or for ``HEADERS_WAIT_MAX_SECONDS``
-seconds, so that output that can't be had is answered with a problem document.
+The headers of a job that has not ended go out at once, because nothing is known that could still be refused. The
+headers of an ended job wait for the first chunk, at most ``HEADERS_WAIT_MAX_SECONDS``, so that unreadable output is
+answered with a problem document.
 
-A raw follow reports the job's end in trailers (RFC 9110, 6.5), after the last byte.
-
-``UnderWay`` knows all streams and long polls, for the shutdown: events are told
-to resume later, the rest is cut.
+At shutdown ``Context.under_way`` ends all streams: event streams tell their clients to resume later, raw bodies are
+cut.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -37,65 +34,23 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from scheduler.api.answers import problem_answer
-from scheduler.api.bodies import PIECE_BYTES, TAKES_NOTHING, Held, abort, in_pieces
+from scheduler.api.bodies import PIECE_BYTES, TAKES_NOTHING, abort, in_pieces
+from scheduler.api.context import Context
 from scheduler.api.errors import Problem, problem_of
-from scheduler.errors import OutputCut, ShuttingDown, Unavailable
-from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
-from scheduler.model import Job
 
-#: Seconds that headers wait for the first chunk or the first failure.
+#: How long headers wait for the first chunk or the first failure, in seconds.
 HEADERS_WAIT_MAX_SECONDS = 1.0
 
-#: Seconds to wait for a job to be final once its output has ended.
+#: How long a job may take to be final once its output has ended, in seconds.
 END_WAIT_MAX_SECONDS = 30.0
-
-#: Trailers of a raw follow.
-JOB_STATE, EXIT_CODE = "X-Job-State", "X-Exit-Code"
 
 _log = Logger()
 
 
-def follow_headers(job: Job, offset: int) -> dict[str, str]:
-    """The headers of a raw follow that begins at that byte."""
-    return {
-        "Content-Type": "text/plain; charset=utf-8",
-        "X-Job-Id": job.id,
-        "X-Output-Offset": str(offset),
-        "X-Accel-Buffering": "no",
-        "Trailer": f"{JOB_STATE}, {EXIT_CODE}",
-    }
-
-
-class Trailed(Protocol):
-    """A request whose chunked response has ``trailers``, which go out when it is finished."""
-
-    trailers: dict[str, str]
-
-
-class UnderWay:
-    """What would not end by itself soon; at shutdown each is told to. ``held`` is what clients have yet to take."""
-
-    def __init__(self) -> None:
-        self.held = Held()
-        self._ends: set[Callable[[], None]] = set()
-
-    def add(self, end: Callable[[], None]) -> None:
-        """``end`` is called at shutdown, unless discarded before."""
-        self._ends.add(end)
-
-    def discard(self, end: Callable[[], None]) -> None:
-        """It has ended."""
-        self._ends.discard(end)
-
-    def end(self) -> None:
-        """End everything."""
-        for end in list(self._ends):
-            end()
-
-
 class Pull:
-    """Takes chunks off one reader for as long as they are wanted."""
+    """Reads chunks from one reader while they are wanted."""
 
     def __init__(
         self,
@@ -112,7 +67,7 @@ class Pull:
         self._reading = self._pulling = self._closed = False
 
     def pull(self) -> None:
-        """Read while there is something at once and it is wanted; not recursive, however much that is."""
+        """Read until a chunk has to be waited for or none is wanted. A loop, so the stack does not grow."""
         if self._pulling:
             return
         self._pulling = True
@@ -124,7 +79,7 @@ class Pull:
             self._pulling = False
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Close the reader."""
         if not self._closed:
             self._closed = True
             self._reader.close()
@@ -142,40 +97,40 @@ class Pull:
         self.pull()
 
     def _lost(self, failure: Failure) -> None:
-        # Also what went wrong with the last chunk, whose reader is closed by then.
+        # This also reports a failure in the delivery of the last chunk, after its reader was closed.
         self._reading = False
         self.close()
         self._failed(failure)
 
 
+@frozen
+class Opening:
+    """The beginning of a stream: further headers, the status, and the problem of a failure before any output."""
+
+    headers: Mapping[str, str] = field(factory=dict)
+    status: int = 200
+    problem: Callable[[Failure], Problem] = problem_of
+
+
 @implementer(IPushProducer)
 class StreamResource(Resource):
-    """What the streams have in common: beginning, pausing, being cut."""
+    """The common part of all streams: beginning, pausing, being cut."""
 
     isLeaf = True  # noqa: N815
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        under_way: UnderWay,
-        headers: Mapping[str, str],
-        status: int = 200,
-        at_once: bool = False,
-        problem: Callable[[Failure], Problem] = problem_of,
-    ) -> None:
-        """``at_once``: the headers wait for nothing. ``problem`` tells of a failure while they do."""
+    def __init__(self, context: Context, headers: Mapping[str, str], opening: Opening, at_once: bool) -> None:
+        """``headers`` are those of this kind of stream; ``at_once``: they wait for nothing."""
         super().__init__()
-        self._clock = clock
-        self._under_way = under_way
-        self._headers = headers
-        self._status = status
+        self._context = context
+        self._headers = {**headers, **opening.headers}
+        self._status = opening.status
         self._at_once = at_once
-        self._problem = problem
+        self._problem = opening.problem
         self._request: Request | None = None
-        # the same until its connection is no more, though it was cut
+        # the same until its connection is closed, even if the response was cut
         self._connected: Request | None = None
         self._paused = self._begun = self._over = self._finishing = False
-        # bytes written since the socket has taken everything
+        # bytes written since the socket last took everything
         self._unsent = 0
         self._timer: IDelayedCall | None = None
         self._settling: Deferred[Any] | None = None
@@ -190,8 +145,8 @@ class StreamResource(Resource):
             request.setHeader(name, value)
         request.notifyFinish().addBoth(self._ended)
         request.registerProducer(self, True)
-        self._under_way.add(self.end)
-        self._timer = self._clock.callLater(HEADERS_WAIT_MAX_SECONDS, self._begin)
+        self._context.under_way.add(self.end)
+        self._timer = self._context.clock.callLater(HEADERS_WAIT_MAX_SECONDS, self._begin)
         self._opened()
         if self._at_once:
             self._begin()
@@ -206,11 +161,11 @@ class StreamResource(Resource):
     def resumeProducing(self) -> None:
         self._paused = False
         self._unsent = 0
-        self._under_way.held.release(self)
+        self._context.under_way.held.release(self)
         if self._finishing:
             self._finish_now()
             return
-        # None of several may always be first.
+        # The readers take turns at being first.
         self._pulls.append(self._pulls.pop(0))
         self._pull()
 
@@ -222,14 +177,14 @@ class StreamResource(Resource):
         self._release()
         abort(request, TAKES_NOTHING)
 
-    # -- for those below
+    # -- for subclasses
 
     def _opened(self) -> None:
-        """The response is under way, and nothing of it was sent."""
+        """Called when the response is registered and nothing of it was sent."""
 
     @abstractmethod
     def end(self) -> None:
-        """The process is shutting down."""
+        """End the response: the process is shutting down."""
 
     def _wanted(self) -> bool:
         return not (self._paused or self._over or self._finishing)
@@ -252,14 +207,14 @@ class StreamResource(Resource):
         self._request.write(data)
         self._unsent = self._unsent + len(data) if self._paused else 0
         if self._unsent > PIECE_BYTES:
-            self._under_way.held.hold(self, self._unsent)
+            self._context.under_way.held.hold(self, self._unsent)
 
     def _finish(self) -> None:
-        """The proper end, once the client has taken what was written."""
+        """End the body properly, once the client has taken everything that was written."""
         self._begin()
         if self._paused and not self._over:
             self._finishing = True
-            self._under_way.discard(self.end)
+            self._context.under_way.discard(self.end)
         else:
             self._finish_now()
 
@@ -269,7 +224,7 @@ class StreamResource(Resource):
             request.finish()
 
     def _cut(self, failure: Failure) -> None:
-        """The other end: a problem document while that is possible, or a connection that breaks."""
+        """End after a failure: with a problem document before the headers, else by cutting the connection."""
         request = self._release()
         if request is None:
             return
@@ -277,16 +232,16 @@ class StreamResource(Resource):
         if not self._begun:
             for name in ("Content-Length", "Content-Range", "Accept-Ranges", "Trailer"):
                 request.responseHeaders.removeHeader(name)
-            in_pieces(problem_answer(problem), self._under_way.held).render(request)
+            in_pieces(problem_answer(problem), self._context.under_way.held).render(request)
             return
         _log.info("cut {path}: {reason}", path=request.path.decode("latin-1"), reason=problem.detail)
         if request.chunked or request.responseHeaders.hasHeader("Content-Length"):
-            request.loseConnection()  # what was written still arrives, and is seen to be short
+            request.loseConnection()  # the bytes written still arrive, and are seen to be too few
         else:
             cast(ITCPTransport, request.transport).abortConnection()
 
     def _release(self) -> Request | None:
-        """Let go of everything; the request, if there is something left to tell it."""
+        """Close the readers and timers. Returns the request, if it can still be answered."""
         request = self._request
         if self._over or request is None:
             return None
@@ -295,8 +250,8 @@ class StreamResource(Resource):
         return request
 
     def _ended(self, _: object) -> None:
-        """The response is complete, or the connection is no more."""
-        self._under_way.held.release(self)
+        """The response is complete, or the connection is closed."""
+        self._context.under_way.held.release(self)
         self._connected = None
         self._close()
 
@@ -304,7 +259,7 @@ class StreamResource(Resource):
         self._over = True
         self._request = None
         self._stop_timer()
-        self._under_way.discard(self.end)
+        self._context.under_way.discard(self.end)
         for pull in self._pulls:
             pull.close()
         settling, self._settling = self._settling, None
@@ -312,117 +267,11 @@ class StreamResource(Resource):
             settling.cancel()
 
     def _settle(self, ended: Deferred[Any], settled: Callable[[Any], None]) -> None:
-        """Go on when that has fired, which is cancelled if the response ends before."""
+        """Call ``settled`` with the result of ``ended``, which is cancelled if the response ends before."""
         self._settling = ended
-        ended.addCallback(settled).addErrback(self._unsettled)
-
-    def _unsettled(self, failure: Failure) -> None:
-        if not self._over:
-            self._cut(failure)
+        ended.addCallback(settled).addErrback(lambda failure: None if self._over else self._cut(failure))
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-
-
-class RawStream(StreamResource):
-    """The bytes of one reader of a job's output, as they are."""
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        under_way: UnderWay,
-        job_id: str,
-        reader: IOutputReader,
-        headers: Mapping[str, str],
-        status: int = 200,
-        at_once: bool = False,
-        problem: Callable[[Failure], Problem] = problem_of,
-    ) -> None:
-        super().__init__(clock, under_way, headers, status, at_once, problem)
-        self._job_id = job_id
-        self._pulls = [Pull(reader, self._wanted, self._deliver, self._cut)]
-
-    def end(self) -> None:
-        self._cut(Failure(ShuttingDown()))
-
-    def _deliver(self, chunk: Chunk) -> None:
-        if chunk.data:
-            self._begin()
-            self._write(chunk.data)
-        if chunk.end and chunk.cut:
-            self._cut(Failure(OutputCut(self._job_id, chunk.cut)))
-        elif chunk.end:
-            self._finish()
-
-
-class FollowStream(RawStream):
-    """The same to the end of the job, whose state and exit code are trailers.
-
-    ``stall``: seconds without a byte of output after which the connection is cut, ``None`` for never. The time in
-    which the client takes nothing does not count.
-    """
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        under_way: UnderWay,
-        scheduler: IScheduler,
-        job: Job,
-        reader: IOutputReader,
-        headers: Mapping[str, str],
-        status: int = 200,
-        stall: float | None = None,
-        problem: Callable[[Failure], Problem] = problem_of,
-    ) -> None:
-        super().__init__(clock, under_way, job.id, reader, headers, status, not job.over, problem)
-        self._scheduler = scheduler
-        self._stall = stall
-        self._silence: IDelayedCall | None = None
-
-    def pauseProducing(self) -> None:
-        super().pauseProducing()
-        self._await_silence()
-
-    def resumeProducing(self) -> None:
-        super().resumeProducing()
-        self._await_silence()
-
-    def _begin(self) -> None:
-        if not self._begun:
-            super()._begin()
-            self._await_silence()
-
-    def _write(self, data: bytes) -> None:
-        super()._write(data)
-        self._await_silence()
-
-    def _await_silence(self) -> None:
-        """From now on."""
-        if self._silence is not None and self._silence.active():
-            self._silence.cancel()
-        self._silence = None
-        if self._stall is not None and self._begun and self._wanted():
-            stalled = Unavailable(f"job {self._job_id!r} has written nothing for {self._stall:g} s")
-            self._silence = self._clock.callLater(self._stall, self._cut, Failure(stalled))
-
-    def _finish(self) -> None:
-        self._stall = None
-        self._await_silence()
-        self._settle(self._scheduler.wait(self._job_id, END_WAIT_MAX_SECONDS), self._settled)
-
-    def _settled(self, job: Job) -> None:
-        if not job.state.final:
-            self._cut(Failure(Unavailable(f"the end of job {job.id!r} is not known yet")))
-            return
-        self._begin()
-        trailers = cast(Trailed, self._request).trailers
-        trailers[JOB_STATE] = job.state.value
-        if job.exit_code is not None:
-            trailers[EXIT_CODE] = str(job.exit_code)
-        super()._finish()
-
-    def _close(self) -> None:
-        super()._close()
-        self._await_silence()

@@ -1,5 +1,5 @@
-"""``schedctl``: the command line over ``scheduler.client``.
+"""``schedctl``: a command line on top of ``scheduler.client``.
 
-Each command is a module of its own, imported when that command is used (``main``). Only data goes to stdout; progress,
+Each command is a module of its own, imported when the command is used (``main``). Only data goes to stdout. Progress,
 warnings and failures go to stderr.
 """

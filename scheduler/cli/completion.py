@@ -1,7 +1,7 @@
-"""What a shell completes: names of workers, ids of recent jobs, contexts, signals, files; and the scripts for shells.
+"""Shell completion of workers, recent jobs, contexts, signals and files, and the shells' scripts.
 
-A completion that can't be had, or would take long, is none: nothing is printed
-into the middle of a command line.
+If the candidates can't be fetched, or not quickly, there are none. Nothing else may be printed, because the user is
+typing a command line.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from scheduler.cli.failures import Failure
 from scheduler.cli.session import Session
 from scheduler.cli.wording import SHORT_ID, Object, command_line
 
-#: Seconds; a shell that asks is somebody who waits at a prompt.
+#: Seconds. The user waits at a prompt.
 COMPLETION_TIMEOUT = 2.0
 
 #: Recent jobs whose ids are offered.
-MOST_JOBS = 50
+MAX_OFFERED_JOBS = 50
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -41,7 +41,7 @@ def complete_worker(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Ids of the newest jobs, short where that is enough; a ``shell_complete`` of click."""
+    """Ids of the newest jobs, shortened if possible; a ``shell_complete`` of click."""
     return [
         CompletionItem(_shown_id(job, incomplete), help=f"{job['state']}: {command_line(job)}"[:60])
         for job in _ask(ctx, "jobs")
@@ -58,7 +58,7 @@ def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_signal(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Signals, with SIG or without and in the case in which they are typed; a ``shell_complete`` of click."""
+    """Signals with or without SIG, in upper or lower case as typed; a ``shell_complete`` of click."""
     names = [name for name in signal.Signals.__members__ if not name.startswith("SIGRT")]
     if not incomplete.upper().startswith("S"):
         names = [name.removeprefix("SIG") for name in names]
@@ -68,7 +68,7 @@ def complete_signal(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Files of this machine, which the shell finds; a ``shell_complete`` of click."""
+    """Files of this machine, found by the shell; a ``shell_complete`` of click."""
     return [CompletionItem(incomplete, type="file")]
 
 
@@ -82,11 +82,11 @@ def _shown_id(job: Object, incomplete: str) -> str:
 
 
 def _ask(ctx: click.Context, what: str) -> list[Object]:
-    """Workers or jobs; none when they can't be had in time."""
+    """Workers or jobs; empty if they can't be fetched in time."""
     options = ctx.find_root().params
     session = Session(options.get("url"), options.get("token"), options.get("context"), os.environ)
     found: list[Object] = []
-    # A name may take longer to resolve than any timeout of a connection says, so this waits for a thread.
+    # Resolving a name may take longer than a connection's timeout, so this waits for a thread.
     thread = threading.Thread(target=_fetch_thd, args=(session, what, found), daemon=True)
     thread.start()
     thread.join(COMPLETION_TIMEOUT)
@@ -102,7 +102,7 @@ def _fetch_thd(session: Session, what: str, found: list[Object]) -> None:
         if what == "workers":
             found += [worker.data for worker in client.workers()]
         else:
-            found += [job.data for job in islice(client.jobs(limit=MOST_JOBS), MOST_JOBS)]
+            found += [job.data for job in islice(client.jobs(limit=MAX_OFFERED_JOBS), MAX_OFFERED_JOBS)]
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""Which scheduler is meant: options, the environment, and the named contexts of ``schedctl.toml``.
+"""Chooses the scheduler: options, the environment, and the named contexts of ``schedctl.toml``.
 
 ::
 
@@ -10,8 +10,8 @@
     ca_file = "lab-ca.pem"      # relative to this file
 
 The first of these that is given decides: ``--url``, ``--context``, ``SCHEDULER_URL``, the default context of the file,
-``http://127.0.0.1:3000``. A token is only sent where it belongs: that of a context to its URL, ``SCHEDULER_TOKEN`` to
-any URL that is not of a context; ``--token`` always.
+``http://127.0.0.1:3000``. A token is sent only where it belongs. The token of a context is sent to its URL,
+``SCHEDULER_TOKEN`` to any URL that is not of a context, and ``--token`` always.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _CONTEXT_KEYS = ("url", "token", "ca_file")
 
 
 class Connection(NamedTuple):
-    """A scheduler, and how to prove who is asking."""
+    """A scheduler, and the user's credentials."""
 
     url: str
     token: str | None = None
-    #: A certificate authority to trust in place of those of the system.
+    #: A certificate authority to trust in place of the system's.
     ca_file: str | None = None
-    #: Where ``url`` was found, for people: ``--url``, ``context lab``.
+    #: The origin of ``url``, for messages: ``--url``, ``context lab``.
     source: str = "the default"
 
 
@@ -50,15 +50,15 @@ class Contexts(NamedTuple):
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """Where the file is, or would be."""
+    """The path of the file, even if there is none."""
     folder = environ.get("XDG_CONFIG_HOME", "")
-    # The specification says that a relative one is to be ignored.
+    # The specification says that a relative path must be ignored.
     home = Path(folder) if folder.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".config"
     return home / "schedctl.toml"
 
 
 def choose(url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> Connection:
-    """The scheduler to ask; ``Failure`` when that is not clear, or the file has a mistake."""
+    """The scheduler to use; ``Failure`` if the choice is ambiguous, or the file has a mistake."""
     if url and context:
         raise Failure("--url and --context can't be given together", "Give one of them.")
 
@@ -83,7 +83,7 @@ def choose(url: str | None, token: str | None, context: str | None, environ: Map
 
 
 def load(file: Path) -> Contexts:
-    """Read the file; nothing if there is none. Warns about a token that others can read."""
+    """Read the file; empty if there is none. Warns about a token that others can read."""
     try:
         with file.open("rb") as source:
             mode = stat.S_IMODE(file.stat().st_mode)
@@ -108,7 +108,7 @@ def load(file: Path) -> Contexts:
 
 
 def checked_url(url: str, where: str) -> str:
-    """``url`` if it is one of HTTP, without a slash at its end; ``where`` it was found."""
+    """``url`` without a trailing slash, if it is an HTTP URL; ``Failure`` names its origin ``where``."""
     try:
         parts = urlsplit(url)
         fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -120,7 +120,7 @@ def checked_url(url: str, where: str) -> str:
 
 
 def _checked_token(token: str | None, where: str) -> str | None:
-    """``token`` if a header can have it; ``where`` it was found."""
+    """``token``, if a header can contain it; ``Failure`` names its origin ``where``."""
     if token and not all("!" <= character <= "~" for character in token):
         raise Failure(f"{where} must be printable ASCII without spaces", "Give it as it was issued.")
     return token

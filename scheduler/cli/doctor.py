@@ -1,4 +1,4 @@
-"""``schedctl doctor``: look for what is wrong, and say what to do about it."""
+"""``schedctl doctor``: looks for problems and says how to solve them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scheduler.cli.wording import Object, printable
 from scheduler.daemon.config import SchedulerConfig
 from scheduler.daemon.tomlfile import ConfigError
 
-#: The exit code when something is wrong.
+#: The exit code if there is a problem.
 WRONG = 1
 
 _COLOURS = {Severity.OK: "green", Severity.NOTE: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "red"}
@@ -62,9 +62,9 @@ def command(session: Session, files: Sequence[str], as_json: bool) -> int:
 
 
 def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Sequence[Object]]) -> Iterator[Finding]:
-    """The scheduler that is meant, and its workers. On the machine of a worker alone it may be out of reach.
+    """Check the chosen scheduler and its workers. On a worker's machine the scheduler may be out of reach.
 
-    If it lists its workers, they are added to ``listed``.
+    The workers that the scheduler lists are added to ``listed``.
     """
     if connection == Connection(DEFAULT_URL, connection.token) and files:
         found = _scheduler_of(files)
@@ -77,7 +77,7 @@ def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Se
             return
         connection = found._replace(token=connection.token)
     version = service.ask(connection, "/v1/version")
-    # What does not answer is not asked again: that takes ten seconds each time.
+    # A scheduler that does not answer is not asked again, because that would take ten more seconds.
     ready = service.ask(connection, "/readyz") if isinstance(version, service.Answer) else version
     yield from service.check_service(connection, version, ready)
     workers = service.ask(connection, "/v1/workers") if isinstance(version, service.Answer) else version
@@ -92,7 +92,7 @@ def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Se
 
 
 def _scheduler_of(files: Sequence[str]) -> Connection | None:
-    """Where the scheduler among the configured programs serves HTTP; ``None``: there is none, or it is not known."""
+    """The HTTP address of the scheduler among the configured programs; ``None``: there is none, or it is unknown."""
     for file in files:
         try:
             config = installations.load(file)

@@ -1,6 +1,6 @@
-"""The tables of ``scheduler.cli.tables``; rich knows how many columns of a terminal a text takes.
+"""Draws the tables of ``scheduler.cli.tables``. rich measures how many columns of a terminal a text needs.
 
-Its own tables take 0.4 ms a row, and a list of jobs may have a hundred thousand.
+rich's own tables are not used: they take 0.4 ms a row, and a list of jobs may have a hundred thousand.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from rich.cells import cell_len, set_cell_size
 from scheduler.cli.tables import Column
 from scheduler.cli.wording import Object, printable
 
-#: Between two columns of a table.
+#: The gap between two columns of a table.
 _GAP = "  "
 
-#: Columns of the terminal that the shrinking column keeps, however narrow the terminal is.
-_NARROWEST = 10
+#: Columns that the shrinking column keeps, however narrow the terminal is.
+_SHRUNK_MIN_COLUMNS = 10
 
 
 def draw(columns: Sequence[Column], rows: Sequence[Object], width: int | None, coloured: bool) -> str:
-    """A table, each line with its newline; ``width`` in columns of the terminal, ``None``: as wide as it takes."""
+    """A table, each line with its newline. ``width``: columns of the terminal; ``None``: no limit."""
     texts = [[printable(column.text(row)) for column in columns] for row in rows]
     widths = [max(map(cell_len, [column.title, *cells])) for column, *cells in zip(columns, *texts, strict=True)]
     if width is not None:
@@ -33,11 +33,11 @@ def draw(columns: Sequence[Column], rows: Sequence[Object], width: int | None, c
 
 
 def _shrink(columns: Sequence[Column], widths: list[int], width: int) -> None:
-    """Make the shrinking columns as narrow as the terminal needs, if that is possible."""
+    """Make the shrinking columns narrow enough for the terminal, if possible."""
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
     for at, column in enumerate(columns):
         if column.shrinks and excess > 0:
-            kept = max(widths[at] - excess, min(widths[at], _NARROWEST))
+            kept = max(widths[at] - excess, min(widths[at], _SHRUNK_MIN_COLUMNS))
             excess -= widths[at] - kept
             widths[at] = kept
 

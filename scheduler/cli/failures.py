@@ -1,6 +1,6 @@
-"""How a command fails: one sentence, a next step, and an exit code.
+"""The failure of a command: a sentence, a next step, and an exit code.
 
-A command raises ``Failure``, or lets an exception of ``scheduler.client`` pass: ``main`` turns it into one here.
+A command raises ``Failure``, or an exception of ``scheduler.client`` that ``main`` turns into one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import click
 import scheduler.client
 from scheduler.cli.wording import printable
 
-#: Exit codes. schedctl failed, nothing was started, and the same command can be repeated.
+#: Exit codes. schedctl failed, nothing was started, and the command can be repeated.
 OWN_FAILURE = 125
-#: A job may have run, and what became of it is not known.
+#: A job may have run, and its outcome is not known.
 MAY_HAVE_RUN = 121
-#: schedctl was interrupted, or nobody reads its output any more: 128 and the number of the signal, as of any program.
+#: schedctl was interrupted, or its output has no reader any more: 128 plus the signal's number, as usual.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
-#: Options of ``schedctl`` itself, which some type behind the command, and their values.
+#: Options of ``schedctl`` itself and their values, which some users type behind the command.
 _GLOBAL_OPTIONS = {"--url": "URL", "--token": "TOKEN", "--context": "NAME"}
 
-#: What to do about a problem, by its type; ``{url}`` is the scheduler's, ``{path}`` the command.
+#: The next step for a problem, by its type; ``{url}`` is the scheduler's, ``{path}`` the command.
 _NEXT_STEPS = {
     "worker-unknown": "`schedctl workers` lists the workers.",
     "job-unknown": "`schedctl ps -a` lists the jobs.",
@@ -70,7 +70,7 @@ _UNREACHABLE = (
 
 
 class Failure(click.ClickException):
-    """The command ends: ``message`` is one sentence that says what failed, ``next_step`` what to do about it."""
+    """Ends the command. ``message`` is a sentence about the failure, ``next_step`` a remedy."""
 
     def __init__(self, message: str, next_step: str = "", code: int = OWN_FAILURE) -> None:
         super().__init__(message)
@@ -79,29 +79,29 @@ class Failure(click.ClickException):
         self.code = code
 
     def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002 - click's signature
-        """On stderr."""
+        """Show the failure on stderr."""
         say(f"schedctl: {printable(self.message)}")
         for line in self.next_step.splitlines():
             say(printable(line))
 
 
 def _path() -> str:
-    """The command that is carried out, such as ``schedctl ps``."""
+    """The present command, such as ``schedctl ps``."""
     context = click.get_current_context(silent=True)
     if context is None:
         return "schedctl"
-    # Of the group, the context knows the command by name.
+    # In the group's context, the command is known only by name.
     return " ".join(filter(None, [context.command_path, context.invoked_subcommand]))
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr; nobody may read it."""
+    """Print a line on stderr. Failures are ignored, because nobody may read it."""
     with contextlib.suppress(OSError):  # a closed pipe, or a terminal that is gone
         click.echo(text, err=True)
 
 
 def of_usage(error: click.ClickException) -> Failure:
-    """A command line that click can't read."""
+    """The failure for a command line that click can't parse."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "schedctl"
     message = error.format_message().rstrip(".")
@@ -114,7 +114,7 @@ def of_usage(error: click.ClickException) -> Failure:
 
 
 def of_client(error: scheduler.client.ClientError, url: str) -> Failure:
-    """What the scheduler refused, or why it gave no answer."""
+    """The failure for an exception of the client: a refusal, or a missing answer."""
     message, step = str(error), ""
     if isinstance(error, scheduler.client.ConnectionFailed):
         message, step = f"no answer from {url}: {message}", _UNREACHABLE

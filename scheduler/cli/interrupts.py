@@ -1,9 +1,9 @@
 """Ctrl-C while a job is watched: the first stops the job, a second leaves it running.
 
 SIGTERM and SIGHUP count as Ctrl-C, unless they were ignored when schedctl began (nohup, a background job of a shell).
-One interrupt may be several signals: ``timeout`` passes on a Ctrl-C that the terminal has sent to schedctl, too, and a
-terminal that is closed sends SIGHUP, which its shell does once more.
-Watching goes on after the first, so the job's last output is shown, and its end is that which its worker verified.
+One interrupt may be several signals. ``timeout`` passes on a Ctrl-C that the terminal also sends to schedctl. A
+terminal that is closed sends SIGHUP, and so does its shell. Watching continues after the first interrupt. So the job's
+last output is shown, and its end is the one that its worker verified.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from scheduler.client import ApiProblem, Client, ClientError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Seconds after the first signal in which others are the same interrupt.
+#: Seconds after the first signal in which further signals belong to the same interrupt.
 SAME_INTERRUPT_SECONDS = 0.5
 
-#: Seconds after which a stop that could not be sent is sent again.
-_AGAIN = 2.0
+#: Seconds until a stop that could not be sent is sent again.
+_STOP_AGAIN_SECONDS = 2.0
 
 
 class Left(BaseException):
-    """The job is left as it is; not an ``Exception``, so that nothing on the way takes it for a failure of its own."""
+    """The job is left running. Not an ``Exception``, so that no handler on the way mistakes it for a failure of its
+    own.
+    """
 
 
 class GaveUp(BaseException):
-    """What was waited for did not come in time."""
+    """The awaited event did not happen in time."""
 
 
 class Interrupts:
-    """Installed as a context manager, in the main thread; ``job`` tells it what to stop.
+    """A context manager for the main thread. ``job`` sets the job to stop.
 
-    Nothing is done in the handlers that could block: a thread of its own sends the stop, with a client of its own.
+    The signal handlers do nothing that could block. A thread sends the stop, with a client of its own.
     """
 
     def __init__(
@@ -49,10 +51,10 @@ class Interrupts:
         self._status = status
         self._client = client
         self._clock = clock
-        #: When the first signal came; ``None``: none has.
+        #: When the first signal came; ``None`` if none has.
         self._interrupted_at: float | None = None
         self._job_id: str | None = None
-        # Its `put` is safe in a signal handler.
+        # SimpleQueue.put is safe in a signal handler.
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._over = threading.Event()
         self._former: dict[int, Any] = {}
@@ -74,16 +76,16 @@ class Interrupts:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was requested."""
         return self._interrupted_at is not None
 
     def job(self, job_id: str) -> None:
-        """The job to stop; at once, if that was asked for before it had an id."""
+        """Set the job to stop. It is stopped at once if the interrupt came before its id was known."""
         self._job_id = job_id
         threading.Thread(target=self._stop_when_asked, args=(job_id,), daemon=True).start()
 
     def deadline(self, seconds: float | None) -> None:
-        """Raise ``GaveUp`` in the main thread after that long; ``None``: never."""
+        """Raise ``GaveUp`` in the main thread after that time; ``None``: never."""
         signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else max(seconds, 0.001))
 
     def _interrupt(self, *_: object) -> None:
@@ -109,7 +111,7 @@ class Interrupts:
                     job = client.stop(job_id)
                 except ApiProblem as problem:
                     if problem.type == "left-running":
-                        return  # the job has ended, and says the same
+                        return  # the job has ended, and its end says the same
                     failure = str(problem)
                 except ClientError as error:
                     failure = str(error)
@@ -120,4 +122,4 @@ class Interrupts:
                 if failure != said:
                     self._status.note(f"job {job_id} can't be stopped now: {failure}; trying again")
                     said = failure
-                self._over.wait(_AGAIN)
+                self._over.wait(_STOP_AGAIN_SECONDS)

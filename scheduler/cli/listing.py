@@ -1,4 +1,4 @@
-"""What commands that list things have in common: the options ``--json`` and ``--format``, and the printing."""
+"""The common part of commands that list things: the options ``--json`` and ``--format``, and the printing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scheduler.cli.wording import Object
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Fields of a job and of a worker, as the API names them.
+#: Fields of a job and of a worker, named as in the API.
 JOB_FIELDS = (
     "id",
     "worker_id",
@@ -87,7 +87,7 @@ def listing_options(fields: Sequence[str], example: str) -> Callable[[F], F]:
             help=f"A line of this form for each, such as '{example}'. Fields: {', '.join(fields)}.",
         )
         json_option = click.option(
-            "--json", "as_json", is_flag=True, help="A line of JSON for each, as the API has it, for programs."
+            "--json", "as_json", is_flag=True, help="A line of JSON for each, with the fields of the API, for programs."
         )
         return json_option(format_option(function))
 
@@ -101,9 +101,9 @@ def print_listing(
     line_format: Format | None,
     names: str | None = None,
 ) -> int:
-    """Print what was found; with ``names`` that field alone. Returns how many there were.
+    """Print the objects or, with ``names``, that field alone. Returns their number.
 
-    Lines are printed as they are found; a table when all are.
+    Lines are printed as objects arrive, a table once all have arrived.
     """
     if as_json and line_format is not None:
         raise click.UsageError("--json and --format can't be given together.")

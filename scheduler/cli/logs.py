@@ -28,18 +28,18 @@ from scheduler.client import Client, Job
     "  schedctl logs --stderr 3f0c9a12 | less\n"
     "  schedctl logs 3f0c9a12 > stdout 2> stderr\n",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin N lines before the end.")
-@click.option("--stdout", "only", flag_value="stdout", help="Its stdout alone.")
-@click.option("--stderr", "only", flag_value="stderr", help="Its stderr alone, on our stdout.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the output until the job has ended.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
+@click.option("--stdout", "only", flag_value="stdout", help="Only its stdout.")
+@click.option("--stderr", "only", flag_value="stderr", help="Only its stderr, on our stdout.")
 @click.argument("job", metavar="ID", shell_complete=complete_job)
 @pass_session
 def command(session: Session, job: str, follow: bool, tail: int | None, only: str | None) -> None:
     """Show the output of a job: its stdout on our stdout, its stderr on our stderr.
 
-    Without -f it is what there is now, first its stdout. With -f both come as they are written, until the job has
-    ended; Ctrl-C ends this, and not the job. It is about one attempt of a job that is run again when it failed. An id
-    can be shortened to a prefix that only one job has.
+    Without -f the present output is shown, stdout first. With -f both streams are shown as they are written, until the
+    job has ended; Ctrl-C ends this, and not the job. If the job was retried, this is about the one attempt with that
+    id. An id can be shortened to a prefix that only one job has.
     """
     with session.client(waits=follow) as client:
         job_id = resolve(client, job)
@@ -58,7 +58,7 @@ def command(session: Session, job: str, follow: bool, tail: int | None, only: st
 
 
 def _tell_why_there_is_none(job: Job) -> None:
-    """Of a job that never ran; one that ran may have nothing to say."""
+    """Say why there is no output, if the job never ran. A job that ran may simply have written nothing."""
     if job.started_at is None:
         is_now = "did not start" if job.state == "failed" else f"is {job.state}"
         why = queue_text(job) if job.state == "queued" else f"job {short_id(job.data)} {is_now}: {job.reason}"
@@ -66,7 +66,7 @@ def _tell_why_there_is_none(job: Job) -> None:
 
 
 def _copy(pieces: Iterator[bytes], descriptor: int) -> bool:
-    """Whether there was anything."""
+    """Write all pieces to the descriptor; whether there were any."""
     written = False
     for data in pieces:
         write_all(descriptor, data)
@@ -75,7 +75,7 @@ def _copy(pieces: Iterator[bytes], descriptor: int) -> bool:
 
 
 def _follow_both(client: Client, job_id: str, tail: int | None) -> bool:
-    """Each stream by a thread of its own; the first failure ends it. Whether there was anything."""
+    """Follow each stream in a thread of its own. The first failure is raised. Returns whether there was any output."""
     ended: SimpleQueue[BaseException | bool] = SimpleQueue()
 
     def follow(stream: str, descriptor: int) -> None:

@@ -1,6 +1,6 @@
 """The entry point of ``schedctl``: its options, and the table of its commands.
 
-A command's module is imported when the command is used. The table has the help of each, so that ``schedctl --help``
+A command's module is imported when the command is used. The table contains their help lines, so ``schedctl --help``
 imports none of them.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A command: ``module`` of ``scheduler.cli`` has it, as its attribute ``command``, unless ``attribute`` says so."""
+    """A command: the attribute ``attribute`` of the module ``module`` in ``scheduler.cli``."""
 
     name: str
     module: str
@@ -61,17 +61,17 @@ _ENTRIES = {entry.name: entry for entries in COMMANDS.values() for entry in entr
 
 
 class Commands(click.Group):
-    """A group whose commands are those of the table."""
+    """A group with the commands of the table."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """What a client raises becomes a ``Failure``; a reader of our stdout that is gone ends the command quietly."""
+        """Turn exceptions of the client into a ``Failure``. If stdout's reader has gone, end the command quietly."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # click would make it 1
+        except BrokenPipeError:  # click would exit with 1
             abandon_stdout()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         except (click.exceptions.Exit, click.ClickException, click.Abort):
-            raise  # and the next line, which imports the client, is not looked at
+            raise  # here, so that the client need not be imported for the next clause
         except scheduler.client.ClientError as error:
             raise of_client(error, ctx.obj.connection.url) from error
 
@@ -80,14 +80,14 @@ class Commands(click.Group):
         return list(_ENTRIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import it."""
+        """Import the command."""
         entry = _ENTRIES.get(cmd_name)
         if entry is None:
             return None
         return cast(click.Command, getattr(import_module(f"scheduler.cli.{entry.module}"), entry.attribute))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Names from the table: a shell that asks for them imports no command."""
+        """Complete names from the table, without importing a command."""
         completion = import_module("click.shell_completion")
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
@@ -95,7 +95,7 @@ class Commands(click.Group):
         return [completion.CompletionItem(entry.name, help=entry.help) for entry in found]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The sections, from the table alone."""
+        """Print the sections from the table alone."""
         for title, entries in COMMANDS.items():
             if entries:
                 with formatter.section(title):
@@ -111,7 +111,7 @@ class Commands(click.Group):
     "  schedctl run -l gpu=1 --detach -- python train.py\n",
 )
 @click.option("--url", metavar="URL", help="The scheduler [env SCHEDULER_URL; http://127.0.0.1:3000].")
-@click.option("--token", metavar="TOKEN", help="Who is asking [env SCHEDULER_TOKEN].")
+@click.option("--token", metavar="TOKEN", help="The token to send [env SCHEDULER_TOKEN].")
 @click.option(
     "--context",
     metavar="NAME",
@@ -125,7 +125,7 @@ def commands(ctx: click.Context, url: str | None, token: str | None, context: st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code. A command returns its own, or nothing for 0."""
+    """Run one command, and return its exit code: the number that the command returned, or 0."""
     prepare()
     try:
         code = _run(arguments)
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(Failure(f"stdout can't be written: {error.strerror}", "Make room there, and repeat it."))
     except Exception:
         sys.excepthook(*sys.exc_info())
-        # Not Python's own 1, which a job could have exited with.
+        # A code other than Python's 1, which a job could have, too.
         return _failed(Failure("this is a fault of schedctl", "Report it with the lines above.", MAY_HAVE_RUN))
     return code
 

@@ -1,4 +1,4 @@
-"""Names of workers as people type them."""
+"""Names of workers as users type them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from scheduler.cli.failures import Failure, of_client
 from scheduler.client import ApiProblem, Client, ClientError
 
-#: Names that one message suggests.
-_MOST_SUGGESTED = 3
+#: Names suggested in one message.
+_MAX_SUGGESTIONS = 3
 
 
 @contextlib.contextmanager
 def of_worker(client: Client, name: str | None, url: str) -> Iterator[None]:
-    """Something is asked of the worker of that name; where there is none, the ``Failure`` has names like it."""
+    """Runs a request about this worker. If it does not exist, the ``Failure`` suggests similar names."""
     try:
         yield
     except ApiProblem as problem:
@@ -28,9 +28,9 @@ def of_worker(client: Client, name: str | None, url: str) -> Iterator[None]:
 
 
 def _near(client: Client, name: str) -> list[str]:
-    """Names of workers like that one; none if they can't be had."""
+    """Names of workers that resemble ``name``; empty if they can't be fetched."""
     try:
         names = {worker.name.lower(): worker.name for worker in client.workers()}
     except ClientError:
         return []
-    return [names[each] for each in difflib.get_close_matches(name.lower(), names, _MOST_SUGGESTED)]
+    return [names[each] for each in difflib.get_close_matches(name.lower(), names, _MAX_SUGGESTIONS)]

@@ -1,4 +1,4 @@
-"""What values of options may be, and how they are said to be wrong."""
+"""Types of option values, and their error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scheduler import units
 
 
 class Duration(click.ParamType[str]):
-    """``30s``, ``5m``, or seconds; passed on as text, so that the API reads it as the user wrote it."""
+    """``30s``, ``5m``, or seconds; passed on as text, so that the API reads what the user wrote."""
 
     name = "duration"
 
@@ -50,7 +50,7 @@ class KeyValue(click.ParamType[tuple[str, str]]):
 
 
 class Key(click.ParamType[str]):
-    """An ``Idempotency-Key``; an empty one, of a variable that is not set, say, is not taken for none."""
+    """An ``Idempotency-Key``. An empty one, as from an unset variable, is refused instead of being ignored."""
 
     name = "key"
 
@@ -61,12 +61,12 @@ class Key(click.ParamType[str]):
 
 
 def seconds(value: str) -> float:
-    """Of a ``Duration``."""
+    """The seconds of a ``Duration``."""
     return units.parse_duration(_number(value))
 
 
 def _number(value: Any) -> Any:
-    """Text that is a number, as one."""
+    """A number, if the text is one; else the text."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""The exit code of ``run`` and ``wait``: what became of a job, as one number and, where needed, one sentence.
+"""The exit code of ``run`` and ``wait``: the end of a job as one number and, where needed, a sentence.
 
-The codes are those of docker and env. A job's own code is passed on, even where it is one of these numbers; then there
-is no sentence, which tells the two apart.
+The codes are those of docker and env. A job's own code is passed on even if it equals one of these. The two cases
+differ in that our own code always comes with a sentence.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ from scheduler.client import Job
 
 TIMED_OUT, NOT_RUNNABLE, NOT_FOUND = 124, 126, 127
 
-#: Of a job that failed and has no code of its own: the program of a worker that knows only the core protocol says no
-#: more than that.
+#: For a job that failed without a code of its own: a core worker reports nothing else.
 _FAILED = 1
 
-#: What a worker refuses names first which part of the job it is about, and quotes what it was given.
+#: A worker's refusal begins with the part of the job that it is about, and quotes the value.
 _REFUSED = re.compile(r"(command|path|script)\b")
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
 
 class Outcome(NamedTuple):
-    """``sentence``: which of our own codes it is, and why; ``None`` where the code speaks for itself."""
+    """An exit code. ``sentence`` explains one of our own codes; ``None`` for the job's own."""
 
     code: int
     sentence: str | None = None
 
 
 def outcome(job: Job) -> Outcome:
-    """Of a job at its end, or of one that is not waited for any longer."""
+    """The outcome of a job at its end, or of one for which the wait is over."""
     reason = job.reason or "no reason is known"
     if job.state == "succeeded":
         return Outcome(0)
@@ -53,9 +52,9 @@ def outcome(job: Job) -> Outcome:
 
 
 def refusal(reason: str) -> int:
-    """The code of a job that was not started, by the reason that its worker, or the scheduler, gave.
+    """The code for a job that was not started, from the reason that its worker or the scheduler gave.
 
-    The API has no other mark of it than this text.
+    The API marks these cases by nothing but this text.
     """
     if _REFUSED.match(reason) is None:
         return OWN_FAILURE
@@ -63,7 +62,7 @@ def refusal(reason: str) -> int:
 
 
 def signal_number(name: str) -> int:
-    """Of ``SIGKILL``, or ``SIGRTMIN+3``."""
+    """The number of ``SIGKILL``, or of ``SIGRTMIN+3``."""
     name, _, above = name.partition("+")
     try:
         return signal.Signals[name] + int(above or 0)

@@ -34,7 +34,7 @@ from scheduler.cli.wording import (
     span,
 )
 
-#: Seconds between two looks of ``--watch``.
+#: Seconds between two updates of ``--watch``.
 WATCH_INTERVAL = 2.0
 
 STATES = ("queued", "starting", "running", "unknown", "succeeded", "failed", "stopped", "timed_out", "lost")
@@ -43,12 +43,12 @@ _AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 
 
 class Moment(click.ParamType[str]):
-    """A point in time: ``12h`` ago, RFC 3339, or a date and time of this machine's zone; the API's form of it."""
+    """A point in time in the API's form: ``12h`` ago, RFC 3339, or a date and time in this machine's zone."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """``BadParameter`` for what is none."""
+        """``BadParameter`` for an invalid time."""
         if _AGO.fullmatch(value):
             return str(value)
         try:
@@ -59,7 +59,7 @@ class Moment(click.ParamType[str]):
 
 
 def columns(now: float) -> Sequence[Column]:
-    """Of a table of jobs, ``now`` by the wall clock."""
+    """The columns of a table of jobs; ``now`` is the wall clock's time."""
 
     def seconds(of: Callable[[Object, float], float | None]) -> Callable[[Object], str]:
         def text(job: Object) -> str:
@@ -80,7 +80,7 @@ def columns(now: float) -> Sequence[Column]:
 
 
 def _state(job: Object) -> str:
-    """One that is lost, and turned out to run, is said to."""
+    """The state, with a note for a lost job that turned out to run."""
     return f"{job['state']}, runs" if job.get("orphan") else str(job["state"])
 
 
@@ -103,10 +103,10 @@ def _split_states(_context: click.Context, _parameter: click.Parameter, values: 
     "  schedctl ps -a --format '{id} {state} {labels.team}'\n"
     "  schedctl ps -a --json | jq -r 'select(.exit_code == 2) | .id'\n",
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Ended jobs, too.")
-@click.option("-n", "most", metavar="N", type=click.IntRange(1), help="The newest N alone.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also list ended jobs.")
+@click.option("-n", "most", metavar="N", type=click.IntRange(1), help="Only the newest N.")
 @click.option(
-    "--on", "worker", metavar="WORKER", shell_complete=complete_worker, help="Those of this worker, by name or id."
+    "--on", "worker", metavar="WORKER", shell_complete=complete_worker, help="Jobs of this worker, by name or id."
 )
 @click.option(
     "--state",
@@ -123,18 +123,16 @@ def _split_states(_context: click.Context, _parameter: click.Parameter, values: 
     "labels",
     type=KeyValue(),
     multiple=True,
-    help="Those with this label; may be repeated, then all must match.",
+    help="Jobs with this label; if repeated, all must match.",
 )
-@click.option("--by", "created_by", metavar="WHO", help="Those that WHO has submitted.")
-@click.option(
-    "--since", metavar="TIME", type=Moment(), help="Created after TIME: 12h for so long ago, or '2024-05-01 22:00'."
-)
+@click.option("--by", "created_by", metavar="WHO", help="Jobs that WHO submitted.")
+@click.option("--since", metavar="TIME", type=Moment(), help="Created after TIME: 12h (ago), or '2024-05-01 22:00'.")
 @click.option("--until", metavar="TIME", type=Moment(), help="Created before TIME.")
 @click.option("--ended-since", metavar="TIME", type=Moment(), help="Ended after TIME.")
 @click.option("--ended-until", metavar="TIME", type=Moment(), help="Ended before TIME.")
 @click.option("--group", "group_id", metavar="ID", help="All attempts of the job with this group_id.")
 @click.option("-w", "--watch", is_flag=True, help=f"Show them anew every {WATCH_INTERVAL:g} s, until Ctrl-C.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the whole ids alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the whole ids.")
 @listing_options(JOB_FIELDS, "{id} {state}")
 @pass_session
 def command(
@@ -188,7 +186,7 @@ def command(
 def _find(
     client: scheduler.client.Client, filters: Mapping[str, Any], unfinished: bool, most: int | None
 ) -> Iterator[Object]:
-    """The newest first. Orphans have ended for the scheduler, and run all the same: they are among the unfinished."""
+    """Jobs, newest first. Orphans are final for the scheduler but still run, so they count as unfinished."""
     if not unfinished:
         yield from (job.data for job in client.jobs(**filters, limit=most))
         return
@@ -202,9 +200,9 @@ def _table(jobs: Sequence[Object]) -> str:
 
 
 def _watch(table: Callable[[], str]) -> None:
-    """Draw it again and again, over the one before, until Ctrl-C."""
+    """Draw the table again and again, over the previous one, until Ctrl-C."""
     try:
-        shown = table()  # what fails at first ends the command
+        shown = table()  # a failure of the first fetch ends the command
         click.echo("\x1b[2J", nl=False)
         while True:
             click.echo(_screen(shown), nl=False)
@@ -218,9 +216,9 @@ def _watch(table: Callable[[], str]) -> None:
 
 
 def _screen(table: str) -> str:
-    """What redraws the terminal: as many lines as it has, each one to its right end, and nothing below.
+    """The text that redraws the terminal: as many lines as it has, each to its right end, and nothing below.
 
-    Meanwhile it does not wrap lines: one that is wider than a narrow terminal would push others off it.
+    Line wrapping is off meanwhile. Otherwise a line wider than the terminal would push others off the screen.
     """
     lines = table.splitlines()
     height = max(shutil.get_terminal_size().lines - 1, 2)

@@ -1,4 +1,4 @@
-"""Waits until a job is queued no longer, and says meanwhile why it is."""
+"""Waits until a job is no longer queued, and shows why it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scheduler.cli.status import Status
 from scheduler.cli.watch import queue_text
 from scheduler.client import Client, Job
 
-#: Seconds between two looks at a queued job.
+#: Seconds between two queries of a queued job.
 LOOK_INTERVAL = 1.0
 
 
@@ -20,7 +20,7 @@ def out_of_queue(
     deadline: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Job:
-    """The job once it is queued no longer, or as it is at ``deadline``, a time of ``clock``; ``ClientError``."""
+    """The job once it is no longer queued, or its state at ``deadline``, a time of ``clock``; ``ClientError``."""
     job, since = client.job(job_id), clock()
     while job.state == "queued" and (deadline is None or clock() < deadline):
         status.waiting(queue_text(job), LOOK_INTERVAL, since)

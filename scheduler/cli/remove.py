@@ -24,8 +24,8 @@ from scheduler.cli.session import Session, pass_session
 def command(session: Session, ids: Sequence[str]) -> int:
     """Remove jobs that have ended, with their output.
 
-    Where the worker of a job can't be reached, the removal is carried out when it can. An ID may be any beginning of at
-    least 6 characters that only one job has.
+    If the worker of a job can't be reached now, the job is removed when it can be. An ID can be shortened to a prefix
+    of at least 6 characters that only one job has.
     """
     code = 0
     with session.client() as client:

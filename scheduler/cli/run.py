@@ -1,4 +1,4 @@
-"""``schedctl run``: a job from its start to its end, as if it ran here."""
+"""``schedctl run``: runs a job from start to end as if it were local."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scheduler.cli.streams import abandon_stdout
 from scheduler.cli.watch import Watch
 from scheduler.client import ApiProblem, Client, ClientError, Job
 
-#: The local name of each option that is a field of the API under another name.
+#: Options whose field in the API has another name.
 _RENAMED = {"on": "worker", "label": "labels"}
 
 _EXAMPLES = """\b
@@ -52,7 +52,7 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
 @click.command(
     "run",
     epilog=_EXAMPLES,
-    # What follows the command belongs to it, options too.
+    # Everything after the command belongs to it, including options.
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("--on", metavar="WORKER", shell_complete=complete_worker, help="The worker to run it on, by name or id.")
@@ -71,30 +71,32 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
     "--env",
     metavar="K=V",
     multiple=True,
-    help="A variable of its environment; K alone takes its value from here.",
+    help="A variable of its environment; K alone passes on its value here.",
 )
 @click.option(
     "--cwd", metavar="DIR", shell_complete=complete_folder, help="The folder it runs in [an empty one of its own]."
 )
-@click.option("--timeout", type=Duration(), help="Stop it after that long, as timed_out.")
-@click.option("-d", "--detach", is_flag=True, help="Do not wait: print its id.")
-@click.option("-n", "--no-stdin", is_flag=True, help="Do not pass stdin on, though it is a pipe or a file.")
+@click.option("--timeout", type=Duration(), help="Stop the job after this time; it has then timed_out.")
+@click.option("-d", "--detach", is_flag=True, help="Print the id of the job, and do not wait for its end.")
+@click.option("-n", "--no-stdin", is_flag=True, help="Do not pass on stdin, even if it is a pipe or a file.")
 @click.option("--queue-timeout", type=Duration(), help="How long it may wait for a free slot [1h; 0 with --on].")
-@click.option("--priority", type=int, help="Of those that wait the highest goes first [0].")
-@click.option("--retry", type=click.IntRange(1), metavar="N", help="Run it again when it failed, up to N times.")
-@click.option("--retry-delay", type=Duration(), help="How long to wait before each [0].")
-@click.option("--label", type=KeyValue(), multiple=True, help="A label of the job, to find it by.")
-@click.option("--stop-grace", type=Duration(), help="Between the signal that stops it and KILL [10s].")
-@click.option("--stop-signal", metavar="SIGNAL", help="What stops it [SIGTERM].")
-@click.option("--stop-mode", type=click.Choice(["tree", "main"]), help="Who gets that signal [tree].")
+@click.option("--priority", type=int, help="Waiting jobs with a higher priority start first [0].")
+@click.option("--retry", type=click.IntRange(1), metavar="N", help="Run the job again if it failed, up to N times.")
+@click.option("--retry-delay", type=Duration(), help="The time before each further run [0].")
+@click.option("--label", type=KeyValue(), multiple=True, help="A label of the job, for filters.")
+@click.option("--stop-grace", type=Duration(), help="The time between the signal of a stop and KILL [10s].")
+@click.option("--stop-signal", metavar="SIGNAL", help="The signal of a stop [SIGTERM].")
+@click.option("--stop-mode", type=click.Choice(["tree", "main"]), help="The receiver of that signal [tree].")
 @click.option("--linger", type=Duration(), help="How long its other processes may outlive its main one [5s].")
 @click.option("--umask", metavar="OCTAL", help="Its umask [the worker's].")
-@click.option("--merge-stderr", is_flag=True, help="Its stderr goes into its stdout, in order.")
-@click.option("--output-limit", type=Size(), help="End it, as failed, when its output is larger.")
+@click.option("--merge-stderr", is_flag=True, help="Write its stderr into its stdout, in order.")
+@click.option("--output-limit", type=Size(), help="End the job, as failed, when its output is larger.")
 @click.option(
-    "--unattended-timeout", type=Duration(), help="Stop it when nobody has followed it or waited for it for that long."
+    "--unattended-timeout",
+    type=Duration(),
+    help="Stop the job when no client has followed it or waited for it for this time.",
 )
-@click.option("--key", type=Key(), help="An Idempotency-Key: the same command with the same key is run once.")
+@click.option("--key", type=Key(), help="An Idempotency-Key: the same command with the same key runs once.")
 @click.option(
     "--patience",
     type=Duration(),
@@ -109,9 +111,8 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
 def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdin: bool, **options: Any) -> int:
     """Run COMMAND on a worker, as if it ran here. What follows COMMAND belongs to it, options too.
 
-    Its stdout and stderr are ours, its exit code is ours. Without --on and -l any worker with a free slot takes it.
-    What is piped in, or read from a file, is its stdin, up to about 750 KB; it is read to its end before the job
-    starts.
+    Its stdout and stderr are ours, its exit code is ours. Without --on and -l any worker with a free slot takes it. A
+    pipe or file on stdin becomes its stdin, up to about 750 KB; it is read to its end before the job starts.
 
     Ctrl-C stops the job and waits for its end; a second Ctrl-C leaves it running.
     """
@@ -126,7 +127,7 @@ def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdi
 
 
 def fields_of(command: tuple[str, ...], options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of the API that a command line asks for; ``Failure`` where it contradicts itself."""
+    """The API's fields for a command line; ``Failure`` if it contradicts itself."""
     options = dict(options)
     if options["on"] and options["selector"]:
         raise Failure("--on and -l can't be given together", "--on names a worker, -l takes any that has the label.")
@@ -193,7 +194,7 @@ def _stdin(fields: Mapping[str, Any], status: Status) -> bytes:
 
 
 class _Run:
-    """One job, from its submission to the exit code."""
+    """Runs a job, from its submission to the exit code."""
 
     def __init__(self, session: Session, status: Status, patience: float) -> None:
         self._session = session
@@ -202,8 +203,8 @@ class _Run:
         self._job_id: str | None = None
 
     def run(self, fields: Mapping[str, Any], key: str | None, detach: bool) -> int:
-        """The exit code; ``Failure``."""
-        new_client = partial(self._session.client, waits=True, on_trouble=None)  # what goes on is told here
+        """Run the job, and return the exit code; ``Failure``."""
+        new_client = partial(self._session.client, waits=True, on_trouble=None)  # its ``Status`` reports troubles
         try:
             with Interrupts(self._status, new_client) as interrupts:
                 watch = Watch(self._status, interrupts, self._patience, new_client)
@@ -246,14 +247,14 @@ class _Run:
                 f"job {self._job_id} can't be watched any longer, it may still run: {error}"
             ) from error
         except OSError as error:
-            abandon_stdout()  # what is left in its buffer would fail again, as if nothing had been started
+            abandon_stdout()  # the rest of its buffer would fail again, as if nothing had been started
             raise self._unresolved(
                 f"the output of job {self._job_id} can't be written here, and it goes on: {error.strerror}"
             ) from error
         return self._ended(job, watch.lost)
 
     def _submitted(self, client: Client, fields: Mapping[str, Any], key: str | None) -> tuple[str, Job | None]:
-        """Its id, and the job unless its start was not answered."""
+        """Submit the job: its id, and the job itself unless the start was not answered."""
         try:
             with of_worker(client, fields.get("worker"), self._session.connection.url):
                 job = client.submit(key=key, **fields)
@@ -261,13 +262,13 @@ class _Run:
             if error.job_id is None or not error.started:
                 raise
             if isinstance(error, ApiProblem) and error.type == "job-removed":
-                raise  # there is nothing of it to be watched
+                raise  # no job exists that could be watched
             self._status.note(str(error))
             return error.job_id, None
         return job.id, job
 
     def _detached(self, job_id: str, job: Job | None) -> int:
-        """Print the id; the code says only whether it was started, or will be."""
+        """Print the id. The code says only whether the job was started, or will be."""
         click.echo(job_id)
         if job is None:
             return MAY_HAVE_RUN
@@ -282,7 +283,7 @@ class _Run:
         return code
 
     def _stop(self, client: Client) -> None:
-        """Nobody reads the output any more: a local program would end by SIGPIPE."""
+        """Stop the job, because its output has no reader. A local program would end by SIGPIPE."""
         assert self._job_id is not None
         try:
             client.stop(self._job_id)
@@ -292,7 +293,7 @@ class _Run:
             ) from error
 
     def _unresolved(self, message: str) -> Failure:
-        """What becomes of the job is not known here."""
+        """The failure if the outcome of the job is not known here."""
         if self._job_id is None:
             return Failure(message, "`schedctl ps` shows the jobs that run.", MAY_HAVE_RUN)
         step = (

@@ -1,4 +1,4 @@
-"""What all commands share: the scheduler that is meant, and a client of it."""
+"""The common part of all commands: the chosen scheduler, and a client for it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from scheduler.cli.contexts import Connection, choose
 from scheduler.cli.failures import Failure, say
 from scheduler.cli.wording import printable
 
-#: Of commands that are answered at once: seconds without a byte after which an answer counts as lost, and from then on
-#: seconds for which it is asked for again.
+#: For commands with a quick answer: seconds without a byte after which an answer counts as lost, and seconds for which
+#: the request is repeated then.
 ANSWER_TIMEOUT, ANSWER_PATIENCE = 15.0, 10.0
 
-#: Seconds for which something must be tried again before that is told.
-TROUBLE_TOLD_AFTER = 1.0
+#: Seconds for which a request must fail before the user is told.
+TROUBLE_SHOWN_AFTER_SECONDS = 1.0
 
 
 class Trouble:
-    """Tells, once each time, that something is tried again; the ``on_trouble`` of a client."""
+    """Tells the user, once for each trouble, that a request is repeated; the ``on_trouble`` of a client."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` gives seconds."""
@@ -32,34 +32,34 @@ class Trouble:
         self._told = False
 
     def __call__(self, why: str | None) -> None:
-        """What failed, or that it does not any more."""
+        """Called with the failure, or with ``None`` when it is over."""
         if why is None:
             self._since, self._told = None, False
         elif self._since is None:
             self._since = self._clock()
-        elif not self._told and self._clock() - self._since >= TROUBLE_TOLD_AFTER:
+        elif not self._told and self._clock() - self._since >= TROUBLE_SHOWN_AFTER_SECONDS:
             say(f"schedctl: {printable(why)}; trying again")
             self._told = True
 
 
 class Session:
-    """One use of ``schedctl``. Nothing is read or opened before it is asked for, so ``--help`` costs nothing."""
+    """A use of ``schedctl``. Nothing is read or opened before it is needed, so ``--help`` is fast."""
 
     def __init__(self, url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> None:
-        """Options as given; ``environ`` is the environment."""
+        """The options as given; ``environ`` is the environment."""
         self._options = url, token, context
         self.environ = environ
 
     @cached_property
     def connection(self) -> Connection:
-        """The scheduler that is meant; ``Failure``."""
+        """The chosen scheduler; ``Failure``."""
         return choose(*self._options, self.environ)
 
     def client(self, waits: bool = False, **options: Any) -> scheduler.client.Client:
-        """A client of it, to be closed; ``Failure`` for what can't be one.
+        """A new client of the scheduler, for the caller to close; ``Failure`` if it can't be made.
 
-        ``waits``: for a command that lasts; others give up sooner. ``options`` are those of ``Client``. Unless there is
-        another ``on_trouble``, what is tried again for long is told.
+        ``waits``: for a command that may last; other commands give up sooner. ``options`` are those of ``Client``.
+        Unless they contain ``on_trouble``, the user is told about requests that are repeated for long.
         """
         where = self.connection
         if not waits:
@@ -69,7 +69,7 @@ class Session:
             return scheduler.client.Client(where.url, token=where.token, ca_file=where.ca_file, **options)
         except ValueError as error:
             raise Failure(f"{where.source}: {error}", "Correct it; `schedctl --help` shows what decides.") from None
-        except OSError as error:  # ssl.SSLError among them
+        except OSError as error:  # includes ssl.SSLError
             raise Failure(f"{where.source}: ca_file {where.ca_file} can't be used: {error}", "Correct it.") from None
 
 

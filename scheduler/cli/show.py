@@ -1,4 +1,4 @@
-"""``schedctl show``: all that is known of a job, in words."""
+"""``schedctl show``: everything known about a job, in words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scheduler.cli.wording import (
     span,
 )
 
-#: Characters of the names of rows, and the gap behind them.
+#: Characters of row names, including the gap behind them.
 _NAME_WIDTH = 12
 
 
@@ -42,7 +42,7 @@ _NAME_WIDTH = 12
 def command(session: Session, ids: Sequence[str], as_json: bool, line_format: Format | None) -> None:
     """Show all that is known of jobs: state and why, times, exit, memory and processor time, output.
 
-    An ID may be any beginning of at least 6 characters that only one job has.
+    An ID can be shortened to a prefix of at least 6 characters that only one job has.
     """
     with session.client() as client:
         jobs = [client.job(resolve(client, each)).data for each in ids]
@@ -53,7 +53,7 @@ def command(session: Session, ids: Sequence[str], as_json: bool, line_format: Fo
 
 
 def describe(job: Object, now: float) -> str:
-    """A row for each thing that there is to say, each with its newline; ``now`` by the wall clock."""
+    """The rows about a job, each with its newline; ``now`` is the wall clock's time."""
     rows = [("job", str(job["id"])), *_state(job, now), ("command", command_line(job)), *_about(job), *_times(job, now)]
     rows += [*_exit(job), *_output(job), *_attempts(job)]
     made = ""

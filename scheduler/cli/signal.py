@@ -16,14 +16,14 @@ from scheduler.cli.session import Session, pass_session
     "  schedctl signal 3f0c9a12 hup\n"
     "  schedctl signal --tree 3f0c9a12 INT\n",
 )
-@click.option("--tree", is_flag=True, help="To all processes of the job, not to its main process alone.")
+@click.option("--tree", is_flag=True, help="Send it to all processes of the job, not only to its main process.")
 @click.argument("job", metavar="ID", shell_complete=complete_job)
 @click.argument("name", metavar="SIGNAL", shell_complete=complete_signal)
 @pass_session
 def command(session: Session, job: str, name: str, tree: bool) -> None:
     """Send SIGNAL (SIGUSR1, usr1) to a running job.
 
-    To end a job use `schedctl stop`, which sees to it that nothing of it is left. An id can be shortened to a prefix
+    To end a job use `schedctl stop`, which makes sure that no process of it is left. An id can be shortened to a prefix
     that only one job has.
     """
     name = name.upper()

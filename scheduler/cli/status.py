@@ -1,4 +1,4 @@
-"""What a command that waits says meanwhile, on stderr."""
+"""Messages of a waiting command, on stderr."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _ERASE = "\r\x1b[K"
 
 
 def write_stderr(text: str) -> None:
-    """To the descriptor itself: a signal handler may interrupt ``sys.stderr`` in the middle of a write."""
+    """Write to the descriptor itself. A signal handler may interrupt ``sys.stderr`` in the middle of a write."""
     try:
         os.write(2, text.encode("utf-8", "replace"))
     except OSError:
-        return  # a closed pipe, or a terminal that is gone: nobody is there to be told
+        return  # a closed pipe, or a terminal that is gone: nobody reads it
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that stderr is; ``None`` if it is none, or one on which no line can be drawn anew."""
+    """The columns of the terminal on stderr; ``None`` if it is none, or can't redraw a line."""
     if os.environ.get("TERM") == "dumb":
         return None
     try:
@@ -35,10 +35,10 @@ def terminal_width() -> int | None:
 
 
 class Status:
-    """Notes, and at most one line that says what is being waited for, once that has taken some time.
+    """Notes, and at most one line about the present wait, which appears once the wait has taken some time.
 
-    On a terminal that line is updated in place with the time that has passed, and vanishes when the wait is over.
-    Elsewhere it is written once for each wait.
+    On a terminal this line is updated in place with the elapsed time, and disappears when the wait is over. Elsewhere
+    it is written once for each wait.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class Status:
         clock: Callable[[], float] = time.monotonic,
         updates: bool = True,
     ) -> None:
-        """``width``: of the terminal, ``None`` where there is none. ``clock`` gives seconds.
+        """``width``: columns of the terminal, ``None`` without one. ``clock`` gives seconds.
 
-        ``updates``: have a thread call ``update``.
+        ``updates``: run a thread that calls ``update``.
         """
         self._write = write
         self._width = width
         self._clock = clock
-        # A signal handler may note something while this thread has the lock.
+        # A signal handler may write a note while this same thread holds the lock.
         self._lock = threading.RLock()
         self._text = ""
-        #: Since when something is waited for, and when that is shown.
+        #: When the present wait began, and when it is to be shown.
         self._since: float | None = None
         self._due = 0.0
         self._told = False
@@ -80,11 +80,11 @@ class Status:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether somebody may be looking at it."""
+        """Whether stderr is a terminal."""
         return self._width() is not None
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         with self._lock:
             self._erase()
             self._write(f"schedctl: {printable(text)}\n")
@@ -92,9 +92,9 @@ class Status:
                 self._draw()
 
     def waiting(self, text: str, after: float, since: float) -> None:
-        """What is waited for since then, a clause, to be shown if it takes longer than ``after`` seconds.
+        """Describe the present wait by a clause. It is shown if the wait takes longer than ``after`` seconds.
 
-        What began at the same time is the same wait, in other words.
+        A wait with the same ``since`` as before is the same wait with another description.
         """
         with self._lock:
             if self._since != since:
@@ -108,14 +108,14 @@ class Status:
             self._thread.start()
 
     def reword(self, text: str) -> None:
-        """The same wait, in other words; nothing if there is none."""
+        """Change the description of the present wait, if there is one."""
         with self._lock:
             self._text = printable(text)
             if self._drawn:
                 self._draw()
 
     def done(self) -> bool:
-        """The wait is over; whether it was shown."""
+        """End the wait; whether it was shown."""
         self._waiting.clear()
         with self._lock:
             self._erase()
@@ -124,7 +124,7 @@ class Status:
             return told
 
     def update(self) -> None:
-        """Show what is waited for, if it is due, and for how long by now."""
+        """Show or update the present wait if it is due."""
         with self._lock:
             if self._since is None or self._clock() < self._due:
                 return

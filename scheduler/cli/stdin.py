@@ -1,4 +1,4 @@
-"""The input of a job, read from our own stdin before the job is submitted."""
+"""Reads the input of a job from our own stdin before the job is submitted."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from typing import Any
 
 from scheduler.cli.failures import Failure
 
-#: Bytes of a request's body, the job's input and all.
-_LARGEST_BODY = 1024 * 1024
+#: Bytes of the largest request body, including the job's input.
+_BODY_MAX_BYTES = 1024 * 1024
 
-#: Bytes of it for what JSON and the names of fields take beside the values.
-_FRAME = 512
+#: Bytes reserved for JSON syntax and field names.
+_RESERVED_BYTES = 512
 
-#: Seconds after which a stdin that has not ended is mentioned.
-_MENTION_AFTER = 3.0
+#: Seconds after which the user is told that stdin has not ended.
+_MENTION_AFTER_SECONDS = 3.0
 
 _PIECE = 64 * 1024
 
 
 def offered(descriptor: int = 0) -> bool:
-    """Whether there is input: a pipe, a file or a socket, not a terminal, nor /dev/null or another device."""
+    """Whether stdin has input: a pipe, a file or a socket, but not a terminal, /dev/null or another device."""
     try:
         mode = os.fstat(descriptor).st_mode
-    except OSError:  # it is closed
+    except OSError:  # stdin is closed
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def room_for(fields: Mapping[str, Any]) -> int:
-    """Bytes of input that fit into one request beside these fields."""
-    rest = len(json.dumps(fields, default=str)) + _FRAME
-    return max(0, (_LARGEST_BODY - rest) // 4 * 3)  # as base64
+    """Bytes of input that fit into a request with these fields."""
+    rest = len(json.dumps(fields, default=str)) + _RESERVED_BYTES
+    return max(0, (_BODY_MAX_BYTES - rest) // 4 * 3)  # as base64
 
 
 def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes:
-    """All of it; ``Failure`` if that is more than ``most`` bytes. ``mention`` is called if it takes long."""
+    """All input; ``Failure`` if it exceeds ``most`` bytes. ``mention`` is called if it takes long."""
     found = bytearray()
     mentioned = False
     while True:
-        if not mentioned and not select.select([descriptor], [], [], _MENTION_AFTER)[0]:
+        if not mentioned and not select.select([descriptor], [], [], _MENTION_AFTER_SECONDS)[0]:
             mentioned = True
             mention()
         try:
             data = os.read(descriptor, _PIECE)
-        except BlockingIOError:  # somebody who has the same pipe made it so
+        except BlockingIOError:  # another process with the same pipe made it non-blocking
             select.select([descriptor], [], [], None)
             continue
         except OSError as error:

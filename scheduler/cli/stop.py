@@ -23,7 +23,7 @@ from scheduler.client import ClientError
 def command(session: Session, ids: tuple[str, ...]) -> int:
     """Stop jobs, and wait for their verified end.
 
-    The ids of those that are stopped, or had ended, are printed. A job whose worker can't be reached now is stopped
+    The ids of the jobs that are stopped, or had ended, are printed. A job whose worker can't be reached now is stopped
     when it can be. An id can be shortened to a prefix that only one job has.
     """
     code = 0

@@ -1,7 +1,7 @@
-"""How commands print what they found: a table for people, JSON lines or a format of one's own for programs.
+"""Prints results of commands: a table for people, JSON lines or a custom format for programs.
 
-A table is as wide as the terminal, and its long column is shortened to that. In
-a pipe or a file nothing is shortened and nothing is coloured.
+A table is as wide as the terminal, and its long column is shortened to fit. In a pipe or a file nothing is shortened or
+coloured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from attrs import frozen
 
 from scheduler.cli.wording import Object, printable
 
-# They steer some terminals, and JSON does not escape them by itself; half of a surrogate pair can't be encoded.
+# These characters control some terminals, and JSON does not escape them. Half a surrogate pair can't be encoded.
 _UNESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
 _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\\": "\\"}
@@ -29,14 +29,14 @@ _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\\": "\\"}
 
 @frozen
 class Column:
-    """One column of a table."""
+    """A column of a table."""
 
     title: str
     text: Callable[[Object], str]
     #: The colour of the text, by the names that click and rich share; ``""``: none.
     colour: Callable[[Object], str] = lambda _: ""
     right: bool = False
-    #: It is shortened where the terminal is too narrow for all.
+    #: Whether the column is shortened if the terminal is too narrow.
     shrinks: bool = False
 
 
@@ -51,12 +51,12 @@ def redrawn() -> bool:
 
 
 def coloured() -> bool:
-    """Whether the output may be coloured: only on a terminal that can, and not against ``NO_COLOR``."""
+    """Whether the output may be coloured: only on a terminal that supports it, and not with ``NO_COLOR``."""
     return redrawn() and not os.environ.get("NO_COLOR")
 
 
 def paint(text: str, colour: str) -> str:
-    """The text in that colour, where the output may be coloured."""
+    """The text in that colour, if the output may be coloured."""
     return click.style(text, fg=colour) if colour and coloured() else text
 
 
@@ -68,10 +68,10 @@ def json_line(document: Object) -> str:
 
 
 class Format:
-    """A format such as ``{id} {labels.team} {state:<9}``, each field one of an object's."""
+    """A format such as ``{id} {labels.team} {state:<9}``, whose fields are those of an object."""
 
     def __init__(self, text: str, fields: Sequence[str]) -> None:
-        """``click.UsageError`` for what is none, and for a field that is not among ``fields``."""
+        """``click.UsageError`` for an invalid format, and for a field that is not in ``fields``."""
         try:
             self._parts = list(string.Formatter().parse(re.sub(r"\\[tn\\]", lambda found: _ESCAPES[found[0]], text)))
         except ValueError as error:
@@ -88,7 +88,7 @@ class Format:
                 raise click.UsageError(f"--format: {{{name}:{spec}}}: {error}.") from None
 
     def line(self, document: Object) -> str:
-        """The format with an object's fields put in; one that is absent or ``null`` is empty."""
+        """The format, filled with an object's fields. A field that is absent or ``null`` is empty."""
         made = ""
         for literal, name, spec, _ in self._parts:
             made += literal
@@ -98,7 +98,7 @@ class Format:
 
 
 def _look_up(document: Any, name: str) -> Any:
-    """A field, or part of one: ``labels.team``; a name with dots in it is found, too."""
+    """A field, or part of one: ``labels.team``. Names that contain dots are found, too."""
     first, dot, rest = name.partition(".")
     value = document.get(first)
     if not dot:
@@ -117,7 +117,7 @@ def _text(value: Any) -> str:
 
 
 def draw(columns: Sequence[Column], rows: Sequence[Object]) -> str:
-    """A table, each line with its newline; rich, which it is made with, is loaded only now."""
+    """A table, each line with its newline. Imports rich only now."""
     drawing = importlib.import_module("scheduler.cli.drawing")
     made: str = drawing.draw(columns, rows, shutil.get_terminal_size().columns if terminal() else None, coloured())
     return made

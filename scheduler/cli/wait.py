@@ -24,14 +24,14 @@ from scheduler.client import Client, ConnectionFailed, Job, WaitTimedOut
     "  schedctl wait --timeout 5m 3f0c9a12 && echo ok\n"
     "  id=$(schedctl run --detach -- make) && schedctl wait $id\n",
 )
-@click.option("--timeout", type=Duration(), help="Give up after that long, with 121; the job goes on.")
+@click.option("--timeout", type=Duration(), help="Give up after this time, with 121; the job continues.")
 @click.argument("job", metavar="ID", shell_complete=complete_job)
 @pass_session
 def command(session: Session, job: str, timeout: str | None) -> int:
     """Wait for the end of a job, and exit as it did.
 
-    The exit codes are those of `schedctl run`. Of a job that is run again when it failed, it is the last attempt that
-    counts. An id can be shortened to a prefix that only one job has.
+    The exit codes are those of `schedctl run`. If the job is retried, its last attempt counts. An id can be shortened
+    to a prefix that only one job has.
     """
     with session.client(waits=True) as client, Status() as status:
         job_id = resolve(client, job)
@@ -43,7 +43,7 @@ def command(session: Session, job: str, timeout: str | None) -> int:
 
 
 def _last_attempt(client: Client, status: Status, job_id: str, timeout: float | None) -> Job:
-    """At its end."""
+    """The last attempt at its end."""
     deadline = None if timeout is None else time.monotonic() + timeout
     following: str | None = job_id
     while following is not None:

@@ -1,4 +1,4 @@
-"""Watches a job until its end: its output goes to stdout and stderr, what becomes of it is told on stderr."""
+"""Watches a job until its end. Its output goes to stdout and stderr; its changes are reported on stderr."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from scheduler.cli.streams import write_all
 from scheduler.cli.wording import short_id, span
 from scheduler.client import ApiProblem, Changed, Client, ClientError, Ended, Job, Output, OutputLost
 
-#: Where each stream of a job goes.
+#: The descriptor for each stream of a job.
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
-#: Seconds that something must take to be told, and the same for a connection where nobody may be looking: with the
-#: job's stderr in a file, a short break of the connection is not worth a line in it.
-_TOLD_AFTER, _BREAK_TOLD_AFTER = 1.0, 10.0
+#: Seconds that a wait must last to be shown, and the same for a broken connection without a terminal. If stderr is a
+#: file that also has the job's stderr, a short break is not worth a line.
+_SHOWN_AFTER_SECONDS, _BREAK_SHOWN_AFTER_SECONDS = 1.0, 10.0
 
-#: Seconds between two looks at the place of a queued job.
-_PLACE_INTERVAL = 5.0
+#: Seconds between two queries for the place of a queued job.
+_PLACE_INTERVAL_SECONDS = 5.0
 
 
 class Watch:
-    """Of one job, and of those that follow it as further attempts."""
+    """Watches one job and its retries."""
 
     def __init__(
         self,
@@ -34,25 +34,25 @@ class Watch:
         new_client: Callable[[], Client],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``patience``: seconds that a job may be ``unknown`` before it is given up.
+        """``patience``: seconds for which a job may be ``unknown`` before it is given up.
 
-        ``new_client`` makes one for another thread. ``clock`` is that of ``status``.
+        ``new_client`` makes a client for another thread. ``clock`` is that of ``status``.
         """
         self._status = status
         self._interrupts = interrupts
         self._patience = patience
         self._new_client = new_client
         self._clock = clock
-        #: Since when each of these is so; ``None``: it is not.
+        #: The start of each of these conditions; ``None`` while it does not hold.
         self._queued_since: float | None = None
         self._unknown_since: float | None = None
-        #: The job runs, and the scheduler says why it is not shown otherwise.
+        #: The job runs, but its state has a reason that is worth showing.
         self._remarked_since: float | None = None
         self._trouble_since: float | None = None
         self._trouble: str | None = None
-        #: What is watched now, as last seen.
+        #: The watched attempt, as last seen.
         self.job: Job | None = None
-        #: Output that could not be had, and why.
+        #: Output that could not be read, and why.
         self.lost: str | None = None
 
     def trouble(self, why: str | None) -> None:
@@ -65,7 +65,7 @@ class Watch:
         self._show()
 
     def until_end(self, client: Client, job_id: str, job: Job | None) -> Job:
-        """The job at its end, or its last attempt at that one's; ``job`` is as it was accepted.
+        """The job, or its last retry, at its end. ``job``: the job as it was accepted.
 
         ``ClientError`` if it can't be watched any longer, ``GaveUp`` if it stays ``unknown``, ``BrokenPipeError``.
         """
@@ -104,7 +104,7 @@ class Watch:
         return client.wait(job_id)
 
     def _seen(self, job: Job) -> None:
-        """The job as it is now."""
+        """Note the present state of the job."""
         self.job = job
         if job.state != "unknown":
             self._unknown_since = None
@@ -123,21 +123,21 @@ class Watch:
         self._show()
 
     def _show(self) -> None:
-        """Tell what is waited for, if anything is."""
+        """Show the present wait, if there is one."""
         job = self.job
         if self._trouble_since is not None:
-            after = _TOLD_AFTER if self._status.on_terminal else _BREAK_TOLD_AFTER
+            after = _SHOWN_AFTER_SECONDS if self._status.on_terminal else _BREAK_SHOWN_AFTER_SECONDS
             self._status.waiting(
                 f"no connection to the scheduler, trying again: {self._trouble}", after, self._trouble_since
             )
         elif job is not None and job.state == "queued" and self._queued_since is not None:
-            self._status.waiting(queue_text(job), _TOLD_AFTER, self._queued_since)
+            self._status.waiting(queue_text(job), _SHOWN_AFTER_SECONDS, self._queued_since)
         elif job is not None and self._unknown_since is not None:
             text = f"job {short_id(job.data)} is unknown, waiting for its worker: {job.reason}"
-            self._status.waiting(text, _TOLD_AFTER, self._unknown_since)
+            self._status.waiting(text, _SHOWN_AFTER_SECONDS, self._unknown_since)
         elif job is not None and self._remarked_since is not None:
             text = f"job {short_id(job.data)} is {job.state}: {job.reason}"
-            self._status.waiting(text, _TOLD_AFTER, self._remarked_since)
+            self._status.waiting(text, _SHOWN_AFTER_SECONDS, self._remarked_since)
         else:
             told = self._status.done()
             if told and self._queued_since is not None and job is not None and not job.final:
@@ -146,14 +146,14 @@ class Watch:
             self._queued_since = None
 
     def _keep_place(self, job_id: str) -> None:
-        """No event tells that others before it in the queue were started. In a thread of its own."""
+        """Keep the shown place in the queue up to date, in a thread: no event says that jobs before it were started."""
         with self._new_client() as client:
             while True:
-                time.sleep(_PLACE_INTERVAL)
+                time.sleep(_PLACE_INTERVAL_SECONDS)
                 try:
                     job = client.job(job_id)
                 except ClientError:
-                    continue  # the connection that follows it will tell
+                    continue  # the connection that follows the job reports the failure
                 if job.state != "queued" or self._queued_since is None:
                     return
                 if self._trouble_since is None:
@@ -161,7 +161,7 @@ class Watch:
 
 
 def queue_text(job: Job) -> str:
-    """That a job is queued, and why."""
+    """A clause that the job is queued, and why."""
     waiting = job.waiting_for
     if waiting is None:
         return f"job {short_id(job.data)} is queued" + (f": {job.reason}" if job.reason else "")

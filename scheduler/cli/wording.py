@@ -1,7 +1,7 @@
-"""What jobs and workers are in words and figures that people read: ages, sizes, command lines, exits.
+"""Jobs and workers in words and figures for people: ages, sizes, command lines, exits.
 
-Every function here takes JSON values of the API and returns text without control
-characters, so that nothing of a job can steer the terminal that shows it.
+Every function takes JSON values of the API and returns text without control characters, so that no part of a job can
+control the terminal.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 Object = Mapping[str, Any]
 
-#: Characters of an id that tables show; the first part of a UUID.
+#: Characters of an id in tables: the first part of a UUID.
 SHORT_ID = 8
 
-#: States in which a job has not ended.
+#: The states of a job that has not ended.
 UNFINISHED = ("queued", "starting", "running", "unknown")
 
 #: Colours of the states of jobs and workers, for a terminal.
@@ -38,7 +38,7 @@ STATE_COLOURS = {
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
-# Without a control character; half of a surrogate pair can't be printed at all.
+# Excluded are control characters, and half a surrogate pair, which can't be printed at all.
 _UNPRINTABLE = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -48,7 +48,7 @@ def printable(text: str) -> str:
 
 
 def moment(text: str | None) -> float | None:
-    """The POSIX time of an RFC 3339 time; ``None`` for none, and for what is no time."""
+    """The POSIX time of an RFC 3339 time; ``None`` for ``None``, and for an invalid time."""
     try:
         return None if text is None else datetime.fromisoformat(text).timestamp()
     except ValueError:
@@ -56,7 +56,7 @@ def moment(text: str | None) -> float | None:
 
 
 def clock_time(text: str | None) -> str:
-    """A time of the API by the clock and in the zone of this machine; ``""`` for none."""
+    """A time of the API in this machine's zone; ``""`` for ``None``."""
     when = moment(text)
     return "" if when is None else f"{datetime.fromtimestamp(when).astimezone():%Y-%m-%d %H:%M:%S %z}"
 
@@ -92,7 +92,7 @@ def short_id(job: Object) -> str:
 
 
 def command_line(job: Object) -> str:
-    """The command of a job as one would type it in a shell; of a script its first line."""
+    """The command of a job as typed in a shell; for a script, its first line."""
     script = job.get("script")
     if script is not None:
         return printable(f"{script['first_line']} ({size(script['bytes'])} script)")
@@ -102,7 +102,7 @@ def command_line(job: Object) -> str:
 
 
 def run_time(job: Object, now: float) -> float | None:
-    """Seconds that a job has run, or ran; ``None`` if it never started."""
+    """Seconds for which a job has run, or ran; ``None`` if it never started."""
     started, finished = moment(job.get("started_at")), moment(job.get("finished_at"))
     if started is None:
         return None
@@ -116,12 +116,12 @@ def age(job: Object, now: float) -> float | None:
 
 
 def ending(job: Object) -> str:
-    """How a job exited, in few characters: its code, or its signal; ``""`` for neither."""
+    """The exit code or signal of a job, briefly; ``""`` if it has neither."""
     if job.get("signal"):
         return printable(str(job["signal"]))
     return "" if job.get("exit_code") is None else str(job["exit_code"])
 
 
 def labels(of: Object) -> str:
-    """Labels as a command line gives them, sorted by name."""
+    """Labels as on a command line, sorted by name."""
     return printable(",".join(f"{key}={value}" for key, value in sorted((of.get("labels") or {}).items())))

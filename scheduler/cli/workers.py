@@ -17,17 +17,17 @@ from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import Column, Format, terminal
 from scheduler.cli.wording import STATE_COLOURS, Object, labels, moment, size, span
 
-#: Seconds between two looks of ``drain --wait``.
+#: Seconds between two queries of ``drain --wait``.
 DRAIN_INTERVAL = 1.0
 
-#: The exit code of a ``drain --wait`` whose time is over, as of timeout(1).
+#: The exit code of a ``drain --wait`` that timed out, as of timeout(1).
 TIMED_OUT = 124
 
 _names = click.argument("names", metavar="WORKER...", nargs=-1, required=True, shell_complete=complete_worker)
 
 
 def columns(now: float) -> Sequence[Column]:
-    """Of a table of workers, ``now`` by the wall clock."""
+    """The columns of a table of workers; ``now`` is the wall clock's time."""
 
     def seen(worker: Object) -> str:
         when = moment(worker.get("last_seen"))
@@ -50,7 +50,7 @@ def _state(worker: Object) -> str:
 
 
 def _jobs(worker: Object) -> str:
-    """Those that run, of how many slots."""
+    """The running jobs, out of the slots."""
     slots = worker.get("slots")
     return str(worker["running_jobs"]) if slots is None else f"{worker['running_jobs']}/{slots}"
 
@@ -61,7 +61,7 @@ def _disk(worker: Object) -> str:
 
 
 def _without_name(worker: Object) -> Object:
-    """Every worker has the label ``name``; the table has it in its first column."""
+    """The worker without the label ``name``, which every worker has and the first column shows."""
     return {"labels": {key: value for key, value in worker["labels"].items() if key != "name"}}
 
 
@@ -96,10 +96,10 @@ def command(session: Session, as_json: bool, line_format: Format | None) -> None
 )
 @_names
 @click.option("--wait", is_flag=True, help="Wait until no job runs there any more.")
-@click.option("--timeout", type=Duration(), help="With --wait: at most so long (90s, 5m, 2h), then exit with 124.")
+@click.option("--timeout", type=Duration(), help="With --wait: the longest wait (90s, 5m, 2h); then exit with 124.")
 @pass_session
 def drain(session: Session, names: Sequence[str], wait: bool, timeout: str | None) -> int:
-    """Place nothing more on WORKERs. Jobs that run there go on.
+    """Place nothing more on WORKERs. Jobs that run there continue.
 
     `schedctl resume` lets them take jobs again. To end what runs there: `schedctl stop $(schedctl ps -q --on WORKER)`.
     """
@@ -132,7 +132,7 @@ def _stays(names: Sequence[str]) -> str:
 
 
 def _wait_until_empty(client: scheduler.client.Client, left: list[str], deadline: float | None) -> None:
-    """Take from ``left`` the workers where nothing runs any more, until none is left or the time is over."""
+    """Remove the workers without running jobs from ``left``, until it is empty or the time is over."""
     told: dict[str, tuple[int, str]] = {}
     while True:
         for name in tuple(left):

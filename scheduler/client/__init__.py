@@ -1,9 +1,8 @@
 """The Python client: ``from scheduler.client import Client`` (blocking) or ``TwistedClient`` (Deferreds).
 
-Importing this package loads none of its modules, so that a program that may not
-need them (``schedctl --help``) starts quickly. A name is loaded when it is first
-used: ``Client`` loads urllib3, ``TwistedClient`` loads treq and Twisted, and the
-values and exceptions load neither.
+Importing this package loads none of its modules, so a program that may not need them (``schedctl --help``) starts
+quickly. A name is loaded when it is first used. ``Client`` loads urllib3, ``TwistedClient`` loads treq and Twisted, and
+the values and exceptions load neither.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
         Worker,
     )
 
-#: Where each public name is.
+#: Module -> the public names in it.
 _MODULES = {
     "blocking": ("Client",),
     "errors": (

@@ -1,4 +1,4 @@
-"""Where the scheduler is, and what is sent with each request."""
+"""The scheduler's URL, and the parts of a request that depend on it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DEFAULT_URL = "http://127.0.0.1:3000"
 
 @frozen
 class Target:
-    """A scheduler: its base URL, and how this client identifies itself there."""
+    """A scheduler's base URL, and the token with which this client identifies itself."""
 
     scheme: str
-    #: Of an IPv6 address with its zone: ``fe80::1%eth0``.
+    #: An IPv6 address includes its zone: ``fe80::1%eth0``.
     host: str
     port: int
-    #: What is put before every path: ``""``, or like ``/scheduler``.
+    #: The prefix of every path: ``""``, or like ``/scheduler``.
     prefix: str
     token: str | None = field(repr=False)
 
@@ -33,16 +33,16 @@ class Target:
 
     @property
     def host_in_url(self) -> str:
-        """An IPv6 address in brackets, its zone after ``%25``; any other host as it is."""
+        """The host as in a URL: an IPv6 address in brackets, with its zone after ``%25``."""
         return "[{}]".format(self.host.replace("%", "%25")) if ":" in self.host else self.host
 
     def path(self, request: Request) -> str:
-        """With the query."""
+        """The path and query of a request."""
         query = f"?{urlencode(request.query, quote_via=quote)}" if request.query else ""
         return f"{self.prefix}{request.path}{query}"
 
     def headers(self, request: Request) -> Mapping[str, str]:
-        """All of them."""
+        """All headers of a request."""
         headers = {"User-Agent": f"scheduler-client/{__version__}", "Accept": "application/json", **request.headers}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
@@ -52,12 +52,12 @@ class Target:
 
 
 def body(request: Request) -> bytes | None:
-    """What is sent; half surrogate pairs, of undecodable arguments say, are escaped, and then refused by name."""
+    """The body as sent. Half surrogate pairs, as in undecodable arguments, are escaped; the scheduler refuses them."""
     return None if request.body is None else json.dumps(request.body).encode("ascii")
 
 
 def read_target(url: str, token: str | None) -> Target:
-    """``ValueError`` for a URL that is none, or that says more than where the scheduler is."""
+    """The target for a URL. ``ValueError`` for an invalid URL, or one with more than scheme, host, port and path."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} must be like http://host:3000 or https://host:3000")

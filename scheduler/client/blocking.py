@@ -1,13 +1,12 @@
-"""The blocking client, for scripts and notebooks without a reactor of their own.
+"""The blocking client, for scripts and notebooks without a reactor.
 
-It is built on urllib3: that has no dependencies of its own, is loaded in a few
-hundredths of a second, and its ``read1`` gives the bytes of a chunked body as they
-come, which live output needs. httpx would bring anyio, httpcore, h11 and idna for
-features that are not used here. urllib3's own retries, redirects and decoding are
-off: only ``scheduler.client.repeating`` knows what may be sent twice.
+It uses urllib3, which has no dependencies and loads in a few hundredths of a second. Live output needs its ``read1``,
+which returns the bytes of a chunked body as they arrive. httpx would need anyio, httpcore, h11 and idna for features
+that are not used here. urllib3's own retries, redirects and decoding are off, because only
+``scheduler.client.repeating`` knows which requests may be sent twice.
 
-A redirect is not followed, and no proxy is taken from the environment: a request
-that runs commands, and its token, go to the URL that was given, or nowhere.
+Redirects are not followed, and proxies in the environment are ignored. A request that runs commands, and its token,
+must go only to the given URL.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ T = TypeVar("T")
 
 
 class Client:
-    """A scheduler's API, one method for each thing to do. Threads may share one, and so may processes after a fork.
+    """A scheduler's API, one method for each action. Threads may share a client, and so may processes after a fork.
 
-    Every method raises ``ClientError``, or ``ValueError`` for an argument that can't be sent. An answer that is lost is
-    asked for again for up to ``patience`` seconds, wherever that is safe; a start is sent under an
-    ``Idempotency-Key``, so that it happens once however often it is sent.
+    Every method raises ``ClientError``, or ``ValueError`` for an argument that can't be sent. If an answer is lost, the
+    request is repeated for up to ``patience`` seconds, wherever that is safe. A start has an ``Idempotency-Key``, so
+    that it happens once, however often it is sent.
     """
 
     def __init__(
@@ -46,16 +45,15 @@ class Client:
         ca_file: str | None = None,
         on_trouble: Callable[[str | None], object] | None = None,
     ) -> None:
-        """Nothing is sent yet.
+        """Does not send anything yet.
 
         - ``token``: sent as ``Authorization: Bearer``.
         - ``timeout``: seconds without a byte after which an answer counts as lost.
-        - ``patience``: seconds for which a lost answer, a cut stream or a scheduler that
-          restarts is tried again. 0: never. A scheduler that was never reached is not waited for.
+        - ``patience``: seconds for which requests are repeated after a lost answer, a cut stream or
+          a restart of the scheduler. 0: never. Does not apply to a scheduler that was never reached.
         - ``ca_file``: PEM, the authorities trusted for https in place of the system's.
-        - ``on_trouble`` is called whenever a request is about to be tried again, with what
-          failed as a clause, and with ``None`` when an answer comes after that; in the
-          thread that waits for it.
+        - ``on_trouble`` is called with a clause about the failure before each repetition, and with
+          ``None`` when an answer comes after that. It is called in the thread that waits.
         """
         target = read_target(url, token)
         self._target = target
@@ -72,7 +70,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept for the next request."""
+        """Close the idle connections."""
         self._pool.close()
 
     # -- jobs
@@ -90,16 +88,16 @@ class Client:
         """Run a command on a worker, and return its exit code and all of its output.
 
         ``command`` is a program, or a list of it and its arguments; or give ``shell`` or ``script``. ``worker`` or
-        ``selector`` says where. ``fields`` are those of ``JobFields``; its ``timeout`` is the job's, which ends as
-        ``timed_out``. The output is held in memory: use ``submit`` and ``follow`` for more of it than that allows.
+        ``selector`` chooses the worker. ``fields`` are those of ``JobFields``; its ``timeout`` is the job's, which then
+        ends as ``timed_out``. The output is held in memory; for larger output use ``submit`` and ``follow``.
 
         - ``check``: ``JobFailed`` unless the job ``succeeded``, and ``OutputLost`` if not all of its output was kept.
         - ``on_start`` is called with the job as soon as it is accepted.
-        - ``stop_on_interrupt``: if this call is interrupted (``KeyboardInterrupt``), the job is
-          stopped. Otherwise it goes on, as it does when this process is killed; ``unattended_timeout`` ends it then.
+        - ``stop_on_interrupt``: stop the job if this call is interrupted (``KeyboardInterrupt``). Otherwise it
+          continues, as it does when this process is killed, unless ``unattended_timeout`` ends it.
         - ``key``: an ``Idempotency-Key`` of your own, for a caller that may itself be restarted.
 
-        Where the job has ``retry``, the result is that of its last attempt.
+        If the job has ``retry``, the result is that of its last attempt.
         """
         accepted: list[Job] = []
 
@@ -118,52 +116,52 @@ class Client:
     def submit(
         self, command: str | Sequence[str] | None = None, *, key: str | None = None, **fields: Unpack[JobFields]
     ) -> Job:
-        """Start a job, and return it as soon as it runs or is queued. Arguments are those of ``run``."""
+        """Start a job, and return it once it runs or is queued. Arguments are those of ``run``."""
         return self._do(self._operations.submit(command, key, fields))
 
     def job(self, job_id: str, wait: float | None = None) -> Job:
-        """One job; with ``wait`` when it has ended, or as it is after so many seconds (at most 300)."""
+        """The job. With ``wait``, once it has ended, or its state after so many seconds (at most 300)."""
         return self._do(self._operations.job(job_id, wait))
 
     def jobs(self, *, limit: int | None = None, **filters: Filter) -> Iterator[Job]:
-        """Jobs that match, newest first, ``limit`` at most; pages are fetched as they are needed.
+        """Matching jobs, newest first, ``limit`` at most. Pages are fetched as needed.
 
-        ``filters`` are those of ``GET /v1/jobs``, such as ``state=["failed", "lost"]``,
-        ``label={"team": "web"}``, ``created_after="24h"`` or a datetime.
+        ``filters`` are those of ``GET /v1/jobs``, such as ``state=["failed", "lost"]``, ``label={"team": "web"}``,
+        ``created_after="24h"`` or a datetime.
         """
         return self._iterate(self._operations.jobs(limit, filters))
 
     def wait(self, job_id: str, timeout: float | None = None) -> Job:
         """The job once it has ended; ``WaitTimedOut`` (a ``TimeoutError``) if it has not within ``timeout`` seconds.
 
-        This is about this one attempt: a job that is run again has ``retried_by``.
+        Waits for this attempt only; a job that was retried has ``retried_by``.
         """
         return self._do(self._operations.wait(job_id, timeout))
 
     def stop(self, job_id: str) -> Job:
         """Stop a job and wait for its end.
 
-        One that is not ``final`` afterwards will be stopped when its worker can be reached. ``ApiProblem`` of type
+        If the job is not ``final`` then, it will be stopped when its worker can be reached. ``ApiProblem`` of type
         ``left-running`` if processes could not be ended.
         """
         return self._do(self._operations.stop(job_id))
 
     def stop_matching(self, **filters: Filter) -> list[Job]:
-        """Stop all jobs that match, one filter at least; those that were stopped, as they are now.
+        """Stop all matching jobs, and return them in their new state. At least one filter is required.
 
-        Not sent again when its answer is lost: other jobs could match by then.
+        The request is not repeated if its answer is lost, because other jobs could match by then.
         """
         return self._do(self._operations.stop_matching(filters))
 
     def signal(self, job_id: str, signal: str, to: str = "main") -> Job:
         """Send a signal, such as ``"SIGUSR1"``, to the ``main`` process of a running job, or to its whole ``tree``.
 
-        Not sent again when its answer is lost: it could arrive twice.
+        The request is not repeated if its answer is lost, because the signal could arrive twice.
         """
         return self._do(self._operations.signal(job_id, signal, to))
 
     def remove(self, job_id: str) -> bool:
-        """Remove a job that has ended, with its output. ``False``: once its worker can be reached."""
+        """Remove an ended job with its output. ``False``: it will be done when its worker can be reached."""
         return self._do(self._operations.remove(job_id))
 
     # -- output
@@ -173,16 +171,16 @@ class Client:
     ) -> Iterator[bytes]:
         """The bytes of one stream, in pieces, from ``offset`` on, or its last ``tail`` lines.
 
-        What there is now, or, with ``follow``, all until the job has ended. A connection that breaks is resumed where
-        it was: the pieces together are the stream. ``OutputLost``: the rest of it was not kept.
+        Returns the present output or, with ``follow``, all of it until the job has ended. A broken connection is
+        resumed at the same offset, so the pieces together are the stream. ``OutputLost``: the rest was not kept.
         """
         return self._iterate(self._operations.output(job_id, stream, offset, tail, follow))
 
     def follow(self, job_id: str, stdout: int = 0, stderr: int = 0) -> Iterator[Event]:
-        """Both streams as they are written, from these offsets on, and what becomes of the job.
+        """Both streams as they are written, from these offsets on, and the changes of the job.
 
-        ``Output`` for bytes, ``Changed`` when the job's state or reason changes, and at last ``Ended``. It resumes by
-        itself after a cut connection and a restart of the scheduler, without a lost or repeated byte.
+        ``Output`` for bytes, ``Changed`` when the job's state or reason changes, and at last ``Ended``. Resumes by
+        itself after a cut connection or a restart of the scheduler, without a lost or repeated byte.
         """
         return self._iterate(self._operations.follow(job_id, stdout, stderr))
 
@@ -193,11 +191,11 @@ class Client:
         return self._do(self._operations.workers())
 
     def worker(self, name: str) -> Worker:
-        """One, by id or name."""
+        """The worker with this id or name."""
         return self._do(self._operations.worker(name))
 
     def drain(self, name: str) -> Worker:
-        """Place nothing more on it."""
+        """Place no further jobs on a worker."""
         return self._do(self._operations.set_draining(name, True))
 
     def resume(self, name: str) -> Worker:
@@ -211,17 +209,17 @@ class Client:
     # -- the scheduler
 
     def version(self) -> Version:
-        """Of the scheduler."""
+        """The scheduler's version."""
         return self._do(self._operations.version())
 
     def ready(self) -> Readiness:
-        """Whether the scheduler can take work, and if not, why."""
+        """Whether the scheduler can take work or, if not, why."""
         return self._do(self._operations.ready())
 
     # -- driving the scripts
 
     def _channel(self) -> Channel:
-        if self._process != os.getpid():  # forked: the connections of the parent are not ours to use
+        if self._process != os.getpid():  # a forked child must not use its parent's connections
             self._pool, self._process = new_pool(self._target, self._ca_file), os.getpid()
         return Channel(self._pool, self._target, self._timeout, self._on_trouble)
 

@@ -1,9 +1,8 @@
-"""How ``Client`` carries out the steps of a script: requests by urllib3, with every end of an answer checked.
+"""The transport of ``Client``: carries out the steps of a script with urllib3, and checks the end of every answer.
 
-``http.client``, below urllib3, takes a connection that closes for the end of a
-line: headers that are cut look complete, and so does a chunked body whose last
-line is cut. Here a line must have its end, and a body must say how long it is, so
-that a broken connection is never taken for an answer.
+``http.client``, which urllib3 uses, takes the end of a connection for the end of a line. So truncated headers look
+complete, and so does a chunked body whose last line is truncated. Here a line must have its end, and a body must have a
+length, so that a broken connection is never taken for an answer.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from scheduler.client.exchange import (
 )
 
 #: Seconds, at most, to establish a connection.
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT_SECONDS = 10.0
 
 #: Bytes read at once.
-CHUNK = 256 * 1024
+READ_MAX_BYTES = 256 * 1024
 
-#: How every answer begins.
+#: The beginning of every HTTP answer.
 _HTTP = b"HTTP/"
 
 
@@ -51,7 +50,7 @@ class Channel:
         timeout: float,
         on_trouble: Callable[[str | None], object] | None = None,
     ) -> None:
-        """``on_trouble``: as that of ``Client``."""
+        """``on_trouble``: see ``Client``."""
         self._pool = pool
         self._target = target
         self._timeout = timeout
@@ -60,7 +59,7 @@ class Channel:
         self._delimited = False
 
     def perform(self, step: Step) -> Any:
-        """Carry out one step; what came of it."""
+        """Carry out one step, and return its result."""
         if isinstance(step, Open):
             head = self._open(step.request)
             self._trouble.after(head)
@@ -72,7 +71,7 @@ class Channel:
         return None
 
     def close(self) -> None:
-        """A connection whose body was not read to its end can't be used again."""
+        """End the script. A connection whose body was not read to its end is closed, because it can't be used again."""
         response, self._response = self._response, None
         if response is not None:
             response.close()
@@ -89,7 +88,7 @@ class Channel:
                 retries=False,
                 redirect=False,
                 assert_same_host=False,
-                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=silence),
+                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_SECONDS, self._timeout), read=silence),
                 preload_content=False,
             )
         except _NotConnected as error:
@@ -102,14 +101,14 @@ class Channel:
         headers = {name.lower(): value for name, value in response.headers.items()}
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         self._delimited = chunked or headers.get("content-length", "").isdigit() or response.status == 204
-        if "content-encoding" in headers:  # by a proxy, for nobody asked for it
+        if "content-encoding" in headers:  # added by a proxy; the request did not ask for it
             headers.pop("content-length", None)
         return Head(response.status, headers)
 
     def _read(self) -> bytes | NoAnswer:
         assert self._response is not None
         try:
-            data: bytes = self._response.read1(CHUNK)
+            data: bytes = self._response.read1(READ_MAX_BYTES)
         except (HTTPError, OSError) as error:
             self.close()
             return NoAnswer(Loss.LOST, _why(error))
@@ -122,7 +121,7 @@ class Channel:
 
 
 class _NotConnected(Exception):
-    """Raised out of urllib3 where it connects, so that no other error is taken for "nothing was sent"."""
+    """Raised inside urllib3 when connecting fails, so that no other error counts as "nothing was sent"."""
 
     def __init__(self, outcome: NoAnswer) -> None:
         super().__init__(outcome.why)
@@ -130,7 +129,7 @@ class _NotConnected(Exception):
 
 
 class _NotHttp(http.client.BadStatusLine):
-    """The first line of an answer that does not begin as one of HTTP does."""
+    """The first line of an answer is not HTTP."""
 
     def __init__(self, line: bytes) -> None:
         super().__init__(repr(line))
@@ -140,7 +139,7 @@ class _NotHttp(http.client.BadStatusLine):
 class _Lines:
     """A buffered reader of an answer.
 
-    Its ``readline`` raises where the connection ended in the middle of a line, and where the first is none of HTTP.
+    Its ``readline`` raises if the connection ended within a line, or if the first line is not HTTP.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -190,12 +189,12 @@ class _Secure(HTTPSConnection):
 
 
 def _tls_loss(error: ssl.SSLError) -> Loss:
-    """A handshake that was cut can go better another time; a certificate that is not trusted can't."""
+    """A handshake that was cut may succeed another time; an untrusted certificate can't."""
     return Loss.UNSENT if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else Loss.UNTRUSTED
 
 
 def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
-    """The connections to one scheduler; ``OSError`` or ``ssl.SSLError`` for a ``ca_file`` that can't be read."""
+    """The connection pool for a scheduler; ``OSError`` or ``ssl.SSLError`` for an unreadable ``ca_file``."""
     if target.scheme == "http":
         plain = urllib3.HTTPConnectionPool(target.host_in_url, target.port)
         plain.ConnectionCls = _Plain
@@ -207,20 +206,20 @@ def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
 
 
 def _loss(error: BaseException) -> Loss:
-    """Of an answer that never came, was cut, or began with something that is not HTTP."""
+    """The kind of loss: the answer never came, was cut, or was not HTTP."""
     inner = _within(error)
     return inner.loss if isinstance(inner, _NotHttp) else Loss.LOST
 
 
 def _within(error: BaseException) -> BaseException:
-    """What urllib3 wraps without making it the cause."""
+    """The exception inside one of urllib3's, which is not set as its cause."""
     if isinstance(error, ProtocolError) and len(error.args) > 1 and isinstance(error.args[1], Exception):
         return error.args[1]
     return error
 
 
 def _why(error: BaseException) -> str:
-    """As a clause, without urllib3's own names where there is something better."""
+    """The reason as a clause, without urllib3's own names if possible."""
     error = _within(error)
     if isinstance(error, _NotHttp):
         return "what answers there does not speak HTTP"

@@ -1,7 +1,7 @@
-"""What can go wrong in the client. A job that failed is no error, unless ``check`` asks for one.
+"""The errors of the client. A job that failed is no error, unless ``check`` asks for one.
 
-Three things are kept apart: the scheduler refused (``ApiProblem``), there is no
-answer (``ConnectionFailed``), and the job itself did not succeed (``JobFailed``).
+Three cases are separate: the scheduler refused (``ApiProblem``), no answer came (``ConnectionFailed``), and the job
+itself did not succeed (``JobFailed``).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from scheduler.client.values import Job, Result
 
-#: Whether the job of a submission was started; ``None`` for an error of anything else.
+#: Whether the job of a submission was started; ``None`` if the error is not about a submission.
 Started = bool | Literal["unknown"] | None
 
 
 class ClientError(Exception):
-    """The root: the client could not do what was asked; ``str()`` is a sentence.
+    """The root of the client's errors; ``str()`` is a sentence.
 
-    - ``started``: ``True``, the job was started and may still run; ``False``, nothing
-      was started, and the same call can be made again; ``"unknown"``: it may have been.
+    - ``started``: ``True``: the job was started and may still run. ``False``: nothing was
+      started, and the same call can be made again. ``"unknown"``: it may have been started.
       ``None``: the call was not one that starts a job.
-    - ``job_id``: the job that it is about, where that is known.
+    - ``job_id``: the job that the error is about, if it is known.
     """
 
     def __init__(self, message: str, *, started: Started = None, job_id: str | None = None) -> None:
@@ -31,12 +31,12 @@ class ClientError(Exception):
         self.job_id = job_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As it is, not made anew: the arguments of subclasses are not those of the exception."""
+        """Pickle the attributes, since the arguments of subclasses differ from ``args``."""
         return _made_again, (type(self), self.args), self.__dict__
 
 
 class ConnectionFailed(ClientError):
-    """There was no whole answer: refused, cut, or too late. What was tried again within ``patience`` counts as one."""
+    """No complete answer came: refused, cut, or too late. Repetitions within ``patience`` have failed, too."""
 
 
 class ApiProblem(ClientError):
@@ -50,8 +50,8 @@ class ApiProblem(ClientError):
         started: Started = None,
         job_id: str | None = None,
     ) -> None:
-        """``document`` is the JSON of the answer; ``{}`` if it was none."""
-        #: HTTP's.
+        """``document`` is the JSON of the answer; ``{}`` if there is none."""
+        #: The HTTP status.
         self.status = status
         #: The last part of the document's ``type``, such as ``"worker-unknown"``; ``""`` if it has none.
         self.type = _slug(document.get("type"))
@@ -62,9 +62,9 @@ class ApiProblem(ClientError):
 
 
 class OutputLost(ClientError):
-    """Output that was asked for is not there: it is no longer kept, or was cut when the job wrote it (410).
+    """Requested output is missing: it is no longer kept, or was cut when the job wrote it (410).
 
-    ``result``, where ``run`` raises this: the job and what there is of its output.
+    ``result``: the job and the existing output, if ``run`` raises this.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class OutputLost(ClientError):
 
 
 class JobFailed(ClientError):
-    """The job ended otherwise than ``succeeded``, and ``check`` was set. Compare ``subprocess.CalledProcessError``."""
+    """The job did not succeed, and ``check`` was set. Compare ``subprocess.CalledProcessError``."""
 
     def __init__(self, result: Result) -> None:
         job = result.job
@@ -89,22 +89,22 @@ class JobFailed(ClientError):
 
     @property
     def exit_code(self) -> int | None:
-        """As in ``Result``: ``None`` where a signal ended it, or nobody knows."""
+        """The exit code as in ``Result``: ``None`` if a signal ended the job, or the code is not known."""
         return self.result.exit_code
 
     @property
     def stdout(self) -> bytes:
-        """All of it."""
+        """All of its stdout."""
         return self.result.stdout
 
     @property
     def stderr(self) -> bytes:
-        """All of it."""
+        """All of its stderr."""
         return self.result.stderr
 
 
 class WaitTimedOut(ClientError, TimeoutError):
-    """The job has not ended within the time that ``wait`` was given; ``job`` is the job as it is now."""
+    """The job has not ended within the time given to ``wait``; ``job`` is its present state."""
 
     def __init__(self, job: Job, seconds: float) -> None:
         super().__init__(f"job {job.id} has not ended within {seconds:g} s", job_id=job.id)

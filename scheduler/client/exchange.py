@@ -1,16 +1,16 @@
-"""Requests and answers as values, and the steps that an operation is made of: the core knows no socket.
+"""Requests and answers as values, and the steps of which operations consist. The core knows no socket.
 
-Theory of operation. Every operation of the client is a generator, a *script*. It
-yields the steps that need the world outside, and is sent what came of each:
+Theory of operation. Every operation of the client is a generator, a *script*. It yields the steps that need the world
+outside, and is sent the result of each:
 
-- ``Open``: send a request; comes to a ``Head``, or to ``NoAnswer``. One request
-  of a script is open at a time: the next ``Open`` abandons the one before.
+- ``Open``: send a request; the result is a ``Head``, or ``NoAnswer``. One request
+  of a script is open at a time: the next ``Open`` abandons the previous one.
 - ``Read``: the next bytes of its body; ``b""`` at its proper end, else ``NoAnswer``.
 - ``Pause``: some seconds.
 - ``Deliver``: an item for the caller, in scripts that are iterators.
 
-``blocking`` carries the steps out with urllib3 and ``twisted`` with treq. What to
-ask, whether to ask again, and where to resume is decided in the scripts, once.
+``blocking`` carries the steps out with urllib3, and ``twisted`` with treq. The scripts alone decide about requests,
+repetitions and resumptions.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Item = TypeVar("Item")
 
 @frozen
 class Request:
-    """One request, and what may be done about it."""
+    """A request, and the ways in which it may be treated."""
 
     method: str
-    #: Below the base URL, percent-encoded: ``/v1/jobs``.
+    #: The path below the base URL, percent-encoded: ``/v1/jobs``.
     path: str
     query: tuple[tuple[str, str], ...] = ()
     #: JSON; ``None``: no body.
     body: Any = None
     headers: Mapping[str, str] = field(factory=dict)
-    #: It may be sent again although it may have been carried out.
+    #: Whether it may be repeated although it may have been carried out.
     repeatable: bool = True
-    #: It starts a job, so an error of it says whether one was started.
+    #: Whether it starts a job. If so, an error says whether one was started.
     submits: bool = False
     #: Statuses beyond 2xx that are answers, not problems.
     expected: frozenset[int] = frozenset()
@@ -51,7 +51,7 @@ class Request:
 
 @frozen
 class Head:
-    """How an answer begins; the names of headers are in lower case."""
+    """The beginning of an answer. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str] = field(factory=dict)
@@ -76,12 +76,12 @@ class Answer:
 
     @property
     def is_problem(self) -> bool:
-        """Whether a scheduler wrote it, to refuse a request; the error page of a proxy is none."""
+        """Whether a scheduler wrote it to refuse a request. The error page of a proxy is none."""
         return str(self.document.get("type")).startswith("/problems/")
 
     @property
     def is_cut(self) -> bool:
-        """Whether it is to be JSON and is none: a proxy may end in order what was cut before it."""
+        """Whether it should be JSON but is not: a proxy may properly end an answer that was cut before it."""
         if not self.headers.get("content-type", "").startswith("application/json"):
             return False
         try:
@@ -92,12 +92,12 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that ``Retry-After`` says; ``None`` if it says none (or a date, which the scheduler never sends)."""
+        """Seconds in ``Retry-After``; ``None`` without it (or for a date, which the scheduler never sends)."""
         text = self.headers.get("retry-after", "").strip()
         return float(text) if text.isascii() and text.isdigit() else None
 
     def json(self) -> Any:
-        """Its JSON; ``ClientError`` if it is none."""
+        """Its JSON; ``ClientError`` if there is none."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
@@ -105,17 +105,17 @@ class Answer:
 
 
 class Loss(enum.Enum):
-    """How an answer can be missing."""
+    """The ways in which an answer can be missing."""
 
-    #: There was no connection, so nothing was sent.
+    #: No connection was made, so nothing was sent.
     UNSENT = "unsent"
-    #: TLS did not come about; nothing was sent, and it would not go better another time.
+    #: TLS failed in a way that repeats itself; nothing was sent.
     UNTRUSTED = "untrusted"
     #: The client was closed; nothing was sent.
     CLOSED = "closed"
-    #: What answers there speaks another protocol: it is no scheduler, and started nothing.
+    #: The program there speaks another protocol: it is no scheduler, and started nothing.
     FOREIGN = "foreign"
-    #: What came is not HTTP, and may have come from something between us and a scheduler.
+    #: The answer is not HTTP, and may come from something between this client and a scheduler.
     GARBLED = "garbled"
     #: The connection broke, or was silent for too long, after something may have been sent.
     LOST = "lost"
@@ -123,31 +123,31 @@ class Loss(enum.Enum):
 
 @frozen
 class NoAnswer:
-    """There is none, or none to its end."""
+    """No answer came, or an incomplete one."""
 
     loss: Loss
-    #: As a clause: ``connection refused``.
+    #: The reason as a clause: ``connection refused``.
     why: str
 
 
 @frozen
 class Open:
-    """Send this; abandons what was open."""
+    """Send this request; abandons the one that is open."""
 
     request: Request
 
 
 @frozen
 class Read:
-    """Some bytes of the body."""
+    """Read some bytes of the body."""
 
 
 @frozen
 class Pause:
-    """Do nothing for that long."""
+    """Wait for some seconds."""
 
     seconds: float
-    #: What failed and will be tried again, as a clause; ``""``: nothing did.
+    #: The failure that will be tried again, as a clause; ``""`` if there was none.
     why: str = ""
 
 
@@ -159,13 +159,13 @@ class Deliver(Generic[Item]):
 
 
 def loss_of(greeting: bytes) -> Loss:
-    """What an answer is that does not begin as one of HTTP does: bytes that servers of other protocols begin with."""
+    """The kind of an answer that is not HTTP, judged by its first bytes: those of other protocols are known."""
     is_http2 = greeting[3:5] == b"\4\0" and greeting[:1] == b"\0"  # a SETTINGS frame, as of gRPC
     return Loss.FOREIGN if is_http2 or greeting.startswith((b"SSH-", b"\x15\3")) else Loss.GARBLED
 
 
 class Trouble:
-    """Tells the caller of a client what goes wrong on the way, and that it is over."""
+    """Tells the client's caller about failures on the way, and about their end."""
 
     def __init__(self, told: Callable[[str | None], object] | None) -> None:
         """``told`` is the client's ``on_trouble``."""
@@ -173,12 +173,12 @@ class Trouble:
         self._troubled = False
 
     def before(self, pause: Pause) -> None:
-        """A request is to be tried again after that pause, if the pause has a reason."""
+        """A request will be tried again after this pause, if the pause has a reason."""
         if pause.why:
             self._tell(pause.why)
 
     def after(self, head: Head | NoAnswer) -> None:
-        """A request came to this."""
+        """A request had this result."""
         if isinstance(head, Head) and head.status < 300:
             self._tell(None)
 
@@ -206,7 +206,7 @@ def exchange(request: Request) -> Script[Answer | NoAnswer]:
 
 
 def whole(head: Head) -> Script[Answer | NoAnswer]:
-    """The rest of an answer that has begun."""
+    """The rest of an answer whose head was received."""
     pieces: list[bytes] = []
     while True:
         data = yield Read()

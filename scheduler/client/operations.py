@@ -1,4 +1,4 @@
-"""What the client can do, each operation a script; both clients are made of these."""
+"""The operations of the client as scripts, from which both clients are made."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from scheduler.client.repeating import Repeater
 from scheduler.client.submission import JobFields, body_of
 from scheduler.client.values import Ended, Event, Job, Output, Readiness, Result, Version, Worker
 
-#: Seconds that one request waits for the end of a job: a link that died is noticed after that long.
-WAIT_PIECE = 30.0
+#: Seconds for which one request waits for the end of a job. A dead connection is noticed after that long.
+WAIT_REQUEST_SECONDS = 30.0
 
-#: Seconds that the answers to stops may take beyond the client's ``timeout``: the scheduler waits for the end.
-STOP_TIME = 75.0
+#: Seconds that the answer to a stop may take beyond the client's ``timeout``, because the scheduler waits for the end.
+STOP_ANSWER_SECONDS = 75.0
 
-#: Jobs of one page of a list.
-PAGE = 200
+#: Jobs in one page of a list.
+JOBS_PER_PAGE = 200
 
 Filter = str | int | bool | datetime | Sequence[str] | Mapping[str, str] | None
 
 
 class Operations:
-    """Scripts for one client."""
+    """The scripts of one client."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Operations:
         jitter: Callable[[], float] = random.random,
         new_key: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        """``clock`` gives seconds that only grow; ``timeout`` and ``patience`` are in seconds."""
+        """``clock`` gives monotonic seconds; ``timeout`` and ``patience`` are in seconds."""
         self._clock = clock
         self._timeout = timeout
         self._new_key = new_key
@@ -49,7 +49,7 @@ class Operations:
     # -- jobs
 
     def submit(self, command: str | Sequence[str] | None, key: str | None, fields: JobFields) -> Script[Job]:
-        """Start a job, once."""
+        """Start a job exactly once."""
         if key is None:
             key = self._new_key()
         elif not (key and key.isascii() and key.isprintable()):
@@ -92,7 +92,7 @@ class Operations:
         return result
 
     def _collect(self, job_id: str) -> Script[Result]:
-        """One attempt, from its first byte to its end."""
+        """Collect one attempt, from its first byte to its end."""
         pieces: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         with contextlib.closing(self.follow(job_id, 0, 0)) as source:
             step = next(source)
@@ -107,7 +107,7 @@ class Operations:
                 step = next(source)
 
     def job(self, job_id: str, wait: float | None) -> Script[Job]:
-        """One job; with ``wait`` at its end, at the latest after so many seconds."""
+        """The job; with ``wait``, at its end or after so many seconds."""
         query = () if wait is None else (("wait", f"{wait:g}"),)
         silence = None if wait is None else self._timeout + wait
         answer = yield from self._repeater.answer(Request("GET", _job_path(job_id), query, silence=silence))
@@ -117,9 +117,9 @@ class Operations:
         """The job once it has ended; ``WaitTimedOut``."""
         began = self._clock()
         while True:
-            left = WAIT_PIECE if timeout is None else max(0.0, began + timeout - self._clock())
+            left = WAIT_REQUEST_SECONDS if timeout is None else max(0.0, began + timeout - self._clock())
             asked = self._clock()
-            job = yield from self.job(job_id, round(min(left, WAIT_PIECE), 3))
+            job = yield from self.job(job_id, round(min(left, WAIT_REQUEST_SECONDS), 3))
             if job.final:
                 return job
             if timeout is not None and self._clock() - began >= timeout:
@@ -128,10 +128,10 @@ class Operations:
                 yield Pause(0.2)
 
     def jobs(self, limit: int | None, filters: Mapping[str, Filter]) -> Source[Job]:
-        """Those that match, newest first."""
+        """Matching jobs, newest first."""
         left, cursor = limit, None
         while left is None or left > 0:
-            query = [*_pairs(filters), ("limit", str(PAGE if left is None else min(left, PAGE)))]
+            query = [*_pairs(filters), ("limit", str(JOBS_PER_PAGE if left is None else min(left, JOBS_PER_PAGE)))]
             if cursor is not None:
                 query.append(("cursor", cursor))
             answer = yield from self._repeater.answer(Request("GET", "/v1/jobs", tuple(query)))
@@ -144,32 +144,32 @@ class Operations:
                 return
 
     def stop(self, job_id: str) -> Script[Job]:
-        """Stop it."""
-        request = Request("POST", f"{_job_path(job_id)}/stop", silence=self._timeout + STOP_TIME)
+        """Stop a job."""
+        request = Request("POST", f"{_job_path(job_id)}/stop", silence=self._timeout + STOP_ANSWER_SECONDS)
         return Job.from_json((yield from self._repeater.answer(request)).json())
 
     def stop_matching(self, filters: Mapping[str, Filter]) -> Script[list[Job]]:
-        """Stop all that match; not repeated, for others may match by then."""
-        silence = self._timeout + STOP_TIME
+        """Stop all matching jobs. Not repeated, because others may match by then."""
+        silence = self._timeout + STOP_ANSWER_SECONDS
         request = Request("POST", "/v1/jobs/stop", tuple(_pairs(filters)), repeatable=False, silence=silence)
         page = _object((yield from self._repeater.answer(request)).json())
         return [Job.from_json(data) for data in page.get("jobs") or ()]
 
     def signal(self, job_id: str, signal: str, to: str) -> Script[Job]:
-        """Send it once; not repeated, for a signal that arrives twice is not the same."""
+        """Send a signal once. Not repeated, because it would arrive twice."""
         body = {"signal": signal, "to": to}
         request = Request("POST", f"{_job_path(job_id)}/signal", body=body, repeatable=False)
         return Job.from_json((yield from self._repeater.answer(request)).json())
 
     def remove(self, job_id: str) -> Script[bool]:
-        """Whether it is removed already."""
+        """Remove a job; whether it is removed already."""
         answer = yield from self._repeater.answer(Request("DELETE", _job_path(job_id)))
         return answer.status != 202
 
     # -- output
 
     def follow(self, job_id: str, stdout: int, stderr: int) -> Source[Event]:
-        """Both streams, and what becomes of the job."""
+        """Both streams, and the changes of the job."""
         return streams.follow(self._repeater, f"{_job_path(job_id)}/output", job_id, stdout, stderr)
 
     def output(self, job_id: str, stream: str, offset: int, tail: int | None, follow: bool) -> Source[bytes]:
@@ -181,32 +181,32 @@ class Operations:
     # -- workers
 
     def workers(self) -> Script[list[Worker]]:
-        """All of them."""
+        """All workers."""
         answer = yield from self._repeater.answer(Request("GET", "/v1/workers"))
         return [Worker.from_json(data) for data in _object(answer.json()).get("workers") or ()]
 
     def worker(self, name: str) -> Script[Worker]:
-        """One."""
+        """The worker with this id or name."""
         return Worker.from_json((yield from self._repeater.answer(Request("GET", _worker_path(name)))).json())
 
     def set_draining(self, name: str, draining: bool) -> Script[Worker]:
-        """Drain or resume it."""
+        """Drain or resume a worker."""
         request = Request("POST", f"{_worker_path(name)}/{'drain' if draining else 'resume'}")
         return Worker.from_json((yield from self._repeater.answer(request)).json())
 
     def forget(self, name: str) -> Script[None]:
-        """Forget it."""
+        """Forget a worker."""
         yield from self._repeater.answer(Request("DELETE", _worker_path(name)))
 
     # -- the scheduler
 
     def version(self) -> Script[Version]:
-        """Of the scheduler."""
+        """The scheduler's version."""
         data = _object((yield from self._repeater.answer(Request("GET", "/v1/version"))).json())
         return Version(str(data.get("version")), str(data.get("api")))
 
     def ready(self) -> Script[Readiness]:
-        """Whether it takes work."""
+        """Whether the scheduler takes work."""
         answer = yield from self._repeater.answer(Request("GET", "/readyz", expected=frozenset({503})))
         data = _object(answer.json())
         reasons = tuple(map(str, data.get("reasons") or ()))
@@ -234,7 +234,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _pairs(filters: Mapping[str, Filter]) -> list[tuple[str, str]]:
-    """Filters as they are in a query string; ``None`` is left out."""
+    """Filters as in a query string. ``None`` is left out."""
     pairs = []
     for name, value in filters.items():
         if value is None:

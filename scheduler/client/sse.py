@@ -1,4 +1,4 @@
-"""Server-sent events, out of bytes as they come (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+"""Parses server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) from arriving bytes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from attrs import frozen
 
 from scheduler.client.errors import ClientError
 
-#: Bytes of one line. The longest that the scheduler sends is an end with 1 MiB of each stream, escaped.
-LONGEST_LINE = 32 * 1024 * 1024
+#: Bytes of the longest line. The scheduler's longest is an end with 1 MiB of each stream, escaped.
+LINE_MAX_BYTES = 32 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @frozen
 class ServerEvent:
-    """One event; ``id`` is the last that was sent, with it or before it."""
+    """An event; ``id`` is the last one that was sent, with this event or before."""
 
     name: str
     data: str
@@ -25,7 +25,7 @@ class ServerEvent:
 
 
 class Parser:
-    """Feed it a body in pieces of any size; it returns the events that are complete."""
+    """Takes a body in pieces of any size, and returns the complete events."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -48,20 +48,20 @@ class Parser:
     def _lines(self) -> Iterator[bytes]:
         if not self._begun:
             if b"\xef\xbb\xbf".startswith(self._rest):
-                return  # it may become a byte order mark
+                return  # this may be the start of a byte order mark
             self._begun = True
             self._rest = self._rest.removeprefix(b"\xef\xbb\xbf")
         start = 0
         while (match := _LINE_END.search(self._rest, max(start, self._searched))) is not None:
             if match.group() == b"\r" and match.end() == len(self._rest):
-                break  # it may become CR LF
+                break  # this may be the start of CR LF
             yield self._rest[start : match.start()]
             start = match.end()
         self._rest = self._rest[start:]
-        # What was searched has no line end, but for a CR at its end.
+        # The searched part has no line end, except for a CR at its end.
         self._searched = max(0, len(self._rest) - 1)
-        if len(self._rest) > LONGEST_LINE:
-            raise ClientError(f"a line of the event stream is longer than {LONGEST_LINE} bytes")
+        if len(self._rest) > LINE_MAX_BYTES:
+            raise ClientError(f"a line of the event stream is longer than {LINE_MAX_BYTES} bytes")
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.decode("utf-8", "replace").partition(":")

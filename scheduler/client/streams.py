@@ -1,14 +1,12 @@
-"""Output as it comes: both streams as events, or one as raw bytes, resumed wherever a connection ended too early.
+"""Output as it arrives: both streams as events, or one as raw bytes, resumed after a connection ended too early.
 
-What was reached is counted in bytes of each stream. A byte that comes again is
-skipped, and a byte that is missing is an error (``OutputLost``), so what is
-delivered is the stream, exactly once.
+The position in each stream is counted in bytes. A byte that arrives again is skipped, and a missing byte is an error
+(``OutputLost``). So the delivered data is the stream, exactly once.
 
-A connection counts as cut when it breaks, when its body ends without saying that
-the job ended, and when nothing came for ``EVENT_SILENCE`` or ``RAW_SILENCE``
-seconds. The scheduler sends a comment every 15 s on an event stream, so silence
-there means that the link is dead. A raw body has no such signs of life: then
-asking again at the same offset costs one request, and loses nothing.
+A connection counts as cut when it breaks, when its body ends without the end of the job, and when nothing arrived for
+``EVENT_SILENCE_SECONDS`` or ``RAW_SILENCE_SECONDS``. The scheduler sends a comment every 15 s on an event stream, so
+silence there means a dead connection. A raw body has no such comments. There, asking again at the same offset costs one
+request and loses nothing.
 """
 
 from __future__ import annotations
@@ -25,21 +23,21 @@ from scheduler.client.repeating import Repeater
 from scheduler.client.sse import Parser, ServerEvent
 from scheduler.client.values import Changed, Ended, Event, Job, Output
 
-#: Seconds without a byte: three of the scheduler's heartbeats.
-EVENT_SILENCE = 45.0
+#: Seconds without a byte: three of the scheduler's comments.
+EVENT_SILENCE_SECONDS = 45.0
 
-RAW_SILENCE = 60.0
+RAW_SILENCE_SECONDS = 60.0
 
 STREAMS = ("stdout", "stderr")
 
 
 def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int) -> Source[Event]:
-    """The events of a job, from these offsets on, until it has ended; ``path`` is that of its output."""
+    """The events of a job, from these offsets on, until it has ended. ``path`` is the path of its output."""
     progress = _Progress(job_id, {"stdout": stdout, "stderr": stderr})
     attempts = repeater.attempts()
     while True:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": progress.position}
-        request = Request("GET", path, headers=headers, silence=EVENT_SILENCE)
+        request = Request("GET", path, headers=headers, silence=EVENT_SILENCE_SECONDS)
         head = yield Open(request)
         failure = yield from _refusal(repeater, head, path, job_id)
         if failure is None:
@@ -65,7 +63,7 @@ def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int)
 
 
 class _Progress:
-    """How far both streams of a job were delivered, and what the next event adds to that."""
+    """The delivered part of both streams, and the part of each event that is new."""
 
     def __init__(self, job_id: str, reached: dict[str, int]) -> None:
         self._job_id = job_id
@@ -74,11 +72,11 @@ class _Progress:
 
     @property
     def position(self) -> str:
-        """As ``Last-Event-ID``."""
+        """The position for ``Last-Event-ID``."""
         return ",".join(str(self._reached[stream]) for stream in STREAMS)
 
     def take(self, event: ServerEvent) -> Event | None:
-        """What is new of it; ``None`` for what was delivered before, and for events that this version does not know."""
+        """The new part of an event; ``None`` if there is none, and for events that this version does not know."""
         if event.name not in (*STREAMS, "job", "end"):
             return None
         try:
@@ -104,7 +102,7 @@ class _Progress:
         return self.output(stream, offset, piece)
 
     def output(self, stream: str, offset: int, data: bytes) -> Output | None:
-        """The new bytes of ``data``, which begin at ``offset``; ``OutputLost`` if some before them never came."""
+        """The new bytes of ``data``, which begins at ``offset``; ``OutputLost`` if bytes before it are missing."""
         reached = self._reached[stream]
         if offset > reached:
             raise OutputLost(f"{stream} goes on at byte {offset}, and ends at {reached}", job_id=self._job_id)
@@ -118,9 +116,9 @@ class _Progress:
 def output(
     repeater: Repeater, path: str, job_id: str, stream: str, offset: int, tail: int | None, follow: bool
 ) -> Source[bytes]:
-    """The bytes of one stream: those that are there now, or, with ``follow``, all until the job has ended."""
+    """The bytes of one stream: the present ones or, with ``follow``, all until the job has ended."""
     attempts = repeater.attempts()
-    #: The next byte, and the one after the last; ``None`` while not known.
+    #: The offset of the next byte, and the one after the last; ``None`` while unknown.
     reached: int | None = None if tail is not None else offset
     end: int | None = None
     while True:
@@ -159,18 +157,18 @@ def _raw_request(
     query = [("stream", stream)]
     headers = {}
     if end is not None:
-        headers["Range"] = f"bytes={reached}-{end - 1}"  # of what there was when it was asked for first
+        headers["Range"] = f"bytes={reached}-{end - 1}"  # the end as of the first request
     elif reached is not None:
         query.append(("offset", str(reached)))
     else:
         query.append(("tail", str(tail)))
     if follow:
         query.append(("follow", "1"))
-    return Request("GET", path, tuple(query), headers=headers, silence=RAW_SILENCE if follow else None)
+    return Request("GET", path, tuple(query), headers=headers, silence=RAW_SILENCE_SECONDS if follow else None)
 
 
 def _extent(head: Head) -> tuple[int, int | None]:
-    """Where the body begins, and its length, ``None`` if that is not said; ``ClientError`` if it is no output."""
+    """The offset and length of a body; length ``None`` if it is not given. ``ClientError`` if the body is no output."""
     start, length = head.headers.get("x-output-offset", ""), head.headers.get("content-length", "")
     if not start.isdigit():
         raise ClientError("the answer is not the output of a job: is there a scheduler?")
@@ -178,13 +176,13 @@ def _extent(head: Head) -> tuple[int, int | None]:
 
 
 def _unfinished(repeater: Repeater, path: str, stream: str, reached: int) -> Script[NoAnswer | None]:
-    """Why a body that was to last until the end of the job, and ended in order, is not all of the output.
+    """Why a body is not complete that should last until the job's end, and ended properly; ``None`` if it is.
 
-    A proxy may end in order what was cut before it, and the trailer that would say so is not shown to every client.
+    A proxy may properly end a body that was cut before it, and not every client can see the trailer that would tell.
     """
     answer = yield from repeater.answer(Request("GET", path.removesuffix("/output"), expected=frozenset({404})))
     if answer.status == 404:
-        return None  # it was removed meanwhile
+        return None  # the job was removed meanwhile
     job = Job.from_json(answer.json())
     size = job.stdout_bytes if stream == "stdout" else job.stderr_bytes
     if job.final and (size is None or reached >= size):
@@ -195,7 +193,7 @@ def _unfinished(repeater: Repeater, path: str, stream: str, reached: int) -> Scr
 def _refusal(
     repeater: Repeater, head: Head | NoAnswer, path: str, job_id: str, begun: bool = False
 ) -> Script[Answer | NoAnswer | None]:
-    """``None`` if output follows; else why not. ``OutputLost`` if it never will."""
+    """``None`` if output follows, else the failure. ``OutputLost`` if the output will never come."""
     if isinstance(head, NoAnswer):
         return head
     repeater.reached = True
@@ -212,5 +210,5 @@ def _refusal(
 
 
 def _job(repeater: Repeater, path: str) -> Script[Job]:
-    """The job of that output, as it is now."""
+    """The job of that output, in its present state."""
     return Job.from_json((yield from repeater.answer(Request("GET", path.removesuffix("/output")))).json())

@@ -1,4 +1,4 @@
-"""What a job can be given, and its JSON."""
+"""The fields of a submission, and their JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ Duration = float | str
 class JobFields(TypedDict, total=False):
     """The fields of ``POST /v1/jobs`` (``docs/api.md``), as keyword arguments.
 
-    Exactly one of ``worker`` and ``selector`` is needed, and exactly one of
-    ``command`` (an argument of its own in ``run`` and ``submit``), ``shell`` and ``script``.
-    What the scheduler does not know it refuses, by name.
+    Exactly one of ``worker`` and ``selector`` is needed, and exactly one of ``command`` (an argument of its own in
+    ``run`` and ``submit``), ``shell`` and ``script``. The scheduler refuses unknown fields by name.
     """
 
     #: Id or name of the worker.
@@ -32,7 +31,7 @@ class JobFields(TypedDict, total=False):
     cwd: str
     #: ``str`` is sent as UTF-8.
     stdin: bytes | str
-    #: Of the job: it is then ended by its worker, as ``timed_out``.
+    #: The job's timeout. Its worker then ends it as ``timed_out``.
     timeout: Duration | None
     unattended_timeout: Duration | None
     linger: Duration

@@ -1,9 +1,8 @@
 """The client for programs with a reactor: the methods of ``Client``, with Deferreds, on treq.
 
-What is a value there is a Deferred of it here. What is an iterator there is an
-``Items`` here: read it with ``async for`` in a coroutine, or with ``each`` and a callback
-where there is none. Cancelling a Deferred closes its connection and gives the
-request up; a job that it started goes on.
+A method that returns a value in ``Client`` returns a Deferred of it here. One that returns an iterator returns
+``Items`` here: read them with ``async for`` in a coroutine, or with ``each`` and a callback elsewhere. Cancelling a
+Deferred closes its connection and abandons the request. A job that it started continues.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from scheduler.client.twisted_channel import Channel, Uncompressed, trust_root
 from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
 
 #: Seconds, at most, to establish a connection.
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT_SECONDS = 10.0
 
-#: Connections that are kept for further requests.
+#: Idle connections that are kept for further requests.
 KEPT_CONNECTIONS = 10
 
 T = TypeVar("T")
@@ -37,7 +36,7 @@ _log = Logger()
 
 
 class TwistedClient:
-    """``Client`` with Deferreds; each method has its arguments, results and errors."""
+    """``Client`` with Deferreds. Each method has the same arguments, results and errors."""
 
     def __init__(
         self,
@@ -50,16 +49,16 @@ class TwistedClient:
         ca_file: str | None = None,
         on_trouble: Callable[[str | None], object] | None = None,
     ) -> None:
-        """``reactor`` makes the connections and runs the timers; the others are those of ``Client``."""
+        """``reactor`` makes the connections and runs the timers. The other arguments are those of ``Client``."""
         target = read_target(url, token)
         if "%" in target.host:
             raise ValueError(f"{url!r}: Twisted's HTTP client can't dial an address with a zone; use a name, or Client")
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = KEPT_CONNECTIONS
-        self._pool.retryAutomatically = False  # only ``repeating`` knows what may be sent twice
+        self._pool.retryAutomatically = False  # only ``repeating`` knows which requests may be sent twice
         policy = BrowserLikePolicyForHTTPS(trust_root(ca_file))
-        agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT, timeout), pool=self._pool)
+        agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT_SECONDS, timeout), pool=self._pool)
         self._new_channel = lambda: Channel(reactor, HTTPClient(Uncompressed(agent)), target, timeout, on_trouble)
         self._operations = Operations(reactor.seconds, timeout, patience)
 
@@ -72,7 +71,7 @@ class TwistedClient:
         await self.close()
 
     def close(self) -> Deferred[None]:
-        """Close the connections that are kept for the next request."""
+        """Close the idle connections."""
         closed: Deferred[None] = self._pool.closeCachedConnections().addCallback(lambda _: None)
         return closed
 
@@ -88,7 +87,7 @@ class TwistedClient:
         key: str | None = None,
         **fields: Unpack[JobFields],
     ) -> Deferred[Result]:
-        """As ``Client.run``; an interrupt is that the Deferred is cancelled."""
+        """See ``Client.run``. Cancelling the Deferred is the interrupt."""
         accepted: list[Job] = []
 
         def started(job: Job) -> None:
@@ -189,10 +188,10 @@ class TwistedClient:
 
 
 class Items(Generic[T]):
-    """What comes one after the other: ``async for item in items``, or ``items.each(callback)``.
+    """Items that arrive one after the other: ``async for item in items``, or ``items.each(callback)``.
 
-    The connection is paused while nobody asks for the next item. Reading to the end closes it; who may stop before
-    that uses ``async with items:``, or calls ``close``.
+    The connection is paused while no item is requested. Reading to the end closes it. A caller that may stop earlier
+    uses ``async with items:``, or calls ``close``.
     """
 
     def __init__(self, source: Source[T], channel: Channel) -> None:
@@ -205,11 +204,11 @@ class Items(Generic[T]):
         return self
 
     def __anext__(self) -> Deferred[T]:
-        """The next item; ``StopAsyncIteration`` when there is none. Cancelling it closes all."""
+        """The next item; ``StopAsyncIteration`` at the end. Cancelling it closes the items."""
         return self._channel.cancellable(self._next())
 
     def each(self, consume: Callable[[T], Any]) -> Deferred[None]:
-        """Call ``consume`` with each item, waiting for the Deferred that it may return; fires at the end."""
+        """Call ``consume`` with each item, and wait for the Deferred that it may return. Fires at the end."""
 
         async def consumed() -> None:
             async with self:
@@ -221,7 +220,7 @@ class Items(Generic[T]):
         return Deferred.fromCoroutine(consumed())
 
     def close(self) -> None:
-        """Nothing more is wanted."""
+        """Close the items before their end."""
         if not self._closed:
             self._closed = True
             self._channel.close()

@@ -1,4 +1,4 @@
-"""How ``TwistedClient`` carries out the steps of a script: requests by treq, bodies that are read when asked for."""
+"""The transport of ``TwistedClient``: carries out the steps of a script with treq, reading bodies on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web._newclient import ParseError, RequestNotSent  # raised by the public Agent, and public nowhere
+from twisted.web._newclient import ParseError, RequestNotSent  # raised by the public Agent, but private
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
@@ -49,7 +49,7 @@ class Channel:
         timeout: float,
         on_trouble: Callable[[str | None], object] | None = None,
     ) -> None:
-        """``on_trouble``: as that of ``Client``."""
+        """``on_trouble``: see ``Client``."""
         self._reactor = reactor
         self._http = http
         self._target = target
@@ -60,18 +60,18 @@ class Channel:
         self._trouble = Trouble(on_trouble)
 
     def cancellable(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
-        """Its result; a cancellation is never taken for a cut connection."""
+        """The coroutine's result. A cancellation never counts as a cut connection."""
         result: Deferred[T] = Deferred(self._cancel)
 
         def settle(outcome: T | Failure) -> None:
-            if not result.called:  # else it was cancelled while the coroutine ran
+            if not result.called:  # otherwise it was cancelled while the coroutine ran
                 result.callback(outcome)
 
         Deferred.fromCoroutine(coroutine).addBoth(settle)
         return result
 
     async def perform(self, step: Step) -> Any:
-        """Carry out one step; what came of it."""
+        """Carry out one step, and return its result."""
         if self._cancelled:
             raise CancelledError
         if isinstance(step, Open):
@@ -85,7 +85,7 @@ class Channel:
         return None
 
     def close(self) -> None:
-        """A connection whose body was not read to its end can't be used again."""
+        """End the script. A connection whose body was not read to its end is closed, because it can't be used again."""
         shut, self._body = self._body, None
         if shut is not None:
             shut.close()
@@ -121,7 +121,7 @@ class Channel:
             name.decode("latin-1").lower(): values[-1].decode("latin-1")
             for name, values in response.headers.getAllRawHeaders()
         }
-        if response.length is not UNKNOWN_LENGTH:  # the header itself is not among those of a response
+        if response.length is not UNKNOWN_LENGTH:  # Twisted removes the header itself from the response
             headers["content-length"] = str(response.length)
         return Head(response.code, headers)
 
@@ -136,7 +136,7 @@ class Channel:
         return data
 
     async def _wait(self, pending: Deferred[Any], seconds: float | None = None) -> Any:
-        """What it comes to; ``_Late`` after that long, ``CancelledError`` when the caller gave up."""
+        """The result of ``pending``; ``_Late`` after ``seconds``, ``CancelledError`` if the caller gave up."""
         late = False
 
         def expired() -> None:
@@ -161,12 +161,12 @@ class Channel:
 
 
 class _Late(Exception):
-    """It took too long."""
+    """No result came in time."""
 
 
 @implementer(IAgent)
 class Uncompressed:
-    """An agent that asks for answers as they are; treq would ask for compressed ones, which proxies hold back."""
+    """An agent that asks for uncompressed answers. treq would ask for compressed ones, which proxies hold back."""
 
     def __init__(self, agent: IAgent) -> None:
         self._agent = agent
@@ -178,17 +178,17 @@ class Uncompressed:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Send it."""
+        """Send the request."""
         headers = Headers() if headers is None else headers.copy()
         headers.setRawHeaders("accept-encoding", ["identity"])
         return self._agent.request(method, uri, headers, bodyProducer)
 
 
 class _Body(Protocol):
-    """A body that is read when it is asked for; in between its connection is paused.
+    """A body that is read on demand. Its connection is paused in between.
 
-    What comes is handed out in a turn of the reactor's of its own: whoever hangs up then is not inside the parser,
-    which would go on, and keep the connection for the next request.
+    Data is handed out in a turn of the reactor of its own. So a caller that hangs up is not inside the parser, which
+    would continue, and keep the connection for the next request.
     """
 
     transport: Any  # one that can be paused
@@ -200,7 +200,7 @@ class _Body(Protocol):
         self._waiting: Deferred[bytes | NoAnswer] | None = None
 
     def read(self) -> Deferred[bytes | NoAnswer]:
-        """What came meanwhile, or comes next; ``b""`` at the end."""
+        """The data that has arrived, or arrives next; ``b""`` at the end."""
         self._waiting = Deferred()
         if self._pieces or self._end is not None:
             self._reactor.callLater(0, self._tell)
@@ -209,7 +209,7 @@ class _Body(Protocol):
         return self._waiting
 
     def close(self) -> None:
-        """Hang up, if this is not its end."""
+        """Hang up, unless the body has ended."""
         if self._end is None and self.transport is not None:
             self.transport.loseConnection()
 
@@ -238,7 +238,7 @@ class _Body(Protocol):
 
 
 def trust_root(ca_file: str | None) -> Any:
-    """What ``BrowserLikePolicyForHTTPS`` takes; ``None``: the system's authorities. ``ValueError`` or ``OSError``."""
+    """The trust root for a TLS policy; ``None``: the system's authorities. ``ValueError`` or ``OSError``."""
     if ca_file is None:
         return None
     pem = Path(ca_file).read_bytes()
@@ -273,12 +273,12 @@ def _loss(error: BaseException) -> Loss:
 
 
 def _refused_by_tls(error: BaseException) -> bool:
-    """Whether it is the certificate, or no TLS at all; not a connection that broke."""
+    """Whether the certificate was refused, or the peer does not speak TLS. A broken connection does not count."""
     return isinstance(error, TlsError) and re.search("verify failed|wrong version|record layer", str(error)) is not None
 
 
 def _why(error: BaseException | None) -> str:
-    """As a clause."""
+    """The reason as a clause."""
     last = _causes(error)[-1]
     if isinstance(last, ParseError):
         return "what answers there does not speak HTTP"

@@ -1,8 +1,7 @@
-"""What the client returns: frozen values made from the JSON of the API.
+"""The values that the client returns, frozen and made from the JSON of the API.
 
-They are tolerant in both directions. A field that this version does not know is
-in ``data``, the whole JSON object. A field that the scheduler did not send is
-``None``, or empty. Times are aware datetimes in UTC.
+They are tolerant in both directions. A field that this version does not know is in ``data``, the whole JSON object. A
+field that the scheduler did not send is ``None``, or empty. Times are aware datetimes in UTC.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _known(cls: type[V], data: Object) -> dict[str, Any]:
-    """Those members of ``data`` that are fields of ``cls``."""
+    """The members of ``data`` that are fields of ``cls``."""
     return {each.name: data[each.name] for each in attrs.fields(cls) if each.name in data}
 
 
 def _part(cls: type[V], value: Any) -> V | None:
-    """An object as a ``cls``; ``None`` for what is none, or lacks a field that ``cls`` needs."""
+    """An object as a ``cls``; ``None`` if it is none, or lacks a field that ``cls`` needs."""
     if not isinstance(value, Mapping):
         return value if isinstance(value, cls) else None
     try:
@@ -56,9 +55,9 @@ def _part(cls: type[V], value: Any) -> V | None:
 
 @frozen
 class Usage:
-    """What all processes of a job used together."""
+    """The resources used by all processes of a job together."""
 
-    #: Bytes that the largest of them had resident.
+    #: Bytes of the largest resident set.
     max_rss: int
     #: Seconds of processor time, user and system.
     cpu_seconds: float
@@ -72,13 +71,13 @@ class WaitingFor:
     why: str
     #: The same as a sentence.
     detail: str
-    #: 1: it is next in its queue.
+    #: The place in its queue; 1 is next.
     place: int
 
 
 @frozen
 class Disk:
-    """The disk that a worker's output is kept on: bytes and inodes."""
+    """The disk with a worker's output: bytes and inodes."""
 
     size: int
     free: int
@@ -100,7 +99,7 @@ def _disk(value: Any) -> Disk | None:
 
 @frozen
 class Job:
-    """A job as the scheduler told it; ``docs/api.md`` explains each field.
+    """A job as the scheduler sent it; ``docs/api.md`` explains each field.
 
     Times are datetimes, durations are seconds, sizes are bytes.
     """
@@ -122,15 +121,15 @@ class Job:
     created_at: datetime | None = field(default=None, converter=_time)
     started_at: datetime | None = field(default=None, converter=_time)
     finished_at: datetime | None = field(default=None, converter=_time)
-    #: What the main process exited with; ``None`` where it did not: it was ended by ``signal``, or never ran.
+    #: The exit code of the main process; ``None`` if there is none: a ``signal`` ended it, or it never ran.
     exit_code: int | None = None
-    #: Like ``"SIGKILL"``, where a signal ended the main process.
+    #: The signal that ended the main process, like ``"SIGKILL"``.
     signal: str | None = None
     stop_requested_at: datetime | None = field(default=None, converter=_time)
     remove_requested_at: datetime | None = field(default=None, converter=_time)
     stdout_bytes: int | None = None
     stderr_bytes: int | None = None
-    #: Why not all of its output was kept; ``None``: every byte was.
+    #: Why not all of its output was kept; ``None``: every byte was kept.
     output_error: str | None = None
     leftover: tuple[int, ...] = field(default=(), converter=_tuple)
     background_ended: int | None = None
@@ -159,7 +158,7 @@ class Job:
 
     @classmethod
     def from_json(cls, data: Any) -> Job:
-        """From the object that the API sent; ``ClientError`` if it is not a job."""
+        """The job in an answer's JSON; ``ClientError`` if it is not a job."""
         if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not isinstance(data.get("state"), str):
             raise ClientError(f"the answer is not a job: {str(data)[:200]}")
         return cls(**{**_known(cls, data), "data": data})
@@ -167,7 +166,7 @@ class Job:
 
 @frozen
 class Worker:
-    """A worker as the scheduler told it; ``docs/api.md`` explains each field."""
+    """A worker as the scheduler sent it; ``docs/api.md`` explains each field."""
 
     id: str
     name: str
@@ -176,7 +175,7 @@ class Worker:
     reason: str | None = None
     address: str | None = None
     labels: Object = field(factory=dict, converter=_mapping)
-    #: ``None``: it does not say how many.
+    #: ``None``: a core worker, without a limit.
     slots: int | None = None
     draining: bool = False
     last_seen: datetime | None = field(default=None, converter=_time)
@@ -191,7 +190,7 @@ class Worker:
 
     @classmethod
     def from_json(cls, data: Any) -> Worker:
-        """From the object that the API sent; ``ClientError`` if it is not a worker."""
+        """The worker in an answer's JSON; ``ClientError`` if it is not a worker."""
         needed = ("id", "name", "state")
         if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in needed):
             raise ClientError(f"the answer is not a worker: {str(data)[:200]}")
@@ -200,16 +199,16 @@ class Worker:
 
 @frozen
 class Version:
-    """Of the scheduler."""
+    """The scheduler's version."""
 
     version: str
-    #: Of its API: ``"v1"``.
+    #: The version of its API: ``"v1"``.
     api: str
 
 
 @frozen
 class Readiness:
-    """Whether the scheduler can take work, and if not, why."""
+    """Whether the scheduler can take work or, if not, why."""
 
     ready: bool
     workers_online: int = 0
@@ -218,9 +217,9 @@ class Readiness:
 
 @frozen
 class Result:
-    """What became of a job that ``run`` ran: all of its output, and the job at its end.
+    """The result of ``run``: all output of the job, and the job at its end.
 
-    Where it was retried, all of it is about the last attempt.
+    If the job was retried, everything is about its last attempt.
     """
 
     job: Job
@@ -231,8 +230,8 @@ class Result:
     def exit_code(self) -> int | None:
         """The exit code of the main process, 0 to 255.
 
-        ``None`` where there is none: a signal ended it (``job.signal``, like ``"SIGKILL"``), it could not be
-        started, or nobody knows (``job.state`` is ``"lost"``). It is never made up: a shell's 128+n is not used here.
+        ``None`` if there is none: a signal ended it (``job.signal``, like ``"SIGKILL"``), it could not be started, or
+        the code is not known (``job.state`` is ``"lost"``). It is never made up: a shell's 128+n is not used here.
         """
         return self.job.exit_code
 
@@ -243,7 +242,7 @@ class Result:
 
     @property
     def output_error(self) -> str | None:
-        """Why ``stdout`` and ``stderr`` are not all that the job wrote; ``None``: they are."""
+        """Why ``stdout`` and ``stderr`` are not everything that the job wrote; ``None`` if they are."""
         return self.job.output_error
 
 
@@ -253,21 +252,21 @@ class Output:
 
     #: ``"stdout"`` or ``"stderr"``.
     stream: str
-    #: Of the first byte of ``data``, counted from the beginning of the stream.
+    #: The position of the first byte of ``data`` in the stream.
     offset: int
     data: bytes
 
 
 @frozen
 class Changed:
-    """The job is in another state, or has another reason; also the first thing that is told of it."""
+    """The job's state or reason has changed. Also the first event of every job."""
 
     job: Job
 
 
 @frozen
 class Ended:
-    """The job has ended and all of its output was delivered; nothing comes after this."""
+    """The job has ended, and all of its output was delivered. Nothing follows."""
 
     job: Job
 

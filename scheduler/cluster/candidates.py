@@ -1,14 +1,13 @@
-"""The workers that jobs with a selector may be placed on, filed so that the least loaded of them is found at once.
+"""An index of the workers for jobs with a selector, which finds the least loaded one at once.
 
-Theory of operation. Every worker with slots has a standing, which says what keeps it from
-taking a job by selector now, if anything. It is filed under each of its labels, and
-once under none; there by what it can do, and by its standing. Each file is a sorted list:
-of those that are free the least loaded comes first, of all others the lowest name.
-A requirement without labels is answered by the first entries of a few files. One with labels
-looks under the rarest of them, at as many workers as have that label at most.
+Every worker with slots has a standing, which says what keeps it from taking a job by selector now, if anything. Workers
+are filed by label, ability and standing: each worker once for each of its labels, and once without a label. Each file
+is a sorted list. Free workers are sorted by load, all others by name. A requirement without labels is answered by the
+first entries of a few files. A requirement with labels looks at the files of the rarest of them, so at no more workers
+than have that label.
 
-A change of a worker or its load moves it in as many files as it has labels. That takes
-a search and a move in a list of pointers: a few microseconds where there are 10,000.
+A change of a worker or its load moves it in as many files as it has labels. Each move takes a search and a shift in a
+list of pointers: a few microseconds for 10,000 workers.
 """
 
 from __future__ import annotations
@@ -27,37 +26,37 @@ from scheduler.model import Worker, WorkerState
 
 K = TypeVar("K")
 
-#: (load of one that is free, else 0; name; id).
+#: (load of a free worker, else 0; name; id).
 Place = tuple[int, str, str]
 
-#: What a worker can do: whether it is a core worker, and its features.
+#: The ability of a worker: whether it is a core worker, and its features.
 Ability = tuple[bool, frozenset[str]]
 
 
 class Standing(enum.IntEnum):
-    """The first of these that is true of a worker: it says why the worker can't take a job by selector now."""
+    """The reason why a worker can't take a job by selector now: the first of these that applies."""
 
     DRAINING = 1
     UNREACHABLE = 2
-    #: All its slots are taken, and it is held back as well.
+    #: All its slots are taken, and it is in backoff or takes no job.
     FULL_AND_HELD = 3
     FULL = 4
-    #: It is in backoff, or says that it takes no job.
+    #: The worker is in backoff, or says that it takes no job.
     HELD = 5
     FREE = 6
 
 
-#: All but those that are draining: these count as matches of a selector.
+#: All standings but ``DRAINING``: workers with these count as matches of a selector.
 PRESENT = tuple(standing for standing in Standing if standing is not Standing.DRAINING)
 
 
 def has_slot(worker: Worker, load: int) -> bool:
-    """Whether placement may put one more job on it; ``load`` is how many of its jobs have not ended."""
+    """Whether placement may put one more job on the worker; ``load`` is the number of its jobs that have not ended."""
     return worker.slots is None or load < worker.slots
 
 
 def standing_of(worker: Worker, load: int, in_backoff: bool) -> Standing:
-    """The standing of a worker; ``load`` is how many of its jobs have not ended."""
+    """The standing of a worker; ``load`` is the number of its jobs that have not ended."""
     if worker.draining:
         return Standing.DRAINING
     if worker.state is not WorkerState.ONLINE:
@@ -73,12 +72,12 @@ class Tally:
     """The workers that meet a requirement, counted by standing."""
 
     count: Mapping[Standing, int]
-    #: Of those that are ``FULL``, together.
+    #: The slots of all ``FULL`` workers.
     slots: int
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all these workers."""
         return sum(self.count.values())
 
 
@@ -92,7 +91,7 @@ class _Entry:
     place: Place
 
     def is_for(self, worker: Worker) -> bool:
-        """Whether it holds for the worker as that is now, if standing and place do."""
+        """Whether the entry is right for the worker as it is now, if standing and place are."""
         before = self.worker
         return before is worker or (
             before.labels == worker.labels
@@ -105,25 +104,25 @@ _File = tuple[Label | None, Ability, Standing]
 
 
 class Candidates:
-    """All workers of the registry, which tells of every change; do not change it while you iterate."""
+    """The index; the registry reports every change to it. Do not change it while you iterate."""
 
     def __init__(self, workers: Mapping[str, Worker]) -> None:
         """``workers`` by id, as they are now."""
         self._workers = workers
         self._entries: dict[str, _Entry] = {}
         self._files: dict[_File, list[Place]] = {}
-        # how many workers are filed under a label, and how many can do the same
+        # the number of workers with a label, and with an ability
         self._labelled: Counter[Label | None] = Counter()
         self._abilities: Counter[Ability] = Counter()
-        # the slots of those that are ``FULL``
+        # the slots of the ``FULL`` workers
         self._slots: Counter[tuple[Label | None, Ability]] = Counter()
 
     def __len__(self) -> int:
-        """The number of workers, with slots or without."""
+        """The number of all workers, also of those without slots."""
         return len(self._workers)
 
     def put(self, worker: Worker, load: int, in_backoff: bool) -> None:
-        """File a worker as it is now; ``load`` is how many of its jobs have not ended."""
+        """File a worker as it is now; ``load`` is the number of its jobs that have not ended."""
         if worker.slots == 0:
             self.remove(worker.id)
             return
@@ -139,7 +138,7 @@ class Candidates:
         self._file(entry)
 
     def remove(self, worker_id: str) -> None:
-        """Take out a worker that is no longer known, or has no slots."""
+        """Remove a worker that is no longer in the registry, or has no slots."""
         entry = self._entries.pop(worker_id, None)
         if entry is not None:
             self._take(entry)
@@ -147,7 +146,7 @@ class Candidates:
     def each(self, requirement: Requirement, standings: Collection[Standing]) -> Iterator[Worker]:
         """The workers with one of these standings that meet the requirement, which names no worker.
 
-        Those that are ``FREE`` come least loaded first, and of equally loaded ones the lowest name; others by name.
+        ``FREE`` workers come by load, then by name; all others by name.
         """
         label = self._rarest(requirement)
         files = [
@@ -161,11 +160,11 @@ class Candidates:
                 yield worker
 
     def any(self, requirement: Requirement, standings: Collection[Standing]) -> bool:
-        """Whether there is one of these."""
+        """Whether ``each`` finds a worker."""
         return next(self.each(requirement, standings), None) is not None
 
     def tally(self, requirement: Requirement) -> Tally:
-        """All that meet the requirement, which names no worker, counted."""
+        """The workers that meet the requirement, which names no worker, counted by standing."""
         count: Counter[Standing] = Counter()
         slots = 0
         if len(requirement.labels) < 2:

@@ -1,15 +1,13 @@
 """Workers that may be online at any moment, and the requests that wait for one of them.
 
-Theory of operation. A worker is expected from when it registers until the first probe
-of it has ended. A worker that was loaded from the store is expected until it has called, or
-a call to it has failed: presence is not stored, so nobody knows whether it is there.
-``scheduler.cluster.workers.liveness`` says when a worker is expected, and when it is not any more.
+A worker is expected from its registration until the first probe of it has ended. A worker that was loaded from the
+store is expected until it has called, or a call to it has failed: presence is not stored, so it is not known yet
+whether it is online. ``scheduler.cluster.workers.liveness`` tells when a worker is expected, and when no longer.
 
-A request that no worker can take now, and that an expected worker could take, waits
-for a few seconds at most instead of being refused. Requests with the same requirement
-wait in one group, first come, first served: a worker that comes online wakes as many of
-them as it has free slots. When no worker that a group waits for is expected any more, all
-of the group are woken. Who is woken chooses a worker anew, and may wait again.
+A request that no worker can take now, and that an expected worker could take, waits for a few seconds at most instead
+of being refused. Requests with the same requirement wait in one group, first come, first served: a worker that comes
+online wakes as many of them as it has free slots. When none of the workers that a group waits for is expected any more,
+all requests of the group are woken. A request that is woken chooses a worker again, and may wait again.
 """
 
 from __future__ import annotations
@@ -29,13 +27,13 @@ from scheduler.model import Worker, WorkerState
 
 T = TypeVar("T")
 
-#: Seconds that one request waits for workers that are expected, at most.
+#: Seconds that one request waits for expected workers at most.
 EXPECTED_WAIT_MAX_SECONDS = 5.0
 
-#: Requests that wait at a time; any further one is refused at once.
+#: Requests that wait at a time; further ones are refused at once.
 MAX_WAITING_REQUESTS = 1000
 
-#: Of the workers that a request waits for, how many are called before others.
+#: The number of workers that are called first for a request that waits for them.
 WORKERS_CALLED_FIRST = 4
 
 
@@ -48,14 +46,14 @@ class _Group:
 
 
 class Expected:
-    """One for each scheduler."""
+    """Knows the expected workers; there is one for each scheduler."""
 
     def __init__(self, clock: IReactorTime, registry: Registry) -> None:
         self._clock = clock
         self._registry = registry
         self._workers: set[str] = set()
         self._groups: dict[Requirement, _Group] = {}
-        # requests that wait, woken ones that have not had their turn among them
+        # number of requests that wait, with those that were woken and have not run yet
         self._waiting = 0
         self._closed = False
         self._listeners: list[Callable[[str], None]] = []
@@ -69,18 +67,18 @@ class Expected:
         return not self._waiting
 
     def listen(self, on_wanted: Callable[[str], None]) -> None:
-        """Call this with the id of an expected worker when a request begins to wait for it."""
+        """Call ``on_wanted`` with the id of an expected worker when a request begins to wait for it."""
         self._listeners.append(on_wanted)
 
     def begin(self, worker: Worker) -> None:
-        """That worker may be online at any moment."""
+        """The worker may be online at any moment."""
         self._workers.add(worker.id)
         for requirement, group in self._groups.items():
             if requirement.met_by(worker) and not worker.draining:
                 group.worker_ids[worker.id] = None
 
     def settle(self, worker_id: str) -> None:
-        """That worker is online now, or is not expected any more."""
+        """The worker is online now, or is no longer expected."""
         if worker_id not in self._workers:
             return
         self._workers.discard(worker_id)
@@ -95,9 +93,9 @@ class Expected:
                 self._wake(requirement, group, self._room(requirement, worker))
 
     def wait(self, requirement: Requirement, seconds: float) -> Deferred[None] | None:
-        """Fires when it is time to choose a worker again, after so many seconds at the latest.
+        """Fires when it is time to choose a worker again, after ``seconds`` at the latest.
 
-        ``None``: no expected worker meets the requirement, the time is over, or as many requests wait as may.
+        ``None``: no expected worker meets the requirement, ``seconds`` is 0, or too many requests wait.
         """
         if not self._workers or self._closed or seconds <= 0 or self._waiting >= MAX_WAITING_REQUESTS:
             return None
@@ -118,13 +116,13 @@ class Expected:
         return waiter
 
     def close(self) -> None:
-        """End every wait, and let nobody wait any more."""
+        """End every wait; later requests do not wait."""
         self._closed = True
         for requirement, group in list(self._groups.items()):
             self._wake(requirement, group, len(group.waiters))
 
     def _meeting(self, requirement: Requirement) -> dict[str, None]:
-        """The ids of the expected workers that could take such a job, were they online."""
+        """The ids of the expected workers that could take such a job if they were online."""
         if requirement.worker is not None:
             workers = iter(self._registry.called(requirement.worker))
         else:
@@ -132,13 +130,13 @@ class Expected:
         return {worker.id: None for worker in workers if worker.id in self._workers}
 
     def _room(self, requirement: Requirement, worker: Worker) -> int | None:
-        """How many such jobs the worker can take now; ``None``: any number."""
+        """The number of such jobs that the worker can take now; ``None``: any number."""
         if requirement.worker is not None or worker.slots is None:
             return None
         return max(0, worker.slots - self._registry.load(worker.id))
 
     def _wake(self, requirement: Requirement, group: _Group, most: int | None) -> None:
-        """The first of a group choose again, in the next turn of the reactor: not within a change of the registry."""
+        """Wake the first requests of a group, in the next turn of the reactor: not within a change of the registry."""
         woken, group.waiters = group.waiters[:most], [] if most is None else group.waiters[most:]
         if not group.waiters:
             del self._groups[requirement]
@@ -146,7 +144,7 @@ class Expected:
             self._clock.callLater(0, _fire, woken)
 
     def _left(self, result: T, requirement: Requirement, group: _Group, waiter: Deferred[None]) -> T:
-        """That request waits no more."""
+        """A request no longer waits."""
         self._waiting -= 1
         if waiter in group.waiters:
             group.waiters.remove(waiter)
@@ -157,5 +155,5 @@ class Expected:
 
 def _fire(waiters: list[Deferred[None]]) -> None:
     for waiter in waiters:
-        if not waiter.called:  # else its time was over at the same moment
+        if not waiter.called:  # else its time ended at the same moment
             waiter.callback(None)

@@ -1,4 +1,4 @@
-"""Which jobs a listing shows, and where the next page of it begins."""
+"""The filter of a listing of jobs, and the cursor of its next page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 
 from scheduler.errors import Invalid, NotFound
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, Target, Worker
+from scheduler.model import Job, Worker
+from scheduler.terms import Target
+from scheduler.views import JobFilter
 
 
 class WorkerNames:
-    """The ids and names of workers that jobs have, with how many have each."""
+    """The ids and names of workers in jobs, with the number of jobs that have each."""
 
     def __init__(self) -> None:
         self._counts: Counter[str | None] = Counter()
@@ -30,9 +31,9 @@ class WorkerNames:
                 del self._counts[name]
 
     def meant_by(self, which: JobFilter, find: Callable[[str], Worker]) -> Worker | None:
-        """The worker that the filter names, which ``find`` gives by id or name.
+        """The worker that the filter names; ``find`` finds it by id or name.
 
-        ``None``: the filter names none, or one that only jobs know. ``NotFound``: not even they do.
+        ``None``: the filter names no worker, or one that only jobs know. ``NotFound``: no job knows it either.
         """
         if which.worker is None:
             return None
@@ -49,7 +50,7 @@ def _is_where(job: Job) -> tuple[str | None, str | None, Target | None]:
 
 
 def _names_in(job: Job | None) -> set[str | None]:
-    """The id and name of the worker it was started on, and the one it is queued for; ``None`` may be among them."""
+    """The id and name of the job's worker, and the worker that it is queued for; ``None`` may be among them."""
     if job is None:
         return set()
     return {job.worker_id, job.worker_name, None if job.target is None else job.target.worker}
@@ -58,7 +59,7 @@ def _names_in(job: Job | None) -> set[str | None]:
 def selects(which: JobFilter, worker: Worker | None, job: Job) -> bool:
     """Whether every field of the filter that is set matches the job.
 
-    ``worker`` is the one that has the id or name ``which.worker`` now; ``None``: none has.
+    ``worker`` is the worker that has the id or name ``which.worker`` now; ``None``: no worker has.
     """
     return (
         (which.worker is None or _is_of(worker, which.worker, job))
@@ -76,7 +77,7 @@ def selects(which: JobFilter, worker: Worker | None, job: Job) -> bool:
 def _is_of(worker: Worker | None, name: str, job: Job) -> bool:
     if worker is None:
         return name in _names_in(job)
-    if job.worker_id is not None:  # whatever that worker was called when the job was started
+    if job.worker_id is not None:  # the worker may have had another name when the job was started
         return job.worker_id == worker.id
     return job.target is not None and job.target.worker in {worker.id, worker.name}
 

@@ -1,9 +1,9 @@
-"""Calls to a worker about its jobs, one job after the other, such that none keeps the others waiting for ever.
+"""Rounds of calls to a worker about its jobs, one job after the other, in which no job blocks the others for ever.
 
-Theory of operation. A call about one job that fails says little about the worker: a program of others may answer it
-with UNAVAILABLE, late or never, and all others properly. So where no answer came, a probe decides: if calls
-to the worker succeed the round goes on with the next job, else it ends. A round begins with the job after the
-one at which the last one ended.
+A failed call about one job says little about the worker: a third-party worker may answer a call about one job with
+UNAVAILABLE, late or never, and answer all other calls properly. So if no answer came, a probe decides: if calls to the
+worker succeed, the round goes on with the next job, else it ends. A round begins with the job after the one at which
+the last round ended.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 class JobRounds:
-    """One round of each worker at a time."""
+    """At most one round for each worker at a time."""
 
     def __init__(self, what: str, registry: Registry, probed: Callable[[str], Deferred[None]]) -> None:
-        """``what`` is done with the jobs. ``probed`` fires when a probe of the worker of that id has ended."""
+        """``what``: the purpose, for the log. ``probed`` fires when a probe of the worker with that id has ended."""
         self._registry = registry
         self._probed = probed
         self._rounds = Rounds(what)
-        # worker id -> where its last round ended before it had gone through all: the time and the id of a job
+        # worker id -> the place (time, id) of the job at which its last round ended early
         self._ended_at: dict[str, tuple[float, str]] = {}
 
     @property
@@ -39,9 +39,9 @@ class JobRounds:
         return self._rounds.idle
 
     def begin(self, worker_id: str, jobs: Callable[[], list[Job]], call: Callable[[Job], Awaitable[T]]) -> None:
-        """Call for each of ``jobs``, oldest first, unless a round of that worker is under way.
+        """Call ``call`` with each of ``jobs``, oldest first, unless a round of that worker is under way.
 
-        ``call`` is given the job as it was when the round began. Of an error that it raises nothing else follows.
+        ``call`` gets the job as it was when the round began. An error that it raises has no further consequence.
         """
         self._rounds.begin(worker_id, partial(self._round, worker_id, jobs, call))
 
@@ -61,7 +61,7 @@ class JobRounds:
                     self._end(worker_id, job)
                     return
             except SchedulerError:
-                continue  # a fault about one job is none about the others
+                continue  # the other jobs are not affected
 
     async def _answers(self, worker_id: str) -> bool:
         if self._is_online(worker_id):

@@ -1,8 +1,7 @@
-"""What an event makes of a job: pure functions from a job to the next one.
+"""The effect of each event on a job. [pure]
 
-Each answers the job it was given where the event changes nothing; above all, the
-state of a final job never changes. That its worker runs it all the same makes it
-an ``orphan``, until it ends there.
+Each function returns the job after the event, or the given job if the event changes nothing. The state of a final job
+never changes. A final job that its worker runs all the same becomes an ``orphan``, until it ends there.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from attrs import evolve
 from scheduler.messages import JobReport, JobStatus
 from scheduler.model import MAX_LEFTOVER, Job, JobState, Worker
 
-#: Why a job failed that nobody was told of.
+#: The reason of a job that failed because its start never arrived.
 NEVER_STARTED = "never started: its worker did not begin it"
 
 
 def leftover_text(left: tuple[int, ...]) -> str:
-    """The sentence that names processes which could not be ended; only the first hundred are known."""
+    """The sentence about processes that could not be ended; only the first hundred are known."""
     count = f"{'at least ' * (len(left) >= MAX_LEFTOVER)}{len(left)} process{'es' * (len(left) > 1)}"
     return f"{count} could not be ended: {', '.join(map(str, left))}"
 
 
 def reported(job: Job, status: JobStatus, now: float) -> Job:
-    """Its worker says how it is; ``now`` stands in for an end the worker has no time of, or a time yet to come."""
+    """The worker reports the job's status; ``now`` replaces an end time that is missing or in the future."""
     if job.state.final:
         if job.orphan and status.state.final:
             job = evolve(job, leftover=status.leftover)
@@ -53,7 +52,7 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
 
 
 def _latest(job: Job, now: float) -> float:
-    """The time to which those of a worker are clamped: its clock may be wrong, and ours may have been set back."""
+    """The limit for times of a worker: its clock may be wrong, and ours may have been set back."""
     return max(job.created_at, now)
 
 
@@ -67,7 +66,7 @@ def _started(job: Job, status: JobStatus, now: float) -> float | None:
 
 
 def reported_by_core(job: Job, status: JobStatus, now: float) -> Job:
-    """Like ``reported``, of a core worker, which can't tell a stopped job from one that ended by itself."""
+    """Like ``reported``, for a core worker, which can't distinguish a stopped job from one that ended by itself."""
     ended = status.state in {JobState.FAILED, JobState.SUCCEEDED}
     if ended and job.stop_requested_at is not None:
         return reported(job, evolve(status, state=JobState.STOPPED, reason=status.reason or "stopped"), now)
@@ -75,7 +74,7 @@ def reported_by_core(job: Job, status: JobStatus, now: float) -> Job:
 
 
 def _reason(job: Job, status: JobStatus) -> str | None:
-    """What its worker says; of a job that the scheduler had stopped, why it did."""
+    """The reason that the worker reports, or for a job that the scheduler stopped, the reason for the stop."""
     left = leftover_text(status.leftover) if status.leftover else ""
     if status.state is JobState.STOPPED and job.stop_reason:
         return f"{left}; {job.stop_reason}" if left else job.stop_reason
@@ -83,7 +82,7 @@ def _reason(job: Job, status: JobStatus) -> str | None:
 
 
 def running(job: Job, now: float) -> Job:
-    """Its worker lists it among those that have not ended; ``now`` stands in for a start nothing is known of yet."""
+    """The worker lists the job among those that have not ended; ``now`` replaces a start time that is not known yet."""
     if job.state.final:
         return _orphaned(job, True)
     if job.state in {JobState.STARTING, JobState.UNKNOWN}:
@@ -93,14 +92,14 @@ def running(job: Job, now: float) -> Job:
 
 
 def unknown(job: Job, why: str, now: float) -> Job:
-    """Nobody can say how it is at present."""
+    """The state of the job is not known at present."""
     if job.state in {JobState.STARTING, JobState.RUNNING}:
         return evolve(job, state=JobState.UNKNOWN, unknown_since=now, reason=why)
     return job
 
 
 def lost(job: Job, why: str, now: float) -> Job:
-    """Nobody will ever be able to say: ``why`` is ``no record``, ``rebooted`` or ``forgotten``."""
+    """The state of the job will never be known; ``why`` is ``no record``, ``rebooted`` or ``forgotten``."""
     if job.state.final:
         return _orphaned(job, False)
     if job.state is JobState.QUEUED:
@@ -109,21 +108,21 @@ def lost(job: Job, why: str, now: float) -> Job:
 
 
 def absent(job: Job, now: float) -> Job:
-    """Its worker has no record of it, and will not take a start of it any more."""
+    """The worker has no record of the job, and refuses any later start of it."""
     if not unconfirmed(job):
         return lost(job, "no record", now)
     return failed(job, NEVER_STARTED, now) if job.stop_requested_at is None else withdrawn(job, now)
 
 
 def asked_to_stop(job: Job, now: float, why: str | None = None) -> Job:
-    """It is to be stopped; ``why`` is given where no client asked for that. The first one to ask counts."""
+    """A stop of the job is requested, the first one counts; ``why`` is given if no client requested it."""
     if job.stop_requested_at is not None:
         return job
     return evolve(job, stop_requested_at=now, stop_reason=why)
 
 
 def withdrawn(job: Job, now: float) -> Job:
-    """It was stopped in time: it is not going to be started."""
+    """The job was stopped before it was started."""
     if job.state.final:
         return job
     job = asked_to_stop(job, now)
@@ -132,7 +131,7 @@ def withdrawn(job: Job, now: float) -> Job:
 
 
 def failed(job: Job, why: str, now: float) -> Job:
-    """It could not be started, and is not tried again."""
+    """The job could not be started, and is not tried again."""
     if job.state.final:
         return job
     retry = None if job.terms.retry is None else evolve(job.terms.retry, attempts=0)
@@ -141,7 +140,7 @@ def failed(job: Job, why: str, now: float) -> Job:
 
 
 def waiting(job: Job, why: str, now: float) -> Job:
-    """Its start never left, or was refused for now: it is queued (again), unless it was stopped meanwhile."""
+    """The start was not sent, or was refused for now: the job is queued (again), unless it was stopped meanwhile."""
     if job.state is not JobState.STARTING:
         return job
     if job.stop_requested_at is not None:
@@ -151,7 +150,7 @@ def waiting(job: Job, why: str, now: float) -> Job:
 
 
 def followed(job: Job, now: float) -> tuple[Job, Job | None]:
-    """A job that has just ended, and its next attempt, if there is to be one: each names the other."""
+    """A job that has just ended, and its next attempt, if there is one: each names the other."""
     following = next_attempt(job, now)
     if following is None:
         return job, None
@@ -159,9 +158,9 @@ def followed(job: Job, now: float) -> tuple[Job, Job | None]:
 
 
 def next_attempt(job: Job, now: float) -> Job | None:
-    """What follows a job that has just ended, by its terms; its id follows from that of the job.
+    """The next attempt of a job that has just ended, if its terms ask for one.
 
-    It is queued, and due when the delay has passed.
+    Its id follows from the id of the job. It is queued, and due when the delay has passed.
     """
     retry = job.terms.retry
     if job.state not in {JobState.FAILED, JobState.TIMED_OUT} or job.stop_requested_at is not None:
@@ -184,7 +183,7 @@ def next_attempt(job: Job, now: float) -> Job | None:
 
 
 def as_attempt(job: Job, attempt: Job) -> Job:
-    """A job that its worker told of, which turns out to be that attempt: what nobody knew of it is filled in."""
+    """A job that its worker reported, with the facts of the attempt that it turns out to be."""
     names = ("group_id", "retry_of", "created_by", "target", "terms", "promised")
     return evolve(job, **{name: getattr(attempt, name) for name in names})
 
@@ -197,11 +196,11 @@ def told_attempts(
     removed: Callable[[str], bool],
     now: float,
 ) -> list[Job]:
-    """The jobs, and what follows from their being next attempts of each other, or of jobs that are known.
+    """The jobs, linked with their next attempts: among themselves, and with jobs that are known.
 
-    Workers tell of such where the store was set back. ``find`` gives the job of an id as it is known, and ``expected``
-    the next attempt with that id of one whose end is being saved. Those that are ``settled`` do not change, so the end
-    of an attempt before such a one is left out: it is told again, and linked then. One that is ``removed`` is not made
+    Workers report such jobs if the store was set back. ``find`` finds a job by its id, and ``expected`` the next
+    attempt with that id of a job whose end is being saved. A job that is ``settled`` does not change, so the end of the
+    attempt before it is left out: it is reported again, and linked then. A job that was ``removed`` is not created
     again.
     """
     listed = list(jobs)
@@ -219,11 +218,11 @@ def told_attempts(
             told = given.get(attempt.id) or find(attempt.id)
             if told is None:
                 if attempt is not first and not removed(attempt.id):
-                    chain[attempt.id] = attempt  # the first becomes visible with the end of the job
+                    chain[attempt.id] = attempt  # the first one becomes visible with the end of the job
                 attempt = None
             else:
                 told, attempt = followed(as_attempt(told, attempt), now)
-                attempt = attempt and evolve(attempt, spec=spec)  # of one that has ended a part alone is in memory
+                attempt = attempt and evolve(attempt, spec=spec)  # memory has only a part of the spec of an ended job
                 chain[told.id] = told
         if attempt is None:
             linked |= chain
@@ -234,13 +233,13 @@ def told_attempts(
 
 
 def taken_over(job: Job, worker: Worker) -> Job:
-    """A job that the store knows at an earlier time than that worker, which runs it or ran it."""
+    """A job that is older in the store than on that worker, which runs it or ran it."""
     state = JobState.STARTING if job.state is JobState.QUEUED else job.state
     return evolve(job, state=state, worker_id=worker.id, worker_name=worker.name)
 
 
 def linked(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs of a store, with what earlier versions did not keep of attempts: ``retried_by`` and ``group_id``."""
+    """The jobs of a store, with the facts that earlier versions did not keep: ``retried_by`` and ``group_id``."""
     found = {job.id: job for job in jobs}
     retried_by = {job.retry_of: job.id for job in found.values() if job.retry_of is not None}
 
@@ -258,7 +257,7 @@ def linked(jobs: Iterable[Job]) -> list[Job]:
 
 
 def adopted(report: JobReport, worker: Worker, now: float) -> Job:
-    """A job first heard of from its worker; ``report.spec`` is set."""
+    """A job that the scheduler learns of from its worker; ``report.spec`` is set."""
     assert report.spec is not None
     job = Job(
         id=report.status.job_id,
@@ -272,26 +271,26 @@ def adopted(report: JobReport, worker: Worker, now: float) -> Job:
 
 
 def returned(report: JobReport, worker: Worker, now: float) -> Job:
-    """A job that a client removed, and that runs all the same: it was ``lost``, as its worker had been forgotten."""
+    """A job that a client removed, and that still runs: it was ``lost``, as its worker had been forgotten."""
     return evolve(lost(adopted(report, worker, now), "forgotten", now), orphan=True)
 
 
 def unconfirmed(job: Job) -> bool:
-    """Whether a start of it may have been sent, and nobody can say yet that it arrived."""
+    """Whether a start of the job may have been sent, and is not known to have arrived."""
     return job.state in {JobState.STARTING, JobState.UNKNOWN} and job.started_at is None
 
 
 def untraceable(job: Job, worker: Worker) -> bool:
-    """Whether that is a core worker which has not told its id of the job: nobody can ask it about the job."""
+    """Whether the worker is a core worker that has not told its id of the job, so it can't be asked about the job."""
     return worker.is_core and job.remote_id is None and unconfirmed(job)
 
 
 def _seen(job: Job, state: JobState, now: float) -> float | None:
-    """When it started; one that was seen to run is not ``unconfirmed`` any more, whatever its worker can tell."""
+    """The start time; a job that was seen to run has one, so that it is no longer ``unconfirmed``."""
     return now if job.started_at is None and state is JobState.RUNNING else job.started_at
 
 
 def _orphaned(job: Job, runs: bool) -> Job:
-    """A final job that its worker says runs, or does not."""
+    """A final job, of which its worker reports whether it runs."""
     orphan = runs and job.state is JobState.LOST
     return job if job.orphan is orphan else evolve(job, orphan=orphan)

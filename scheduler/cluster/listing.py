@@ -1,9 +1,8 @@
-"""The jobs in the order in which a listing shows them, newest first, and how many of them one listing looks at.
+"""Pages of jobs, newest first.
 
-Theory of operation. A filter may match nothing, and there may be 100,000 jobs. A page looks at ``EXAMINED_PER_PAGE``
-jobs at most and says where the next one goes on, so that it never holds up the reactor. Where the filter allows it,
-only a part of the jobs is looked at: those created within its bounds, those that are not over, or those whose ids
-begin alike.
+A filter may match nothing, and there may be 100,000 jobs. So one page looks at ``EXAMINED_PER_PAGE`` jobs at most and
+says where the next page begins: a listing never holds up the reactor. If the filter allows it, only a part of the jobs
+is looked at: those created within its bounds, those that are not over, or those with the same prefix of their ids.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from scheduler.cluster.filters import WorkerNames, cursor_after, place_of, selects
-from scheduler.interfaces import JobFilter, JobPage
 from scheduler.model import FINAL, Job, Worker
+from scheduler.views import JobFilter, JobPage
 
-#: Jobs that are looked at for one page, which takes some 10 ms.
+#: Jobs that are looked at for one page, which takes about 10 ms.
 EXAMINED_PER_PAGE = 10_000
 
-#: Characters by which ids are indexed; no ``id_prefix`` is shorter. Of UUIDs this makes 4096 lists at most.
+#: Characters by which ids are indexed; no ``id_prefix`` is shorter. For UUIDs this makes 4096 lists at most.
 INDEXED_PREFIX = 3
 
 #: ``created_at`` and id of a job.
@@ -26,10 +25,10 @@ Place = tuple[float, str]
 
 
 class Listing:
-    """Lists the jobs of a mapping; it has to be told of each change of that."""
+    """Lists the jobs of a mapping. Each change of the mapping has to be reported to it."""
 
     def __init__(self, jobs: Mapping[str, Job], find_worker: Callable[[str], Worker]) -> None:
-        """``find_worker`` gives the worker that has an id or name now; ``NotFound``."""
+        """``find_worker`` finds the worker that has an id or name now; ``NotFound``."""
         self._jobs = jobs
         self._find_worker = find_worker
         self._worker_names = WorkerNames()
@@ -39,7 +38,7 @@ class Listing:
         self._by_prefix: dict[str, list[Place]] = {}
 
     def put(self, job: Job, before: Job | None) -> None:
-        """Add a job, or replace ``before``, which is the same job as it was."""
+        """Add a job, or replace ``before``, the same job as it was before."""
         self._worker_names.replace(before, job)
         place = (job.created_at, job.id)
         if before is None:
@@ -52,7 +51,7 @@ class Listing:
             insort(self._open, place)
 
     def remove(self, job: Job) -> None:
-        """Take out a job that was removed."""
+        """Remove a job."""
         self._worker_names.replace(job, None)
         place, prefix = (job.created_at, job.id), job.id[:INDEXED_PREFIX]
         _remove(self._all, place)
@@ -63,14 +62,14 @@ class Listing:
             _remove(self._open, place)
 
     def matching(self, which: JobFilter) -> Iterator[Job]:
-        """All that the filter selects, newest first; do not change the registry meanwhile. ``NotFound``: its worker."""
+        """All jobs that the filter selects, newest first; do not change the registry meanwhile. ``NotFound``."""
         worker = self._worker_names.meant_by(which, self._find_worker)
         return (job for job in self._walk(which, None) if selects(which, worker, job))
 
     def page(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         """At most ``limit`` jobs the filter selects, newest first, from ``cursor`` on.
 
-        Fewer, or none, with a ``next``: so many jobs were looked at as may be. ``NotFound``: the filter's worker.
+        Fewer jobs, or none, with a ``next``: the limit of jobs to look at was reached. ``NotFound``: its worker.
         """
         worker = self._worker_names.meant_by(which, self._find_worker)
         jobs: list[Job] = []
@@ -85,7 +84,7 @@ class Listing:
         return JobPage(tuple(jobs))
 
     def _walk(self, which: JobFilter, before: Place | None) -> Iterator[Job]:
-        """The jobs to look at, newest first, those alone that are before that place."""
+        """The jobs to look at, newest first; only those before the place ``before``, if given."""
         places = self._places(which)
         begin = 0 if which.created_after is None else bisect_left(places, (which.created_after, ""))
         ends = [place for place in (before, _before(which.created_before)) if place is not None]

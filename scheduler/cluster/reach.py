@@ -1,4 +1,4 @@
-"""The worker of a job, to be called now, or the error that says why it can't be."""
+"""The worker of a job if it can be called, or the error that says why not."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scheduler.model import Job, Worker, WorkerState
 
 @frozen
 class Reach:
-    """One for each scheduler. ``why_unreachable``: in words that end a sentence, of a worker that is not online."""
+    """``why_unreachable`` gives the reason, in words that end a sentence, why a worker is not online."""
 
     registry: Registry
     why_unreachable: Callable[[Worker], str]
 
     def worker_of(self, job: Job) -> Worker:
-        """The worker of a job, if calls to it succeed; ``Unreachable``."""
+        """The worker of a job; ``Unreachable`` if it is not online."""
         worker = self.registry.find_worker(job.worker_id)
         if worker is None:
             raise Unreachable(job.worker_name or job.worker_id or "none")
@@ -27,10 +27,10 @@ class Reach:
         return worker
 
     def check(self, worker: Worker) -> None:
-        """``Unreachable`` if it is not online."""
+        """Raise ``Unreachable`` if the worker is not online."""
         if worker.state is not WorkerState.ONLINE:
             raise self.error(worker)
 
     def error(self, worker: Worker) -> Unreachable:
-        """The error for one that is not online."""
+        """The error for a worker that is not online."""
         return Unreachable(worker.name, reason=self.why_unreachable(worker))

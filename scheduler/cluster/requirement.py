@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from scheduler.model import JobSpec, Target, Worker
+from scheduler.model import JobSpec, Worker
+from scheduler.terms import Target
 
 Label = tuple[str, str]
 
@@ -13,12 +14,12 @@ Label = tuple[str, str]
 class Requirement:
     """The needs of a job: a worker has to meet all of them."""
 
-    #: Its id or name; ``None``: any with the labels.
+    #: The id or name of a worker; ``None``: any worker with the labels.
     worker: str | None
     labels: frozenset[Label]
-    #: Whether a core worker will do: it can be told the job whole.
+    #: Whether a core worker is enough: the core protocol can carry the whole job.
     fits_core: bool
-    #: Of ``scheduler.model.FEATURES``, those that it must have.
+    #: The features, of ``scheduler.model.FEATURES``, that the worker must have.
     features: frozenset[str] = frozenset()
 
     @classmethod
@@ -27,9 +28,9 @@ class Requirement:
         return cls(target.worker, frozenset((target.selector or {}).items()), spec.fits_core, spec.features)
 
     def met_by(self, worker: Worker) -> bool:
-        """Whether the worker could run such a job, were it there and had nothing else to do.
+        """Whether the worker could run such a job if it were online and idle.
 
-        One without any slots takes only what names it.
+        A worker without slots takes only jobs that name it.
         """
         if not worker.takes(self):
             return False
@@ -48,7 +49,7 @@ class Requirement:
         )
 
     def joined(self, other: Requirement) -> Requirement:
-        """A requirement that is met exactly where both are; the other names no worker."""
+        """A requirement that a worker meets if it meets both; the other names no worker."""
         return Requirement(
             self.worker, self.labels | other.labels, self.fits_core and other.fits_core, self.features | other.features
         )

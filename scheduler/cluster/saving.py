@@ -122,7 +122,7 @@ class Saving:
         reason.trap(StoreFailed)
         self._owe(records)
         if not self.problem:
-            self._log.error("the store fails: {why}", why=str(reason.value))
+            self._log.error("database unavailable: {why}", why=str(reason.value))
             self._delay = STORE_RETRY_FIRST_SECONDS
             self._try_later()
         self.problem = str(reason.value)

@@ -38,28 +38,11 @@ from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import shielded
 from scheduler.errors import NotFound, StoreFailed, WorkerOnline
-from scheduler.interfaces import (
-    IOutputReader,
-    IScheduler,
-    JobFilter,
-    JobPage,
-    Readiness,
-    Starting,
-    WorkerView,
-)
+from scheduler.interfaces import IOutputReader, IScheduler, Starting
 from scheduler.messages import Chunk, RequestKey
-from scheduler.model import (
-    NO_WAITING,
-    Job,
-    JobSpec,
-    JobState,
-    QueueTerms,
-    Stream,
-    Target,
-    WaitingFor,
-    Worker,
-    WorkerState,
-)
+from scheduler.model import Job, JobSpec, JobState, Stream, Worker, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 T = TypeVar("T")
 

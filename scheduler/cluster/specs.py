@@ -1,8 +1,7 @@
-"""The specs of jobs as their clients gave them, also where memory holds a part alone.
+"""The specs of jobs as their clients gave them.
 
-Theory of operation. Of a job that has ended, ``args`` and ``env`` stay in memory up to a few KiB (``JobSpec.trimmed``);
-beyond that the store alone has them. The first answer to an ``Idempotency-Key`` has no more of them either: its job has
-them, or the store.
+For a job that has ended, only a few KiB of ``args`` and ``env`` stay in memory (``JobSpec.trimmed``); the store has the
+whole spec. The first answer to an ``Idempotency-Key`` has no more of them either: its job has them, or the store.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from scheduler.model import Job, JobSpec
 
 
 class Specs:
-    """One for each scheduler."""
+    """Completes specs of which memory holds only a part."""
 
     def __init__(self, registry: Registry, store: IStore) -> None:
         self._registry = registry

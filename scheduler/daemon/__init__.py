@@ -1,1 +1,1 @@
-"""The common parts of our twistd processes. It knows nothing of jobs."""
+"""The common parts of our twistd processes. They know nothing of jobs."""

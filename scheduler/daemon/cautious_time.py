@@ -1,9 +1,9 @@
-"""A time that follows the wall clock, which can be wrong, without believing every step of it.
+"""A clock that follows the wall clock, but not every step of it, because the wall clock can be wrong.
 
-Whoever sets the clock a year ahead must not have everything go in the next minute that is kept for a
-month. So this time follows the wall clock at most ``CATCH_UP_FACTOR`` times as fast as seconds really pass. A step
-of an hour changes nothing; after a step of a year there is a week to see that the oldest things go early and to set
-the clock right. It is never later than the wall clock.
+If someone sets the wall clock a year ahead, records that are kept for a month must not all be removed in the next
+minute. So this clock runs at most ``CATCH_UP_FACTOR`` times as fast as real time. A step of an hour makes no
+difference. After a step of a year there is a week to notice that the oldest records go early, and to correct the clock.
+This clock is never later than the wall clock.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-#: How fast it catches up with the wall clock: a day in six hours.
+#: The most that this clock may run faster than real time: it catches up a day in six hours.
 CATCH_UP_FACTOR = 4.0
 
 
 class CautiousTime:
-    """POSIX time. ``clock`` measures how much time has really passed, ``wall_time`` is that of the wall clock."""
+    """POSIX time. ``clock`` measures the time that has really passed; ``wall_time`` reads the wall clock."""
 
     def __init__(self, clock: IReactorTime, wall_time: Callable[[], float]) -> None:
         self._clock = clock
@@ -26,12 +26,12 @@ class CautiousTime:
         self._looked = 0.0
 
     def begin(self, at: float) -> None:
-        """It is ``at``, or what the wall clock says if that is earlier."""
+        """Set the clock to ``at``, or to the wall clock's time if that is earlier."""
         self._now = min(self._wall_time(), at)
         self._looked = self._clock.seconds()
 
     def read(self) -> float:
-        """The time now; to be asked every few seconds."""
+        """The time now. Must be read every few seconds."""
         passed = self._clock.seconds() - self._looked
         self._looked += passed
         self._now = min(self._wall_time(), self._now + CATCH_UP_FACTOR * passed)

@@ -1,10 +1,8 @@
-"""The two configuration files as frozen values, every key checked and every default filled in.
+"""The two configuration files as frozen values, with every key checked and every default filled in.
 
-``load_scheduler`` and ``load_worker`` either return all of it or raise a
-``ConfigError`` that names file, table, key, value and what is allowed. What a
-file may hold is readable from top to bottom here; how one value is checked is
-in ``tomlfile``. Nothing runs beyond loopback unprotected unless the file says
-so: see ``_UNPROTECTED``.
+``load_scheduler`` and ``load_worker`` return the whole configuration, or raise a ``ConfigError`` that names file,
+table, key, value and the allowed values. This module lists all keys; ``tomlfile`` has the checks of values. Nothing
+runs beyond loopback unprotected unless the file says so: see ``_UNPROTECTED``.
 """
 
 from __future__ import annotations
@@ -22,13 +20,10 @@ from scheduler.daemon.tomlfile import (
     IPNetwork,
     Table,
     address,
-    byte_count,
     command,
     count,
     disk_share,
     duration,
-    file_path,
-    flag,
     host,
     label,
     label_value,
@@ -37,7 +32,6 @@ from scheduler.daemon.tomlfile import (
     network,
     one_of,
     read,
-    readable_file,
     store_url,
     variable,
     variable_value,
@@ -45,6 +39,7 @@ from scheduler.daemon.tomlfile import (
 )
 from scheduler.names import LABELS_MAX, name_problem
 from scheduler.net import Address
+from scheduler.reading import flag, size
 from scheduler.units import Share
 
 _DAY_SECONDS = 86400.0
@@ -57,11 +52,11 @@ _UNPROTECTED = (
 
 @frozen
 class TlsFiles:
-    """Certificates for serving and for dialling: absolute paths of files that could be read."""
+    """Certificates for serving and for dialling: absolute paths of readable files."""
 
     crt_file: Path
     key_file: Path
-    #: Whom to trust; with it, client certificates are demanded.
+    #: The trusted CA; if it is set, client certificates are required.
     ca_file: Path | None
 
 
@@ -76,7 +71,7 @@ class GrpcServerSettings:
 
     @property
     def protected(self) -> bool:
-        """Whether it may speak beyond loopback."""
+        """Whether the server may listen beyond loopback."""
         return self.allow_insecure or (self.tls is not None and self.tls.ca_file is not None)
 
 
@@ -85,7 +80,7 @@ class HttpServerSettings:
     """``[http_server]``."""
 
     addr: Address
-    #: What a request's ``Host`` may name: lower case, without port or brackets. ``None``: loopback names, and the IP
+    #: The hosts that a request may name: lower case, without port or brackets. ``None``: loopback names, and the IP
     #: address that the connection came in on.
     allowed_hosts: tuple[str, ...] | None
     allow_insecure: bool
@@ -95,13 +90,13 @@ class HttpServerSettings:
 class ClusterSettings:
     """``[cluster]``."""
 
-    #: Where a worker may be without being the caller itself.
+    #: Networks in which a worker's address may be, although it is not the caller's own.
     allowed_networks: tuple[IPNetwork, ...]
-    #: Seconds a worker counts as reachable after a sign of life.
+    #: How long a worker counts as reachable after a sign of life, in seconds.
     lease: float
-    #: Jobs that may be queued.
+    #: The number of jobs that may be queued.
     queue_max: int
-    #: Seconds for which a worker that deregistered stays listed; 0: it does not.
+    #: How long a deregistered worker stays listed, in seconds.
     forget_after: float
 
 
@@ -111,7 +106,7 @@ class StoreSettings:
 
     #: ``memory:``, ``sqlite:///`` and an absolute path, or ``postgresql+psycopg://...``, perhaps with a password.
     url: str
-    #: Seconds a job is kept after its end.
+    #: How long a job is kept after its end, in seconds.
     keep_jobs: float
 
 
@@ -119,14 +114,14 @@ class StoreSettings:
 class SchedulerConfig:
     """All of ``scheduler.toml``."""
 
-    #: The file, as it was named.
+    #: The file's name, as given.
     file: str
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
-    #: One of ``scheduler.daemon.logs.LEVELS``.
+    #: A name in ``scheduler.daemon.logs.LEVELS``.
     log_level: str
-    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    #: The longest time from SIGTERM to the end of the process, in seconds.
     shutdown_timeout: float
     grpc_server: GrpcServerSettings
     http_server: HttpServerSettings
@@ -139,22 +134,22 @@ class WorkerSettings:
     """``[worker]``."""
 
     name: str
-    #: ``name`` is among them.
+    #: The labels of the file, and ``name``.
     labels: Mapping[str, str]
     slots: int
     scripts_dir: Path
     scripts_only: bool
     allowed_commands: tuple[str, ...]
-    #: Variables of every job.
+    #: Environment variables of every job.
     env: Mapping[str, str]
-    #: Where the scheduler is told to call; ``None``: where the gRPC server turns out to listen.
+    #: The address that the scheduler calls; ``None``: the address on which the gRPC server listens.
     advertise_addr: Address | None
-    #: Seconds the spool of an ended job is kept.
+    #: How long the spool of an ended job is kept, in seconds.
     keep_spool: float
-    #: What all spools may take of the disk, and what must be free of it for a start.
+    #: The part of the disk that all spools may use, and the part that must be free for a start.
     spool_max: Share
     spool_min_free: Share
-    #: Bytes of output of any job; ``None``: as the job says.
+    #: Bytes of output of any job, at most; ``None``: only the job's own limit applies.
     output_limit: int | None
 
 
@@ -162,14 +157,14 @@ class WorkerSettings:
 class WorkerConfig:
     """All of ``worker.toml``."""
 
-    #: The file, as it was named.
+    #: The file's name, as given.
     file: str
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
-    #: One of ``scheduler.daemon.logs.LEVELS``.
+    #: A name in ``scheduler.daemon.logs.LEVELS``.
     log_level: str
-    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    #: The longest time from SIGTERM to the end of the process, in seconds.
     shutdown_timeout: float
     grpc_server: GrpcServerSettings
     #: The scheduler's gRPC server.
@@ -180,7 +175,7 @@ class WorkerConfig:
 def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> SchedulerConfig:
     """Read and check ``scheduler.toml``; ``ConfigError``."""
     root = read(path)
-    state_dir = root.get("state_dir", file_path, _default_state_dir("scheduler", environ))
+    state_dir = root.get("state_dir", root.path, _default_state_dir("scheduler", environ))
     config = SchedulerConfig(
         file=path,
         state_dir=state_dir,
@@ -204,7 +199,7 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
     root = read(path)
     config = WorkerConfig(
         file=path,
-        state_dir=root.get("state_dir", file_path, _default_state_dir("scheduler-worker", environ)),
+        state_dir=root.get("state_dir", root.path, _default_state_dir("scheduler-worker", environ)),
         log_format=root.get("log_format", one_of("text", "json"), "text"),
         log_level=root.get("log_level", one_of(*LEVELS), "info"),
         shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
@@ -218,7 +213,7 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
 
 
 def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
-    """Where systemd says, else where a daemon or a user keeps such things."""
+    """The folder that systemd names, else the usual place for a daemon or a user."""
     given = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return os.path.abspath(given)
@@ -231,8 +226,8 @@ def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
 def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
     addr = table.get("addr", listening, default)
     use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
-    table.done("crt_file", "key_file", "ca_file")  # before a default of these is found not to be there
-    pem_file = readable_file if use_tls else file_path  # without TLS it need not be there
+    table.done("crt_file", "key_file", "ca_file")  # before the default of one of these is found to be missing
+    pem_file = table.readable_file if use_tls else table.path  # without TLS the files need not exist
     crt_file = table.get("crt_file", pem_file, "server.pem")
     key_file = table.get("key_file", pem_file, "server.key")
     ca_file = table.find("ca_file", pem_file)
@@ -296,7 +291,7 @@ def _worker(table: Table) -> WorkerSettings:
         name=name,
         labels=_labels(table, name),
         slots=table.get("slots", count(0, 100_000), len(os.sched_getaffinity(0))),
-        scripts_dir=table.get("scripts_dir", file_path, "scripts"),
+        scripts_dir=table.get("scripts_dir", table.path, "scripts"),
         scripts_only=table.get("scripts_only", flag, False),
         allowed_commands=table.get("allowed_commands", list_of(command), ["*"]),
         env=MappingProxyType({key: env.get(variable(env, key), variable_value) for key in env}),
@@ -304,14 +299,14 @@ def _worker(table: Table) -> WorkerSettings:
         keep_spool=table.get("keep_spool", duration("1s", "3650d"), "7d"),
         spool_max=table.get("spool_max", disk_share, "10%"),
         spool_min_free=table.get("spool_min_free", disk_share, "5%"),
-        output_limit=table.find("output_limit", byte_count),
+        output_limit=table.find("output_limit", size),
     )
     table.done()
     return settings
 
 
 def _worker_name(table: Table) -> str:
-    """The host name, unless the file has one."""
+    """The name in the file, else the host name."""
     given = table.find("name", worker_name)
     if given is not None:
         return given
@@ -332,7 +327,7 @@ def _labels(table: Table, name: str) -> Mapping[str, str]:
 
 
 def _check_reachable(config: WorkerConfig, root: Table) -> None:
-    """A scheduler elsewhere must be able to call back, and to trust what it calls."""
+    """``ConfigError`` if a scheduler elsewhere could not call back, or would be called without protection."""
     if config.scheduler.loopback:
         return
     theirs = f"the scheduler at {config.scheduler} can't call a loopback address"

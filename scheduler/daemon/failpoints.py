@@ -1,9 +1,8 @@
-"""Places where a test can have this process die as by ``kill -9``. Standard library only.
+"""Failpoints: places where a test can make this process die as if by ``kill -9``. Standard library only.
 
-``SCHEDULER_FAILPOINTS="worker.before-start-answer scheduler.before-answer:3"`` in the
-environment names them: the process kills itself where the first is passed, and
-where the second is passed for the third time, counted in each process. Without the
-variable nothing is ever looked at.
+``SCHEDULER_FAILPOINTS="worker.before-start-answer scheduler.before-answer:3"`` in the environment arms them. The
+process kills itself when it passes the first, or when it passes the second for the third time. Each process counts for
+itself. Without the variable ``hit`` does nothing.
 """
 
 from __future__ import annotations
@@ -15,33 +14,33 @@ from itertools import count
 
 _VARIABLE = "SCHEDULER_FAILPOINTS"
 
-#: All there are; a name that is misspelt would never be passed, and a test of it prove nothing.
+#: All failpoints. Others are refused: a misspelt one would never be passed, and its test would prove nothing.
 POINTS = frozenset(
     {
-        "scheduler.after-commit-before-rpc",  # the job is durable, and its worker has not heard of it
-        "scheduler.after-dequeue-commit",  # a queued job is starting on a worker, which has not heard of it
+        "scheduler.after-commit-before-rpc",  # the job is durable, and its worker has not been told
+        "scheduler.after-dequeue-commit",  # a queued job is starting on a worker, which has not been told
         "scheduler.after-rpc-before-record",  # the worker has answered the start, and the store does not know
-        "scheduler.before-acknowledge",  # what a heartbeat reported is kept, and its worker has not heard so
-        "scheduler.before-answer",  # the start is recorded, and the client has not heard of it
-        "scheduler.after-removal-commit",  # a client's removal is durable, and the worker has not heard of it
+        "scheduler.before-acknowledge",  # a heartbeat's reports are durable, and not acknowledged
+        "scheduler.before-answer",  # the start is recorded, and the client has no answer
+        "scheduler.after-removal-commit",  # a client's removal is durable, and the worker has not been told
         "scheduler.after-removal-rpc",  # the worker has removed the job, and the store still has it
-        "worker.before-spool-rename",  # the spool is complete, and has not its name yet
-        "worker.after-spool-rename",  # the spool is there, and no shim was asked for
-        "worker.before-begin",  # the spool is durable, and the shim that waits for that does not know
-        "worker.before-start-answer",  # the job runs, and the scheduler has not been answered
-        "worker.before-ack-written",  # the scheduler keeps the end, and the spool does not say so
-        "worker.before-exit-rename",  # the worker has decided how a job ended, and written it under no name
+        "worker.before-spool-rename",  # the spool is complete, but does not have its name yet
+        "worker.after-spool-rename",  # the spool is there, and no shim has been requested
+        "worker.before-begin",  # the spool is durable, and the waiting shim has not been told
+        "worker.before-start-answer",  # the job runs, and the scheduler has no answer
+        "worker.before-ack-written",  # the end is durable at the scheduler, and not marked so in the spool
+        "worker.before-exit-rename",  # the worker has decided how a job ended; the record does not have its name yet
         "worker.before-spool-removed",  # the tombstone of a job is there, and its spool too
-        "shim.before-exit-rename",  # the job has ended, and its record has not its name yet
+        "shim.before-exit-rename",  # the job has ended, and its record does not have its name yet
     }
 )
 
 
 class _Armed:
-    """Those that a setting names."""
+    """The failpoints that a setting arms."""
 
     def __init__(self, setting: str) -> None:
-        """``ValueError`` for what names none."""
+        """``ValueError`` for an unknown name."""
         self._passes: dict[str, tuple[int, count[int]]] = {}
         for word in setting.replace(",", " ").split():
             name, _, number = word.partition(":")
@@ -50,7 +49,7 @@ class _Armed:
             self._passes[name] = int(number or 1), count(1)
 
     def hit(self, name: str) -> None:
-        """Die, if this is the time."""
+        """Pass the failpoint: die if it is armed, and this is the given pass."""
         if name in self._passes:
             fatal, passes = self._passes[name]
             if next(passes) == fatal:
@@ -58,8 +57,8 @@ class _Armed:
 
 
 def _go_on(_: str) -> None:
-    """Nothing is armed."""
+    """Do nothing, because no failpoint is armed."""
 
 
-#: To be called as ``failpoints.hit("name")`` where the process may be told to die.
+#: Call ``failpoints.hit("name")`` at the failpoint.
 hit: Callable[[str], None] = _Armed(os.environ[_VARIABLE]).hit if os.environ.get(_VARIABLE) else _go_on

@@ -1,9 +1,8 @@
-"""The file a daemon logs to: appended to, rotated by size, opened anew when it was renamed.
+"""The file to which a daemon logs. It is appended to, rotated by size, and reopened by name on request.
 
-Theory of operation. Every write goes to the end of the file, wherever that is then
-(``O_APPEND``), so a tool that copies the file and truncates it leaves no hole. A file
-that was renamed is written to until ``reopen``. Whatever fails in a rotation or a
-reopening, the file that is open stays open: no line is lost for that.
+Theory of operation. Every write goes to the present end of the file (``O_APPEND``). So a tool that copies the file and
+truncates it leaves no hole. A renamed file is written to until ``reopen``. If a rotation or a reopening fails, the open
+file stays in use, so no line is lost.
 """
 
 from __future__ import annotations
@@ -17,18 +16,20 @@ from typing import BinaryIO
 
 from twisted.logger import Logger
 
-#: Bytes from which on a file is rotated, and how many rotated ones are kept: ``NAME.1``, the newest, to ``NAME.10``.
+#: Bytes at which a file is rotated, and the number of rotated files kept: ``NAME.1``, the newest, to ``NAME.10``.
 ROTATE_BYTES = 10_000_000
 MAX_ROTATED_FILES = 10
 
 
 class LogFile:
-    """Takes text from any thread."""
+    """A log file. May be written to from any thread."""
 
     _log = Logger()
 
     def __init__(self, path: str, owner: tuple[int | None, int | None] = (None, None)) -> None:
-        """``OSError`` if there can be no such file. ``owner``, of a new one: user and group, ``None`` for ours."""
+        """``OSError`` if the file can't be written. ``owner``: user and group of a new file, ``None`` for the process's
+        own.
+        """
         self._path = os.path.abspath(path)  # a daemon changes its folder
         self._owner = owner
         self._mode: int | None = None
@@ -37,14 +38,14 @@ class LogFile:
         self._file = self._open()
 
     def write(self, text: str) -> None:
-        """Append it, after a rotation if the file is large by then."""
+        """Append the text, after a rotation if the file is large."""
         with self._lock:
             if os.fstat(self._file.fileno()).st_size >= self._rotate_at:
                 self._rotate()
             self._file.write(text.encode("utf-8"))
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        """Nothing to do, since nothing is buffered."""
 
     def rotate(self) -> None:
         """Rename the file and its predecessors, remove the oldest beyond ``MAX_ROTATED_FILES``, and begin a new one."""
@@ -52,7 +53,7 @@ class LogFile:
             self._rotate()
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now, which is made if there is none."""
+        """Continue in the file that has the name now. It is created if there is none."""
         try:
             with self._lock:
                 self._go_on_in(self._open())
@@ -64,7 +65,7 @@ class LogFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         file = open(os.open(self._path, flags, 0o666), "ab", buffering=0)  # noqa: SIM115 - it stays open
         if new:
-            with suppress(OSError):  # what it may be is decided by the folder
+            with suppress(OSError):  # the folder decides who may own the file
                 os.fchown(file.fileno(), *(-1 if each is None else each for each in self._owner))
                 if self._mode is not None:
                     os.fchmod(file.fileno(), self._mode)
@@ -78,9 +79,9 @@ class LogFile:
 
     def _rotate(self) -> None:
         found = os.fstat(self._file.fileno())
-        self._rotate_at = found.st_size + ROTATE_BYTES  # if it fails
+        self._rotate_at = found.st_size + ROTATE_BYTES  # so that a failed rotation is tried again later
         if not stat.S_ISREG(found.st_mode):
-            return  # /dev/null is to stay where it is
+            return  # /dev/null must not be renamed
         with suppress(OSError):
             for number in sorted(self._rotated(), reverse=True):
                 if number >= MAX_ROTATED_FILES:

@@ -1,17 +1,14 @@
-"""Logs: one line an event, its fields named, as text or JSON; and the request id that ties lines together.
+"""Logs: one line for each event, with named fields, as text or JSON. A request id connects the lines of one request.
 
-Theory of operation. twistd starts its log after the service was made and before
-it becomes a daemon, with the ``ILogObserver`` that is set on the application,
-else with one of its own. A service that is made for a command line meets its
-application only when it gets it as its parent: there ``LoggingService`` sets
-ours. So there is one observer, from the first line on, and what twistd was told
-about where to log still holds.
+Theory of operation. twistd starts its log after the service was made, and before the process becomes a daemon. It uses
+the ``ILogObserver`` that is set on the application, else one of its own. Our service gets to know its application only
+when that becomes its parent, so ``LoggingService`` sets our observer then. So there is one observer from the first line
+on, and it logs to the place that twistd's options name.
 
-A name, a command or an address in an event is whatever its sender wrote. It is
-a field and never a format; in a line of text everything that is not printable
-is escaped, so that no value can forge a line or command a terminal. Only a
-traceback has lines of its own, each indented. A failure because the machine
-lacks something has none: it is no bug, and its reason says it all.
+A name, a command or an address in an event is text of unknown origin. It is a field, never a format. In a line of text
+every unprintable character is escaped, so no value can forge a line or control a terminal. Only a traceback has lines
+of its own, each indented. A failure because the machine lacks a resource has no traceback, since it is no bug and its
+reason is complete.
 """
 
 from __future__ import annotations
@@ -49,13 +46,13 @@ from zope.interface import implementer
 from scheduler.daemon import signals
 from scheduler.daemon.logfile import LogFile
 
-#: Id of the HTTP request on whose behalf the present code runs, ``""`` when there is none. It travels
-#: in the gRPC metadata under ``METADATA_KEY`` and appears in the log lines of scheduler and worker.
+#: The id of the HTTP request for which the present code runs, ``""`` if there is none. It is sent in the gRPC metadata
+#: under ``METADATA_KEY``, and appears in the log lines of scheduler and worker.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 METADATA_KEY = "x-request-id"
 
-#: What ``log_level`` may be, from most to least.
+#: Allowed values of ``log_level``, from most to least output.
 LEVELS: Mapping[str, Any] = {
     "debug": LogLevel.debug,
     "info": LogLevel.info,
@@ -63,31 +60,31 @@ LEVELS: Mapping[str, Any] = {
     "error": LogLevel.error,
 }
 
-#: What Twisted's older log adds to an event beside the ``log_`` keys, be it one of its own or not.
+#: Keys without ``log_`` that Twisted's older log adds to every event.
 _ADDED = frozenset({"message", "time", "system", "isError", "format", "logLevel", "printed"})
 _ADDED_TO_OLDER = _ADDED | {"why", "failure"}
 
-#: What the system says where the machine lacks files, memory or space, or its disk fails.
+#: Error numbers for a lack of files, memory or space, and for a failing disk.
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 _PLAIN = re.compile(r"""[^\s"\\=]+""")
 
 
 def observer(out: IO[Any], json: bool) -> FileLogObserver:
-    """What writes every event as a line to ``out``: as text for people, or as a JSON object."""
+    """An observer that writes every event as a line to ``out``: text for people, or a JSON object."""
     if json:
         return FileLogObserver(out, _as_json)
     encoding = getattr(out, "encoding", None) or "utf-8"
-    # A terminal may lack a character that is fit to print.
+    # A terminal's encoding may lack a printable character.
     return FileLogObserver(out, lambda event: _as_text(event).encode(encoding, "backslashreplace").decode(encoding))
 
 
 @implementer(ILogFilterPredicate)
 @frozen
 class _AtLeast:
-    """Lets the events of a level and above through; one without a level counts as info.
+    """Lets events of a level and above through. An event without a level counts as info.
 
-    What Twisted says of its own parts, such as which factory starts, counts as debug. It has warnings among that.
+    Twisted's reports about its own parts, such as the start of a factory, count as debug, unless they are warnings.
     """
 
     level: Any
@@ -100,33 +97,32 @@ class _AtLeast:
 
 
 def _by_the_way(event: LogEvent) -> bool:
-    """Whether Twisted says it, and nothing is wrong."""
+    """Whether Twisted reports something that is not a failure."""
     namespace = str(event.get("log_namespace", ""))
     if _older(event):
         return not _said(event).lower().startswith(("failed", "could not", "warning"))
-    # of a connection: no descriptor is left for it
+    # twisted.internet.tcp reports connections for which no descriptor is left
     return namespace.startswith("twisted.") and not namespace.startswith("twisted.internet.tcp")
 
 
 def from_level(observer: ILogObserver, log_level: str) -> FilteringLogObserver:
-    """``observer`` for the events of that level and above, ours and Twisted's."""
+    """``observer`` for events of this level and above, ours and Twisted's."""
     return FilteringLogObserver(observer, [_AtLeast(LEVELS[log_level])])
 
 
 class LoggingService(MultiService):
-    """The top service of a process; under twistd, the process logs as ``log_format`` and ``log_level`` say.
+    """The top service of a process. Under twistd it makes the process log by ``log_format`` and ``log_level``.
 
-    Where to is still twistd's options' to say: stdout with ``--nodaemon``, else ``--logfile``. With ``--syslog`` or
-    ``--logger`` twistd logs on its own. From its start on the process acts on signals, see ``signals``.
+    twistd's options still decide where to: stdout with ``--nodaemon``, else ``--logfile``. With ``--syslog`` or
+    ``--logger`` twistd uses its own log. Once started, the service handles signals, see ``signals``.
     """
 
     def __init__(
         self, reactor: ReactorBase, twistd: Mapping[str, Any] | None, log_format: str, log_level: str = "info"
     ) -> None:
-        """``twistd`` are its options, ``None`` where there is no twistd; ``log_format`` is ``"text"`` or ``"json"``.
+        """``twistd`` are its options, ``None`` without twistd; ``log_format`` is ``"text"`` or ``"json"``.
 
-        ``log_level`` is one of ``LEVELS``.
-        ``SystemExit`` with one line when the log file can't be written.
+        ``log_level`` is one of ``LEVELS``. ``SystemExit`` with one line if the log file can't be written.
         """
         super().__init__()
         self._reactor = reactor
@@ -151,7 +147,7 @@ class LoggingService(MultiService):
 
 
 def _log_file(twistd: Mapping[str, Any]) -> LogFile | None:
-    """The file that twistd is to log to, ``None`` for stdout."""
+    """The file that twistd's options name, ``None`` for stdout."""
     name = twistd["logfile"]
     if twistd["nodaemon"]:
         if name in (None, "", "-"):
@@ -198,7 +194,7 @@ def _fields(event: LogEvent) -> dict[str, Any]:
 
 @lru_cache
 def _fields_used(template: str) -> frozenset[str]:
-    """The fields a format shows by itself."""
+    """The fields that a format contains."""
     try:
         return frozenset(re.split(r"[.\[(]", name)[0] for _, name, _, _ in Formatter().parse(template) if name)
     except ValueError:
@@ -218,7 +214,7 @@ def _level(event: LogEvent) -> str:
 
 
 def _older(event: LogEvent) -> bool:
-    """Whether it comes from Twisted's older log."""
+    """Whether the event comes from Twisted's older log."""
     return event.get("log_namespace") == "log_legacy"
 
 
@@ -236,7 +232,7 @@ def _said(event: LogEvent) -> str:
         return safe_str(event.get("why") or "Unhandled Error")
     try:
         return str(event["log_format"].format_map(event))
-    except Exception:  # Twisted can do more, slowly: call what is in a field, cope with one that can't be shown
+    except Exception:  # Twisted's slower function can call fields, and survives values that can't be shown
         return formatEvent(event)
 
 
@@ -245,7 +241,7 @@ def _failure(event: LogEvent) -> Any:
 
 
 def _shortage(event: LogEvent) -> str:
-    """What the machine lacks, and where, if the event is a failure because of that."""
+    """The missing resource, and where, if the event is a failure for lack of one; else ``""``."""
     error = getattr(_failure(event), "value", None)
     if not isinstance(error, OSError) or error.errno not in _SHORTAGES:
         return ""
@@ -259,7 +255,7 @@ def _traceback(event: LogEvent) -> str:
         return ""
     try:
         return str(failure.getTraceback())
-    except Exception:  # an exception whose text can't be made
+    except Exception:  # the exception can't be shown as text
         return safe_str(failure.type)
 
 

@@ -1,10 +1,9 @@
-"""Whether a server could listen at an address, found out before the process becomes a daemon.
+"""Checks whether a server can listen at an address, before the process becomes a daemon.
 
-Theory of operation. The probe binds as the real servers do, with ``SO_REUSEADDR``, so
-connections of theirs that have ended (``TIME_WAIT``) are not in the way. Those of a
-program that did not set it are, for a minute: of another server that was there before,
-or of a client that was given this very port for its end, which happens to ports that are
-among ``net.ipv4.ip_local_port_range``. No process holds such a port, so it is waited for.
+Theory of operation. The probe binds like the real servers, with ``SO_REUSEADDR``, so ended connections of these servers
+(``TIME_WAIT``) do not block it. Ended connections of programs without that option block a port for a minute. Such a
+program is another server that used the port before, or a client that got this port for its own end, as happens to ports
+in ``net.ipv4.ip_local_port_range``. No process holds such a port, so the check waits until it is free.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from collections.abc import Callable
 
 from scheduler.net import Address
 
-#: Seconds after which the kernel has given back the port of a connection that has ended, and between looks.
+#: Seconds within which the kernel frees the port of an ended connection, and seconds between two attempts.
 WAIT_MAX_SECONDS, LOOK_INTERVAL_SECONDS = 65.0, 0.5
 
-#: In ``/proc/net/tcp``: the local address, and the socket's inode, which is 0 once no process has it.
+#: Columns of ``/proc/net/tcp``: the local address, and the socket's inode, which is 0 once no process has the socket.
 _LOCAL, _INODE = 1, 9
 
 
 def why_not_listen(
     address: Address, say: Callable[[str], object], sleep: Callable[[float], object] = time.sleep
 ) -> str:
-    """What keeps this process from listening there, ``""`` for nothing; ``say`` is told of a wait that begins."""
+    """Why this process can't listen there, ``""`` if it can. ``say`` is called if it has to wait."""
     code, problem = _bind(address)
     if code == errno.EADDRINUSE and _left_behind(address.port):
         say("waiting for connections that have ended to give the port back, a minute at most")
@@ -40,7 +39,7 @@ def why_not_listen(
 
 
 def _bind(address: Address) -> tuple[int, str]:
-    """An errno and what it means, 0 and ``""`` if it works."""
+    """Try to bind: an errno and its meaning, or 0 and ``""``."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -61,7 +60,7 @@ def _bind(address: Address) -> tuple[int, str]:
 
 
 def _left_behind(port: int) -> bool:
-    """Whether there are sockets with that port, and no process has any of them."""
+    """Whether the port has sockets, and none of them belongs to a process."""
     inodes: list[str] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:

@@ -1,4 +1,4 @@
-"""Where the samples of the configuration files are, which messages point to."""
+"""Finds the sample configuration files, to which messages refer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _PACKAGE = Path(scheduler.__file__).parent
 
 
 def samples() -> Path:
-    """Their folder: ``scheduler/etc`` of an installed package, ``etc`` of a checkout."""
+    """The folder of the samples: ``scheduler/etc`` of an installed package, ``etc`` of a checkout."""
     installed = _PACKAGE / "etc"
     return installed if installed.is_dir() else _PACKAGE.parent / "etc"
 
 
 def sample(program: str) -> Path:
-    """The file of ``scheduler`` or ``worker``; every value in it is the default."""
+    """The sample for ``scheduler`` or ``worker``. Every value in it is the default."""
     return samples() / f"{program}.toml"

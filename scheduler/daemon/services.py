@@ -1,9 +1,9 @@
-"""What services are made of: functions, what is done every so often, and an order.
+"""Building blocks of services: two functions, a periodic call, and an order of start and stop.
 
-Each service in an order starts when the one before is ready, and stops when all after it have stopped.
-Twisted's ``MultiService`` stops all its children at once; here, what takes
-requests is closed before what answers them. A stop has its time: what has not
-ended by then, a call that hangs or a database that does, is left behind.
+``Ordered`` starts each service when the one before it is ready, and stops it when all after it have stopped. Twisted's
+``MultiService`` would stop all children at once; here the servers that accept requests stop before the parts that
+answer them. A stop has limited time. A child that has not stopped by then, because a call or a database hangs, is left
+behind.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-#: Of the time that is left, what one child's stop may take.
+#: The share of the remaining time that the stop of one child may take.
 _STOP_SHARE = 0.75
 
 
 class IReactor(IReactorCore, IReactorTime):
-    """What is needed of the reactor."""
+    """The interfaces that ``Ordered`` needs of the reactor."""
 
 
 def _nothing() -> None:
@@ -48,12 +48,12 @@ class Step(Service):
 
 
 class Periodic(Service):
-    """Calls a function every so often. A call that fails is logged, and the next comes all the same."""
+    """Calls a function periodically. A call that fails is logged, and the next one is made all the same."""
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, interval: float, call: Callable[[], None], at_once: bool = False) -> None:
-        """``interval`` in seconds; ``at_once``: the first call is made at the start, and not after an interval."""
+        """``interval``: seconds between calls. ``at_once``: make the first call at the start, not after an interval."""
         self._interval = interval
         self._call = call
         self._at_once = at_once
@@ -72,12 +72,12 @@ class Periodic(Service):
     def _call_once(self) -> None:
         try:
             self._call()
-        except Exception:  # the next may do better
-            self._log.failure("what is done every {interval:g} s went wrong", interval=self._interval)
+        except Exception:  # the next call may succeed
+            self._log.failure("a call that is made every {interval:g} s failed", interval=self._interval)
 
 
 class Ordered(MultiService):
-    """Starts its children in the order they were added; a start that returns a Deferred is waited for."""
+    """Starts its children in the order in which they were added, and waits for a start that returns a Deferred."""
 
     _log = Logger()
 
@@ -88,10 +88,10 @@ class Ordered(MultiService):
         last_resort: Callable[[float], None],
         failing: Callable[[], None],
     ) -> None:
-        """``stop_timeout`` in seconds; with it ``last_resort`` is called when a stop begins.
+        """``stop_timeout``: seconds. A stop calls ``last_resort`` with it.
 
-        It is to end the process thereafter, in case that even the reactor hangs. ``failing`` is called
-        before a start that failed late stops the reactor.
+        ``last_resort`` must end the process after that time, in case the reactor itself hangs. ``failing`` is called
+        before a late failure of a start stops the reactor.
         """
         super().__init__()
         self._reactor = reactor
@@ -102,7 +102,7 @@ class Ordered(MultiService):
         self._starting: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Raises what the start of a child raises; where that comes later, the process ends."""
+        """Raises the exception of a child's start. If it is raised later, the process ends."""
         Service.startService(self)
         failures: list[Failure] = []
         self._starting = Deferred.fromCoroutine(self._start()).addErrback(failures.append)
@@ -124,7 +124,7 @@ class Ordered(MultiService):
             self._reactor.stop()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when the first child, the last to go, has stopped, or ``stop_timeout`` is over."""
+        """Fires when the first child, which stops last, has stopped, or after ``stop_timeout``."""
         Service.stopService(self)
         self._last_resort(self._stop_timeout)
         return Deferred.fromCoroutine(self._stop(self._reactor.seconds() + self._stop_timeout))
@@ -134,7 +134,7 @@ class Ordered(MultiService):
             service = self._started.pop()
             name = str(service.name or type(service).__name__)
             left = until - self._reactor.seconds()
-            # Those after it are to have their turn, whatever it does.
+            # The children that stop later must get some time, too.
             seconds = left * _STOP_SHARE if self._started else left
             stopped: Deferred[Any] = Deferred()
             maybeDeferred(service.stopService).addBoth(self._pass_on, stopped)
@@ -144,8 +144,8 @@ class Ordered(MultiService):
                 self._log.warn(
                     "{service} has not stopped in {seconds:.1f} s: left behind", service=name, seconds=seconds
                 )
-            except Exception:  # the others are to stop all the same
-                self._log.failure("{service} did not stop well", service=name)
+            except Exception:  # the others must stop all the same
+                self._log.failure("{service} failed to stop", service=name)
 
     @staticmethod
     def _pass_on(result: Any, stopped: Deferred[Any]) -> None:

@@ -1,10 +1,9 @@
-"""What signals do to a process of twistd: which ones stop it, and which have a daemon turn to its log file.
+"""The effect of signals on a process of twistd: some stop it, others make a daemon reopen or rotate its log file.
 
-Twisted stops the reactor on SIGTERM and SIGINT, once it runs, and knows no SIGHUP, which
-ends a process at once unless it is handled: a terminal that is closed sends it to all
-that was started there. So in the foreground it is a SIGTERM, unless whoever started the
-process had it ignored (``nohup``). A daemon has no terminal; there it means what it means
-to any daemon, as does SIGUSR1 to twistd.
+Twisted stops the reactor on SIGTERM and SIGINT once it runs. It does not handle SIGHUP, which would end the process at
+once. A terminal that is closed sends SIGHUP to all processes that were started in it. So in the foreground SIGHUP acts
+like SIGTERM, unless it was ignored when the process started (``nohup``). A daemon has no terminal: there SIGHUP reopens
+the log file, as usual for daemons, and SIGUSR1 rotates it, as in twistd.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _log = Logger()
 
 
 def stop_once(reactor: ReactorBase) -> None:
-    """Have the reactor take a second ``stop`` for the first; Twisted would log that as an error, with a traceback."""
+    """Make a second ``reactor.stop`` harmless. Twisted would log it as an error, with a traceback."""
     stop = reactor.stop
 
     def stop_unless_stopping() -> None:
@@ -34,14 +33,14 @@ def stop_once(reactor: ReactorBase) -> None:
 
 
 def handle(reactor: ReactorBase, foreground: bool, log_file: LogFile | None) -> None:
-    """Have this process act on signals from now on; one that comes before the reactor runs stops that when it does.
+    """Make this process act on signals from now on. A stop before the reactor runs takes effect when it does.
 
-    ``log_file`` is ``None`` for a process that logs to stdout, or as twistd was told.
+    ``log_file`` is ``None`` for a process that logs to stdout, or by twistd's own log.
     """
 
     def stop(number: int) -> None:
         _log.info("stopping: {signal}", signal=signal.Signals(number).name)
-        # SIGHUP is to act as SIGTERM, also to whoever looks at what the process ended by.
+        # SIGHUP acts like SIGTERM, also in the exit status of the process.
         reactor.sigTerm(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
     def stopping(number: int, _: object) -> None:
@@ -49,7 +48,7 @@ def handle(reactor: ReactorBase, foreground: bool, log_file: LogFile | None) -> 
 
     def handle_stops() -> None:
         signal.signal(signal.SIGTERM, stopping)
-        # Not where it was ignored, as in the background job of a shell, and not under pdb.
+        # Not if it was ignored, as in a background job of a shell, and not under pdb.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, stopping)
 
@@ -62,7 +61,7 @@ def handle(reactor: ReactorBase, foreground: bool, log_file: LogFile | None) -> 
             reactor.callFromThread(log_file.rotate)
 
     handle_stops()
-    reactor.callWhenRunning(handle_stops)  # again, as the reactor has handlers of its own
+    reactor.callWhenRunning(handle_stops)  # again, because the reactor installs its own handlers
     if foreground:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, stopping)

@@ -1,16 +1,13 @@
-"""From a command line to a process that may start: what ``twistd scheduler`` and ``twistd worker`` share.
+"""The common part of ``twistd scheduler`` and ``twistd worker``: from the command line to a process that may start.
 
-Theory of operation. twistd parses our options, then makes the service, then
-(without ``-n``) forks twice, then starts the service. A failure after the fork
-has no terminal any more, so everything that can be refused is refused in
-``postOptions``: a mistake in the configuration, a state folder in use, a
-certificate that can't be used, a port that is taken. A refusal is one line on
+Theory of operation. twistd parses our options, makes the service, forks twice (without ``-n``), and starts the service.
+A failure after the fork has no terminal to appear on. So everything that can be refused is refused in ``postOptions``:
+a mistake in the configuration, a state folder in use, an unusable certificate, a port in use. A refusal is one line on
 stderr and exit code 1.
 
-Who holds the ``flock`` on ``lock`` in the state folder owns the folder: it is
-taken here, kept by both forks and given back by the kernel, however the process
-ends. So a pidfile found there by who holds the lock is stale, whatever process
-has that number now. It is close-on-exec: nothing the process starts holds it.
+The process that holds the ``flock`` on ``lock`` in the state folder owns the folder. The lock is taken here and kept by
+both forks. The kernel releases it, however the process ends. So a pidfile that the owner finds there is stale, even if
+a process has that pid now. The lock is close-on-exec, so no child holds it.
 """
 
 from __future__ import annotations
@@ -54,12 +51,12 @@ from scheduler.net import Address
 
 _log = Logger()
 
-#: Seconds after which ``endpoints.json`` is written again where that failed.
+#: Seconds until ``endpoints.json`` is written again after a failure.
 ANNOUNCE_AGAIN_SECONDS = 5.0
 
 
 class StateDir:
-    """The folder a process keeps its state in, alone."""
+    """The folder in which a process keeps its state, for this process alone."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,9 +64,9 @@ class StateDir:
         self._lock: int | None = None
 
     def take(self, uid: int | None = None, gid: int | None = None) -> None:
-        """Make the folder if need be, for that user, and lock it.
+        """Lock the folder, after creating it for that user if necessary.
 
-        ``BlockingIOError`` when another process has it, other ``OSError`` when it can't be used.
+        ``BlockingIOError``: another process has it. Any other ``OSError``: it can't be used.
         """
         if not self.path.is_dir():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,33 +78,33 @@ class StateDir:
             os.close(lock)
             raise
         self._lock = lock
-        self.remove_endpoints()  # of a process that was killed
+        self.remove_endpoints()  # left by a process that was killed
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Release the folder for other processes."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def write_endpoints(self, **addresses: str) -> None:
-        """Say in ``endpoints.json``, whole or not at all, where each server listens: ``http="127.0.0.1:3000"``."""
+        """Write the server's addresses to ``endpoints.json``, atomically: ``http="127.0.0.1:3000"``."""
         draft = self._endpoints.with_suffix(".tmp")
         draft.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
         draft.replace(self._endpoints)
 
     def remove_endpoints(self) -> None:
-        """Nothing listens any more."""
+        """Remove ``endpoints.json``, because nothing listens any more."""
         self._endpoints.unlink(missing_ok=True)
 
 
 class Listening(Protocol):
-    """A server; ``bound`` is where it listens, once it does."""
+    """A server. ``bound`` is its address once it listens."""
 
     bound: Address | None
 
 
 def lifetime(program: str, config: SchedulerConfig | WorkerConfig) -> Step:
-    """The first to start and the last to stop: says so."""
+    """The service that starts first and stops last, and logs both."""
 
     def starting() -> None:
         _log.info(
@@ -125,9 +122,9 @@ def lifetime(program: str, config: SchedulerConfig | WorkerConfig) -> Step:
 
 
 class Announcement(Service):
-    """The last to start and the first to stop: says where the servers listen, and to systemd that they do.
+    """The service that starts last and stops first. It publishes the servers' addresses, and notifies systemd.
 
-    Where the disk is full, say, they serve all the same, and it is said later.
+    If the file can't be written, as on a full disk, the process serves all the same and tries again later.
     """
 
     def __init__(self, clock: IReactorTime, state: StateDir, **servers: Listening) -> None:
@@ -164,7 +161,7 @@ class Announcement(Service):
 
 
 def end_after(seconds: float) -> None:
-    """End this process a second later than that, even if it hangs."""
+    """End this process a second after that time, even if it hangs."""
 
     def end_thd() -> None:
         time.sleep(seconds + 1.0)
@@ -175,28 +172,27 @@ def end_after(seconds: float) -> None:
 
 
 def end_with_failure() -> None:
-    """Have this process exit with 1 when it has ended in order; twistd knows only of a start that fails at once."""
+    """Make this process exit with 1 after an orderly end. twistd does so only for a start that fails at once."""
     atexit.register(os._exit, 1)
 
 
 def use_monotonic_time(reactor: ReactorBase) -> None:
-    """Make timers heed no change of the wall clock; before the first one is set."""
+    """Make timers independent of changes of the wall clock. Call it before the first timer is set."""
     reactor.seconds = time.monotonic
 
 
 class _Options(usage.Options):
-    """What a configuration file, a state folder and twistd have in common for both programs."""
+    """The options of both programs: configuration file, state folder, and defaults for twistd."""
 
     program: ClassVar[str]
     optParameters = [["config", "c", None, "The configuration file, TOML. Needed."]]  # noqa: N815 - twisted's name
 
-    #: A tap sets this static method: raises ``Invalid``, field ``crt_file``, ``key_file`` or ``ca_file``, for files
-    #: that hold nothing usable.
+    #: Set by a tap. Raises ``Invalid`` with field ``crt_file``, ``key_file`` or ``ca_file`` for an unusable file.
     check_tls: Callable[[TlsFiles], None] | None = None
 
     config: Any
     state: StateDir
-    #: What twistd was started with, or told to use; this process has 0o077.
+    #: The umask that twistd was started with, or was told to use. This process itself has 0o077.
     umask: int
 
     def getSynopsis(self) -> str:
@@ -208,11 +204,11 @@ class _Options(usage.Options):
 
     def opt_version(self) -> None:
         """Show the version and exit."""
-        print(f"scheduler-gateway {__version__}")  # noqa: T201 - what was asked for
+        print(f"scheduler-gateway {__version__}")  # noqa: T201 - the requested output
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Refuse what can't work, else hold the state folder: ``config``, ``state`` and ``umask`` are set."""
+        """Refuse an unusable configuration, or take the state folder and set ``config``, ``state`` and ``umask``."""
         started_with = os.umask(0o077)
         given = None if self.parent is None else self.parent.get("umask")
         self.umask = started_with if given is None else given
@@ -242,15 +238,15 @@ class _Options(usage.Options):
         raise NotImplementedError
 
     def servers(self) -> list[tuple[str, Address]]:
-        """Where it will listen, by table of the configuration."""
+        """The addresses to listen on, by their tables in the configuration."""
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Whatever else may have to be refused; ``ConfigError``."""
+        """Prepare whatever else may have to be refused; ``ConfigError``."""
 
     @property
     def user(self) -> tuple[int | None, int | None]:
-        """Ids of the user and the group the process will be, ``None`` where they stay."""
+        """The ids of the user and group that the process will switch to, ``None`` if it keeps its own."""
         twistd: Mapping[str, Any] = self.parent or {}
         return twistd.get("uid"), twistd.get("gid")
 
@@ -282,7 +278,7 @@ class _Options(usage.Options):
             raise ConfigError(self.config.file, problem, table, "addr", str(address))
 
     def _set_defaults(self, twistd: usage.Options) -> None:
-        """Two daemons started from one folder must not share twistd's defaults for pidfile and log."""
+        """Set defaults in the state folder, so that two daemons started in one folder do not share pidfile and log."""
         daemon = not (twistd["nodaemon"] or twistd["debug"])
         if twistd["pidfile"] == twistd.defaults["pidfile"]:
             pidfile = self.state.path / f"{self.program}.pid"
@@ -293,13 +289,12 @@ class _Options(usage.Options):
 
 
 class SchedulerOptions(_Options):
-    """Of ``twistd scheduler``."""
+    """Options of ``twistd scheduler``."""
 
     program = "scheduler"
     config: SchedulerConfig
 
-    #: A tap sets this static method: makes fit for use what a URL names, for that user and group, and returns it;
-    #: raises ``Invalid``, field ``url``.
+    #: Set by a tap. Opens the database with this URL, for that user and group; ``Invalid`` with field ``url``.
     open_database: Callable[[str, int | None, int | None], Any] | None = None
 
     database: Any = None
@@ -320,7 +315,7 @@ class SchedulerOptions(_Options):
         return [("http_server", self.config.http_server.addr), ("grpc_server", self.config.grpc_server.addr)]
 
     def prepare(self) -> None:
-        """Have the database: ``database`` is set."""
+        """Open the database, and set ``database``."""
         if self.open_database is None:
             return
         url = self.config.store.url
@@ -331,7 +326,7 @@ class SchedulerOptions(_Options):
 
 
 class WorkerOptions(_Options):
-    """Of ``twistd worker``."""
+    """Options of ``twistd worker``."""
 
     program = "worker"
     optFlags = [  # noqa: N815 - twisted's name
@@ -344,18 +339,18 @@ class WorkerOptions(_Options):
     ]
     config: WorkerConfig
 
-    #: A tap sets this static method: gives a state folder its identity, or, with ``new-id``, another one, for that user
-    #: and group, and returns it; raises ``Invalid``, field the path of the file that is wrong.
+    #: Set by a tap. Reads or creates the identity of a state folder for that user and group; with ``new-id``, it
+    #: replaces the identity. ``Invalid``, whose field is the path of the faulty file.
     open_folder: Callable[[Path, bool, int | None, int | None], Any] | None = None
 
-    #: A tap sets this static method: raises ``Invalid`` for a worker that no scheduler would register.
+    #: Set by a tap. Raises ``Invalid`` for a worker that no scheduler would register.
     check_worker: Callable[[WorkerSettings], None] | None = None
 
     folder: Any = None
     longdesc = (
         "Runs jobs on this machine for a scheduler. It registers at [scheduler] addr, again and again until it can, "
         "and takes orders at its own [grpc_server] addr, so each side must be able to reach the other by TCP. "
-        "What may run here is this file's to say: allowed_commands, scripts_dir, scripts_only. Jobs outlive the "
+        "The file decides what may run here: allowed_commands, scripts_dir, scripts_only. Jobs outlive the "
         "worker: stopped with SIGTERM it leaves them running, and takes them back when it starts again. "
         "With twistd's -n it stays in the foreground and logs to "
         "stdout; without, it is a daemon with worker.pid and worker.log in its state folder, stopped by SIGTERM."
@@ -370,7 +365,7 @@ class WorkerOptions(_Options):
         return [("grpc_server", self.config.grpc_server.addr)]
 
     def prepare(self) -> None:
-        """Have the identity of the state folder: ``folder`` is set."""
+        """Read or create the identity of the state folder, and set ``folder``."""
         if self.check_worker is not None:
             try:
                 self.check_worker(self.config.worker)

@@ -1,4 +1,4 @@
-"""Going through many things a slice at a time, so that whatever else the reactor has to do never waits long."""
+"""Processes many things in slices, so that the reactor's other work never waits long."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from twisted.logger import Logger
 
 T = TypeVar("T")
 
-#: Seconds after which a slice ends, with the step that it is at.
+#: Seconds after which a slice ends, once its present step is done.
 SLICE_SECONDS = 0.001
 
 
 class Sweep(Generic[T]):
-    """Calls ``step`` for each of many things, in order; the first slice at once, each other in a later turn."""
+    """Calls ``step`` for each of many things, in order. The first slice runs at once, each other in a later turn."""
 
     _log = Logger()
 
@@ -26,16 +26,16 @@ class Sweep(Generic[T]):
         self._next: IDelayedCall | None = None
 
     def begin(self, things: Iterable[T]) -> None:
-        """Go through these; does nothing while the sweep before goes on.
+        """Go through these things. Does nothing while an earlier sweep is in progress.
 
-        They are taken as the sweep gets to them: nothing else may change the collection they come from.
+        The things are taken one by one, so nothing else may change their collection meanwhile.
         """
         if self._left is None:
             self._left = iter(things)
             self._go_on()
 
     def stop(self) -> None:
-        """Leave the rest as it is."""
+        """End the sweep without the rest."""
         self._left = None
         if self._next is not None:
             self._next.cancel()
@@ -49,8 +49,8 @@ class Sweep(Generic[T]):
         for thing in left:
             try:
                 self._step(thing)
-            except Exception:  # the others are to have their turn
-                self._log.failure("a step of a sweep went wrong, at {thing}", thing=thing)
+            except Exception:  # the other things must get their turn
+                self._log.failure("a step of a sweep failed, at {thing}", thing=thing)
             if self._left is not left:
                 return  # the step stopped it
             if self._clock.seconds() >= until:

@@ -1,4 +1,4 @@
-"""Tells systemd, which started this process with ``Type=notify``, what it is about; see sd_notify(3)."""
+"""Notifies systemd, if it started this process with ``Type=notify``; see sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _log = Logger()
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Send ``READY`` or ``STOPPING``; nothing is done where nobody asked, and a failure is only logged."""
+    """Send ``READY`` or ``STOPPING`` if systemd asked for it. A failure is only logged."""
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    if address.startswith("@"):  # a name without a file
+    if address.startswith("@"):  # an abstract socket
         address = f"\0{address[1:]}"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:

@@ -1,12 +1,9 @@
-"""A TOML file as tables of checked values, each mistake an error that names it.
+"""A TOML file as tables of checked values. Each mistake is an error that names it.
 
-The ``toml`` parser is lenient: it reads ``a=1 b=2`` as one key named ``"a=1 b"``,
-and a list or multi-line string that has no end it drops without a word, with
-everything behind it. So a file must read the same to the stricter parser of the
-standard library; a ``Table`` hands out a value only through a check of its type
-and range, and ``Table.done`` complains of every key nobody asked for. A check
-is a function of the table and the raw value that returns what the value means
-or raises ``Unfit`` with what is allowed.
+The ``toml`` parser is lenient: it reads ``a=1 b=2`` as one key named ``"a=1 b"``, and silently drops a list or
+multi-line string that has no end, with everything behind it. So a file must read the same to the stricter parser of the
+standard library. ``Table`` gives out values only through checks (``scheduler.reading``), and ``Table.done`` refuses
+every key that was not asked for.
 """
 
 from __future__ import annotations
@@ -14,36 +11,37 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
 import toml
 
-from scheduler import units
+from scheduler import reading, units
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.names import LABEL_PATTERN, env_name_problem, label_problem, name_problem, nearest
 from scheduler.net import Address, split_address, without_zone
+from scheduler.reading import Check, Reader, Unfit, integer
 
 T = TypeVar("T")
 
 IPNetwork = IPv4Network | IPv6Network
 
-#: Bytes; Linux takes four times as much of a variable with its name.
+#: Bytes of a variable's value, at most; Linux takes four times as much, with the name.
 _VARIABLE_MAX_BYTES = 32 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# In a URL, right or wrong: what is between the first ":" and the last "@", and any parameter that is a password.
+# In any URL, even a malformed one: the text between the first ":" and the last "@", and any password parameter.
 _PASSWORD = re.compile(r"(?<=//)([^:@/]*:).*(?=@)|((?:ssl)?password=)[^&]*")
 
 
 class ConfigError(SchedulerError):
-    """A mistake in a configuration file; ``str()`` is one line for whoever has to mend it."""
+    """A mistake in a configuration file; ``str()`` is one line for the person who edits it."""
 
     def __init__(self, file: str, allowed: str, table: str = "", key: str = "", value: object = None) -> None:
-        """Without a ``key`` the file as a whole is wrong; ``table`` is ``""`` for the top level."""
+        """A mistake in ``[table] key``; ``table`` is ``""`` for the top level, ``key`` is ``""`` for the whole file."""
         where = f"[{table}] {key}" if table else key
         given = where if value is None else f"{where} = {_shown(value)}"
         super().__init__(": ".join(_one_line(part) for part in (file, given, allowed) if part))
@@ -53,67 +51,56 @@ class ConfigError(SchedulerError):
         self.value = value
 
 
-class Unfit(Exception):
-    """A value fails its check; ``str()`` says what is allowed."""
-
-    def __init__(self, allowed: str, shown: object = None) -> None:
-        """``shown`` stands for the value where that is nothing to show."""
-        super().__init__(allowed)
-        self.shown = shown
-
-
-class Table:
-    """One table of a file."""
+class Table(Reader):
+    """A table of a file."""
 
     def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
         """``name`` is ``""`` for the top level."""
+        super().__init__(values)
         self._file = file
         self._name = name
-        self._values = values
-        self._known: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def get(self, key: str, check: Callable[[Table, Any], T], default: object = None) -> T:
-        """The value of ``key`` as ``check`` makes it; ``default`` stands for what the file could have said."""
-        self._known.append(key)
-        value = self._values.get(key, default)
-        try:
-            return check(self, value)
-        except Unfit as unfit:
-            raise self.error(key, value if unfit.shown is None else unfit.shown, str(unfit)) from None
-
-    def find(self, key: str, check: Callable[[Table, Any], T]) -> T | None:
-        """Like ``get``; ``None`` when the file does not say."""
-        self._known.append(key)
-        return self.get(key, check) if key in self._values else None
+        return iter(self.values)
 
     def table(self, key: str) -> Table:
-        """A table in this one; empty when it is not there."""
-        self._known.append(key)
-        value = self._values.get(key, {})
+        """A table in this one; empty if the file does not have it."""
+        self.asked.append(key)
+        value = self.values.get(key, {})
         name = f"{self._name}.{key}" if self._name else key
         if not isinstance(value, dict):
             raise self.error(key, value, f"must be a table, [{name}]")
         return Table(self._file, name, value)
 
     def done(self, *coming: str) -> None:
-        """``ConfigError`` if it holds what was not asked for, and will not be, as these ``coming`` keys are."""
-        self._known += coming
-        for key, value in self._values.items():
-            if key not in self._known:
-                near = nearest(key, self._known, cutoff=0.75)
-                known = ", ".join(dict.fromkeys(self._known))
+        """``ConfigError`` for a key that was not asked for and is not among ``coming``, which will be."""
+        self.asked += coming
+        for key, value in self.values.items():
+            if key not in self.asked:
+                near = nearest(key, self.asked, cutoff=0.75)
+                known = ", ".join(dict.fromkeys(self.asked))
                 raise self.error(key, value, f"unknown key; {f'did you mean {near}?' if near else f'known: {known}'}")
 
     def error(self, key: str, value: object, allowed: str) -> ConfigError:
-        """What is wrong with ``key``."""
+        """The error that reports a wrong value of ``key``."""
         return ConfigError(self._file, allowed, self._name, key, value)
 
-    def beside(self, path: str) -> Path:
-        """A path as the file means it: absolute, or beside the file."""
-        return Path(os.path.abspath(os.path.join(os.path.dirname(self._file), path)))
+    def refusal(self, name: str, value: object, unfit: Unfit) -> Exception:
+        return self.error(name, value if unfit.instead is None else unfit.instead, str(unfit))
+
+    def path(self, value: Any) -> Path:
+        """A check: a path, made absolute; a relative one is beside the file."""
+        return Path(os.path.abspath(os.path.join(os.path.dirname(self._file), text(value))))
+
+    def readable_file(self, value: Any) -> Path:
+        """A check: the path of a file that can be read now."""
+        path = self.path(value)
+        try:
+            with path.open("rb") as opened:
+                opened.read(1)
+        except OSError as error:
+            raise Unfit(f"must be a readable file; {path}: {error.strerror}") from None
+        return path
 
 
 def read(file: str) -> Table:
@@ -138,7 +125,7 @@ def _one_line(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value about as the file has it, not too long."""
+    """A value nearly as the file has it, cut if it is long."""
     if isinstance(value, bool):
         shown = str(value).lower()
     elif isinstance(value, str):
@@ -155,32 +142,25 @@ def _shown(value: object) -> str:
 # Checks of one value
 
 
-def flag(_: Table, value: Any) -> bool:
-    """true or false."""
-    if not isinstance(value, bool):
-        raise Unfit("must be true or false")
-    return value
-
-
-def text(_: Table, value: Any) -> str:
-    """A string with something in it."""
+def text(value: Any) -> str:
+    """A string that is not empty and has no control characters."""
     if not isinstance(value, str) or not value or _CONTROL.search(value) or len(value) > 4096:
         raise Unfit("must be a string of 1 to 4096 characters, none of them a control character")
     return value
 
 
-def command(table: Table, value: Any) -> str:
+def command(value: Any) -> str:
     """A pattern of commands: of names, or of absolute paths."""
-    pattern = text(table, value)
+    pattern = text(value)
     if "/" in pattern and not pattern.startswith("/"):
         raise Unfit("must be names of commands or absolute paths")
     return pattern
 
 
-def one_of(*choices: str) -> Callable[[Table, Any], str]:
-    """One of a few strings."""
+def one_of(*choices: str) -> Check[str]:
+    """A string among a few."""
 
-    def check(_: Table, value: Any) -> str:
+    def check(value: Any) -> str:
         if value not in choices:
             *others, last = (f'"{choice}"' for choice in choices)
             raise Unfit(f"must be {', '.join(others)} or {last}")
@@ -189,77 +169,38 @@ def one_of(*choices: str) -> Callable[[Table, Any], str]:
     return check
 
 
-def list_of(check: Callable[[Table, Any], T]) -> Callable[[Table, Any], tuple[T, ...]]:
+def list_of(check: Check[T]) -> Check[tuple[T, ...]]:
     """A list, each of its values checked."""
 
-    def check_all(table: Table, value: Any) -> tuple[T, ...]:
+    def check_all(value: Any) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise Unfit("must be a list")
-        return tuple(check(table, each) for each in value)
+        return tuple(check(each) for each in value)
 
     return check_all
 
 
-def count(lowest: int, highest: int) -> Callable[[Table, Any], int]:
-    """A whole number in a range."""
-
-    def check(_: Table, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            raise Unfit(f"must be a whole number from {lowest} to {highest}")
-        return value
-
-    return check
+def count(lowest: int, highest: int) -> Check[int]:
+    """A whole number, both bounds included."""
+    return integer(lowest, highest, "a whole number")
 
 
-def duration(lowest: str, highest: str) -> Callable[[Table, Any], float]:
-    """Seconds, in a range."""
-
-    def check(_: Table, value: Any) -> float:
-        try:
-            seconds = units.parse_duration(value)
-        except ValueError:
-            seconds = -1
-        if not units.parse_duration(lowest) <= seconds <= units.parse_duration(highest):
-            raise Unfit(f"must be {units.DURATION_ALLOWED}, from {lowest} to {highest}")
-        return seconds
-
-    return check
+def duration(lowest: str, highest: str) -> Check[float]:
+    """Seconds, both bounds included."""
+    least, most = units.parse_duration(lowest), units.parse_duration(highest)
+    return reading.duration(f"from {lowest} to {highest}", most, least)
 
 
-def byte_count(_: Table, value: Any) -> int:
-    """A number of bytes, at least 1."""
-    try:
-        return units.parse_size(value, least=1)
-    except ValueError as error:
-        raise Unfit(str(error)) from None
-
-
-def disk_share(_: Table, value: Any) -> units.Share:
-    """Part of a disk, by percentage or by bytes."""
+def disk_share(value: Any) -> units.Share:
+    """A part of a disk, as a percentage or in bytes."""
     try:
         return units.parse_share(value)
     except ValueError as error:
         raise Unfit(str(error)) from None
 
 
-def file_path(table: Table, value: Any) -> Path:
-    """A path, made absolute."""
-    return table.beside(text(table, value))
-
-
-def readable_file(table: Table, value: Any) -> Path:
-    """The path of a file that can be read now."""
-    path = file_path(table, value)
-    try:
-        with path.open("rb") as opened:
-            opened.read(1)
-    except OSError as error:
-        raise Unfit(f"must be a readable file; {path}: {error.strerror}") from None
-    return path
-
-
 def without_password(url: str) -> str:
-    """A URL fit for anyone's eyes."""
+    """The URL with its passwords masked."""
     return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
 
 
@@ -274,10 +215,10 @@ def database_url(value: Any, folder: Path) -> str | None:
     return None
 
 
-def store_url(state_dir: Path) -> Callable[[Table, Any], str]:
-    """Where to keep what is known, a URL of one of these kinds."""
+def store_url(state_dir: Path) -> Check[str]:
+    """The URL of the database."""
 
-    def check(_: Table, value: Any) -> str:
+    def check(value: Any) -> str:
         url = database_url(value, state_dir)
         if url is not None:
             return url
@@ -290,8 +231,8 @@ def store_url(state_dir: Path) -> Callable[[Table, Any], str]:
     return check
 
 
-def worker_name(_: Table, value: Any) -> str:
-    """What a worker may be called."""
+def worker_name(value: Any) -> str:
+    """The name of a worker."""
     problem = name_problem(value if isinstance(value, str) else "")
     if problem:
         raise Unfit(problem)
@@ -307,9 +248,9 @@ def label(table: Table, key: str) -> str:
     return key
 
 
-def label_value(table: Table, value: Any) -> str:
-    """What a label of a worker may be."""
-    given = text(table, value)
+def label_value(value: Any) -> str:
+    """The value of a label."""
+    given = text(value)
     problem = label_problem(given)
     if problem:
         raise Unfit(problem)
@@ -324,14 +265,14 @@ def variable(table: Table, key: str) -> str:
     return key
 
 
-def variable_value(_: Table, value: Any) -> str:
-    """What an environment variable may hold."""
+def variable_value(value: Any) -> str:
+    """The value of an environment variable."""
     if not isinstance(value, str) or "\0" in value or len(value.encode()) > _VARIABLE_MAX_BYTES:
         raise Unfit(f"must be a string of at most {_VARIABLE_MAX_BYTES} bytes, none of them NUL")
     return value
 
 
-def address(_: Table, value: Any) -> Address:
+def address(value: Any) -> Address:
     """An address to dial."""
     try:
         return Address(*split_address(value))
@@ -339,18 +280,18 @@ def address(_: Table, value: Any) -> Address:
         raise Unfit('must be "host:port", or "[ipv6]:port", the port from 1 to 65535') from None
 
 
-def listening(table: Table, value: Any) -> Address:
-    """An address to listen on. ``localhost`` is made 127.0.0.1, so that every server means the same by it."""
+def listening(value: Any) -> Address:
+    """An address to listen on. ``localhost`` becomes 127.0.0.1, so that it means the same to every server."""
     any_port = isinstance(value, str) and value.endswith(":0")
     try:
-        dialled = address(table, f"{value[:-1]}1" if any_port else value)
+        dialled = address(f"{value[:-1]}1" if any_port else value)
     except Unfit:
         raise Unfit('must be "host:port", or "[ipv6]:port", the port up to 65535, or 0 for any free one') from None
     host = "127.0.0.1" if dialled.host.lower() == "localhost" else dialled.host
     return Address(host, 0 if any_port else dialled.port)
 
 
-def network(_: Table, value: Any) -> IPNetwork:
+def network(value: Any) -> IPNetwork:
     """A network, or one IP address."""
     try:
         return ip_network(value if isinstance(value, str) else "")
@@ -358,7 +299,7 @@ def network(_: Table, value: Any) -> IPNetwork:
         raise Unfit('must be networks like "10.0.0.0/8", with no bit set beyond the prefix, or IP addresses') from None
 
 
-def host(_: Table, value: Any) -> str:
+def host(value: Any) -> str:
     """A host name or IP address, lower case; IPv6 with or without brackets."""
     try:
         bare = value.strip("[]")

@@ -1,15 +1,13 @@
-"""Which process a call to a worker is meant for, and which one answers it.
+"""The worker process that a call is meant for, and the process that answers it.
 
-Theory of operation. A worker's address is not proof of who listens there: the
-machine may have another address by now, and another worker this one. So a call
-says in its metadata which worker and which process of it are meant, and the
-server compares that before anything else runs. The answer says, in the metadata that
-ends it, which process gives it. That unmasks a program that ignores the metadata
-of calls: a core worker, or a worker of an earlier version. A stream says it
-before its first message, too.
+Theory of operation. A worker's address does not prove which process listens there: its machine may have another address
+by now, and another worker may have this one. So the metadata of each call names the worker and the process that it is
+meant for. The server compares both before anything else runs. The trailing metadata of the answer names the process
+that answered. This detects a program that ignores the metadata of calls: a core worker, or a worker of an earlier
+version. A stream also names its process before its first message.
 
-gRPC can't add metadata to the beginning of a unary answer without a batch of its
-own, which costs a third of a small call.
+The name is not sent before a unary answer: gRPC would need a batch of its own for that, which costs a third of a small
+call.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from scheduler.rpc import status
 from scheduler.rpc.channel import Metadata
 from scheduler.worker_interfaces import IIdentity
 
-#: Of the metadata of a call: the id and the nonce of the worker that it is meant for, and the nonce of who calls.
+#: Keys of a call's metadata: the id and the nonce of the worker that it is meant for, and the nonce of the caller.
 WORKER_ID_KEY, WORKER_NONCE_KEY, SCHEDULER_NONCE_KEY = (
     "scheduler-worker-id",
     "scheduler-worker-nonce",
@@ -38,9 +36,9 @@ WORKER_ID_KEY, WORKER_NONCE_KEY, SCHEDULER_NONCE_KEY = (
 
 @frozen
 class Addressee:
-    """Whom a call is meant for: the worker's name, and the nonce of its process; ``""``: it has told none.
+    """The receiver of a call: the worker's name, and the nonce of its process (``""``: unknown).
 
-    ``metadata`` goes with the call.
+    ``metadata`` is sent with the call.
     """
 
     name: str
@@ -49,7 +47,7 @@ class Addressee:
 
     @staticmethod
     def of(worker: Worker, scheduler_nonce: str) -> Addressee:
-        """For a call that is made now, on the reactor thread: it is tied to the request that it is made for."""
+        """The addressee of a call that is made now, on the reactor thread, for the current HTTP request, if any."""
         request_id = REQUEST_ID.get()
         told = (
             (METADATA_KEY, request_id),
@@ -61,16 +59,18 @@ class Addressee:
 
     @property
     def request_id(self) -> str:
-        """Of the HTTP request the call is made for; ``""``: it is for none."""
+        """The id of the HTTP request that the call is made for; ``""`` if there is none."""
         return dict(self.metadata).get(METADATA_KEY, "")
 
     def gave(self, answer: Iterable[Any] | None) -> bool:
-        """Whether the process that is meant gave an answer with this metadata; of one without a nonce, any may have."""
+        """Whether the addressee sent an answer with this metadata. Without a nonce there is nothing to compare: always
+        true.
+        """
         return not self.nonce or nonce_in(answer) == self.nonce
 
 
 def nonce_in(answer: Iterable[Any] | None) -> str:
-    """The nonce of the process that gave an answer with this metadata; ``""``: it does not say."""
+    """The nonce of the process that sent an answer with this metadata; ``""`` if it names none."""
     return str(dict(answer or ()).get(WORKER_NONCE_KEY, ""))
 
 
@@ -78,16 +78,17 @@ def _no_such_method(context: grpc.ServicerContext) -> NoReturn:
     context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
 
 
-class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # it has none while it runs
-    """Refuses calls that are meant for another process, and has every answer say which process gives it.
+class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Refuses calls that are meant for another process, and puts this process's nonce into every answer.
 
-    It runs before a call has a thread, on the thread that serves them all, so it does no more than compare.
+    grpcio calls it on the one thread that serves all calls, before the call has a thread of its own. So it only
+    compares.
     """
 
     def __init__(self, identity: IIdentity) -> None:
         self._identity = identity
         self._nonce = ((WORKER_NONCE_KEY, identity.nonce),)
-        #: Of each method that was called: how it is answered. One thread uses it.
+        #: The signed handler of each method that was called. Only grpcio's serving thread uses it.
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
@@ -106,11 +107,12 @@ class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # it ha
         return self._handlers[method]
 
     def _refusal(self, refuse_thd: Callable[[grpc.ServicerContext], None]) -> grpc.RpcMethodHandler[Any, Any]:
-        # One that takes a stream of requests does not hold a thread until the request is there, which may be never.
+        # A handler for a stream of requests starts at once. One for a single request would hold a thread until it
+        # arrives.
         return self._signed(grpc.stream_unary_rpc_method_handler(lambda _, context: refuse_thd(context)))
 
     def _signed(self, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        """The same, with the nonce of this process in its answers."""
+        """The same handler, which also sends the nonce of this process."""
         requests, responses = (
             "stream" if many else "unary" for many in (handler.request_streaming, handler.response_streaming)
         )

@@ -1,17 +1,17 @@
-"""Calls get a thread when their message is there, and are cancelled when it does not come.
+"""Gives a call a thread only when its message has arrived, and cancels calls whose message does not come.
 
-Theory of operation. grpcio gives a call a thread as soon as its headers are there, and the thread waits for the
-message, for ever. A few clients that open calls and send nothing would hold every thread. Here the message is received
-first, without a thread: the thread that serves all calls asks for it and is told, as of every other event. grpcio has
-nothing public for that, but lets a method name its pool (``experimental_thread_pool``). So each method gets one whose
-``submit`` receives the message and then passes the call on. That also saves the call from waking a thread twice.
+Theory of operation. grpcio gives a call a thread as soon as its headers are there, and the thread waits for the message
+without limit. A few clients that open calls and send nothing would occupy every thread. Here the message is received
+first, without a thread: the thread that serves all calls requests it, and is notified as of any other event. grpcio has
+no public interface for that, but a method may name its pool (``experimental_thread_pool``). So each method gets a pool
+whose ``submit`` receives the message and then passes the call on. This also saves one of two thread wake-ups per call.
 
-This uses private parts of ``grpc/_server.py``, the same in 1.76 and in 1.85. Nothing starts where one is missing, and
-the tests of half-open calls fail where one works otherwise.
+The module uses private parts of ``grpc/_server.py``, which are the same in 1.76 and in 1.85. If one is missing, the
+import fails and nothing starts. If one works differently, the tests of half-open calls fail.
 
-The streams of other services (reflection, the watch of health checks) do wait in a thread: for a further message, or
-until the client takes an answer. They have a few threads of their own, and are cancelled where no message came for
-five seconds.
+The streams of other services (reflection, the watch of health checks) do wait in a thread, for a further message or
+until the client takes an answer. They have a few threads of their own, and are cancelled if no message came for five
+seconds.
 """
 
 from __future__ import annotations
@@ -32,32 +32,33 @@ from grpc._server import (
     _RequestIterator,
 )
 
-#: Seconds a client may keep a call waiting for a message.
+#: Seconds that a client may keep a call waiting for a message.
 MESSAGE_DEADLINE_SECONDS = 5.0
-#: The same while more than ``CROWD`` calls wait: as soon as they are cancelled, as many again may come.
+#: The same while more than ``CROWD`` calls wait. It is short, since as many calls again may come once these are
+#: cancelled.
 CROWDED_DEADLINE_SECONDS = 1.0
 CROWD = 512
-#: Seconds between two looks at the calls that wait, and how many of them are cancelled then at most.
+#: Seconds between two checks of the waiting calls, and the most calls that one check cancels.
 CHECK_INTERVAL_SECONDS = 0.25
 MAX_CANCELLED_AT_ONCE = 250
-#: Calls that wait at once; a further one cancels the one that has waited longest.
+#: Calls that may wait at once. One more cancels the call that has waited longest.
 MAX_WAITING_CALLS = 4096
-#: Streams of other services at once, those included that wait for a thread; further ones are refused.
+#: Streams of other services at once, including those that wait for a thread. Further ones are refused.
 MAX_OTHER_STREAMS = 64
 
-# What a pool answers grpcio, which counts the calls that are not done: these are counted here.
+# ``submit`` returns this to grpcio, which counts the calls that are not done. They are counted here instead.
 _UNCOUNTED: futures.Future[None] = futures.Future()
 _UNCOUNTED.set_result(None)
 
 
 class Cancellable(Protocol):
-    """A call."""
+    """A call that can be cancelled."""
 
     def cancel(self) -> object: ...
 
 
 class WaitingCalls:
-    """Calls that wait for their client, in the order in which they began to. Used from any thread."""
+    """Calls that wait for their client, longest first. Used from any thread."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -65,7 +66,7 @@ class WaitingCalls:
         self._lock = threading.Lock()
 
     def begin(self, call: Cancellable) -> None:
-        """It waits from now, whether or not it did before."""
+        """The call waits from now on, even if it waited before."""
         with self._lock:
             self._since.pop(call, None)
             self._since[call] = self._clock()
@@ -76,12 +77,12 @@ class WaitingCalls:
             oldest.cancel()
 
     def end(self, call: Cancellable) -> None:
-        """It does not wait any more."""
+        """The call no longer waits."""
         with self._lock:
             self._since.pop(call, None)
 
     def cancel_old(self) -> None:
-        """Cancel those that have waited for too long: not many at once, as each may be followed by another."""
+        """Cancel the calls that have waited too long. Only some at once, since each may be followed by another."""
         now = self._clock()
         with self._lock:
             old: list[Cancellable] = []
@@ -97,7 +98,7 @@ class WaitingCalls:
             call.cancel()
 
     def cancel_all(self) -> None:
-        """The server is about to end."""
+        """Cancel all waiting calls, before the server ends."""
         with self._lock:
             waiting, self._since = list(self._since), {}
         for call in waiting:
@@ -105,9 +106,9 @@ class WaitingCalls:
 
 
 class _Entrance(futures.ThreadPoolExecutor):
-    """Passes calls on to ``pool``, ``most`` at a time with those that wait for one of them.
+    """Passes calls on to ``pool``: at most ``most`` at once, including those that wait for one of its threads.
 
-    grpcio takes it for a pool, for which it must be of this class. It has no threads of its own.
+    It is an executor only because grpcio requires this class. It has no threads of its own.
     """
 
     def __init__(self, waiting: WaitingCalls, pool: futures.ThreadPoolExecutor, most: int) -> None:
@@ -117,7 +118,7 @@ class _Entrance(futures.ThreadPoolExecutor):
         self._places = threading.Semaphore(most)
 
     def _pass(self, event: Any, state: Any, *call: Any) -> None:
-        """``call`` is what grpcio submitted. It is refused, in gRPC's own words, where it would be one too many."""
+        """Submit ``call``, as grpcio gave it, to the pool. If there are too many, refuse it with gRPC's own text."""
         if not self._places.acquire(blocking=False):
             with state.condition:
                 full = b"Concurrent RPC limit exceeded!"
@@ -135,21 +136,21 @@ class _Entrance(futures.ThreadPoolExecutor):
         self._over(event)
 
     def _over(self, event: Any) -> None:
-        """The call has no thread any more."""
+        """Called when the call no longer has a thread."""
 
 
 class AfterMessage(_Entrance):
-    """For methods with one request: a call is passed on once that is there."""
+    """For methods with one request: passes a call on once its request is there."""
 
     def submit(self, run: Any, answer_thd: Any, event: Any, state: Any, *rest: Any) -> Any:  # type: ignore[override]
-        """On the thread that serves all calls, which has the lock of the state."""
+        """Called on the thread that serves all calls, which holds the lock of ``state``."""
         method, _, deserializer, serializer = rest
         received = _receive_message(state, event.call, deserializer)
 
         def request() -> Any:
             with state.condition:
                 given, state.request = state.request, None
-                return given if _is_rpc_state_active(state) else None  # ``None``: the method is not called
+                return given if _is_rpc_state_active(state) else None  # grpcio does not call the method for ``None``
 
         def on_message(outcome: Any) -> Any:
             self._waiting.end(event.call)
@@ -173,7 +174,7 @@ class OtherStreams(_Entrance):
     """For streams that wait for their client in a thread."""
 
     def submit(self, run: Any, answer_thd: Any, event: Any, state: Any, *rest: Any) -> Any:  # type: ignore[override]
-        """On the thread that serves all calls."""
+        """Called on the thread that serves all calls."""
         method, argument, *codecs = rest
 
         def heard() -> Any:
@@ -193,7 +194,7 @@ class OtherStreams(_Entrance):
         self._waiting.end(event.call)
 
 
-class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # it has none while it runs
+class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Gives each method its pool."""
 
     def __init__(
@@ -205,13 +206,13 @@ class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # it has 
         calls: int,
         streams: int,
     ) -> None:
-        """``calls`` have ``threads`` or wait for one, and as many ``streams`` of the ``services``."""
+        """``calls`` unary calls may run on ``threads`` or wait for one, and as many ``streams`` of ``services``."""
         self._services = services
         self._calls = AfterMessage(waiting, threads, calls)
         self._streams = AfterMessage(waiting, threads, streams)
         self._other_streams = OtherStreams(waiting, other_threads, MAX_OTHER_STREAMS)
         self._watches = AfterMessage(waiting, self._other_streams, MAX_OTHER_STREAMS)
-        #: Of each method that was called: how it is answered. One thread uses it.
+        #: The placed handler of each method that was called. Only grpcio's serving thread uses it.
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -224,7 +225,7 @@ class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # it has 
         return self._handlers[method]
 
     def _placed(self, handler: Any, is_ours: bool) -> grpc.RpcMethodHandler[Any, Any]:
-        """The same, in its pool."""
+        """The same handler, in its pool."""
         requests, responses = (
             "stream" if many else "unary" for many in (handler.request_streaming, handler.response_streaming)
         )

@@ -1,14 +1,12 @@
-"""Questions gathered into batches: what is asked while a call is under way goes together in the next.
+"""Groups questions into batches: those that arrive while a call is in flight go together in the next one.
 
-Theory of operation. As in a group commit: a question that finds no call under
-way goes at once, alone; those that come meanwhile go in one call as soon as that
-one has ended. So the more there are, the fewer calls each costs, and where
-there are few, none waits.
+Theory of operation. This works like a group commit. A question that finds no call in flight is sent at once, alone.
+Those that arrive meanwhile are sent in one call as soon as it has ended. So the more questions there are, the fewer
+calls each costs, and a single question never waits.
 
-A call that takes long is not waited for: the next goes beside it. So one that
-hangs holds the others up for ``HOLD_UP_MAX_SECONDS``, however late its own deadline is.
-Towards a server that answers nothing questions gather up to a limit; beyond it
-they are ``Busy``.
+A slow call does not block the others for long: after ``HOLD_UP_MAX_SECONDS`` the next call is made beside it, however
+late the deadline of the first is. If a server answers nothing, its questions wait, up to a limit; further ones fail
+with ``Busy``.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from scheduler.errors import Busy
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
-#: Seconds for which one call holds up what is asked after it.
+#: Seconds for which one call delays the questions that arrive after it.
 HOLD_UP_MAX_SECONDS = 0.1
 
 
@@ -36,18 +34,18 @@ HOLD_UP_MAX_SECONDS = 0.1
 class _Asked(Generic[Question, Answer]):
     question: Question
     answer: Deferred[Answer]
-    #: Of who asked: what follows from the answer belongs there.
+    #: The context of the caller, in which its callbacks run.
     context: Context
 
     def tell(self, result: Answer | Failure) -> None:
-        """Unless nobody wants to know any more."""
+        """Fire the Deferred, unless it was cancelled."""
         if not self.answer.called:
             self.context.run(self.answer.callback, result)  # a Failure starts the errbacks
 
 
 @define
 class _Lane(Generic[Question, Answer]):
-    """What one key is asked: what waits, whether for a call, and how many have no answer yet."""
+    """The questions for one key: those that wait, whether a call delays them, and the number without an answer."""
 
     waiting: deque[_Asked[Question, Answer]] = field(factory=deque)
     held_up: bool = False
@@ -55,7 +53,7 @@ class _Lane(Generic[Question, Answer]):
 
 
 class Batches(Generic[Question, Answer]):
-    """One call after the other for each key."""
+    """For each key, one batch after the other."""
 
     def __init__(
         self,
@@ -65,9 +63,9 @@ class Batches(Generic[Question, Answer]):
         largest: int,
         limit: int,
     ) -> None:
-        """``call`` answers each of its questions, in their order; it is given at most ``largest``.
+        """``call`` answers each of its questions, in order; it is given at most ``largest``.
 
-        ``limit`` questions of one key may be without an answer; ``what`` they are, ``Busy`` says.
+        ``limit`` questions of one key may be without an answer; ``what`` names them in ``Busy``.
         """
         self._clock = clock
         self._what = what
@@ -78,11 +76,11 @@ class Batches(Generic[Question, Answer]):
 
     @property
     def idle(self) -> bool:
-        """Whether no question is without an answer."""
+        """Whether every question has its answer."""
         return not self._lanes
 
     def ask(self, key: str, question: Question) -> Deferred[Answer]:
-        """One that is cancelled while it waits is not asked. If the call fails, so do all it was made for."""
+        """Ask a question. Cancelling it while it waits withdraws it. If a call fails, all its questions fail."""
         lane = self._lanes.setdefault(key, _Lane())
         if lane.unanswered >= self._limit:
             return fail(Busy(f"{self._what} of {key}", self._limit))
@@ -95,7 +93,7 @@ class Batches(Generic[Question, Answer]):
         return answer
 
     def drop(self, key: str, error: Callable[[Question], Exception]) -> None:
-        """Fail what waits."""
+        """Fail all questions of this key that wait."""
         lane = self._lanes.get(key)
         if lane is None:
             return
@@ -121,7 +119,7 @@ class Batches(Generic[Question, Answer]):
             for asked, its in zip(batch, results, strict=True):
                 asked.tell(its)
 
-        # A call for several is made for the request of none.
+        # A call that carries several questions belongs to no single request, so it runs without a request id.
         context = batch[0].context if len(batch) == 1 else Context()
         context.run(maybeDeferred, self._call, [asked.question for asked in batch]).addBoth(ended)
 

@@ -1,4 +1,4 @@
-"""How servers are dialled."""
+"""Channels to gRPC servers, and their options."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from scheduler.daemon.config import TlsFiles
 from scheduler.errors import DeadlineExceeded, Unreachable
 from scheduler.rpc import credentials, reasons
 
-#: Seconds a unary call may take, from when it was asked for.
+#: Seconds that a unary call may take, counted from when it was requested.
 CALL_DEADLINE_SECONDS = 10.0
 
-#: The largest message either side takes, bytes.
+#: Bytes of the largest message that either side accepts.
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 
-#: The largest metadata of an answer, bytes: the details of an error are in them, percent-encoded.
+#: Bytes of the largest metadata of an answer. It contains the details of an error, percent-encoded.
 METADATA_MAX_BYTES = 1024 * 1024
 
-#: Jobs that one ``QueryJobs`` asks about at most, as the proto says.
+#: Jobs in one ``QueryJobs`` at most, as the proto says.
 MAX_QUERIED_AT_ONCE = 64
 
 #: Seconds without a call after which a connection is closed.
 IDLE_TIMEOUT_SECONDS = 300.0
 
-#: Calls that a worker serves at once, or has waiting for a thread; it refuses any further one unseen.
+#: Calls that a worker serves at once, including those that wait for a thread. It refuses further ones unseen.
 MAX_WORKER_CALLS = 160
 
-#: Seconds a connection may take to come up, TLS and all.
+#: Seconds that a connection may take to come up, TLS included.
 CONNECT_DEADLINE_SECONDS = 5.0
 
 Metadata = tuple[tuple[str, str], ...]
@@ -36,7 +36,7 @@ _OPTIONS = (
     # the default backs off to two minutes: a worker that is back would stay unreachable as long
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # its name misleads: how long a connection may take to come up
+    # despite its name, this is the time that a connection may take to come up
     ("grpc.min_reconnect_backoff_ms", round(1000 * CONNECT_DEADLINE_SECONDS)),
     # a dead peer is noticed after 40 s; without ping_timeout the keepalive timeout never goes below 60 s
     ("grpc.keepalive_time_ms", 30_000),
@@ -45,42 +45,42 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     # idle connections are closed, and opened again by the next call
     ("grpc.client_idle_timeout_ms", round(1000 * IDLE_TIMEOUT_SECONDS)),
-    # an address is dialled as it is, whatever the environment says
+    # an address is dialled directly, whatever proxy the environment names
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
-    # channels to one address must not share a connection: a new one is there to start afresh
+    # channels to one address must not share a connection: a new channel starts with a new one
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
     ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
-    # by default 16 KiB, and from 8 KiB on at random: a longer error would come as another one, of gRPC's own
+    # by default 16 KiB, and from 8 KiB on refused at random: a longer error would arrive as one of gRPC's own
     ("grpc.max_metadata_size", METADATA_MAX_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_MAX_BYTES),
 )
 
 
 def target(address: str) -> str:
-    """``host:port`` as gRPC takes it: it decodes what is percent-encoded, as the zone ``%10`` would seem to be."""
+    """``host:port`` as gRPC expects it. gRPC decodes percent-encoding, so the ``%`` of an IPv6 zone must be encoded."""
     return address.replace("%", "%25")
 
 
 class Dialler:
-    """Makes lines; all show, and ask for, the same certificates."""
+    """Makes channels. All of them present and require the same certificates."""
 
     def __init__(self, tls: TlsFiles | None) -> None:
         """``OSError`` when the files can't be read."""
         self._certificates = None if tls is None else credentials.Current(tls, credentials.for_client)
 
     def certificates(self) -> grpc.ChannelCredentials | None:
-        """As they are now, another object after a change; ``None`` for plain text."""
+        """The current certificates, a new object after a change; ``None`` for plain text."""
         return None if self._certificates is None else self._certificates.get()
 
     def dial(self, address: str) -> Channel:
-        """A line to ``host:port``; it connects with the first call."""
+        """A channel to ``host:port``. It connects with the first call."""
         return Channel(self, address)
 
 
 class Channel:
-    """A ``channel`` to one address, with the certificates of the time it was made."""
+    """A ``channel`` to one address, with the certificates that were current when it was made."""
 
     def __init__(self, dialler: Dialler, address: str) -> None:
         self.address = address
@@ -92,16 +92,16 @@ class Channel:
             self.channel = grpc.secure_channel(target(address), self._certificates, options=_OPTIONS)
 
     def why(self, failure: grpc.RpcError) -> str:
-        """A reason why nobody was reached, as ``Unreachable`` has it."""
+        """The reason for ``Unreachable``."""
         secure = self._certificates is not None
         return reasons.reason(failure.details() or "", self.address, secure, CONNECT_DEADLINE_SECONDS)
 
     def is_outdated(self, reason: Failure) -> bool:
-        """Whether another line, with newer certificates, may reach whom this one did not."""
+        """Whether a new channel, with newer certificates, may succeed where this one failed for ``reason``."""
         return bool(reason.check(Unreachable, DeadlineExceeded)) and (
             self._dialler.certificates() is not self._certificates
         )
 
     def close(self) -> None:
-        """End every call under way."""
+        """End all calls in flight."""
         self.channel.close()

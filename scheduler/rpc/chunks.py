@@ -1,4 +1,4 @@
-"""Output of jobs in messages, and as values of the model: both ways, checked."""
+"""Job output: conversion between gRPC messages and values of the model, with checks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _STREAM_OF = {int(number): stream for stream, number in _STREAMS.items()}
 
 
 def stream_to_pb(stream: Stream) -> worker_pb2.Stream:
-    """Which of the two."""
+    """The number of a stream in messages."""
     return _STREAMS[stream]
 
 
 def stream_from_pb(number: int) -> Stream:
-    """``Invalid`` for a number that is neither."""
+    """The stream with that number; ``Invalid`` if there is none."""
     try:
         return _STREAM_OF[number]
     except KeyError:
@@ -26,12 +26,12 @@ def stream_from_pb(number: int) -> Stream:
 
 
 def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
-    """How long the stream is now, a message of it does not say."""
+    """The chunk in a message of ``StreamJob``. Its ``size`` is 0, because the message has no field for it."""
     return Chunk(message.output, message.offset, message.end, cut=bounded_text(message.cut))
 
 
 def chunk_from_read(message: worker_pb2.ReadOutputRes, offset: int, most: int) -> Chunk:
-    """What there was when it was read; ``Invalid`` if that is not what was asked for."""
+    """The chunk in an answer of ``ReadOutput``; ``Invalid`` if it does not match the request."""
     chunk = Chunk(message.output, message.offset, message.end, message.size, bounded_text(message.cut))
     if chunk.offset != offset or len(chunk.data) > most or chunk.next_offset > chunk.size:
         raise Invalid("output", f"{len(chunk.data)} bytes from {chunk.offset} of {chunk.size} were not asked for")

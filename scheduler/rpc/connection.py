@@ -9,18 +9,19 @@ from grpc import Channel, ChannelConnectivity
 
 from scheduler.rpc.channel import IDLE_TIMEOUT_SECONDS
 
-#: Seconds until grpc looks no more at a channel that nobody watches; before that its thread fails on a closed one.
+#: Seconds after which grpc's thread has stopped watching an unsubscribed channel. It fails if the channel closes
+#: earlier.
 _UNWATCHED_AFTER_SECONDS = 0.25
 
-#: Seconds by which the end of an idle connection may seem to come too early.
+#: Seconds by which the end of an idle connection may seem too early.
 _TOLERANCE_SECONDS = 1.0
 
 
 class Connection:
-    """What a channel says of its connection, by ``changed_thd``, which is to be subscribed to that."""
+    """The connection of a channel. ``changed_thd`` must be subscribed to the channel's connectivity."""
 
     def __init__(self, cut_thd: Callable[[], None], clock: Callable[[], float]) -> None:
-        """``cut_thd`` is called, on a thread of grpc's, when the other end, or the network, has ended it."""
+        """``cut_thd`` is called on a thread of grpc's when the other end, or the network, has ended the connection."""
         self._cut_thd = cut_thd
         self._clock = clock
         self._used_at = clock()
@@ -28,18 +29,18 @@ class Connection:
         self._closed = False
 
     def used(self) -> None:
-        """A call is made. Without one for long the channel ends the connection itself."""
+        """A call is made. After a long time without calls the channel itself ends the connection: no cut."""
         self._used_at = self._clock()
 
     def close_thd(self, channel: Channel) -> None:
-        """Close the channel, and tell of nothing more. It takes a moment."""
+        """Close the channel, and report nothing more. Blocks for a moment."""
         self._closed = True
         channel.unsubscribe(self.changed_thd)
         threading.Event().wait(_UNWATCHED_AFTER_SECONDS)  # time.sleep fails where libfaketime steps the clock meanwhile
         channel.close()
 
     def changed_thd(self, state: ChannelConnectivity) -> None:
-        """The channel is in that state now."""
+        """The channel is now in this state."""
         was_up, self._up = self._up, state is ChannelConnectivity.READY
         idle = self._clock() - self._used_at >= IDLE_TIMEOUT_SECONDS - _TOLERANCE_SECONDS
         if was_up and not self._up and not idle and not self._closed:

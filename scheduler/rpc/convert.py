@@ -1,8 +1,7 @@
-"""Between messages of the wire and values of the model.
+"""Conversion between gRPC messages and values of the model.
 
-What comes from outside is checked here: an id, a time or a number that can't be
-one is ``Invalid``, by the name its field has in the message. Absent is ``None``
-in the model, and 0, ``""`` or not set in a message.
+Input from outside is checked here: an impossible id, time or number raises ``Invalid`` with the name of its field in
+the message. An absent value is ``None`` in the model, and 0, ``""`` or unset in a message.
 """
 
 from __future__ import annotations
@@ -49,51 +48,51 @@ _OUTCOMES = {
 }
 _STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
 
-#: A core worker names a signal by its description.
+#: Core workers name a signal by its description.
 _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for number in signal.Signals}
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,128}")
 
-#: The last second of the year 9999: a later time can't be written down.
+#: The last second of the year 9999. A later time can't be formatted.
 END_OF_TIME = 253402300799.0
 
 
 def checked_id(field: str, text: str) -> str:
-    """``text``, if it may be an id; ``Invalid``."""
+    """``text``, if it is a valid id; ``Invalid``."""
     if not is_id(text):
         raise Invalid(field, f"{text[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
     return text
 
 
 def checked_core_id(field: str, text: str) -> str:
-    """``text``, if it may be an id that a program of the core protocol chose; ``Invalid``."""
-    if not is_core_id(text):  # it may be another with each call, so it is not shown
+    """``text``, if it is a valid id of the core protocol, where the other program chooses ids; ``Invalid``."""
+    if not is_core_id(text):  # the id may differ with each call, so it is not shown
         raise Invalid(field, f"is not 1 to {CORE_ID_MAX_CHARACTERS} printable characters")
     return text
 
 
 def checked_size(field: str, value: int) -> int:
-    """``value``, if it may be an offset or a number of bytes; ``Invalid``."""
+    """``value``, if it is a valid offset or number of bytes; ``Invalid``."""
     if value < 0:
         raise Invalid(field, f"{value} is negative")
     return value
 
 
 def _time(field: str, value: float) -> float | None:
-    if not 0 <= value <= END_OF_TIME:  # NaN is neither
+    if not 0 <= value <= END_OF_TIME:  # NaN fails this, too
         raise Invalid(field, f"{value!r} is not a POSIX time")
     return value or None
 
 
 def checked_seconds(field: str, value: float) -> float:
-    """``value``, if it may be a number of seconds; ``Invalid``."""
+    """``value``, if it is a valid number of seconds; ``Invalid``."""
     if not math.isfinite(value) or value < 0:
         raise Invalid(field, f"{value!r} is not a finite number of seconds of at least 0")
     return value
 
 
 def _one_of(field: str, value: str, allowed: Sequence[str]) -> str:
-    """``value``, or the first allowed one where it is empty."""
+    """``value``, or the first allowed one if it is empty; ``Invalid``."""
     if not value:
         return allowed[0]
     if value not in allowed:
@@ -113,7 +112,7 @@ def _umask(value: int) -> int:
 def start_to_pb(
     job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
 ) -> worker_pb2.StartJobReq:
-    """All there is to say of a start."""
+    """The message that starts a job."""
     return worker_pb2.StartJobReq(
         jobID=job_id,
         command=spec.command,
@@ -139,12 +138,12 @@ def start_to_pb(
 
 
 def core_start_to_pb(spec: JobSpec) -> worker_pb2.StartJobReq:
-    """A start as a core worker knows it."""
+    """The message that starts a job on a core worker."""
     return worker_pb2.StartJobReq(command=spec.command, path=spec.path)
 
 
 def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
-    """``Invalid`` for numbers that are none."""
+    """The spec in a message; ``Invalid`` for an impossible number."""
     return JobSpec(
         command=start.command,
         path=start.path,
@@ -168,12 +167,12 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
 
 
 def created_at_from_pb(start: worker_pb2.StartJobReq) -> float | None:
-    """``Invalid`` for a time that is none."""
+    """The time in a message; ``Invalid`` for an impossible one."""
     return _time("createdAt", start.createdAt)
 
 
 def key_from_pb(start: worker_pb2.StartJobReq) -> RequestKey | None:
-    """``Invalid`` for a key or a fingerprint that is none."""
+    """The idempotency key in a message; ``Invalid`` for a malformed key or fingerprint."""
     if not start.requestKey:
         return None
     if not is_request_key(start.requestKey) or not _FINGERPRINT.fullmatch(start.requestFingerprint):
@@ -182,17 +181,17 @@ def key_from_pb(start: worker_pb2.StartJobReq) -> RequestKey | None:
 
 
 def signal_from_pb(message: worker_pb2.SignalJobReq) -> tuple[str, str]:
-    """The signal, and whom it is for; ``Invalid`` for one that is none."""
+    """The signal and its target; ``Invalid`` for unknown ones."""
     if not message.signal:
         raise Invalid("signal", "is empty")
     return _one_of("signal", message.signal, SIGNAL_NAMES), _one_of("to", message.to, SIGNAL_TARGETS)
 
 
-# -- how a job is
+# -- the status of a job
 
 
 def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
-    """Of a job that its worker started or refused."""
+    """The message for the status of a job that its worker started or refused."""
     return worker_pb2.JobStatus(
         jobID=status.job_id,
         outcome=_OUTCOMES[status.state],
@@ -220,7 +219,7 @@ def _usage_from_pb(usage: worker_pb2.Usage) -> Usage:
 
 
 def status_from_pb(message: worker_pb2.JobStatus) -> JobStatus:
-    """``Invalid`` for an id, an outcome or a number that is none, and for what contradicts itself."""
+    """The status in a message; ``Invalid`` for an impossible id, outcome or number, and for a contradiction."""
     status = _told_from_pb(message)
     problem = contradiction(status)
     if problem:
@@ -250,7 +249,7 @@ def _told_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
 
 
 def status_of_from_pb(job_id: str, message: worker_pb2.JobStatus) -> JobStatus:
-    """Of that job, or ``Invalid``."""
+    """The status in a message, which must be about ``job_id``; ``Invalid``."""
     status = status_from_pb(message)
     if status.job_id != job_id:
         raise Invalid("jobID", f"{status.job_id!r} is not the job that was asked about")
@@ -258,7 +257,7 @@ def status_of_from_pb(job_id: str, message: worker_pb2.JobStatus) -> JobStatus:
 
 
 def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
-    """The fields of the core protocol, and the whole beside them."""
+    """The answer to a query: the fields of the core protocol, and the whole status beside them."""
     text = error_text(status.state, status.reason)
     return worker_pb2.QueryJobRes(
         done=status.state.final,
@@ -269,7 +268,9 @@ def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
 
 
 def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
-    """Of a core worker, what its text tells: ``exit status N`` is a code, ``signal: killed`` a signal."""
+    """The status in an answer. A core worker gives only a text: ``exit status N`` is a code, ``signal: killed`` a
+    signal.
+    """
     if answer.HasField("status"):
         return status_of_from_pb(job_id, answer.status)
     if not answer.done:
@@ -283,7 +284,7 @@ def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
 
 
 def report_to_pb(report: JobReport) -> scheduler_pb2.JobReport:
-    """With its spec, if there is one."""
+    """The message for a report, with the job's spec if the report has one."""
     message = scheduler_pb2.JobReport(status=status_to_pb(report.status))
     if report.spec is not None:
         message.start.CopyFrom(start_to_pb(report.status.job_id, report.spec, report.created_at, report.key))
@@ -291,7 +292,7 @@ def report_to_pb(report: JobReport) -> scheduler_pb2.JobReport:
 
 
 def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
-    """``Invalid`` as its parts are. One that contradicts itself is for the cluster to refuse, alone."""
+    """The report in a message; ``Invalid`` like its parts. The cluster refuses contradictions, each report alone."""
     status = _told_from_pb(report.status)
     if not report.HasField("start"):
         return JobReport(status)
@@ -299,11 +300,11 @@ def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
     return JobReport(status, spec_from_pb(start), created_at_from_pb(start), key_from_pb(start))
 
 
-# -- what a worker says
+# -- registration
 
 
 def registration_to_pb(registration: Registration) -> scheduler_pb2.RegisterReq:
-    """All a worker says of itself."""
+    """The message for a registration."""
     return scheduler_pb2.RegisterReq(
         address=registration.address,
         workerID=registration.worker_id,
@@ -320,7 +321,7 @@ def registration_to_pb(registration: Registration) -> scheduler_pb2.RegisterReq:
 
 
 def registration_from_pb(message: scheduler_pb2.RegisterReq) -> Registration:
-    """Whether it is acceptable, the cluster decides."""
+    """The registration in a message. The cluster decides whether it is acceptable."""
     return Registration(
         address=message.address,
         worker_id=message.workerID,
@@ -337,14 +338,17 @@ def registration_from_pb(message: scheduler_pb2.RegisterReq) -> Registration:
 
 
 def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
-    """A refusal is a status, so ``success`` is always true."""
+    """The answer to a registration. ``success`` is always true, because a refusal is a gRPC status."""
     return scheduler_pb2.RegisterRes(
         success=True, workerID=registered.worker_id, lease=registered.lease, commitCount=registered.commit_count
     )
 
 
 def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
-    """A core scheduler tells no lease, chooses any id, and may leave ``success`` unset: the id counts."""
+    """The registration in an answer; ``Refused`` if there is neither ``success`` nor an id.
+
+    A core scheduler sends no lease, chooses any id, and may leave ``success`` unset: a non-empty id is a registration.
+    """
     if not message.success and not message.workerID:
         raise Refused("the scheduler did not take the registration")
     lease = checked_seconds("lease", message.lease) or default_lease

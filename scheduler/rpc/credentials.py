@@ -1,8 +1,7 @@
-"""Certificates for serving and for dialling, and what is wrong with them before anything starts.
+"""Certificates for serving and for dialling, and a check of their files before anything starts.
 
-Files are read anew after they changed, so a rotation needs no restart: by a
-server at the next handshake, by a client for the next channel. What can't be
-read, or does not fit together, leaves things as they were.
+Changed files are read again, so a rotation needs no restart: a server reads them at the next handshake, a client for
+its next channel. If a file can't be read, or the files do not match, the previous certificates stay in use.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _log = Logger()
 
 
 def check(files: TlsFiles) -> None:
-    """``Invalid`` naming ``crt_file``, ``key_file`` or ``ca_file`` and what is wrong with the file."""
+    """Raise ``Invalid`` with ``crt_file``, ``key_file`` or ``ca_file`` and the fault of that file."""
     certificates = _certificates("crt_file", files.crt_file)
     if files.ca_file is not None:
         _certificates("ca_file", files.ca_file)
@@ -56,7 +55,7 @@ def _read(field: str, path: Path) -> bytes:
 
 
 class Current(Generic[T]):
-    """What is made of the files as they are now."""
+    """An object made from the files, and made again after they changed."""
 
     def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], T]) -> None:
         self._files = files
@@ -65,9 +64,9 @@ class Current(Generic[T]):
         self._made = make(files)
 
     def get(self) -> T:
-        """Made anew if the files have changed; the same object as before if not, or if they can't be used."""
+        """The object for the current files; the previous one if they are unchanged or can't be used."""
         try:
-            stamp = _stamp(self._files)  # first: a change while they are read is seen the next time
+            stamp = _stamp(self._files)  # taken first, so that a change during the reading is seen the next time
             if stamp != self._stamp:
                 check(self._files)
                 self._made = self._make(self._files)
@@ -79,12 +78,12 @@ class Current(Generic[T]):
 
 
 def for_server(files: TlsFiles) -> grpc.ServerCredentials:
-    """To serve with; with a ``ca_file`` a client must show a certificate it signed."""
+    """Credentials for serving. With a ``ca_file``, clients must present a certificate that it signed."""
     current = Current(files, _configuration)
     served = current.get()
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        """At each handshake; ``None`` keeps what is served."""
+        """Called at each handshake. ``None`` keeps the present certificates."""
         nonlocal served
         before, served = served, current.get()
         return None if served is before else served
@@ -97,7 +96,7 @@ def for_server(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def for_client(files: TlsFiles) -> grpc.ChannelCredentials:
-    """To dial with; without a ``ca_file`` the system's authorities are trusted."""
+    """Credentials for dialling. Without a ``ca_file`` the system's authorities are trusted."""
     return grpc.ssl_channel_credentials(
         root_certificates=files.ca_file.read_bytes() if files.ca_file is not None else None,
         private_key=files.key_file.read_bytes(),

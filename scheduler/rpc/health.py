@@ -1,7 +1,7 @@
-"""The health service of both gRPC servers: what is served is healthy.
+"""The health service of both gRPC servers: each service that is served is healthy.
 
-The servicer of ``grpc_health`` holds a lock while it sends the first answer of a watch. A client that does not take
-that would keep all other checks from being answered.
+The servicer of ``grpc_health`` is not used. It holds a lock while it sends the first answer of a watch, so a client
+that does not read this answer would block all other checks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ NAME = "grpc.health.v1.Health"
 _Answer = health_pb2.HealthCheckResponse
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
-    """Of the server as a whole, ``""``, and of its services."""
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+    """The health of the whole server (``""``) and of each of its services."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services = frozenset(("", *services))
@@ -36,8 +36,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
         context: grpc.ServicerContext,  # noqa: ARG002 - grpc gives it
         send_thd: Callable[[health_pb2.HealthCheckResponse], None],
     ) -> None:
-        """Nothing changes, so there is one answer. The stream stays open, without a thread."""
+        """Send one answer, since the health never changes. The stream stays open, without a thread."""
         is_served = request.service in self._services
         send_thd(_Answer(status=_Answer.SERVING if is_served else _Answer.SERVICE_UNKNOWN))
 
-    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]  # that is how grpc is told
+    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]  # how grpcio is told

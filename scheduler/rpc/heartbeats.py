@@ -1,12 +1,12 @@
-"""Heartbeats and their answers in messages, and as values.
+"""Heartbeats and their answers: conversion between gRPC messages and values.
 
-A worker that is of a later version, or has a damaged record, is not lost for that: what can't be read of a heartbeat is
-refused alone, and the rest counts.
+A worker of a later version, or with a damaged record, must not be lost for that. So the parts of a heartbeat that can't
+be read are refused alone, and the rest counts.
 
-So it is with what is too much. A heartbeat is applied at once, on the reactor thread, and a message has room for
-400,000 ids, which would hold that up for a second. A worker of ours sends less than ``REPORTS_MAX``. Where it runs
-more than ``RUNNING_MAX`` jobs nothing is lost: jobs that a heartbeat does not mention are asked about by id, and an
-end that is not acknowledged is reported again.
+Excess parts are refused in the same way. A heartbeat is applied at once, on the reactor thread, and a message has room
+for 400,000 ids, which would block the reactor for a second. A worker of ours sends fewer than ``REPORTS_MAX`` reports.
+If it runs more than ``RUNNING_MAX`` jobs, nothing is lost: the scheduler asks by id about jobs that a heartbeat does
+not mention, and an end that is not acknowledged is reported again.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from scheduler.pb import scheduler_pb2
 from scheduler.rpc.convert import END_OF_TIME, checked_id, checked_seconds, report_from_pb, report_to_pb
 from scheduler.texts import bounded_text
 
-#: Reports of ended jobs, and descriptions, that are taken of one heartbeat. A worker of ours sends at most 1,718.
+#: Reports of ended jobs, and descriptions, accepted in one heartbeat. A worker of ours sends at most 1,718.
 REPORTS_MAX = 2_048
 
-#: Ids of running jobs that are taken of one heartbeat.
+#: Ids of running jobs accepted in one heartbeat.
 RUNNING_MAX = 20_000
 
-#: Bytes shown of an id that is none.
+#: Bytes shown of an invalid id.
 _ID_SHOWN_BYTES = 80
 
-#: The largest number of a message.
+#: The largest integer of a message.
 _INTEGER_MAX = 2**63 - 1
 
 
 def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
-    """A sign of life."""
+    """The message for a heartbeat."""
     return scheduler_pb2.HeartbeatReq(
         workerID=heartbeat.worker_id,
         bootID=heartbeat.boot_id,
@@ -61,15 +61,15 @@ def _disk_to_pb(disk: Disk) -> scheduler_pb2.Disk:
 
 
 def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
-    """``None`` for one that can't be: no worker is lost for that."""
+    """``None`` if a number is negative. The worker is not refused for that."""
     numbers = disk.size, disk.free, disk.inodes, disk.inodesFree
     return None if min(numbers) < 0 else Disk(*numbers)
 
 
 def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
-    """What can be read of it, the first that it tells of each job, and in ``refused`` why the rest is not taken.
+    """The readable parts of a heartbeat, the first for each job; ``refused`` says why other parts are not accepted.
 
-    ``Invalid`` without a boot id, ``NotFound`` where another scheduler gave the worker its id.
+    ``Invalid`` without a boot id. ``NotFound`` if the id was not assigned by a scheduler of ours.
     """
     if not is_id(message.workerID):
         raise NotFound("worker", bounded_text(message.workerID, _ID_SHOWN_BYTES))
@@ -84,7 +84,7 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
         described=_reports_from_pb("described", message.described, refused),
         leaving=message.leaving,
         refusing=message.refusing,
-        sent_at=message.sentAt if 0 < message.sentAt <= END_OF_TIME else None,  # no worker is lost for a clock
+        sent_at=message.sentAt if 0 < message.sentAt <= END_OF_TIME else None,
         disk=_disk_from_pb(message.disk) if message.HasField("disk") else None,
         nonce=message.nonce,
         commit_count=message.commitCount,
@@ -129,7 +129,7 @@ def _refuse_rest(field: str, count: int, most: int, refused: dict[str, str]) -> 
 
 
 def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
-    """What the scheduler keeps, and what it wants to know."""
+    """The message for an answer."""
     return scheduler_pb2.HeartbeatRes(
         lease=answer.lease,
         acknowledged=answer.acknowledged,
@@ -141,7 +141,7 @@ def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
 
 
 def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
-    """``Invalid`` for a lease that is none."""
+    """The answer in a message; ``Invalid`` for an impossible lease."""
     return HeartbeatAnswer(
         lease=checked_seconds("lease", message.lease),
         acknowledged=tuple(message.acknowledged),

@@ -1,13 +1,15 @@
-"""The threads that probe workers, and those that ask who answers at an address.
+"""Threads for probing workers, and for finding out which process answers at an address.
 
-Theory of operation. A probe holds a thread until it is answered or its time is over. A worker whose connections are
-dropped, or whose process hangs, lets every probe take its whole time; there may be many of them, as behind a firewall,
-and threads are few. So the first attempt is short, and what it does not settle goes on with the time of a check on
-other threads: a worker that answers waits for no more than short attempts. A worker that gave no answer to the last
-probe is probed on those other threads from then on, mostly for a short time: gRPC itself goes on to connect meanwhile,
-so that is enough for one that is back. A new connection, as to a worker that registers from elsewhere, begins anew.
+Theory of operation. A probe holds a thread until it is answered or times out. A worker that hangs, or whose packets are
+dropped, makes every probe take its whole time. Many workers may do so at once, as behind a firewall, but there are few
+threads. So the first attempt is short. If it is not answered, the probe continues on other threads, for as long as a
+check may take. A worker that answers therefore only ever waits for short attempts. A worker that did not answer its
+last probe is probed on the other threads from then on, mostly for a short time. This is enough to notice its return,
+because gRPC keeps trying to connect meanwhile. A new connection, as to a worker that registers from elsewhere, starts
+over.
 
-A registration waits for the question who answers. It has threads of its own, or those that are probed would delay it.
+A registration waits while the scheduler finds out which process answers. These calls have threads of their own, so that
+probes do not delay them.
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ from scheduler.rpc.addressing import Addressee
 from scheduler.rpc.worker_calls import ANSWERS_DEADLINE_SECONDS, CHECK_DEADLINE_SECONDS, Stubs, check_thd
 from scheduler.threads import Pool
 
-#: Seconds that the first attempt may take, and one to reach a worker that gave no answer to the last probe.
+#: Seconds for a first attempt, and for a short probe of a worker that did not answer its last one.
 SHORT_ATTEMPT_SECONDS = 0.5
-#: Of the probes of a worker that gives no answer, every so many-th may take as long as any check.
+#: Every so many-th probe of a silent worker may take as long as a check.
 LONG_PROBE_EVERY = 8
 
-#: Threads for first attempts, for workers that give no answer, and to ask who answers.
+#: Threads for first attempts, for silent workers, and for finding out which process answers.
 MAX_FIRST_THREADS, MAX_SILENT_THREADS, MAX_ASKING_THREADS = 32, 16, 16
 
 
 class Probes(MultiService):
-    """Usable while it runs as a service."""
+    """Makes probes. Usable while it runs as a service."""
 
     def __init__(self, reactor: IReactorFromThreads, deadline: float) -> None:
-        """``deadline``: seconds that a probe may take at most."""
+        """``deadline``: the most seconds that a probe may take."""
         super().__init__()
         self._long = min(deadline, CHECK_DEADLINE_SECONDS)
         self._short = min(deadline, SHORT_ATTEMPT_SECONDS)
@@ -46,7 +48,7 @@ class Probes(MultiService):
             pool.setServiceParent(self)
 
     def probe(self, stubs: Stubs, to: Addressee) -> Deferred[None]:
-        """``Unreachable``, ``Misdirected``, ``Busy``."""
+        """Make sure that the worker answers. ``Unreachable``, ``Misdirected``, ``Busy``."""
         if stubs.silent:
             stubs.probed_silent += 1
             seconds = self._short if stubs.probed_silent % LONG_PROBE_EVERY else self._long
@@ -59,7 +61,7 @@ class Probes(MultiService):
         return self._first.run(check_thd, stubs, to, self._short, self._long).addErrback(go_on)
 
     def answers(self, stubs: Stubs, to: Addressee) -> Deferred[bool | None]:
-        """Whether the process that is meant answers; ``None``: nobody does; ``Busy``."""
+        """Whether the addressee answers; ``None``: nothing answers there; ``Busy``."""
 
         def failed(reason: Failure) -> bool | None:
             reason.trap(Unreachable)

@@ -1,7 +1,8 @@
-"""From the details of a gRPC status to a reason that people can act on.
+"""Translates the details of a gRPC status into a short reason that users can act on.
 
-gRPC says why nobody was reached in a text for its developers, whose words differ between versions. Those known here
-are of grpcio 1.85; ``tests/integration/test_rpc_reasons.py`` produces them with real servers. Any other is passed on.
+gRPC explains a failed connection in a text for its own developers, whose words differ between versions. The texts below
+are those of grpcio 1.85; ``tests/integration/test_rpc_reasons.py`` produces them with real servers. Any other text is
+passed on as it is.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import re
 from scheduler.net import split_address
 from scheduler.texts import bounded_text
 
-#: Bytes of a text that is passed on.
+#: Bytes of a text that is passed on as it is.
 _TEXT_MAX_BYTES = 200
 
-#: What precedes the text of interest where no connection could be made.
+#: gRPC's prefix of the details when no connection could be made.
 _NO_CONNECTION = re.compile(r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
 
-#: What the library for certificates says of one, and the reason.
+#: Texts of the TLS library about a certificate, each with the reason shown.
 _CERTIFICATES = (
     ("certificate has expired", "certificate expired"),
     ("certificate is not yet valid", "certificate not yet valid"),
@@ -28,10 +29,10 @@ _CERTIFICATES = (
 )
 _CERTIFICATE_REFUSED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)")
 
-#: Alerts of a peer to which the certificate that it was shown is not good enough.
+#: TLS alerts with which the peer refuses the certificate of this side.
 _ALERTS = re.compile(r"ALERT_(?:UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_\w+|ACCESS_DENIED)|CERTIFICATE_REQUIRED")
 
-#: Errors of the system; gRPC shows them as the C library calls them.
+#: System errors, by number; gRPC shows the C library's text for them.
 _SYSTEM = {
     errno.ECONNREFUSED: "connection refused",
     errno.ETIMEDOUT: "connection timed out",
@@ -41,7 +42,7 @@ _SYSTEM = {
     errno.EPIPE: "connection reset",
 }
 
-#: A connection that did not come up in time: at TCP, in the TLS handshake, or after it.
+#: Texts for a connection that timed out: in TCP, in the TLS handshake, or after it.
 _TOO_LATE = (
     "connect() timed out",
     "tcp handshaker shutdown",
@@ -51,9 +52,9 @@ _TOO_LATE = (
 
 
 def reason(details: str, address: str, secure: bool, connect_seconds: float) -> str:
-    """A few words that end a sentence, for the details of a status that gRPC itself made.
+    """A few words that can end a sentence, from the details of a status that gRPC itself made.
 
-    ``address`` was dialled, by TLS if ``secure``; a connection is given ``connect_seconds`` to come up.
+    ``address`` was dialled, with TLS if ``secure``; ``connect_seconds`` is the time a connection may take to come up.
     """
     text = _NO_CONNECTION.sub("", details, count=1)
     connecting = text != details
@@ -83,7 +84,7 @@ def reason(details: str, address: str, secure: bool, connect_seconds: float) -> 
 
 
 def no_answer(seconds: float) -> str:
-    """The reason where nothing came in time."""
+    """The reason when no answer came in time."""
     return f"no answer within {round(seconds, 1):g} s"
 
 

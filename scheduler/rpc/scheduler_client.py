@@ -1,14 +1,14 @@
 """A worker's calls to its scheduler.
 
-Each may be made again, whatever came of it. So what is made of a status that has no error of ours with it depends
-only on who may have made it (``scheduler.rpc.status``):
+Each call may be repeated, whatever its result. So the meaning of a status without an error of ours depends only on its
+possible makers (``scheduler.rpc.status``):
 
 - UNAVAILABLE and CANCELLED: the scheduler can't be reached; DEADLINE_EXCEEDED: no answer in time;
-- an answer that can't be read, or has no message: a fault, also with UNIMPLEMENTED, as by a proxy that does not know
+- an answer that can't be read, or has no message: a fault, also with UNIMPLEMENTED, as from a proxy that does not know
   the scheduler;
 - UNIMPLEMENTED: the scheduler lacks the method, as one of the core protocol lacks ``Heartbeat``;
-- NOT_FOUND to ``Heartbeat``: it does not know this worker, which is to register again;
-- RESOURCE_EXHAUSTED with "Concurrent RPC limit exceeded": it has no room for the call;
+- NOT_FOUND to ``Heartbeat``: the scheduler does not know this worker, which must register again;
+- RESOURCE_EXHAUSTED with "Concurrent RPC limit exceeded": the scheduler has no room for the call;
 - any other: a fault.
 """
 
@@ -50,13 +50,13 @@ from scheduler.worker_interfaces import ISchedulerClient
 
 T = TypeVar("T")
 
-#: Seconds between signs of life where the scheduler tells no lease.
+#: The lease if the scheduler names none.
 DEFAULT_LEASE_SECONDS = 30.0
 
 
 @implementer(ISchedulerClient)
 class SchedulerClient(MultiService):
-    """Usable while it runs as a service. Why the scheduler can't be reached is logged once per change."""
+    """Calls the scheduler, while it runs as a service. Logs each new reason why the scheduler can't be reached."""
 
     _log = Logger()
 
@@ -67,7 +67,7 @@ class SchedulerClient(MultiService):
         tls: TlsFiles | None,
         deadline: float = CALL_DEADLINE_SECONDS,
     ) -> None:
-        """``deadline`` in seconds, of each call."""
+        """``deadline``: seconds that a call may take."""
         super().__init__()
         self._address = str(address)
         self._tls = tls
@@ -79,7 +79,7 @@ class SchedulerClient(MultiService):
         self._line: Channel | None = None
         self._connection = Connection(self._cut_thd, time.monotonic)
         self._notify: Callable[[], None] = lambda: None
-        #: Why the scheduler could not be reached, as it was logged last.
+        #: The last logged reason why the scheduler could not be reached.
         self._trouble = ""
 
     def startService(self) -> None:
@@ -88,7 +88,7 @@ class SchedulerClient(MultiService):
         super().startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Cuts what is under way; fires when no thread is left."""
+        """End the calls in flight. Fires when no thread is left."""
         self.hang_up()
         stopped: Deferred[Any] = super().stopService()
         return stopped
@@ -113,7 +113,7 @@ class SchedulerClient(MultiService):
         line, self._line = self._line, None
         if line is not None:
             closed = self._pool.run(self._connection.close_thd, line.channel)
-            closed.addErrback(lambda reason: self._log.failure("a channel is not closed", reason))
+            closed.addErrback(lambda reason: self._log.failure("a channel could not be closed", reason))
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         request = convert.registration_to_pb(registration)
@@ -144,7 +144,7 @@ class SchedulerClient(MultiService):
         return result
 
     def _failed(self, reason: Failure, line: Channel) -> Failure:
-        """The next call is to dial anew: a line whose connection fails puts off its next try, for seconds."""
+        """Have the next call use a new channel: one whose connection failed waits for seconds before its next try."""
         error = reason.value
         if isinstance(error, Unreachable) and error.reason and error.reason != self._trouble:
             self._trouble = error.reason
@@ -158,7 +158,7 @@ class SchedulerClient(MultiService):
     ) -> T:
         try:
             answer = call(request, timeout=self._deadline)
-            if answer is None:  # gRPC takes a call that ends well without a message for one that was answered
+            if answer is None:  # gRPC also reports a call as successful that ended well without a message
                 raise AnswerUnreadable("scheduler", "its answer has no message")
             return read(answer)
         except grpc.RpcError as failure:

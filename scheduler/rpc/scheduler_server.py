@@ -1,4 +1,4 @@
-"""The ``Scheduler`` service: what workers call."""
+"""The gRPC ``Scheduler`` service, which workers call."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scheduler.rpc.channel import CALL_DEADLINE_SECONDS
 from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 
-# Calls are short. A connection gets fewer than there are threads, so none can hold them all.
+# Calls are short. A connection gets fewer streams than there are threads, so none can occupy all threads.
 _LIMITS = ServerLimits(threads=32, queue=256, streams=8)
 
 
 def scheduler_server(
     reactor: IServerReactor, address: Address, tls: TlsFiles | None, membership: IMembership
 ) -> GrpcServer:
-    """Serves workers from when it is started."""
+    """The server that workers call, once it is started."""
     return GrpcServer(
         reactor,
         address,

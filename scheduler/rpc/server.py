@@ -1,11 +1,9 @@
-"""A sync gRPC server as a service: bound before privileges are shed, drained when it stops.
+"""A sync gRPC server as a service: bound before privileges are dropped, drained when it stops.
 
-Theory of operation. Nothing of grpc exists before the service starts, because
-twistd forks to become a daemon and a server made before that is dead. Each call
-has a thread of the server's pool once its message is there (``arrivals``); it
-reaches the reactor through the ``Hop``.
-At the stop the hop is closed first, which frees every thread that waits for the
-reactor; then calls get a little time to end, and are cancelled.
+Theory of operation. No grpc object exists before the service starts: twistd forks to become a daemon, and a server made
+before the fork would be dead. A call gets a thread of the server's pool once its message has arrived (``arrivals``),
+and reaches the reactor through the ``Hop``. To stop, the hop is closed first, which frees every thread that waits for
+the reactor. Then calls get a short time to end, and the rest is cancelled.
 """
 
 from __future__ import annotations
@@ -39,22 +37,22 @@ S = TypeVar("S", bound="Servicer")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-#: Seconds calls may go on after the stop.
+#: Seconds that calls may continue after the stop.
 STOP_GRACE_SECONDS = 2.0
-#: Calls to one method that were not looked at yet.
+#: Calls to one method that grpcio has not looked at yet.
 MAX_PENDING_CALLS = 20_000
-#: Threads for the streams of the services beside ours.
+#: Threads for the streams of services other than ours.
 OTHER_STREAM_THREADS = 4
-#: Milliseconds between two pings of a client: one that pings every 5 s, each more or less late, keeps to that.
+#: Milliseconds a client must leave between two pings. A client that pings every 5 s, with some jitter, is within it.
 PING_INTERVAL_MIN_MS = 2_500
 
 
 @frozen
 class ServerLimits:
-    """What one server takes on: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection.
+    """Limits of a server: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection.
 
-    With fewer streams than threads no connection can keep all others from being heard. No more calls than that are
-    answered by a stream at once, however many connections they come from.
+    With fewer streams than threads, a single connection can't block all others. ``streams`` is also the most calls that
+    are answered by a stream at once, over all connections.
     """
 
     threads: int
@@ -63,17 +61,17 @@ class ServerLimits:
 
 
 class Servicer:
-    """What both servicers share: every call's way to the reactor and back, and out of it with an error."""
+    """The common part of both servicers: brings a call to the reactor and turns its result or error into an answer."""
 
     _log = Logger()
 
     def __init__(self, hop: Hop, deadline: float) -> None:
-        """``deadline`` in seconds, for calls whose client sets none or a longer one."""
+        """``deadline``: seconds, for calls whose client sets none or a longer one."""
         self.hop = hop
         self._deadline = deadline
 
     def stop(self) -> None:
-        """Let go of calls that wait; the server is about to end."""
+        """Release the calls that wait, before the server ends."""
 
     def answer_thd(
         self,
@@ -82,26 +80,26 @@ class Servicer:
         function: Callable[..., Any],
         *args: Any,
     ) -> Any:
-        """What ``function`` answers on the reactor thread, within the client's deadline and ours."""
+        """The result of ``function`` on the reactor thread, within the client's deadline and ours."""
         seconds = min(context.time_remaining(), self._deadline)
         return self.hop.call_thd(what, seconds, _for_request, request_id(context), function, *args)
 
     def note(self, context: grpc.ServicerContext, method: str) -> None:
-        """Log that the method is called, without what the call carries."""
+        """Log that the method is called, without the call's content."""
         self._log.debug("{method} from {peer}", method=method, peer=context.peer(), request_id=request_id(context))
 
     def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
-        """End the call with an error; one that is no error of ours is a bug, and the caller is told no more."""
+        """End the call with an error. Any other exception than ours is a bug; its details are not sent."""
         if isinstance(error, SchedulerError):
             status.abort(context, error)
-        self._log.failure("a call went wrong")
+        self._log.failure("a gRPC call failed")
         context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
 
 def answered(
     method: Callable[[S, Request, grpc.ServicerContext], Response],
 ) -> Callable[[S, Request, grpc.ServicerContext], Response]:
-    """A method of a servicer; whatever it raises becomes the status of the call."""
+    """Wrap a method of a servicer. An exception becomes the status of the call."""
 
     @wraps(method)
     def answer_thd(servicer: S, request: Request, context: grpc.ServicerContext) -> Response:
@@ -115,7 +113,7 @@ def answered(
 
 
 def request_id(context: grpc.ServicerContext) -> str:
-    """Of the HTTP request the call is made for, ``""`` if it is for none."""
+    """The id of the HTTP request that the call is made for, ``""`` if there is none."""
     for key, value in context.invocation_metadata():
         if key == METADATA_KEY and isinstance(value, str):
             return value[:64]
@@ -133,8 +131,8 @@ def _for_request(request: str, function: Callable[..., Any], *args: Any) -> Any:
 class _Threads(futures.ThreadPoolExecutor):
     """The threads of a server.
 
-    The serving thread would end with the error, and the server with it, where the machine has no further thread to
-    give; those that are there do the work then.
+    If the machine can't give a further thread, the work is left to the existing ones. Otherwise the error would end
+    grpcio's serving thread, and with it the server.
     """
 
     def _adjust_thread_count(self) -> None:
@@ -146,11 +144,11 @@ class _Threads(futures.ThreadPoolExecutor):
 
 
 class IServerReactor(IReactorFromThreads, IReactorTime):
-    """What a server needs of a reactor."""
+    """The interfaces that a server needs of its reactor."""
 
 
 class GrpcServer(Service):
-    """``bound`` is where it listens, once it does."""
+    """A gRPC server. ``bound`` is its address once it listens."""
 
     _log = Logger()
 
@@ -165,7 +163,7 @@ class GrpcServer(Service):
         names: Sequence[str],
         interceptors: Sequence[grpc.ServerInterceptor[Any, Any]] = (),
     ) -> None:
-        """``add`` puts the servicer on a server, ``names`` are the full names of its services.
+        """``add`` puts the servicer on a server; ``names`` are the full names of its services.
 
         ``interceptors`` see every call, also of the health checks.
         """
@@ -184,7 +182,7 @@ class GrpcServer(Service):
         self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self._waiting.cancel_old)
 
     def privilegedStartService(self) -> None:
-        """Bind; ``OSError`` naming the address where that can't be."""
+        """Bind the port. ``OSError`` names an address that can't be bound."""
         super().privilegedStartService()
         threads = _Threads(self._limits.threads, thread_name_prefix="grpc")
         others = _Threads(OTHER_STREAM_THREADS, thread_name_prefix="grpc-other")
@@ -198,7 +196,7 @@ class GrpcServer(Service):
             options=(
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
                 ("grpc.max_concurrent_streams", self._limits.streams),
-                # of more than 1000 calls to a method that come at once, some would be refused at random
+                # of more than 1000 calls to a method that arrive at once, some would be refused at random
                 ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
                 ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
                 ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
@@ -229,13 +227,13 @@ class GrpcServer(Service):
         if self._server is None:
             self.privilegedStartService()
         assert self._server is not None
-        self._pools[0].submit(int)  # so that one thread is there, whatever the machine has later
+        self._pools[0].submit(int)  # makes sure of one thread, even if the machine has no more later
         self._server.start()
         self._checks.startService()
         self._log.info("gRPC on {address}", address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:
-        """Fires when no call is under way any more."""
+        """Fires when no call is in flight."""
         super().stopService()
         self._servicer.hop.close()
         self._servicer.stop()
@@ -245,12 +243,12 @@ class GrpcServer(Service):
         pools, self._pools = self._pools, []
         stopped: Deferred[None] = Deferred()
 
-        # Waiting blocks; the pools may be gone by then, so it has a thread of its own.
+        # Waiting blocks. The pools may be gone by then, so it has a thread of its own.
         def wait_thd() -> None:
             if server is not None:
                 try:
                     stopping = server.stop(STOP_GRACE_SECONDS)
-                except RuntimeError:  # the machine has no thread for grpc to wait in, so the calls under way are cut
+                except RuntimeError:  # the machine has no thread for grpc to wait in, so calls in flight are cut
                     stopping = server.stop(None)
                 stopping.wait(STOP_GRACE_SECONDS + 5.0)
                 for pool in pools:

@@ -1,15 +1,14 @@
 """Errors across the wire: one table, read in both directions.
 
-An error of ours becomes the gRPC status below, with its sentence as details and
-its name and data beside it in the trailing metadata, so that the other side
-raises the same error again. A status without that came from gRPC itself or from
-a program that speaks only the core protocol; it is read by its code.
+An error of ours becomes the gRPC status below. Its message becomes the details, and its name and data go into the
+trailing metadata, so that the other side can raise the same error. A status without this metadata was made by gRPC
+itself, or by a program that speaks only the core protocol. Such a status is read by its code.
 
-gRPC makes a status in two places. The library of the server makes one in place of the program: the program
-never saw the call, or it raised. Our own library makes one in place of an answer: none came, or one
-that can't be read. ``MAKERS`` says which of them may have made a status of each code. What the program of the other
-side made it says; what our library made says nothing of what the program did. The texts by which the two are told apart
-are those of grpcio 1.76 to 1.85; ``tests/integration/test_rpc_makers.py`` produces them with real servers.
+gRPC itself makes a status in two places. The library of the server makes one if the program never saw the call, or
+raised. Our own library makes one if no answer came, or one that can't be read. ``MAKERS`` lists for each code where
+such a status may have been made. Only a status that the other program made says what that program did. The texts that
+tell the makers apart are those of grpcio 1.76 to 1.85; ``tests/integration/test_rpc_makers.py`` produces them with real
+servers.
 """
 
 from __future__ import annotations
@@ -28,16 +27,18 @@ from scheduler import errors
 from scheduler.errors import SchedulerError
 from scheduler.texts import bounded_text
 
-#: Of the trailing metadata; the value is JSON: ``{"error": "NotFound", "kind": "job", "name": "..."}``.
+#: Key in the trailing metadata. The value is JSON: ``{"error": "NotFound", "kind": "job", "name": "..."}``.
 METADATA_KEY = "scheduler-error-bin"
 
-#: Bytes of one text that travel. Beyond 8 KiB of metadata in all, encoded, gRPC may refuse the whole answer.
+#: Bytes sent of one text. gRPC may refuse the whole answer if its encoded metadata exceeds 8 KiB.
 _TEXT_MAX_BYTES = 500
 
 
 @frozen
 class Row:
-    """``arguments`` are those the error is made from; ``message`` is its text, any other an attribute of it."""
+    """A status code, and the arguments from which the error is made again: ``message`` is its text, others are
+    attributes.
+    """
 
     code: StatusCode
     arguments: Mapping[str, type]
@@ -83,7 +84,7 @@ TABLE: dict[type[SchedulerError], Row] = {
 
 
 class Maker(enum.Enum):
-    """Who made a status."""
+    """The program or library that made a status."""
 
     PROGRAM = "the program that was called"
     SERVER = "the gRPC library of that program, or a proxy before it"
@@ -93,7 +94,7 @@ class Maker(enum.Enum):
 _PROGRAM = frozenset({Maker.PROGRAM})
 _ANYBODY = frozenset(Maker)
 
-#: Of each code, who may have made a status of it.
+#: For each code, the possible makers of a status with it.
 MAKERS: Mapping[StatusCode, frozenset[Maker]] = {
     StatusCode.CANCELLED: _ANYBODY,  # the stream was reset, or the channel closed
     StatusCode.UNKNOWN: _ANYBODY,  # the program raised; the call ended without a status
@@ -113,14 +114,14 @@ MAKERS: Mapping[StatusCode, frozenset[Maker]] = {
     StatusCode.UNAUTHENTICATED: _ANYBODY,  # HTTP 401
 }
 
-#: How the details begin of a status that the library of this process made of what came in place of an answer.
+#: Beginnings of the details when this process's library got something unreadable, or nothing, in place of an answer.
 _NO_READABLE_ANSWER = re.compile(
     r"Stream removed|CLIENT: Received message larger than max|received (initial |trailing )?metadata size exceeds"
     r"|Received RST_STREAM|Received http2 header with status|No status received|Exception deserializing response!"
     r"|Decompression failed|Compression bit set|Unexpected error decompressing|Error parsing"
 )
 
-#: How those begin of a call that a server of grpcio had no place for, so that its program never saw it.
+#: Beginning of the details when a grpcio server had no thread for the call, so its program never saw it.
 _NO_PLACE = "Concurrent RPC limit exceeded"
 
 _BY_NAME = {error.__name__: error for error in TABLE}
@@ -139,7 +140,7 @@ def abort(context: grpc.ServicerContext, error: SchedulerError) -> NoReturn:
 
 
 def _short(text: str) -> str:
-    """What may travel of a text; what is no Unicode is escaped."""
+    """The text, limited to what may be sent. Lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace")[:_TEXT_MAX_BYTES].decode("utf-8", "ignore")
 
 
@@ -150,7 +151,7 @@ def _read(value: Any) -> Any:
 
 
 def error_from_status(failure: grpc.RpcError) -> SchedulerError | None:
-    """The error of ours that the other side answered with, ``None`` if it was no such answer."""
+    """The error that the other side raised; ``None`` if the status does not carry one."""
     metadata: Any = failure.trailing_metadata() or ()
     for key, value in metadata:
         if key == METADATA_KEY:
@@ -159,22 +160,22 @@ def error_from_status(failure: grpc.RpcError) -> SchedulerError | None:
                 error = _BY_NAME[data["error"]]
                 arguments = [(_read(data[argument]), kind) for argument, kind in TABLE[error].arguments.items()]
             except (ValueError, KeyError, TypeError, RecursionError):
-                return None  # of a later version, or no better
+                return None  # sent by a later version, or malformed
             if all(type(argument) is kind for argument, kind in arguments):
                 return error(*(argument for argument, _ in arguments))
     return None
 
 
 def is_unreadable(failure: grpc.RpcError) -> bool:
-    """Whether the library of this process made the status, of an answer that is too large, garbled or no answer."""
+    """Whether this process's own library made the status because the answer was too large, garbled or missing."""
     return Maker.CLIENT in MAKERS[failure.code()] and _NO_READABLE_ANSWER.match(failure.details() or "") is not None
 
 
 def is_without_a_place(failure: grpc.RpcError) -> bool:
-    """Whether the library of the server refused the call unseen, as it has too many. Nothing ran."""
+    """Whether the server's library refused the call because too many are in progress. The program did not see it."""
     return failure.code() is StatusCode.RESOURCE_EXHAUSTED and (failure.details() or "").startswith(_NO_PLACE)
 
 
 def words(failure: grpc.RpcError) -> str:
-    """What may be shown of a status."""
+    """The details of a status, safe to show; its code if there are none."""
     return bounded_text(failure.details() or "") or failure.code().name

@@ -1,12 +1,11 @@
-"""Each call to a worker as a thread makes it: from a request to values of the model, or an error of ours.
+"""The calls to a worker as pool threads make them. Each returns values of the model or raises an error of ours.
 
-Theory of operation. A start, or a signal, must be known to have left or not. So each is
-preceded, on the same channel, by a health check: where that fails nothing was
-sent. A call that was answered there a moment ago, by the same process, is as good as
-a check. After it only an answer that the worker gives before it looks at a call (no
-such method, no room, meant for another process) says that nothing was started.
+Theory of operation. The caller of a start, or of a signal, must learn whether the request was sent. So a health check
+on the same channel precedes each of them: if it fails, nothing was sent. A call that the same process answered a moment
+ago is as good as a check. Once the request is sent, only a few answers prove that nothing was started. They are those
+that a worker gives before it looks at the call: no such method, no room, meant for another process.
 
-What is made of a status depends on who may have made it (``scheduler.rpc.status``):
+The meaning of a status depends on its possible makers (``scheduler.rpc.status``):
 
 | status | ``StartJob`` | ``SignalJob`` | any other |
 | --- | --- | --- | --- |
@@ -19,9 +18,8 @@ What is made of a status depends on who may have made it (``scheduler.rpc.status
 | NOT_FOUND | a fault | no such job | no such job |
 | any other, RESOURCE_EXHAUSTED too | a fault | a fault | a fault |
 
-An answer is believed where it comes from the process that the call is meant for, be it
-an error or not (``scheduler.rpc.addressing``). A start that another process answers
-all the same was not refused there, so it counts as sent.
+An answer, an error too, counts only if it comes from the process that the call is meant for
+(``scheduler.rpc.addressing``). If another process carries out a start instead of refusing it, the start counts as sent.
 """
 
 from __future__ import annotations
@@ -66,40 +64,39 @@ T = TypeVar("T")
 _log = Logger()
 _ANSWERED, _FAILED = "{method} on {worker}: answered in {ms:.1f} ms", "{method} on {worker}: {code}"
 
-#: Seconds the check before a start, or a probe, may take.
+#: Seconds that the health check before a start, or a probe, may take.
 CHECK_DEADLINE_SECONDS = 5.0
-#: Seconds after which a process that does not answer counts as gone, where another one wants its name or address.
+#: Seconds without an answer after which a process counts as gone, if another process wants its name or address.
 ANSWERS_DEADLINE_SECONDS = 2.0
-#: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
+#: Seconds for which an answer replaces a check. Under load, a check takes about as long.
 CHECK_VALID_SECONDS = 0.02
-#: Seconds for which the answer of a core worker to a start is listened for after its deadline.
+#: Seconds after its deadline during which a late answer of a core worker to a start is still accepted.
 LATE_ANSWER_MAX_SECONDS = 300.0
-#: Seconds after its deadline that a call is given up which gRPC itself has not ended.
-ABANDONED_AFTER_SECONDS = 1.0
 
 
 class Stubs:
-    """A worker's line, and what speaks over it."""
+    """A channel to a worker, its stubs, and what is known of the process that answers there."""
 
     def __init__(self, line: Channel) -> None:
         self.line = line
         self.worker = worker_pb2_grpc.WorkerStub(line.channel)
         self.health = health_pb2_grpc.HealthStub(line.channel)
-        #: When a unary call to the worker last succeeded, by ``time.monotonic``, and the nonce of its process.
+        #: When the worker last answered a unary call (``time.monotonic``), and the nonce of the process that did.
         self.answered = (-math.inf, "")
-        #: Whether the worker answers ``QueryJobs``, as far as is known.
+        #: Whether the worker is believed to implement ``QueryJobs``.
         self.answers_many = True
-        #: Whether the time of the last check, since which nothing was answered, was over without an answer.
+        #: Whether the last check timed out, and nothing has been answered since.
         self.silent = False
-        #: Probes since it is silent.
+        #: Number of probes since then.
         self.probed_silent = 0
 
 
 def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) -> None:
-    """``Unreachable`` unless there was an answer of any kind; ``Misdirected``: of another process.
+    """Make a health check. Any answer of the addressee is a success.
 
-    ``Busy``: its server had no place for the call, and did not say who it is. ``in_all``: seconds that the reason
-    names, where this is an attempt of several.
+    ``Unreachable``: no answer. ``Misdirected``: another process answered. ``Busy``: the server had no room for the
+    call, and did not name its process. ``in_all``: the seconds named in the reason, if this check is one of several
+    attempts.
     """
     try:
         _, call = stubs.health.Check.with_call(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=to.metadata)
@@ -125,14 +122,14 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
 
 
 class Late:
-    """A start that was not answered in time, and is listened for."""
+    """A start that was not answered by its deadline, and whose answer is still awaited."""
 
     def __init__(self, call: Any, read_thd: Callable[[], JobStatus]) -> None:
         self._call = call
         self._read_thd = read_thd
 
     def listen_thd(self, tell_thd: Callable[[JobStatus | Failure], None]) -> None:
-        """Tell what came of it, on a thread of gRPC's, which holds up all others."""
+        """Pass the result to ``tell_thd``. It runs on a thread of gRPC that serves all calls, so it must be quick."""
 
         def over_thd(_: object) -> None:
             try:
@@ -144,38 +141,33 @@ class Late:
 
 
 def start_thd(
-    sent_thd: Callable[[], None] | None,
     late_thd: Callable[[Late], None] | None,
     stubs: Stubs,
     to: Addressee,
     request: worker_pb2.StartJobReq,
     seconds: float,
 ) -> JobStatus:
-    """How the job is; ``sent_thd`` is called once the start is on its way.
-
-    ``late_thd`` is called before ``DeadlineExceeded`` is raised for want of an answer, and may listen on for it.
+    """Start a job and return its status.
+    If no answer comes in time, ``late_thd`` is called before ``DeadlineExceeded`` is raised, and may await a late
+    answer.
     """
     left = _checked_thd(stubs, to, seconds, CHECK_VALID_SECONDS)
-    if sent_thd is None and late_thd is None:
+    if late_thd is None:
         return _read_start(to, _made_thd(stubs, "StartJob", to, request, left))
-    more = 0.0 if late_thd is None else LATE_ANSWER_MAX_SECONDS
+    in_all = left + LATE_ANSWER_MAX_SECONDS
     under_way: Any = None
 
     def send_thd() -> tuple[Any, Any]:
         nonlocal under_way
-        under_way = stubs.worker.StartJob.future(request, timeout=left + more, metadata=to.metadata)
-        if sent_thd is not None:
-            sent_thd()
+        under_way = stubs.worker.StartJob.future(request, timeout=in_all, metadata=to.metadata)
         try:
-            return under_way.result(left if late_thd else left + ABANDONED_AFTER_SECONDS), under_way
+            return under_way.result(left), under_way
         except grpc.FutureTimeoutError:
-            if late_thd is None:
-                raise
             late_thd(Late(under_way, hear_thd))
             raise DeadlineExceeded(f"StartJob on worker {to.name!r}", round(left, 1)) from None
 
     def hear_thd() -> JobStatus:
-        heard = _made_thd(stubs, "StartJob", to, request, left + more, lambda: (under_way.result(0), under_way))
+        heard = _made_thd(stubs, "StartJob", to, request, in_all, lambda: (under_way.result(0), under_way))
         return _read_start(to, heard)
 
     return _read_start(to, _made_thd(stubs, "StartJob", to, request, left, send_thd))
@@ -191,7 +183,7 @@ def _read_start(to: Addressee, answer: Any) -> JobStatus:
 
 
 def stop_thd(stubs: Stubs, to: Addressee, request: worker_pb2.StopJobReq, seconds: float) -> JobStatus | None:
-    """Answered when the stop was taken, or when the job has ended, as the request says; ``None``: no status came."""
+    """Stop a job. Returns when the stop is accepted or, if requested, at the end. ``None``: no status came."""
     answer = _made_thd(stubs, "StopJob", to, request, seconds)
     if not answer.HasField("status"):
         return None
@@ -199,7 +191,7 @@ def stop_thd(stubs: Stubs, to: Addressee, request: worker_pb2.StopJobReq, second
 
 
 def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, seconds: float) -> None:
-    """``Unreachable``: the signal was not sent; ``DeadlineExceeded``: nobody can say whether it arrived."""
+    """Send a signal. ``Unreachable``: it was not sent. ``DeadlineExceeded``: it may have arrived."""
     left = _checked_thd(stubs, to, seconds, 0.0)
     began = time.monotonic()
     try:
@@ -211,12 +203,12 @@ def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, se
 
 
 def remove_thd(stubs: Stubs, to: Addressee, request: worker_pb2.RemoveJobReq, seconds: float) -> None:
-    """Answered when the job is removed; ``JobNotEnded``."""
+    """Remove a job. ``JobNotEnded``."""
     _made_thd(stubs, "RemoveJob", to, request, seconds)
 
 
 def query_thd(stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobReq, seconds: float) -> JobStatus:
-    """How the job is; ``NotFound``."""
+    """The status of a job. ``NotFound``."""
     answer = _made_thd(stubs, "QueryJob", to, request, seconds)
     return _read_answer(to, lambda: convert.query_from_pb(request.jobID, answer))
 
@@ -224,7 +216,7 @@ def query_thd(stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobReq, seco
 def query_together_thd(
     stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobsReq, seconds: float
 ) -> list[JobStatus | Failure | None]:
-    """How each job is, in their order, or a failure of its own; ``None`` where the answer says nothing of it."""
+    """For each job, in order: its status, a failure of its own, or ``None`` if the answer does not contain it."""
     try:
         answer = _made_thd(stubs, "QueryJobs", to, request, seconds)
     except Unsupported:
@@ -242,15 +234,15 @@ def _status_or_failure_thd(to: Addressee, status: worker_pb2.JobStatus) -> JobSt
 
 
 def read_thd(stubs: Stubs, to: Addressee, request: worker_pb2.ReadOutputReq, seconds: float) -> Chunk:
-    """What there is now, ``max`` bytes at most."""
+    """At most ``max`` bytes of the output that exists now."""
     answer = _made_thd(stubs, "ReadOutput", to, request, seconds)
     return _read_answer(to, lambda: chunks.chunk_from_read(answer, request.offset, request.max))
 
 
 def _checked_thd(stubs: Stubs, to: Addressee, seconds: float, fresh: float) -> float:
-    """The seconds that are left for a call that must not be sent in vain; ``Unreachable``.
+    """Make sure that the worker answers. Returns the seconds left for the call; ``Unreachable``.
 
-    An answer of the same process that is no older than ``fresh`` seconds is as good as a check.
+    An answer of the same process that is no older than ``fresh`` seconds replaces the check.
     """
     before = time.monotonic()
     answered_at, nonce = stubs.answered
@@ -267,7 +259,7 @@ def _made_thd(
     seconds: float,
     make_thd: Callable[[], tuple[Any, Any]] | None = None,
 ) -> Any:
-    """The answer; ``make_thd`` makes the call, and answers with it and the call, where something is done meanwhile."""
+    """Make the call and return its answer. ``make_thd``, if given, makes it and returns the answer and the call."""
     before = time.monotonic()
     try:
         if make_thd is None:
@@ -285,7 +277,7 @@ def _made_thd(
         raise Unreachable(to.name, sent=True) from failure
     if not to.gave(metadata):
         raise answered_by_another(to, method)
-    if answer is None:  # gRPC takes a call that ends well without a message for one that was answered
+    if answer is None:  # gRPC also reports a call as successful that ended well without a message
         raise AnswerUnreadable(to.name, NO_MESSAGE)
     now = time.monotonic()
     stubs.answered, stubs.silent = (now, to.nonce), False
@@ -300,34 +292,34 @@ def _read_answer(to: Addressee, read: Callable[[], T]) -> T:
         raise WorkerFault(to.name, str(error)) from None
 
 
-#: What a call raises whose answer is not heard: it was cut, or gRPC could start no thread to hear it.
-_UNHEARD = (grpc.FutureTimeoutError, grpc.FutureCancelledError, RuntimeError)
+#: Raised by a call whose answer was not received: it was cut, or gRPC could start no thread for the answer.
+_UNHEARD = (grpc.FutureCancelledError, RuntimeError)
 
-#: Of a call that ended well.
+#: The reason for a call that ended well, without an answer.
 NO_MESSAGE = "its answer has no message"
 
-#: Methods of the core protocol without which nothing is a worker.
+#: Methods of the core protocol that every worker has.
 _EVERY_WORKER_HAS = frozenset({"StartJob", "QueryJob"})
 
-#: Methods whose effect can't be denied where another process answered them.
+#: Methods that may have taken effect if another process answered them.
 _DONE_ANYWHERE = frozenset({"StartJob", "SignalJob"})
 
-#: Methods about one job that there was: of which of several there is none, a status does not say.
+#: Methods about a single job. For the others, NOT_FOUND does not say which of their jobs is meant.
 _OF_A_JOB = frozenset({"StopJob", "QueryJob", "SignalJob", "RemoveJob", "ReadOutput", "StreamJob"})
 
-#: Of what a worker may say that it is not found.
+#: Kinds of thing that a worker may report as not found.
 _JOB_KINDS = frozenset({"job", "output of job"})
 
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
 def _why(line: Channel, failure: grpc.RpcError) -> str:
-    """The reason of ``Unreachable``; ``""`` of a call that this process cut."""
+    """The reason of ``Unreachable``; ``""`` if this process itself cut the call."""
     return "" if failure.code() is grpc.StatusCode.CANCELLED else line.why(failure)
 
 
 def answered_by_another(to: Addressee, method: str) -> Unreachable:
-    """The error for an answer of a process that is not meant, and did not refuse the call."""
+    """The error for a call that another process answered instead of refusing it."""
     if method in _DONE_ANYWHERE:
         return Unreachable(to.name, sent=True, reason=ANOTHER_PROCESS)
     return Misdirected(to.name)
@@ -336,19 +328,20 @@ def answered_by_another(to: Addressee, method: str) -> Unreachable:
 def understood(
     failure: grpc.RpcError, line: Channel, to: Addressee, method: str, job_id: str, seconds: float
 ) -> SchedulerError:
-    """The error the caller is promised for what the worker, or gRPC, answered."""
-    # The frames of its traceback hold it, where it is the call itself: that would be kept until a garbage collection.
+    """The documented error for a failed call."""
+    # ``failure`` may be the call itself. The frames of its traceback refer to it, which would keep it until a garbage
+    # collection.
     failure.with_traceback(None)
     told, code, answer = status.error_from_status(failure), failure.code(), failure.trailing_metadata()
     if isinstance(told, Misdirected):
         return Misdirected(to.name)
-    # Where gRPC itself answers for a server, or in place of one, that can't say who it is.
+    # A status that gRPC itself made, on either side, can't name a process.
     unreadable, no_place = status.is_unreadable(failure), status.is_without_a_place(failure)
     of_grpc = told is None and not nonce_in(answer) and (code in _NO_ANSWER or unreadable or no_place)
     if not to.gave(answer) and not of_grpc:
         return Misdirected(to.name) if code is grpc.StatusCode.UNIMPLEMENTED else answered_by_another(to, method)
     if isinstance(told, Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
-        return told  # not ShuttingDown: what was under way may have been done all the same
+        return told  # not ShuttingDown: the worker may have carried out the call all the same
     match code:
         case grpc.StatusCode.UNIMPLEMENTED if method in _EVERY_WORKER_HAS:
             return NotAWorker(to.name, method)

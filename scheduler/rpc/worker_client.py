@@ -1,22 +1,18 @@
 """Calls to workers: blocking stubs on pools of their own, bridged to the reactor.
 
-Theory of operation. Each worker id has one channel, made at the first call and
-replaced when the address changes. Unary calls of one worker are few at a time,
-so a stuck one holds some threads, never all; and where many threads are held a
-worker gets one, so it takes dozens that are stuck to be felt by others. Output
-is read on other threads than calls, and probes are made on others again (``scheduler.rpc.probes``). A call's
-deadline runs from when it was asked for: one that waited too long for its place
-is never made.
+Theory of operation. Each worker id has one channel. It is made at the first call, and replaced when the address
+changes. A worker gets few unary calls at once, so a stuck worker holds some threads but never all. When many threads
+are held, each worker gets one, so only dozens of stuck workers are felt by others. Calls, reads of output and probes
+(``scheduler.rpc.probes``) have separate threads. The deadline of a call counts from when it was requested: a call that
+waited too long for its turn is never made.
 
-Queries of one worker that meet go together in one call, to a worker that can be
-asked so. Of a job that its answer leaves out nothing is believed: it is asked about
-alone, which is also the only way to seal its id.
+Simultaneous queries of one worker go together in one call, if the worker supports that. If its answer leaves out a job,
+this proves nothing: the job is queried alone, which is also the only way to seal its id.
 
-An output stream has a thread, which takes the next message off the wire only
-when the receiver is done with the one before.
+An output stream has a thread, which receives the next message only when the receiver is done with the previous one.
 
-A core worker tells its id of a job with the answer to the start alone. So an answer that does not come in time is
-listened for, without a thread.
+A core worker gives its id of a job only in the answer to the start. So an answer that misses its deadline is still
+awaited, without a thread.
 """
 
 from __future__ import annotations
@@ -53,19 +49,19 @@ from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
 
-#: Unary calls in flight per worker, and those that wait.
+#: Unary calls in flight per worker, and calls that wait.
 CALLS_PER_WORKER, WAITING_CALLS_PER_WORKER = 4, 64
-#: Queries of one worker without an answer: as many as its calls can ask about at once.
+#: Queries of one worker without an answer: as many as its calls in flight can carry.
 QUERIES_PER_WORKER = CALLS_PER_WORKER * MAX_QUERIED_AT_ONCE
 #: Threads for calls and for reading output.
 MAX_CALL_THREADS, MAX_READ_THREADS = 64, 32
 #: Output streams at once, each with a thread.
 MAX_OUTPUT_STREAMS = 256
-#: Late answers to starts that one core worker is listened to for.
+#: Late answers to starts that are awaited from one core worker.
 LATE_ANSWERS_PER_WORKER = 64
-#: Seconds after which a stream is cut and begun again where it was.
+#: Seconds after which a stream is cut; it is resumed at the same offset.
 STREAM_DEADLINE_SECONDS = 3600.0
-#: Seconds a receiver may hold a stream up.
+#: Seconds for which a receiver may delay the next message.
 HELD_UP_MAX_SECONDS = 30.0
 
 
@@ -79,12 +75,12 @@ class _Query:
 
 @implementer(IWorkerClient)
 class WorkerClient(MultiService):
-    """Usable while it runs as a service."""
+    """Calls workers. Usable while it runs as a service."""
 
     def __init__(
         self, reactor: IReactorFromThreads, tls: TlsFiles | None, nonce: str, deadline: float = CALL_DEADLINE_SECONDS
     ) -> None:
-        """``nonce`` is that of this process; ``deadline`` in seconds, of everything but streams."""
+        """``nonce`` is that of this process. ``deadline``: seconds, for every call except streams."""
         super().__init__()
         self._nonce = nonce
         self._tls = tls
@@ -104,7 +100,7 @@ class WorkerClient(MultiService):
             clock, "queries", self._query_together, MAX_QUERIED_AT_ONCE, QUERIES_PER_WORKER
         )
         self._stubs: dict[str, Stubs] = {}
-        # worker id -> how many late answers it is listened to for
+        # worker id -> number of late answers that are awaited
         self._late: Counter[str] = Counter()
         self._open: set[_Stream] = set()
 
@@ -114,9 +110,9 @@ class WorkerClient(MultiService):
         super().startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Cuts what is under way; fires when no thread is left."""
+        """End the calls in flight. Fires when no thread is left."""
         self._hop.close()
-        stopped: Deferred[Any] = super().stopService()  # first, or what fails now could make another call
+        stopped: Deferred[Any] = super().stopService()  # first, so that no failure of a call below can make another one
         for stream in tuple(self._open):
             stream.cancel()
         for worker_id in tuple(self._stubs):
@@ -151,7 +147,6 @@ class WorkerClient(MultiService):
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -162,14 +157,12 @@ class WorkerClient(MultiService):
             request = convert.core_start_to_pb(job.spec)
         else:
             request = convert.start_to_pb(job.id, job.spec, job.created_at, key)
-        # What is done then belongs to the request this is for: its id is in the context.
-        tell_thd = None if sent is None else partial(self._hop.tell_thd, copy_context().run, sent)
-        return self._call(worker, partial(worker_calls.start_thd, tell_thd, listen_thd), request)
+        return self._call(worker, partial(worker_calls.start_thd, listen_thd), request)
 
     def _listener(
         self, worker_id: str, late: Callable[[Deferred[JobStatus]], None]
     ) -> Callable[[worker_calls.Late], None]:
-        """What a thread calls with a start that has not been answered in time: it holds no thread from then on."""
+        """A function for a thread to call with an unanswered start. Awaiting the answer then holds no thread."""
         answer: Deferred[JobStatus] = Deferred()
         tell_thd = partial(self._hop.tell_thd, copy_context().run)
 
@@ -215,11 +208,13 @@ class WorkerClient(MultiService):
         return self._call(query.worker, worker_calls.query_thd, request, asked=query.asked)
 
     def _query_together(self, queries: list[_Query]) -> Deferred[list[JobStatus | Failure | None]]:
-        """``None`` for those that must be asked alone: that there is no such job, only ``QueryJob`` says, and seals."""
+        """Query several jobs. ``None`` for those that must be queried alone: only ``QueryJob`` reports a missing job or
+        seals.
+        """
         if len(queries) == 1:
             return self._query(queries[0]).addBoth(lambda result: [result])
         request = worker_pb2.QueryJobsReq(jobID=[query.job_id for query in queries])
-        # The first one's deadline ends the call; the others asked hardly later.
+        # The deadline of the first query ends the call. The others were asked hardly later.
         return self._call(queries[-1].worker, worker_calls.query_together_thd, request, asked=queries[0].asked)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
@@ -227,11 +222,13 @@ class WorkerClient(MultiService):
         return self._call(worker, worker_calls.read_thd, request, output=True)
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
         if len(self._open) >= MAX_OUTPUT_STREAMS:
             raise Busy("output streams", MAX_OUTPUT_STREAMS)
-        request = worker_pb2.StreamJobReq(jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset)
+        request = worker_pb2.StreamJobReq(
+            jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset, starting=starting
+        )
         to = Addressee.of(worker, self._nonce)
         opened = _Stream(self._hop, deliver)
         self._open.add(opened)
@@ -245,7 +242,7 @@ class WorkerClient(MultiService):
         return opened
 
     def _on_line(self, worker: Worker, call: Callable[[Stubs], Deferred[T]]) -> Deferred[T]:
-        """Make a call on the worker's line, which is made now if there is none to its address."""
+        """Make a call on the worker's channel. It is made now if there is none to the worker's address."""
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
         stubs = self._stubs.get(worker.id)
@@ -282,7 +279,7 @@ class WorkerClient(MultiService):
 
 @implementer(IOutputStream)
 class _Stream:
-    """One call of StreamJob and the thread that pumps it."""
+    """A call of StreamJob, and the thread that receives its messages."""
 
     def __init__(self, hop: Hop, deliver: Deliver) -> None:
         self.finished: Deferred[None] = Deferred()
@@ -294,7 +291,7 @@ class _Stream:
         self._held: Deferred[None] | None = None
 
     def follow(self, pumping: Deferred[None]) -> None:
-        """Report the end of the pump, unless nobody listens any more."""
+        """Report the end of ``pumping``, unless the stream was cancelled."""
 
         def report(result: Any) -> None:
             if not self._cancelled:
@@ -313,7 +310,7 @@ class _Stream:
             held.callback(None)
 
     def pump_thd(self, stubs: Stubs, to: Addressee, request: worker_pb2.StreamJobReq) -> None:
-        """Until the stream ends or is cut."""
+        """Deliver messages until the stream ends or is cut."""
         try:
             messages: Any = stubs.worker.StreamJob(request, timeout=STREAM_DEADLINE_SECONDS, metadata=to.metadata)
             with self._lock:
@@ -336,7 +333,7 @@ class _Stream:
 
     @staticmethod
     def _believed_thd(messages: Any, to: Addressee) -> Iterator[Any]:
-        """The messages, if they are of the process that is meant; ``Misdirected``."""
+        """The messages, if they come from the addressee; ``Misdirected``."""
         for message in messages:
             if not to.gave(messages.initial_metadata()):
                 raise Misdirected(to.name)

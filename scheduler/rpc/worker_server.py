@@ -1,19 +1,17 @@
-"""The ``Worker`` service: what the scheduler calls.
+"""The gRPC ``Worker`` service, which the scheduler calls.
 
-Theory of operation. A call holds a thread. Short ones have sixteen in reserve;
-output streams have 64, counted here, so that followers can never keep a stop
-from being heard. A stop that waits for the end of its job holds one of the
-reserve, so only some of them wait at a time: a further one is carried out like
-all others, and takes the place of the one that has waited longest. A stream reads the spool in
-its own thread, once the job is started, and sleeps until the watch of the file,
-the end of the call or the end of the server wakes it.
+Theory of operation. Each call holds a thread. Output streams may use 64 threads, counted here, and short calls have
+sixteen in reserve, so followers can never delay a stop. A stop that waits for the end of its job holds a thread of the
+reserve, so only some stops wait at once. A further one is carried out like all others and takes the place of the one
+that has waited longest. A stream reads the spool in its own thread, once the job is started. It sleeps until the file
+grows, the call ends or the server ends.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -37,20 +35,22 @@ from scheduler.worker_interfaces import IIdentity, IJobRunner
 
 #: Output streams at once.
 MAX_OUTPUT_STREAMS = 64
-#: Threads kept for everything else.
+#: Threads reserved for all other calls.
 RESERVED_THREADS = 16
-#: Calls that have a thread at once; further ones wait for one.
+#: Calls that have a thread at once. Further ones wait for one.
 MAX_SERVED_CALLS = MAX_OUTPUT_STREAMS + 2 * RESERVED_THREADS
-#: Stops that wait for the end of their job at once; a further one ends the longest wait.
+#: Stops that wait for the end of their job at once. A further one ends the longest wait.
 MAX_WAITING_STOPS = 8
-#: Seconds such a stop waits at most, if its caller sets no deadline.
+#: Seconds that such a stop waits if its caller sets no deadline.
 STOP_WAIT_MAX_SECONDS = 300.0
 #: Bytes of output in one message.
 CHUNK_MAX_BYTES = 1024 * 1024
-#: Seconds after which a stream looks at its file without having been woken.
+#: Seconds that a stream waits for the start of its job, and until it looks again: the first time, and at most.
+START_WAIT_MAX_SECONDS, START_RECHECK_SECONDS, START_RECHECK_MAX_SECONDS = 2.0, 0.001, 0.05
+#: Seconds after which a stream checks its file even if nothing woke it.
 RECHECK_INTERVAL_SECONDS = 30.0
 
-# One connection gets what the scheduler needs: all streams and the reserve; as many again are there for others.
+# One connection gets what the scheduler needs: all output streams and the reserve. As much again is left for others.
 _LIMITS = ServerLimits(
     threads=MAX_SERVED_CALLS,
     queue=MAX_WORKER_CALLS - MAX_SERVED_CALLS,
@@ -61,7 +61,7 @@ _LIMITS = ServerLimits(
 def worker_server(
     reactor: IServerReactor, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IIdentity
 ) -> GrpcServer:
-    """Serves the scheduler from when it is started; a call that is meant for another process is refused."""
+    """The server that the scheduler calls, once it is started. It refuses calls that are meant for another process."""
     return GrpcServer(
         reactor,
         address,
@@ -75,7 +75,7 @@ def worker_server(
 
 
 class _Places:
-    """So many at a time, then ``Busy``."""
+    """Admits ``limit`` at once. Further ones fail with ``Busy``."""
 
     def __init__(self, what: str, limit: int) -> None:
         self._what = what
@@ -93,7 +93,7 @@ class _Places:
 
 
 class _Waits:
-    """So many at a time; a further one wakes the one that is there for longest."""
+    """Admits ``limit`` at once. A further one wakes the one that has waited longest."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -109,7 +109,7 @@ class _Waits:
         try:
             yield
         finally:
-            with self._lock, suppress(ValueError):  # it had to go
+            with self._lock, suppress(ValueError):  # it was woken to make room
                 self._waiting.remove(wake)
 
 
@@ -180,7 +180,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     @answered
     def QueryJob(self, request: worker_pb2.QueryJobReq, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
         try:
-            status = self._runner.query(request.jobID)  # in this thread: a hop would cost more than all the rest
+            status = self._runner.query(request.jobID)  # in this thread: a hop would take longer than the query
         except NotFound:
             if not request.seal:
                 raise
@@ -225,9 +225,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
             stream = chunks.stream_from_pb(request.stream)
             offset = convert.checked_size("offset", request.offset)
             with self._streams.one(), self._waking(context) as wake:
-                unwatch = self.answer_thd(
-                    context, "StreamJob", self._runner.watch_output, request.jobID, stream, wake.set
-                )
+                unwatch = self._watch_thd(request, stream, context, wake)
                 try:
                     yield from self._stream_thd(request.jobID, stream, offset, context, wake)
                 finally:
@@ -235,11 +233,28 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         except Exception as error:
             self.fail_thd(context, error)
 
+    def _watch_thd(
+        self, request: worker_pb2.StreamJobReq, stream: Stream, context: grpc.ServicerContext, wake: threading.Event
+    ) -> Callable[[], None]:
+        """Have ``wake`` set when the output grows. The call may be faster than the start that it comes after."""
+        give_up_at, pause = time.monotonic() + START_WAIT_MAX_SECONDS, START_RECHECK_SECONDS
+        while True:
+            try:
+                watch: Callable[[], None] = self.answer_thd(
+                    context, "StreamJob", self._runner.watch_output, request.jobID, stream, wake.set
+                )
+            except NotFound:
+                if not request.starting or time.monotonic() > give_up_at or wake.wait(pause):
+                    raise
+                pause = min(2 * pause, START_RECHECK_MAX_SECONDS)
+            else:
+                return watch
+
     def _stream_thd(
         self, job_id: str, stream: Stream, offset: int, context: grpc.ServicerContext, wake: threading.Event
     ) -> Iterator[worker_pb2.StreamJobRes]:
         while True:
-            wake.clear()  # before looking: what comes after is not missed
+            wake.clear()  # before the check, so that no later change is missed
             if self._stopping.is_set():
                 raise ShuttingDown()
             if not context.is_active():

@@ -1,8 +1,7 @@
-"""``python -m scheduler.store.copying FROM TO``: all that one database holds, into another that holds nothing.
+"""``python -m scheduler.store.copying FROM TO``: copies everything in one database into an empty one.
 
-For moving from a file to a server, or back, while the scheduler is stopped. Both
-are URLs as ``[store] url`` has them, of a file with its absolute path. Input of
-jobs that have ended is left behind.
+Use it to move from a file to a server, or back, while the scheduler is stopped. Both arguments are URLs as in ``[store]
+url``; a file needs its absolute path. The input of jobs that have ended is not copied.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from scheduler.model import Job
 from scheduler.store.database import prepare
 from scheduler.store.writer import Writer
 
-#: Jobs written in one transaction, and characters of their arguments and variables from which on there are fewer.
+#: Jobs written in one transaction; fewer once their arguments and variables have this many characters.
 JOBS_PER_TRANSACTION, CHARACTERS_PER_TRANSACTION = 1000, 16 * 1024 * 1024
 
 _FILE = "sqlite:///"
 
 
 def copy(source: str, target: str) -> Loaded:
-    """What was copied; ``Invalid``, ``StoreFailed``."""
+    """Copy everything, and return it; ``Invalid``, ``StoreFailed``."""
     source, target = _checked("FROM", source), _checked("TO", target)
     if source.startswith(_FILE) and not Path(source.removeprefix(_FILE)).is_file():
         raise Invalid("FROM", f"must be there: {source.removeprefix(_FILE)} is not, or is no file")
@@ -45,7 +44,7 @@ def copy(source: str, target: str) -> Loaded:
 
 
 def _parts(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """In parts that fit into one transaction."""
+    """The jobs in parts, each for one transaction."""
     part: list[Job] = []
     size = 0
     for job in jobs:
@@ -84,7 +83,7 @@ def _opened(which: str, url: str) -> Iterator[Writer]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """From the command line; a refusal is one line and exit code 1."""
+    """Run the command line. A refusal is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m scheduler.store.copying", description=__doc__)
     parser.add_argument("source", metavar="FROM")
     parser.add_argument("target", metavar="TO")

@@ -1,14 +1,12 @@
-"""The two kinds of database: how each is reached, kept for one scheduler alone, and interrupted.
+"""The two kinds of database: how to connect to one, reserve it for one scheduler, and interrupt it.
 
-A file of SQLite belongs to who holds the ``flock`` on the lock file beside it,
-from before the process daemonizes to its end, however it ends. A database on a
-PostgreSQL server belongs to who holds a session's advisory lock, and that
-session is the very one that writes: when it breaks, nothing is written until a
-new one has the lock again, so two schedulers can never both write.
+A SQLite file belongs to the process that holds the ``flock`` on the lock file beside it, from before that process
+daemonizes until it ends, however it ends. A database on a PostgreSQL server belongs to the session that holds an
+advisory lock. The same session writes: if it breaks, nothing is written until a new session has the lock, so two
+schedulers can never both write.
 
-``prepare`` is called before the process daemonizes, when a refusal can still be
-told on the terminal: it takes or at least tries the lock, makes the tables, or
-brings those of an older version up to date.
+``prepare`` is called before the process daemonizes, so that a refusal appears on the terminal. It takes the lock, or
+tries whether it can be taken, and makes the tables or upgrades those of an older version.
 """
 
 from __future__ import annotations
@@ -35,46 +33,46 @@ from sqlalchemy.pool import NullPool
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.store import schema
 
-#: Seconds a write waits for somebody who looks at the file with another program.
+#: Seconds that a write waits for another program that uses the file.
 BUSY_TIMEOUT_SECONDS = 5.0
 
-#: Seconds for a connection to a server, and for one statement on it.
+#: Seconds for connecting to a server, and for one statement on it.
 CONNECT_TIMEOUT_SECONDS = 4
 STATEMENT_TIMEOUT_SECONDS = 8
 
-#: Seconds the session of a scheduler just gone is waited for; the server may notice late.
+#: Seconds to wait for the lock of a scheduler that has just ended; the server may notice its end late.
 LOCK_WAIT_MAX_SECONDS = 2.0
 
-#: Bytes of a file that is looked through for damage at every start; a larger one only where it is read.
+#: Bytes of the largest file that is checked for damage at every start. Damage in a larger file shows when it is read.
 FULL_CHECK_MAX_BYTES = 1 << 30
 
 _IN_USE = "is in use by a running scheduler; each needs a database of its own"
 
-#: Distinguishes our advisory locks from other programs'.
+#: Distinguishes our advisory locks from those of other programs.
 _LOCK_SPACE = 0x5C4ED
 
 
 class Database(Protocol):
-    """What the store needs to know of one."""
+    """The store's interface to a database."""
 
     #: The dialect's ``insert``, which can also update.
     insert: Callable[..., Any]
 
     def prepare(self, steps: Sequence[schema.Step] = schema.STEPS) -> None:
-        """Make it fit for use; ``Invalid`` of ``url`` says why it is not."""
+        """Make it ready for use; ``Invalid`` of ``url`` says why it can't be."""
 
     def connect_thd(self) -> Connection:
-        """A connection that may write, for this thread; ``SQLAlchemyError``, ``StoreFailed``."""
+        """A connection of this thread that may write; ``SQLAlchemyError``, ``StoreFailed``."""
 
     def interrupt(self) -> None:
-        """From another thread: make fail what that connection is doing."""
+        """Make the connection's present operation fail. Called from another thread."""
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Release the database for other processes."""
 
 
 def why(error: BaseException) -> str:
-    """One line for people, with nothing of the statement that failed or of its values."""
+    """The error in one line, without the failed statement and its values."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return " ".join(str(cause).split()) or type(cause).__name__
 
@@ -86,7 +84,7 @@ def _unfit(error: BaseException) -> Invalid:
 def _bring_up_to_date(
     connection: Connection, steps: Sequence[schema.Step], alone: bool, before: Callable[[int], None]
 ) -> None:
-    """Make or upgrade the tables; ``before`` is called with the version of tables that will be changed."""
+    """Create or upgrade the tables. ``before`` is called with the version of tables that are about to be upgraded."""
     with connection.begin():
         version = schema.version_of(connection, alone)
         schema.check_version(version, steps)
@@ -101,12 +99,12 @@ def _bring_up_to_date(
 
 
 class SqliteFile:
-    """A file of this machine."""
+    """A SQLite file on this machine."""
 
     insert = staticmethod(sqlite.insert)
 
     def __init__(self, path: str, uid: int | None = None, gid: int | None = None) -> None:
-        """A file made here will be that user's."""
+        """A file that is created here will belong to ``uid`` and ``gid``."""
         self._path = Path(os.path.realpath(path))
         self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
         self._lock: int | None = None
@@ -160,7 +158,7 @@ class SqliteFile:
         self._lock = lock
 
     def _file(self, path: Path) -> int:
-        """Open it, made for its owner alone if it is not there."""
+        """Open the file, created for its owner alone if it does not exist."""
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if os.fstat(opened).st_size == 0:
             os.fchown(opened, *self._owner)
@@ -174,7 +172,7 @@ class SqliteFile:
                 raise schema.UnfitDatabase(f"is damaged: {' '.join(str(damage).split())}")
 
     def _back_up(self, connection: Connection, version: int) -> None:
-        """A whole copy beside the file, or none."""
+        """Copy the whole file beside it. A copy that fails leaves none behind."""
         copy = self._path.with_name(f"{self._path.name}.v{version}.bak")
         draft = copy.with_name(f"{copy.name}.tmp")
         draft.unlink(missing_ok=True)
@@ -185,7 +183,7 @@ class SqliteFile:
 
     @staticmethod
     def _set_up_thd(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin where we say, those of DDL too
+        connection.isolation_level = None  # the engine begins transactions itself, also for DDL
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
 
@@ -202,14 +200,14 @@ class PostgresServer:
     def __init__(self, url: str) -> None:
         if importlib.util.find_spec("psycopg") is None:
             raise Invalid("url", "needs the driver psycopg: pip install 'scheduler-gateway[postgresql]'")
-        logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what matters of it we say ourselves
+        logging.getLogger("psycopg").addHandler(logging.NullHandler())  # its failures are reported by this store
         self._me = f"scheduler {secrets.token_hex(8)}"
         parsed = make_url(url)
         given = {"connect_timeout"} & set(parsed.query)
         self._engine: Engine = create_engine(
             parsed, poolclass=NullPool, connect_args={} if given else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
         )
-        # guards the number of a descriptor: once it is closed another may get it
+        # protects the descriptor number: after a close, the number may belong to another file
         self._guard = threading.Lock()
         self._open: Any = None
 
@@ -236,7 +234,7 @@ class PostgresServer:
         return connection
 
     def interrupt(self) -> None:
-        """The server may be frozen, so no request to it would help: its end of the line goes dead."""
+        """Shut down this side's socket. A request to the server would not help, because the server may be frozen."""
         with self._guard:
             if self._open is not None and not self._open.closed:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._open.fileno())) as line:
@@ -244,10 +242,10 @@ class PostgresServer:
             self._open = None
 
     def release(self) -> None:
-        """The end of the session does it."""
+        """Nothing to do: the end of the session releases the lock."""
 
     def _lock_thd(self, connection: Connection) -> None:
-        """Have the lock, or ``StoreFailed``. A session of ours that the server believes alive is ended."""
+        """Take the lock; ``StoreFailed``. Sessions of this process that the server still believes alive are ended."""
         until = time.monotonic() + LOCK_WAIT_MAX_SECONDS
         while True:
             with connection.begin():
@@ -259,7 +257,7 @@ class PostgresServer:
             time.sleep(0.05)
 
 
-# A server that lost sight of us must find out, or it keeps the lock for hours. Only what is committed to disk counts.
+# The server must notice when this process is gone, or it would keep the lock for hours. Commits must reach the disk.
 _SESSION = f"""
 select set_config('application_name', :me, false),
        set_config('statement_timeout', '{STATEMENT_TIMEOUT_SECONDS}s', false),
@@ -278,9 +276,9 @@ where application_name = :me and datname = current_database() and pid <> pg_back
 
 
 def prepare(url: str, uid: int | None = None, gid: int | None = None) -> Database | None:
-    """The database a checked ``url`` names, ready for use; ``None`` for ``memory:``. ``Invalid`` of ``url``.
+    """The database for a checked ``url``, ready for use; ``None`` for ``memory:``. ``Invalid`` of ``url``.
 
-    What has to be made will be that user's.
+    Files that are created will belong to ``uid`` and ``gid``.
     """
     if url == "memory:":
         return None

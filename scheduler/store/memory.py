@@ -1,4 +1,4 @@
-"""A store that lives as long as the process: for tests, and where nothing is to be kept."""
+"""A store that lives as long as the process: for tests, and for ``memory:``, where nothing is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _with_its_first_spec(job: Job, before: Job | None) -> Job:
     return job if before is None else evolve(job, spec=before.spec)
 
 
-#: Kind -> what is kept of a record; given that and the one kept before, or ``None``.
+#: Kind -> a function of the record to save and the saved one, or ``None``. It returns the record to keep.
 KINDS: Mapping[str, Callable[[Any, Any], Any]] = {
     "job": _with_its_first_spec,
     "worker": lambda worker, _: worker,
@@ -29,7 +29,7 @@ KINDS: Mapping[str, Callable[[Any, Any], Any]] = {
 
 @implementer(IStore)
 class MemoryStore(Service):
-    """Commits at once; as a service it has nothing to start or stop."""
+    """Commits at once. As a service it has nothing to start or stop."""
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
@@ -59,7 +59,7 @@ class MemoryStore(Service):
         return succeed(None)
 
     def restore_from(self, everything: Callable[[], Loaded]) -> None:
-        """It can't be set back."""
+        """Nothing to do: this store can't be set back."""
 
     def verify(self) -> Deferred[None]:
         return succeed(None)

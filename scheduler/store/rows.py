@@ -1,11 +1,10 @@
 """Records of the model as rows of the tables, and back.
 
-What comes back equals what was saved, with three exceptions. The spec of a job
-is the one it was first saved with. ``stdin`` and ``script``, and ``args`` and ``env``
-where they are large, stay in the database once nobody will need them to run the job
-(``Job.trimmed``; what is large is decided by their length as JSON here). And no text
-holds a NUL or half a surrogate pair, which a database may refuse: what a worker
-says of itself could, and a record that can never be saved would hold up all others.
+A loaded record equals the saved one, with three exceptions. The spec of a job is the one with which it was first saved.
+Some of its fields stay in the database once they are not needed to run the job: ``stdin`` and ``script``, and ``args``
+and ``env`` if they are large (``Job.trimmed``; here their length as JSON decides). And no text contains a NUL or half a
+surrogate pair, which a database may refuse. A worker could send one, and a record that can never be saved would delay
+all others.
 """
 
 from __future__ import annotations
@@ -30,27 +29,25 @@ from scheduler.model import (
     Job,
     JobSpec,
     JobState,
-    QueueTerms,
-    Retry,
     ScriptSummary,
-    Target,
     Usage,
     Worker,
     WorkerState,
 )
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
+from scheduler.terms import QueueTerms, Retry, Target
 
 Row = dict[str, Any]
 
-#: What the reason of a job says that has a row and no spec.
+#: In the reason of a job that has a row but no spec.
 NO_SPEC = "what it was to run is not in the database"
 
-#: What the reason of a job says whose arguments and variables are lost.
+#: In the reason of a job whose arguments and variables are lost.
 ARGS_LOST = "its args and env are lost: the database was set back"
 
 _NO_TERMS = QueueTerms()
 
-# Fields of a job that are a column as they are.
+# Fields of a job that are stored unchanged in a column of the same name.
 _PLAIN = (
     *("id", "worker_id", "worker_name", "remote_id", "reason", "created_by", "created_at", "started_at"),
     *("finished_at", "unknown_since", "stop_requested_at", "exit_code", "signal", "stdout_bytes", "stderr_bytes"),
@@ -60,13 +57,13 @@ _PLAIN = (
 _INPUT = (SPECS.c.stdin, SPECS.c.script)
 _LARGE = (SPECS.c.args, SPECS.c.env)
 _ENDED = JOBS.c.state.in_([state.value for state in FINAL])
-# of an ended job whose arguments and variables are large: the length of these
+# the length of the arguments and variables of an ended job, if it is large
 _LENGTH = func.coalesce(func.length(SPECS.c.args), 0) + func.coalesce(func.length(SPECS.c.env), 0)
 _STORED = case((_ENDED & (_LENGTH > SPEC_KEPT_MAX_CHARACTERS), _LENGTH), else_=0)
 
 
 def job_row(job: Job) -> Row:
-    """The part that changes."""
+    """The row in ``jobs``: the fields that may change."""
     row: Row = {name: getattr(job, name) for name in _PLAIN}
     row["state"] = job.state.value
     row["worker_name"] = _clean(job.worker_name)
@@ -83,7 +80,7 @@ def job_row(job: Job) -> Row:
 
 
 def spec_row(job: Job) -> Row:
-    """What it is told to run."""
+    """The row in ``job_specs``."""
     spec = job.spec
     return {
         "job_id": job.id,
@@ -108,7 +105,7 @@ def spec_row(job: Job) -> Row:
 
 
 def worker_row(worker: Worker) -> Row:
-    """All of it."""
+    """The row in ``workers``."""
     return {
         "id": worker.id,
         "name": _clean(worker.name),
@@ -128,14 +125,14 @@ def worker_row(worker: Worker) -> Row:
 
 
 def key_row(key: IdempotencyKey) -> Row:
-    """All but the spec of its answer, which is that of its job."""
+    """The row in ``idempotency_keys``. The answer is stored without its spec, which is that of the job."""
     answer = None if key.answer is None else _compact(job_row(key.answer))
     row: Row = {"key": key.key, "fingerprint": key.fingerprint, "job_id": key.job_id}
     return row | {"answer": answer, "removed_at": key.removed_at}
 
 
 def load_jobs(connection: Connection) -> Iterator[Job]:
-    """All jobs, in the order in which they ended, those that have not at the end."""
+    """All jobs in the order in which they ended, followed by those that have not ended."""
     has_input = or_(SPECS.c.stdin.is_not(None), SPECS.c.script.is_not(None))
     inputs = {
         job_id: (stdin, script)
@@ -160,25 +157,25 @@ def load_jobs(connection: Connection) -> Iterator[Job]:
 
 
 def load_specs(connection: Connection, job_ids: Collection[str]) -> dict[str, JobSpec]:
-    """Those of these jobs, without ``stdin`` and ``script``."""
+    """The specs of these jobs, as far as they exist, without ``stdin`` and ``script``."""
     columns = [column for column in SPECS.c if column not in set(_INPUT)]
     found = _rows(connection, select(*columns).where(SPECS.c.job_id.in_(job_ids)))
     return {row["job_id"]: _spec(row, None, None) for row in found}
 
 
 def without_args(job: Job) -> Job:
-    """A job whose arguments and variables are in no database any more."""
+    """The job with a reason that says that its arguments and variables are lost."""
     reason = job.reason or ARGS_LOST
     return evolve(job, reason=reason if ARGS_LOST in reason else f"{reason}; {ARGS_LOST}")
 
 
 def lacks_args(job: Job) -> bool:
-    """Whether it is one that ``without_args`` made."""
+    """Whether ``without_args`` was applied to the job."""
     return job.state.final and job.reason is not None and ARGS_LOST in job.reason
 
 
 def _without_spec(job: Job) -> Job:
-    """A job whose spec is not in the database, with what is known of it; it is not started any more."""
+    """A job whose spec is missing from the database, with the rest of its record. It is not started any more."""
     reason = job.reason or NO_SPEC
     if NO_SPEC not in reason:
         reason = f"{reason}; {NO_SPEC}"
@@ -193,7 +190,7 @@ def load_workers(connection: Connection) -> Iterator[Worker]:
 
 
 def load_keys(connection: Connection, jobs: Iterable[Job]) -> Iterator[IdempotencyKey]:
-    """All keys, by name, except those whose jobs are gone without having been removed by a client; of all ``jobs``."""
+    """All keys, by name. A key whose job is gone is left out, unless a client removed it. ``jobs`` are all jobs."""
     specs = {job.id: job.spec for job in jobs}
     keys = (_key(row, specs) for row in _rows(connection, select(KEYS).order_by(KEYS.c.key)))
     return (key for key in keys if key is not None)
@@ -207,8 +204,8 @@ def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row]:
 
 
 def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
-    facts: Any = {name: row.get(name) for name in _PLAIN}  # the first answer to a key may be of an earlier version
-    for name in ("worker_id", "worker_name", "reason", "created_by"):  # the same few, a thousand times
+    facts: Any = {name: row.get(name) for name in _PLAIN}  # the answer stored with a key may be of an earlier version
+    for name in ("worker_id", "worker_name", "reason", "created_by"):  # few distinct values in many rows
         if facts[name] is not None:
             facts[name] = intern(facts[name])
     return Job(
@@ -292,7 +289,7 @@ def _compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-# Most jobs are much like another: what is read once is frozen, and shared.
+# Most jobs are alike, so parsed values are frozen and shared.
 
 
 @lru_cache

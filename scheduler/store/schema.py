@@ -1,13 +1,11 @@
 """The tables, and the numbered steps from each version of them to the next.
 
-A new database gets the tables as they are described here, and the present
-version. One of an earlier version goes through the steps it lacks, each in a
-transaction of its own. One of a later version is refused: this program can't
-know what it would destroy.
+A new database gets the tables as they are described here, and the present version. An older database goes through the
+steps that it lacks, each in a transaction of its own. A database of a later version is refused, because this program
+can't know what it would destroy.
 
-What a job is told to run is written once, to ``job_specs``; what changes while
-it lives is a narrow row of ``jobs``. Times are POSIX times (seconds, UTC);
-columns that hold a mapping or a list are JSON, ``NULL`` where it is empty.
+The spec of a job is written once, to ``job_specs``. Its changing fields are a narrow row of ``jobs``. Times are POSIX
+times (seconds, UTC). Columns that hold a mapping or a list are JSON, ``NULL`` if it is empty.
 """
 
 from __future__ import annotations
@@ -42,9 +40,9 @@ VERSIONS = Table(
     "scheduler_schema",
     METADATA,
     Column("version", BigInteger, nullable=False),
-    # since version 4; NULL is 0: what workers are told
+    # since version 4; NULL is 0: the count that workers are told
     Column("commits", BigInteger),
-    # since version 4; NULL: it was never set back
+    # since version 4; NULL: the store was never set back
     Column("set_back_to", BigInteger),
     # since version 5; NULL is 0
     Column("transactions", BigInteger),
@@ -102,7 +100,7 @@ SPECS = Table(
     Column("output_limit", BigInteger),
     Column("stdin", LargeBinary),
     Column("script", LargeBinary),
-    # since version 2; NULL is the default of the model
+    # since version 2; NULL is the model's default
     Column("linger", Double),
     Column("stop_signal", Text),
     Column("stop_mode", Text),
@@ -137,44 +135,44 @@ KEYS = Table(
     Column("key", Text, primary_key=True),
     Column("fingerprint", Text, nullable=False),
     Column("job_id", Text, nullable=False),
-    # the changing part of the job, as it was first answered
+    # the changing fields of the job, as in the first answer
     Column("answer", Text),
     # since version 3
     Column("removed_at", Double),
 )
 
-#: One step makes the next version of what the step before made, the first one version 2 of version 1.
+#: A step upgrades the tables by one version; the first one makes version 2.
 Step = Callable[[Connection], Any]
 
 
 def _add_columns(connection: Connection, table: Table, *names: str) -> None:
-    """Columns as ``table`` describes them, for which ``NULL`` is right in every row there is."""
+    """Add columns as ``table`` describes them. ``NULL`` must be right for every existing row."""
     for name in names:
         column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
         connection.execute(DDL(f"ALTER TABLE {table.name} ADD COLUMN {column}"))
 
 
 def _to_version_2(connection: Connection) -> None:
-    """What became of a job's output and processes, and how its tree is ended; what a worker can do."""
+    """Add the fate of a job's output and processes, the way its tree is ended, and a worker's features."""
     _add_columns(connection, JOBS, "output_error", "leftover", "background_ended", "retried_by")
     _add_columns(connection, SPECS, "linger", "stop_signal", "stop_mode", "umask", "script_summary")
     _add_columns(connection, WORKERS, "features")
 
 
 def _to_version_3(connection: Connection) -> None:
-    """What a job took, why it was stopped, and what clients removed."""
+    """Add a job's usage, the reason of its stop, and removals by clients."""
     _add_columns(connection, JOBS, "usage", "remove_requested_at", "stop_reason")
     _add_columns(connection, KEYS, "removed_at")
 
 
 def _to_version_4(connection: Connection) -> None:
-    """Which folder and process a worker is, and whether it deregistered; how many commits there were."""
+    """Add a worker's folder, process and deregistration, and the count of commits."""
     _add_columns(connection, WORKERS, "folder", "nonce", "deregistered_at")
     _add_columns(connection, VERSIONS, "commits", "set_back_to")
 
 
 def _to_version_5(connection: Connection) -> None:
-    """How many transactions there were, also before any worker was told."""
+    """Add the count of transactions, which also counts those before any worker was told a count."""
     _add_columns(connection, VERSIONS, "transactions")
 
 
@@ -182,13 +180,13 @@ STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4, _to_versio
 
 
 class UnfitDatabase(SchedulerError):
-    """It holds what this program can't use; ``str()`` says what."""
+    """The database holds data that this program can't use; ``str()`` explains it."""
 
 
 def version_of(connection: Connection, alone: bool) -> int:
-    """The version of the tables there, 0 where there are none; ``UnfitDatabase`` for somebody else's.
+    """The version of the tables, 0 if there are none; ``UnfitDatabase`` for tables of another program.
 
-    ``alone``: no table of another program may be there at all.
+    ``alone``: the database may hold no table of another program at all.
     """
     there = set(inspect(connection).get_table_names())
     if VERSIONS.name not in there:
@@ -203,20 +201,20 @@ def version_of(connection: Connection, alone: bool) -> int:
 
 
 def check_version(version: int, steps: Sequence[Step] = STEPS) -> None:
-    """``UnfitDatabase`` for one from the future."""
+    """Raise ``UnfitDatabase`` for a version later than this program's."""
     latest = 1 + len(steps)
     if version > latest:
         raise UnfitDatabase(f"is of version {version}; this program knows versions up to {latest}, so it is too old")
 
 
 def create(connection: Connection, steps: Sequence[Step] = STEPS) -> None:
-    """Make the tables, at the latest version."""
+    """Create the tables, at the latest version."""
     METADATA.create_all(connection)
     connection.execute(delete(VERSIONS))
     connection.execute(insert(VERSIONS).values(version=1 + len(steps)))
 
 
 def upgrade(connection: Connection, version: int, steps: Sequence[Step] = STEPS) -> None:
-    """Take the tables from ``version``, not 0, to the one after it."""
+    """Upgrade the tables from ``version``, which is not 0, to the next."""
     steps[version - 1](connection)
     connection.execute(update(VERSIONS).values(version=version + 1))

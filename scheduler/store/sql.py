@@ -1,23 +1,19 @@
-"""The durable store: a database, written by one thread, many saves in one transaction.
+"""The durable store: a database, written by one thread, with many saves in one transaction.
 
-Theory of operation. A commit waits for the disk, so it is the number of commits
-that limits how much can be saved, not the number of records. While one
-transaction runs, all saves that arrive wait, and go together into the next one
-(group commit): at rest a save takes as long as one commit, under load each
-commit serves more of them. They are written in the order of the calls, and each
-is answered once its transaction is durable.
+Theory of operation. A commit waits for the disk, so the number of commits limits how much can be saved, not the number
+of records. While one transaction runs, all saves that arrive wait, and go together into the next one (group commit). At
+rest a save takes as long as one commit. Under load each commit serves more saves. They are written in the order of the
+calls, and each is answered once its transaction is durable.
 
-All that is written is whole records by their id, so writing the same twice is
-harmless. Each transaction counts itself; where that count is lower than it was, the
-database was set back, by a standby that was behind, say. It is then made to hold all that
-is in memory, in as many transactions as that takes, and the count is put right with the
-last of them: whoever is killed meanwhile finds at the next start that it is too low.
-The count that workers are told is another one, as that stands still at first.
-A transaction whose connection broke is tried once more on a new one;
-then all of its saves fail. One that has not ended by its deadline fails too,
-whatever its thread is still doing: that is interrupted, and until it is back
-nothing waits for it, but fails at once. After a failure the next transaction
-always writes something, so that it tells whether writing works again.
+Only whole records are written, by their id, so writing one twice is harmless. A transaction whose connection broke is
+tried once more on a new connection; then all of its saves fail. A transaction that has not ended by its deadline fails,
+too. Its thread is interrupted, and until it returns, new saves fail at once instead of waiting. After a failure the
+next transaction always writes something, which shows whether writing works again.
+
+Each transaction counts itself in the database. If this count is lower than it was, the database was set back, for
+example to a standby that was behind. It is then made to hold everything that is in memory, in as many transactions as
+that takes. The last of them corrects the count. If the process is killed meanwhile, the next start still finds a count
+that is too low. The count that workers are told is another one, because it does not change until ``count_commits``.
 """
 
 from __future__ import annotations
@@ -50,32 +46,32 @@ T = TypeVar("T")
 #: Seconds until a transaction has failed.
 TRANSACTION_DEADLINE_SECONDS = 10.0
 
-#: Seconds until reading everything has failed.
+#: Seconds until the load has failed.
 LOAD_DEADLINE_SECONDS = 120.0
 
 #: Saves that may wait for the next transaction.
 MAX_WAITING_SAVES = 10_000
 
 
-#: Records that are written in one transaction when the database was set back.
+#: Records written in one transaction to a database that was set back.
 RESTORED_PER_TRANSACTION = 1000
 
 
 @frozen
 class _Save:
     records: Sequence[Record] = ()
-    #: Count a transaction, even if there is nothing to write.
+    #: Count a transaction even if there is nothing to write.
     count: bool = False
-    #: Look at the count, even if there is nothing to write.
+    #: Check the count even if there is nothing to write.
     verify: bool = False
-    #: Begin a new timeline: above that count, and after which the store was set back.
+    #: Begin a new timeline: the count to exceed, and the count to which the store was set back.
     timeline: tuple[int, int] | None = None
     saved: Deferred[None] = field(factory=Deferred)
 
 
 @implementer(IStore)
 class SqlStore(Service):
-    """Of one database, which is let go of when this service has stopped."""
+    """The store in one database, which is released when this service has stopped."""
 
     _log = Logger()
 
@@ -86,7 +82,7 @@ class SqlStore(Service):
         deadline: float = TRANSACTION_DEADLINE_SECONDS,
         most_waiting: int = MAX_WAITING_SAVES,
     ) -> None:
-        """``deadline`` in seconds; ``most_waiting`` saves wait, and more fail."""
+        """``deadline``: seconds for a transaction. ``most_waiting`` saves may wait; further ones fail."""
         self._reactor = reactor
         self._database = database
         self._deadline = deadline
@@ -97,9 +93,9 @@ class SqlStore(Service):
         self._writing: Deferred[None] | None = None
         self._failing = False
         self._slow = f"the database did not answer within {deadline:g} s"
-        # why nothing can be saved before the thread is back
+        # why nothing can be saved until the thread returns; empty if it can
         self._stuck = ""
-        # one at a time, so that they hold up no save for long
+        # one read at a time, so that reads delay no save for long
         self._reads = Turns(1)
         self.commit_count = 0
         self._counting = False
@@ -111,7 +107,7 @@ class SqlStore(Service):
         self._pool.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when all that was to be saved is, or failed, and the database is free."""
+        """Fires when every save has succeeded or failed and the database is released."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -173,8 +169,8 @@ class SqlStore(Service):
         self._writing = None
 
     async def _write(self) -> None:
-        """Group after group, until nothing waits."""
-        await deferLater(self._reactor, 0)  # all that one turn of the reactor saves is one group
+        """Write group after group, until nothing waits."""
+        await deferLater(self._reactor, 0)  # all saves of one turn of the reactor are one group
         while self._waiting:
             group, self._waiting = self._waiting, []
             try:
@@ -210,7 +206,7 @@ class SqlStore(Service):
         self.commit_count = await self._run(group, self._writer.write_thd, records, probe, self._counting)
 
     async def _restore(self, group: list[_Save]) -> None:
-        """Have the database hold what is in memory, and nothing else."""
+        """Make the database hold exactly the records that are in memory."""
         held = self._everything()
         records: list[Record] = [*held.jobs, *held.workers, *held.keys]
         await self._run(group, self._writer.keep_thd, [record.ref for record in records if not isinstance(record, Ref)])
@@ -223,7 +219,7 @@ class SqlStore(Service):
         self._log.info("the database holds all {count} records again", count=len(records))
 
     async def _run(self, group: list[_Save], work_thd: Callable[..., T], *facts: Any) -> T:
-        """Have the thread do it; if that takes too long, the group fails."""
+        """Run ``work_thd`` in the thread. If it takes too long, all saves of the group fail."""
         expiry = self._reactor.callLater(self._deadline, self._expired, group)
         return await self._pool.run(work_thd, *facts).addBoth(_calm, expiry)
 
@@ -235,7 +231,7 @@ class SqlStore(Service):
 
 
 def make_store(reactor: Any, database: Database | None) -> SqlStore | MemoryStore:
-    """The store for what ``database.prepare`` returned."""
+    """The store for the result of ``database.prepare``."""
     return MemoryStore() if database is None else SqlStore(reactor, database)
 
 

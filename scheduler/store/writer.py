@@ -1,6 +1,6 @@
-"""The thread's side of the durable store: one connection, and transactions on it.
+"""The part of the durable store that runs in its thread: one connection, and the transactions on it.
 
-Functions and methods here run in the one thread of a pool, apart from the making of a ``Writer``.
+All functions and methods run in the one thread of a pool, except ``Writer.__init__``.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ T = TypeVar("T")
 
 
 class SetBack(Exception):
-    """There are fewer transactions than there were."""
+    """The database has counted fewer transactions than before."""
 
 
 @frozen
 class _Counts:
-    """How many there were: ``commits`` is what workers are told, and stands still at first."""
+    """Counts of commits, which workers are told, and of all transactions. ``commits`` does not change at first."""
 
     commits: int
     transactions: int
 
 
 class Writer:
-    """The connection, and what is known of what it leads to: the one thread of a pool has it."""
+    """The connection, and the known state of the database. Used only by the one thread of a pool."""
 
     _log = Logger()
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
-        # as last seen; ``None`` before it was loaded
+        # as last read; ``None`` before the load
         self._counts: _Counts | None = None
-        # of the kinds with a row that is written once: ids of the records that have it
+        # kind -> ids of the records whose row that is written once exists, for kinds with such a row
         self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
-        # ids of jobs whose arguments and variables were in the database before it was set back, and are lost
+        # ids of jobs whose arguments and variables were lost when the database was set back
         self._lost: set[str] = set()
         self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
 
     def load_thd(self) -> Loaded:
-        """Everything; ``StoreFailed``."""
+        """Load everything; ``StoreFailed``."""
         found, begun, counts, set_back_to = self._try_thd(_load_thd)
-        # a spec that is missing is not made up
+        # a missing spec is not written again from the job in memory, which lacks parts of it
         self._begun = {kind: ids.union(record.ref.id for record in found[kind]) for kind, ids in begun.items()}
         self._lost = {job.id for job in found["job"] if rows.lacks_args(job)}
         self._counts = counts
@@ -62,10 +62,10 @@ class Writer:
         return Loaded(jobs, workers, keys, counts.commits, set_back_to)
 
     def write_thd(self, records: Sequence[Record], probe: bool = False, commits: bool = False) -> int:
-        """All of them, in one transaction; ``StoreFailed``. With ``probe`` even none of them is something to write.
+        """Write all records in one transaction and return the count of commits; ``StoreFailed``.
 
-        Answers the count of commits, in which the transaction is if ``commits``, and it writes. ``SetBack``: there are
-        fewer transactions than at the last look, and nothing was written.
+        With ``probe``, the transaction writes something even without records. With ``commits``, a transaction that
+        writes counts as a commit. ``SetBack``: there are fewer transactions than last time, and nothing was written.
         """
         batch = _Batch.of(records)
         last = self._counts
@@ -89,27 +89,27 @@ class Writer:
         return self._try_thd(lambda connection: rows.load_specs(connection, wanted))
 
     def begin_timeline_thd(self, count: int, set_back_to: int) -> None:
-        """Go on with that count, and keep what the store was set back to; ``StoreFailed``."""
+        """Continue with that count, and record what the store was set back to; ``StoreFailed``."""
         timeline = update(VERSIONS).values(commits=count, set_back_to=set_back_to)
         self._try_thd(lambda connection: connection.execute(timeline))
         if self._counts is not None:
             self._counts = evolve(self._counts, commits=count)
 
     def restore_thd(self, records: Sequence[Record]) -> None:
-        """Write them to what was set back, which is still seen to be so; ``StoreFailed``."""
+        """Write records to a database that was set back. The count stays too low; ``StoreFailed``."""
         batch = _Batch.of(records)
         self._try_thd(lambda connection: self._write_thd(connection, batch))
         self._note(batch)
 
     def put_counts_thd(self, commits: int, set_back_to: int | None) -> None:
-        """It holds all that it must: count commits on from that, and transactions from those seen; ``StoreFailed``."""
+        """The database is complete: set its count of commits, and raise its count of transactions; ``StoreFailed``."""
         transactions = 1 + (0 if self._counts is None else self._counts.transactions)
         counts = update(VERSIONS).values(commits=commits, transactions=transactions, set_back_to=set_back_to)
         self._try_thd(lambda connection: connection.execute(counts))
         self._counts = _Counts(commits, transactions)
 
     def keep_thd(self, refs: Sequence[Ref]) -> None:
-        """Remove all records but those; ``StoreFailed``."""
+        """Remove all other records; ``StoreFailed``."""
         kept = {name: {ref.id for ref in refs if ref.kind == name} for name in KINDS}
 
         def keep_thd(connection: Connection) -> dict[str, set[str]]:
@@ -121,12 +121,12 @@ class Writer:
         self._begun = self._try_thd(keep_thd)
 
     def close_thd(self) -> None:
-        """Give the connection back, in whatever state it is."""
+        """Close the connection, in whatever state it is."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
                 connection.close()
-            except Exception as error:  # nothing hangs on it
+            except Exception as error:  # nothing depends on it
                 self._log.debug("closing the database: {why}", why=why(error))
 
     def _try_thd(self, work_thd: Callable[[Connection], T]) -> T:
@@ -136,10 +136,10 @@ class Writer:
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                self.close_thd()  # the server was restarted since
+                self.close_thd()  # the server was restarted since the last transaction
                 return self._transact_thd(work_thd)
         except SetBack:
-            raise  # the connection is as good as before
+            raise  # the connection still works
         except StoreFailed:
             self.close_thd()
             raise
@@ -183,7 +183,7 @@ class Writer:
 
 
 def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, set[str]], _Counts, int | None]:
-    """The records by kind, the ids of those that are begun, the counts, and what they were set back to."""
+    """The records by kind, the ids whose row that is written once exists, the counts, and ``set_back_to``."""
     found: dict[str, list[Any]] = {}
     for name, kind in KINDS.items():
         found[name] = list(kind.load(connection, found))
@@ -193,7 +193,7 @@ def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, s
 
 
 def _begun_thd(connection: Connection) -> dict[str, set[str]]:
-    """Of the kinds with a row that is written once: ids of the records that have it."""
+    """Kind -> ids of the records whose row that is written once exists, for kinds with such a row."""
     return {name: _ids_thd(connection, kind.once[0]) for name, kind in KINDS.items() if kind.once is not None}
 
 
@@ -208,7 +208,7 @@ def _delete_thd(connection: Connection, table: Table, ids: Collection[str]) -> N
         connection.execute(delete(table).where(key == bindparam("gone")), [{"gone": each} for each in ids])
 
 
-# Made once: to make them anew takes as long as a transaction.
+# Built once: building them takes as long as a transaction.
 _PRESENT = (func.coalesce(VERSIONS.c.commits, 0), func.coalesce(VERSIONS.c.transactions, 0))
 _LOOK = select(*_PRESENT)
 _COUNT = update(VERSIONS).values(
@@ -218,9 +218,9 @@ _COUNT_AND_LOOK = _COUNT.returning(VERSIONS.c.commits, VERSIONS.c.transactions)
 
 
 def _counted_thd(connection: Connection, last: _Counts, writes: bool, commits: bool) -> _Counts:
-    """The counts with this transaction, if it ``writes``, or as they are; ``SetBack``: ``last`` does not allow them.
+    """The counts, with this transaction if it ``writes``. ``SetBack`` if they are lower than ``last`` allows.
 
-    ``commits``: it counts as a commit, too.
+    ``commits``: the transaction also counts as a commit.
     """
     more = _Counts(int(writes and commits), int(writes))
     values = {"more_commits": more.commits, "more_transactions": more.transactions}
@@ -237,18 +237,18 @@ def _counted_thd(connection: Connection, last: _Counts, writes: bool, commits: b
 
 @frozen
 class Kind:
-    """How the records of one kind are kept. Each table has one column as its primary key: the id of the record."""
+    """Storage of the records of one kind. Each table has one primary key column: the id of the record."""
 
     table: Table
     to_row: Callable[[Any], rows.Row]
-    #: Reads all of them; it is given the records of the kinds before it.
+    #: Reads all records; it is given those of the kinds before it.
     load: Callable[[Connection, Mapping[str, Sequence[Any]]], Iterable[Any]]
-    #: Of what never changes: a table of its own, which is written with the first save of a record; and its row.
+    #: A table for the fields that never change, written with the first save of a record, and the function for its row.
     once: tuple[Table, Callable[[Any], rows.Row]] | None = None
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """All of it."""
+        """All tables of this kind."""
         return (self.table,) if self.once is None else (self.table, self.once[0])
 
 
@@ -266,11 +266,11 @@ def _by_kind() -> dict[str, dict[str, Any]]:
 
 @frozen
 class _Batch:
-    """What remains of records when of each id the last counts. What was ever removed is so before the rest is put."""
+    """The net effect of a sequence of records: the last one of each id. Removals are executed first."""
 
     #: Kind -> id -> record.
     put: dict[str, dict[str, Any]] = field(factory=_by_kind)
-    #: Kind -> ids, a dict for its order.
+    #: Kind -> ids. It is a dict to keep their order.
     removed: dict[str, dict[str, None]] = field(factory=_by_kind)
 
     @classmethod

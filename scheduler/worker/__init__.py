@@ -1,1 +1,1 @@
-"""What runs on each machine: jobs, their spools, and the membership in the cluster."""
+"""The worker: the process on each machine that runs jobs, keeps their spools and talks to the scheduler."""

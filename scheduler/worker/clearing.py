@@ -1,9 +1,9 @@
 """Removing and measuring the folders of jobs, carefully. All of it blocks.
 
-Theory of operation. A folder that goes is first renamed, so it is gone at once for
-all others, and then emptied. What a crash leaves is found under that name by the next
-process. What can't be removed stays under it, is known as a leftover, and may be tried
-again. Mounts are looked for only when a walk has met one: it leaves them alone.
+Theory of operation. A folder that is to be removed is first renamed, so it is gone at
+once for all others, and then emptied. After a crash the next process finds the rest
+under that name. A folder that can't be removed stays under it as a leftover, and may be
+tried again. Mounts are looked for only when a walk has met one: walks leave them alone.
 """
 
 from __future__ import annotations
@@ -15,35 +15,55 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from attrs import frozen
+
 from scheduler.worker import mounts, trees
-from scheduler.worker.room import DiskUse
 from scheduler.worker.shim.spool import Spool
 from scheduler.worker.trees import NOTHING, Amount, Left
 
-#: Before the id, in the name of a folder that is not there yet, or not any more.
+#: Prefixes of the id, in the name of a folder that is being made, or being removed.
 MAKING = ".new-"
 REMOVING = ".gone-"
 
-#: Seconds for one removal; where it needs longer it goes on in the next sweep.
+#: Seconds for one removal. A longer one goes on in the next sweep.
 _REMOVAL_SECONDS = 2.0
 
-#: Seconds that a worker that starts spends on all that was left by the one before.
+#: Seconds that a starting worker process spends on all that the previous one left.
 _REMOVAL_AT_START_SECONDS = 2.0
 
-#: Entries looked at in a folder that changes, at each look.
+#: Entries that are counted at each look at a folder that changes.
 _ENTRIES_MAX = 100_000
 
 _OUTPUT = ("stdout", "stderr")
 _WORK = ("work", "stdin", "script")
 
 
+@frozen
+class DiskUse:
+    """The disk use of a job's folder."""
+
+    output: Amount = NOTHING
+    #: The content of the work folder, stdin and script: no client can read these.
+    work: Amount = NOTHING
+    records: Amount = NOTHING
+
+    @property
+    def all(self) -> Amount:
+        return self.output.plus(self.work).plus(self.records)
+
+    @property
+    def stripped(self) -> bool:
+        """Whether the output was removed."""
+        return not self.output.entries
+
+
 class Remains(NamedTuple):
-    """What is left of a folder that was to be removed."""
+    """The rest of a folder that was to be removed."""
 
     #: Its name in the folder of all jobs.
     name: str
     left: Left
-    #: What it takes; of one that is unfinished, at least.
+    #: The disk use; if the removal is unfinished, at least that.
     amount: Amount
 
     @property
@@ -52,7 +72,7 @@ class Remains(NamedTuple):
 
 
 def job_of(name: str) -> str:
-    """The id of the job whose folder was renamed to that."""
+    """Answer the id of the job whose folder was renamed to ``name``."""
     return name.removeprefix(MAKING).removeprefix(REMOVING).partition(".")[0]
 
 
@@ -64,20 +84,20 @@ class Clearing:
         self._leftovers: set[str] = set()
 
     def beside(self, job_id: str, prefix: str) -> str:
-        """A path in the folder that belongs to no spool."""
+        """Make a path in the folder that belongs to no spool."""
         return os.path.join(self._folder, prefix + job_id)
 
     def leftovers(self) -> tuple[str, ...]:
-        """Names of what could not be removed, or not yet."""
+        """Answer the names of folders that could not be removed, or not yet."""
         return tuple(self._leftovers)
 
     def take_over(self, names: Iterable[str]) -> None:
-        """Remove what the process before was making or removing; what resists, or takes long, is a leftover."""
+        """Remove folders that the previous process was making or removing. Those that resist become leftovers."""
         until = time.monotonic() + _REMOVAL_AT_START_SECONDS
         for name in names:
             if trees.remove(self._folder, name, max(until - time.monotonic(), 0)) is None:
                 continue
-            if name.startswith(MAKING):  # that name is needed, should this job be started
+            if name.startswith(MAKING):  # a start of this job would need that name
                 gone = self._unused(name.removeprefix(MAKING))
                 with contextlib.suppress(OSError):
                     os.rename(os.path.join(self._folder, name), os.path.join(self._folder, gone))
@@ -86,13 +106,13 @@ class Clearing:
             self._leftovers.add(name)
 
     def discard(self, folder: str) -> None:
-        """Remove a folder that no job ever ran in."""
+        """Remove a folder in which no job ever ran."""
         trees.remove(self._folder, os.path.basename(folder))
 
     def move_away(self, job_id: str) -> Remains | None:
-        """Remove its spool, gone at once for all others. ``OSError``: it is still there."""
+        """Remove the spool of a job, gone at once for all others. ``OSError``: it is still there."""
         if os.path.lexists(self.beside(job_id, REMOVING)):
-            self.clear(REMOVING + job_id)  # of a start of that id that was refused
+            self.clear(REMOVING + job_id)  # left by a refused start of that id
         name = self._unused(job_id)
         source, target = os.path.join(self._folder, job_id), os.path.join(self._folder, name)
         try:
@@ -114,7 +134,7 @@ class Clearing:
         return name
 
     def clear(self, name: str) -> Remains | None:
-        """Remove a folder that was renamed for it."""
+        """Remove a folder that was renamed to be removed."""
         left = self._remove(name)
         if left is None:
             self._leftovers.discard(name)
@@ -124,7 +144,7 @@ class Clearing:
         return Remains(name, left, _sum(taken.values()))
 
     def clean(self, spool: Spool, output: bool = False) -> Left | None:
-        """Remove what no client can read, and the output if so told; records stay."""
+        """Remove work folder, stdin and script, and with ``output`` the output, too; records stay."""
         found = None
         for each in (*_WORK, *(_OUTPUT if output else ())):
             found = self._remove(f"{os.path.basename(spool.folder)}/{each}") or found
@@ -142,14 +162,14 @@ class Clearing:
         return left
 
     def taken(self, spool: Spool, running: bool = False) -> DiskUse:
-        """All that is in a spool. In one of a job that runs, nothing is changed, and not everything is looked at."""
+        """Measure a spool. That of a running job is not changed, and of a huge one not all is counted."""
         most = _ENTRIES_MAX if running else None
         found = trees.measure(self._folder, os.path.basename(spool.folder), most, unlock=not running)
         output, work = (_sum(found.pop(name, NOTHING) for name in names) for names in (_OUTPUT, _WORK))
         return DiskUse(output, work, _sum(found.values()))
 
     def written(self, spool: Spool) -> int:
-        """Bytes that the output takes now; 0 if it has just gone."""
+        """Measure the bytes that the output takes now; 0 if it has just been removed."""
         size = 0
         for stream in _OUTPUT:
             with contextlib.suppress(OSError):

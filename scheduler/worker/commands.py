@@ -1,21 +1,22 @@
-"""What a job may run on this machine, and as which command line.
+"""The policy of this machine: the commands that jobs may run, and their command lines.
 
-Theory of operation. The worker owns what runs here: whoever speaks for the
-scheduler, with a stolen token even, gets what ``allowed_commands``,
-``scripts_only`` and ``scripts_dir`` leave, and nothing else. So
+Theory of operation. The worker decides what may run here. A client, even one with a
+stolen token, gets the commands that ``allowed_commands``, ``scripts_only`` and
+``scripts_dir`` allow, and no others. So
 
-- where anything is restricted, a program is looked for on the worker's own PATH,
-  whatever PATH the job has, and names are compared after the folder (not the
-  file: a program may do different things by different names) is resolved;
+- if anything is restricted, a program is looked for on the worker's own PATH,
+  whatever PATH the job has. Names are compared after the folder is resolved, and
+  not the file: a program may do different things under different names;
 - a pattern without a slash is a name on that PATH, never the last part of some
-  other path; in a pattern with one, ``*`` does not cross a slash;
-- with ``scripts_only`` a script is no mere argument: ``find count.sh -exec sh``
-  names a script too. The command must be what the script's own ``#!`` line
-  names, or be listed in ``allowed_commands`` by more than ``*``.
+  other path. In a pattern with a slash, ``*`` does not cross a slash;
+- with ``scripts_only`` it is not enough that an argument is a script:
+  ``find count.sh -exec sh`` names a script, too. The command must be the one that
+  the script's own ``#!`` line names, or be listed in ``allowed_commands`` by more
+  than ``*``.
 
-What is refused is said in a sentence for whoever sent the job. Paths are
-checked before they are opened by name, so whoever may write into
-``scripts_dir`` decides what runs.
+A refusal is a sentence for the client that sent the job. Paths are checked before
+they are opened by name, so a user who may write into ``scripts_dir`` decides what
+runs.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _EVERYTHING = "*"
 
 
 class NotRunnable(Exception):
-    """A job may not, or can't, run here; ``str()`` tells its sender why and what is allowed."""
+    """A job may not or can't run here; ``str()`` tells the client why, and what is allowed."""
 
 
 @frozen
 class Policy:
-    """What ``[worker]`` of the configuration allows."""
+    """The rules of ``[worker]`` in the configuration."""
 
     #: Absolute; it need not exist before a job names a script.
     scripts_dir: str
@@ -58,7 +59,7 @@ class Policy:
         return self.scripts_only or _EVERYTHING not in self.allowed_commands
 
     def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]:
-        """All variables of the job; ``NotRunnable`` for one it may not be given."""
+        """Make all variables of the job; ``NotRunnable`` for one that it may not set."""
         refused = refused_variable(spec, self.restricted)
         if refused:
             name, problem = refused
@@ -66,13 +67,16 @@ class Policy:
         return self.base.of_job_thd(job_id, spool, spec.env)
 
     def path_of(self, spec: JobSpec) -> str:
-        """Where the job's command is looked for by its name; no restriction could rely on a PATH that the job sets."""
+        """Answer the PATH on which the job's command is looked for.
+
+        If anything is restricted it is the worker's: no restriction could rely on a PATH that the job sets.
+        """
         return self.base.path if self.restricted else spec.env.get("PATH", self.base.path)
 
     def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]:
-        """The job as a command line, its program an absolute path; ``NotRunnable``.
+        """Make the command line of the job, with an absolute path as program; ``NotRunnable``.
 
-        ``script`` is the file that ``spec.script`` is, or will be, written to.
+        ``script`` is the file to which ``spec.script`` is, or will be, written.
         """
         for name, value in (("command", spec.command), ("path", spec.path), ("cwd", spec.cwd)):
             _check_text(name, value)
@@ -90,7 +94,7 @@ class Policy:
         return [program, *([path] if path else []), *spec.args]
 
     def _path(self, path: str) -> str:
-        """The absolute path of the job's script, ``""`` if it has none."""
+        """Answer the absolute path of the job's script; ``""``: it has none."""
         if not path:
             if self.scripts_only:
                 raise NotRunnable(
@@ -140,7 +144,7 @@ class Policy:
         return found is not None and _place(found) == _place(program)
 
     def _is_interpreter(self, program: str, path: str) -> bool:
-        """Whether ``program`` is what the file at ``path`` says it is to be run by."""
+        """Whether ``program`` is the interpreter that the file at ``path`` names."""
         try:
             with open(path, "rb") as script:
                 named = INTERPRETER.match(script.readline(LINE_MAX_BYTES))
@@ -170,7 +174,7 @@ class Policy:
 
 
 def _program(command: str, path: str) -> str:
-    """The absolute path of a command; a name is looked for on ``path``."""
+    """Answer the absolute path of a command. A name is looked for on ``path``."""
     if os.path.isabs(command):
         problem = _program_problem(command)
         if problem:
@@ -191,18 +195,18 @@ def _on_path(name: str, path: str) -> str | None:
 
 
 def _candidates(name: str, path: str) -> Iterator[str]:
-    """Where ``name`` is looked for. A relative folder on PATH would be one the job chooses."""
+    """Go through the places where ``name`` may be. Relative folders on PATH are left out: the job would choose them."""
     return (os.path.join(folder, name) for folder in path.split(":") if os.path.isabs(folder))
 
 
 def _place(path: str) -> str:
-    """``path`` with its folder resolved and its name kept."""
+    """Resolve the folder of ``path``, and keep the name."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
 
 
 def _program_problem(path: str) -> str:
-    """Why there is no program at ``path``, ``""`` if there is one."""
+    """Explain why the file at ``path`` is no program; ``""``: it is one."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -217,7 +221,7 @@ def _program_problem(path: str) -> str:
 
 
 def mounted_noexec(path: str) -> bool:
-    """Whether nothing on that file system may be executed; ``OSError``."""
+    """Whether the file system of ``path`` is mounted noexec; ``OSError``."""
     return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
 
 

@@ -1,10 +1,10 @@
 """The highest count of commits that a scheduler has told this worker, kept in a file for the next process.
 
-Theory of operation. By this count a scheduler learns that its store was set back. It
-is written at once when it has grown, in a pool, one write at a time: what grew meanwhile
-is written next. So a worker that is killed takes no more with it than the write under
-way. It is not synced: where the machine loses power, too, and nothing younger was told
-by another worker, the scheduler may miss the commits of the last seconds before that.
+Theory of operation. By this count a scheduler learns that its store was set back. A
+count that has grown is written at once, in a pool, one write at a time; one that grows
+meanwhile is written next. So a worker that is killed loses no more than the write under
+way. The file is not synced: if the machine loses power as well, and no other worker was
+told a younger count, the scheduler may miss the commits of the last seconds before that.
 The file has one line of fixed length, written in place, so it is always whole.
 """
 
@@ -20,7 +20,7 @@ from zope.interface import implementer
 from scheduler.threads import Pool
 from scheduler.worker_interfaces import ICommitCount
 
-#: The largest count that a message carries, and how many digits that has.
+#: The largest count that a message carries, and the number of its digits.
 _MAX = 2**64 - 1
 _DIGITS = 20
 
@@ -62,8 +62,7 @@ class CommitCountFile:
             self.write(self._wanted)
 
     def _not_written(self, reason: Failure) -> None:
-        """The next count is written with the next answer."""
-        self._writing = None
+        self._writing = None  # the next write comes with the next answer of the scheduler
         if not self._failing:
             self._failing = True
             self._log.failure("{file} can't be written", reason, file=self._path)

@@ -1,4 +1,7 @@
-"""How jobs of this worker have ended, asked of their spools; and what is left of them. All of it blocks."""
+"""Decides from the spools how jobs have ended, and ends processes that are left of them. All of it blocks.
+
+Processes are known by id and start time, as an id alone may belong to another one by now.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,45 @@ from twisted.logger import Logger
 
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
-from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, judge_thd, status_of
-from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
-from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
+from scheduler.worker.clearing import Clearing
+from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, status_of
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.exits import MAX_LEFTOVER
+from scheduler.worker.shim.proctree import Process
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
-#: Why a job that nobody began has failed.
+#: The reason of a job that no shim began.
 NOT_BEGUN = "not started: no shim began it"
+
+#: Seconds to wait for processes that another KILL was sent to; less than the call waits that asks for it.
+_KILL_WAIT_MAX_SECONDS = 5.0
 
 
 class Endings:
-    """Of the jobs whose spools are in one folder."""
+    """The endings of jobs whose spools are in one folder."""
 
     _log = Logger()
 
     def __init__(
-        self, folder: str, spool: Callable[[str], Spool], used: UsedIds, wall_time: Callable[[], float]
+        self,
+        folder: str,
+        spool: Callable[[str], Spool],
+        used: UsedIds,
+        clearing: Clearing,
+        wall_time: Callable[[], float],
     ) -> None:
         """``spool`` gives the spool of a job in ``folder``, whether it exists or not."""
         self._folder = folder
         self._spool = spool
         self._used = used
+        self._clearing = clearing
         self._wall_time = wall_time
 
     def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
-        """How the job ended, or who has it; one that nobody began is not begun any more, and has failed as said.
+        """Decide how the job ended, or which shim has it. A job that no shim began fails with the reason ``not_begun``.
 
-        ``shim`` is who was seen to have it.
+        ``shim`` was seen to have the job.
         """
         try:
             return self._decide_thd(job_id, not_begun, own=shim is not None)
@@ -46,13 +61,10 @@ class Endings:
             return self.lose_thd(job_id, shim)
 
     def _decide_thd(self, job_id: str, not_begun: str, own: bool = False) -> JobStatus | HeldByShim:
-        """The same, with the reason why nobody began it; ``FileNotFoundError``: somebody removed the spool.
-
-        ``CopiedSpool``; ``own``: it is none.
-        """
+        """Decide the same. ``FileNotFoundError``: the spool was removed. ``CopiedSpool``, unless it is ``own``."""
         spool = self._spool(job_id)
         seen = judge_thd(job_id, spool, self._wall_time, not_begun, own)
-        if isinstance(seen, NotStartable):  # and yet its start was answered: so the end is told
+        if isinstance(seen, NotStartable):  # its start was answered all the same, so the end is reported
             record = spool.read_exit()
             assert record is not None
             record.pop("shortage")
@@ -61,10 +73,44 @@ class Endings:
         assert not isinstance(seen, NeverBegun)
         return seen
 
+    def look_thd(self, job_id: str) -> Seen:
+        """Answer as ``records.judge_thd``. Where that fails the job may run, so it counts as held by a shim."""
+        try:
+            return judge_thd(job_id, self._spool(job_id), self._wall_time)
+        except OSError:
+            return HeldByShim(None, None)
+
+    def withdraw_thd(self, job_id: str) -> Seen:
+        """Remove the spool of a job that no shim has begun, while holding its lock, so none will: ``NeverBegun``.
+
+        Where a shim has come for it, or that can't be told now, this answers as ``look_thd``.
+        """
+        spool = self._spool(job_id)
+        try:
+            with spool.locked() as lock:
+                if lock is not None and spool.begun_by() is None and spool.read_exit() is None:
+                    return NeverBegun() if self.unmake_thd(job_id) else HeldByShim(None, None)
+        except OSError:
+            return HeldByShim(None, None)
+        return self.look_thd(job_id)
+
+    def unmake_thd(self, job_id: str) -> bool:
+        """Remove the spool of a refused start, or the next worker process would report it as a failed job.
+
+        The rename is not synced, as that takes a descriptor. After a power cut in the next seconds the job may be
+        reported as failed.
+        """
+        try:
+            self._clearing.move_away(job_id)
+        except OSError:
+            self._log.failure("what is left of the start of job {job_id} can't be removed", job_id=job_id)
+            return False
+        return True
+
     def removed_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
-        """Those of these running jobs whose spool somebody removed. The folder of all is made again if it is gone."""
+        """Find those of these running jobs whose spool was removed. The folder of all is made again if it is gone."""
         found = []
-        with contextlib.suppress(OSError):  # what can't be looked at now may well be there
+        with contextlib.suppress(OSError):  # a spool that can't be looked at now may well be there
             os.makedirs(self._folder, 0o700, exist_ok=True)
             for job_id in job_ids:
                 if self._spool(job_id).removed():
@@ -72,8 +118,8 @@ class Endings:
         return tuple(found)
 
     def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
-        """The end of a job whose spool was removed. Nothing is written down but that its id is used up."""
-        left = tuple(each.pid for each in tree_thd(self._spool(job_id).folder, shim))[:MAX_LEFTOVER]
+        """Make the end of a job whose spool was removed. All that is written down is that its id is used up."""
+        left = tuple(each.pid for each in _tree(self._spool(job_id).folder, shim))[:MAX_LEFTOVER]
         still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
         try:
             self._used.add_thd([job_id], HowUsed.PRUNED)
@@ -88,18 +134,60 @@ class Endings:
         )
 
     def find_removed_thd(self, job_id: str) -> JobStatus | None:
-        """The end of a job that is not known here, if it has no spool and processes of it still run."""
+        """Find the end of a job that is not known here: it has no spool, and processes of it still run."""
         spool = self._spool(job_id)
-        if os.path.lexists(spool.folder) or not tree_thd(spool.folder, None):
+        if os.path.lexists(spool.folder) or not _tree(spool.folder, None):
             return None
         return self.lose_thd(job_id, None)
 
     def end_leftover_thd(self, job_id: str, shim: Identity | None) -> tuple[int, ...]:
-        """Kill once more what is left of an ended job; answers the ids of those processes that are there all the same.
+        """Kill once more the processes that are left of an ended job; answers the ids of those that are still there.
 
-        ``shim`` is who had it, if that is known.
+        ``shim`` had the job, if that is known.
         """
         spool = self._spool(job_id)
         if os.path.exists(spool.exit_path):
-            return end_leftover_thd(spool)
-        return end_tree_thd(spool.folder, shim)
+            return _end_named(spool)
+        return _end_tree(spool.folder, shim)
+
+
+def _end_named(spool: Spool) -> tuple[int, ...]:
+    """Kill once more the processes that the exit record names; answers the ids of those that are still there.
+
+    If the spool is a copy they belong to another worker, and are not killed. Processes from before a restart of the
+    machine count as gone, and so do those whose start times the record of an earlier version lacks.
+    """
+    ended, job = spool.read_exit(), spool.read_job()
+    if ended is None or job is None or job["boot_id"] != boot_id():
+        return ()
+    named = [Identity(*each) for each in zip(ended["leftover"], ended.get("leftover_started", ()), strict=False)]
+    if spool.is_copy(job):
+        return _ids([each.identity for each in proctree.still(named)])
+    return _ids(proctree.end(lambda: proctree.still(named), _KILL_WAIT_MAX_SECONDS))
+
+
+def _tree(folder: str, shim: Identity | None) -> list[Process]:
+    """Find the processes of a job whose folder is gone, with the shim as the last.
+
+    If it is not known which shim had the job, those that carry the path of its folder, however old they are.
+    """
+    found = proctree.of_spool(folder, shim.starttime if shim else 0)
+    alive = proctree.still([shim]) if shim else []
+    if shim and alive:
+        found += proctree.descendants([shim.pid], list(proctree.alive()))
+    return [*{each.identity: each for each in found}.values(), *alive]
+
+
+def _end_tree(folder: str, shim: Identity | None) -> tuple[int, ...]:
+    """Kill the processes of a job whose folder is gone; answers the ids of those that are still there."""
+    seen: dict[Identity, None] = {}
+
+    def find() -> list[Process]:
+        seen.update(dict.fromkeys(each.identity for each in _tree(folder, shim)))
+        return proctree.still(list(seen))  # including those that lost their parent, and are not found any more
+
+    return _ids(proctree.end(find, _KILL_WAIT_MAX_SECONDS))
+
+
+def _ids(identities: list[Identity]) -> tuple[int, ...]:
+    return tuple(each.pid for each in identities)

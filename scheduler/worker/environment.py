@@ -1,11 +1,11 @@
-"""The variables of a job: what the worker gives to each, and which a job may set.
+"""The variables of a job: those that the worker gives to each, and those that a job may set.
 
 Theory of operation. A job never inherits the worker's environment. It gets a base:
-a few of the worker's own variables, what ``[worker] env`` of the configuration
-adds to them, and what says which job it is. Its own ``env`` comes last.
-Where anything is restricted, variables known to make a program run another are
-refused. No list of those is complete: who allows an interpreter allows what its
-variables, arguments and standard input can make of it.
+a few of the worker's own variables, those of ``[worker] env`` in the configuration,
+and those that identify the job. Its own ``env`` comes last. If anything is restricted,
+variables that can make a program run another are refused. No list of these is
+complete: a policy that allows an interpreter allows all that its variables, arguments
+and standard input can make it do.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STEERING = re.compile(
 
 
 def own_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What every job has of the worker's own variables, made up for where the worker has none."""
+    """Take the worker's own variables that every job gets, with a default for each that the worker lacks."""
     try:
         user = pwd.getpwuid(os.geteuid())
         name, home = user.pw_name, user.pw_dir
@@ -48,14 +48,14 @@ def own_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         "LOGNAME": environ.get("LOGNAME") or name,
         "LANG": environ.get("LANG") or "C.UTF-8",
     }
-    if environ.get("TZ"):  # an empty one would be UTC, not the machine's
+    if environ.get("TZ"):  # an empty one would mean UTC, and not the machine's time zone
         own["TZ"] = environ["TZ"]
     return own
 
 
 @frozen
 class BaseEnvironment:
-    """What every job on this machine gets."""
+    """The variables that every job on this machine gets."""
 
     #: ``[worker] env`` of the configuration.
     site: Mapping[str, str] = field(factory=dict)
@@ -67,7 +67,7 @@ class BaseEnvironment:
         return {**self.own, **self.site}.get("PATH", "")
 
     def of_job_thd(self, job_id: str, spool: Spool, given: Mapping[str, str]) -> dict[str, str]:
-        """All variables of a job that sets those that are ``given``."""
+        """Make all variables of a job that sets ``given``."""
         own = dict(self.own)
         if "HOME" not in {**self.site, **given} and not os.path.isdir(own.get("HOME", "")):
             own["HOME"] = spool.work
@@ -76,7 +76,7 @@ class BaseEnvironment:
 
 
 def variable_problem(name: str, value: str, restricted: bool) -> str | None:
-    """Why a job may not set that variable; ``restricted``: not everything may run here."""
+    """Explain why a job may not set a variable; ``restricted``: not every command may run here."""
     problem = env_name_problem(name) or text_problem(value)
     if problem is None and restricted and name.startswith("LD_"):
         return "belongs to the dynamic linker (LD_*), and what may run here is restricted"
@@ -86,7 +86,7 @@ def variable_problem(name: str, value: str, restricted: bool) -> str | None:
 
 
 def refused_variable(spec: JobSpec, restricted: bool) -> tuple[str, str] | None:
-    """The first variable that the job may not set, and why."""
+    """Find the first variable that the job may not set, and why."""
     for name, value in spec.env.items():
         problem = variable_problem(name, value, restricted)
         if problem:
@@ -95,7 +95,7 @@ def refused_variable(spec: JobSpec, restricted: bool) -> tuple[str, str] | None:
 
 
 def text_problem(value: str) -> str | None:
-    """Why the kernel would not take this as an argument or the value of a variable."""
+    """Explain why the kernel would not take ``value`` as an argument or a variable."""
     if "\0" in value:
         return "holds a NUL byte"
     try:

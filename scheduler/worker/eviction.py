@@ -1,11 +1,11 @@
-"""Which ended jobs make room, and in which order. Pure functions.
+"""Chooses which ended jobs make room, and in which order. Pure functions.
 
 Work folders of ended jobs go first, the oldest first: no client can read them. Output
-goes after that: a job that takes more quarters of ``spool_max`` before one that takes
-fewer, otherwise the oldest first. So a job that takes more than a quarter goes itself,
-and does not push out others. Where the scheduler acknowledges nothing, jobs lose their
-output before one goes whole: the scheduler may still ask how it ended. A job that runs
-can't go: ``counted`` has it push out a quarter at most.
+goes after that: of a job that takes more quarters of ``spool_max`` before one that
+takes fewer, otherwise of the oldest first. So a job that takes more than a quarter is
+removed itself, and does not push out others. If the scheduler acknowledges nothing,
+jobs lose their output before one is removed: the scheduler may still ask for its end.
+A running job is never removed: ``counted`` has it push out a quarter at most.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from attrs import define
 
-from scheduler.worker.room import DiskUse
+from scheduler.worker.clearing import DiskUse
 from scheduler.worker.trees import NOTHING, Amount
 
 
@@ -29,18 +29,18 @@ class Kept:
     acknowledged: bool = False
     #: The scheduler acknowledges nothing.
     unawaited: bool = False
-    #: ``None``: not looked at yet.
+    #: ``None``: not measured yet.
     taken: DiskUse | None = None
-    #: Being removed or measured.
+    #: An operation works on its folder.
     busy: bool = False
-    #: By the monotonic clock: not tried again before, as it resisted; and how often it did.
+    #: Times, by the monotonic clock, before which a removal that failed is not tried again; and how often one failed.
     removed_after: float = 0.0
     cleaned_after: float = 0.0
     resisted: int = 0
 
     @property
     def stripped(self) -> bool:
-        """Whether it has lost its output, and only its records are left."""
+        """Whether the output was removed, and only the records are left."""
         return self.taken is not None and self.taken.stripped
 
     @property
@@ -49,13 +49,13 @@ class Kept:
 
 
 class Demand(NamedTuple):
-    """How much is to go; not positive: nothing."""
+    """The space that is to be freed. What is not positive asks for nothing."""
 
     #: Bytes beyond ``spool_max``.
     over: int = 0
-    #: What is missing for a start, to be taken from what was acknowledged and from work folders.
+    #: Missing for a start. Only acknowledged jobs and work folders are removed for it.
     short: Amount = NOTHING
-    #: Bytes of output that may go for ``over`` at most; ``None``: no limit.
+    #: Bytes of output that may be removed for ``over``, at most; ``None``: no limit.
     output_max: int | None = None
 
     @property
@@ -67,18 +67,18 @@ class Demand(NamedTuple):
         return self.over <= 0 and self.short_met
 
     def less(self, amount: Amount, output: bool) -> Demand:
-        """What is to go once so much has gone."""
+        """Answer the rest of the demand once ``amount`` was freed."""
         short = Amount(self.short.size - amount.size, self.short.entries - amount.entries)
         output_max = self.output_max - amount.size if output and self.output_max is not None else self.output_max
         return Demand(self.over - amount.size, short, output_max)
 
     def allows(self, amount: Amount) -> bool:
-        """Whether output of that size may go."""
+        """Whether output of that size may be removed."""
         return not self.short_met or self.output_max is None or amount.size <= self.output_max
 
 
 class Plan(NamedTuple):
-    """Ids of jobs."""
+    """The chosen jobs, by id."""
 
     #: To be removed because they are old.
     expired: list[str]
@@ -86,14 +86,14 @@ class Plan(NamedTuple):
     clean: list[str]
     #: To be removed for room.
     remove: list[str]
-    #: To lose their output and keep their end, as the scheduler does not have it yet, or may still ask for it.
+    #: To lose their output alone: the scheduler does not have their end yet, or may still ask for it.
     strip: list[str]
-    #: What is still missing then.
+    #: The demand that is not met by that.
     rest: Demand
 
 
 def choose(kept: Iterable[Kept], now: float, keep: float, quarter: int, demand: Demand) -> Plan:
-    """What goes of ``kept``, which is in the order of their ends. ``keep`` is ``keep_spool``, ``quarter`` in bytes."""
+    """Choose among ``kept``, which is in the order of their ends. ``keep`` is ``keep_spool``, ``quarter`` in bytes."""
     expired, clean, staying = [], [], []
     for job in kept:
         if job.busy:
@@ -128,7 +128,7 @@ def choose(kept: Iterable[Kept], now: float, keep: float, quarter: int, demand: 
 def _choose_output(
     jobs: list[Kept], sizes: Mapping[str, Amount], now: float, demand: Demand
 ) -> tuple[list[str], list[str], Demand]:
-    """Which of those, in that order, to remove and to strip, and what is missing then."""
+    """Choose, in the order of ``jobs``, which to remove and which to strip; answers also the demand that is left."""
     remove, strip = [], []
     for job in jobs:
         amount = sizes[job.job_id]
@@ -147,10 +147,10 @@ def _choose_output(
 
 
 def counted(ended: int, running: Collection[Amount], most: int, short: Amount, quarter: Amount) -> Demand:
-    """What is to go for ``spool_max``, ``most``, and for a start that lacks ``short``.
+    """Compute the demand of ``spool_max``, which is ``most``, and of a start that lacks ``short``.
 
-    ``ended`` bytes are taken by ended jobs. Each job that runs counts for a ``quarter`` at most, so it pushes out no
-    more than that, however much it takes; what it takes beyond that is missing for starts.
+    ``ended`` bytes are taken by ended jobs. Each running job counts for a ``quarter`` at most, so it pushes out no more
+    than that, however much it takes. The rest of its use is not freed for starts either.
     """
     large = [each for each in running if each.size > quarter.size]
     over = ended + sum(min(each.size, quarter.size) for each in running) - most
@@ -161,6 +161,6 @@ def counted(ended: int, running: Collection[Amount], most: int, short: Amount, q
     return Demand(
         over,
         Amount(short.size - beyond.size, short.entries - beyond.entries),
-        # Not again in the next sweep: so much has to stay, whatever went before.
+        # A fixed amount stays, whatever was removed before: otherwise each sweep would remove some more.
         max(ended - (most - len(large) * quarter.size), 0) if large and ended <= most else None,
     )

@@ -1,4 +1,4 @@
-"""What a worker says of itself when it registers, from its configuration and its machine."""
+"""The facts of a registration, from the worker's configuration and its machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scheduler.worker.shim.spool import boot_id
 
 
 def registration(settings: WorkerSettings, address: str) -> Registration:
-    """Who it is, in the scheduler's eyes, is still to be filled in; ``address`` is where it is to be called."""
+    """Make a registration without the worker's ids. The scheduler calls the worker at ``address``."""
     return Registration(
         address=address,
         name=settings.name,
@@ -23,5 +23,5 @@ def registration(settings: WorkerSettings, address: str) -> Registration:
 
 
 def check_worker(settings: WorkerSettings) -> None:
-    """``Invalid`` for a worker that every scheduler of this version would refuse."""
+    """Raise ``Invalid`` for a worker that every scheduler of this version would refuse."""
     registrations.check(registration(settings, ""))

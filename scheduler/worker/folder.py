@@ -1,16 +1,16 @@
 """The identity of a state folder: its secret id, and how a copy of the folder becomes a worker of its own.
 
-Theory of operation. The id is made with the folder, before a worker registers from it,
-and is durable then: a file appears under its name only when it is whole and on the disk.
-A folder of an earlier version has none, and gets one beside the worker id that it holds.
+Theory of operation. The id is made with the folder, and is durable before a worker
+registers from it: a file appears under its name only when it is whole and on the disk.
+A folder of an earlier version has no id, and gets one beside the worker id in it.
 
 A copy has the id of the original. ``--new-id`` writes another one beside it, as
-``folder_id.next``. From then on each start first finishes what was begun: the copied jobs
-and used ids get other names, the worker id goes, and the new folder id takes its place,
-as the last step. So no process ever has the new id with the copied jobs, or the old id
-without them, wherever the one before it was killed.
+``folder_id.next``. From then on each start first finishes the change: the copied jobs
+and used ids get other names, the worker id is removed, and, as the last step, the new
+folder id gets its name. So no process ever has the new id with the copied jobs, or the
+old id without them, wherever the previous process was killed.
 
-All of it blocks, and runs before the worker does, while it holds the folder's lock.
+All of it blocks. It runs before the worker does, while the folder's lock is held.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from twisted.logger import Logger
 
 from scheduler.errors import Invalid
 from scheduler.model import is_id
-from scheduler.worker.shim.spool import Spool, sync_folder
+from scheduler.worker.shim.files import sync_folder
+from scheduler.worker.shim.spool import Spool
 
 _log = Logger()
 
-#: In a state folder.
+#: Names in a state folder.
 FOLDER_ID = "folder_id"
 JOBS = "jobs"
 USED_IDS = "used-ids"
 WORKER_ID = "worker_id"
 COMMIT_COUNT = "commit_count"
 
-#: The folder id to be, of a copy.
+#: The file of a copy's next folder id.
 _NEXT = "folder_id.next"
 
 _PATTERN = re.compile(r"[0-9a-f]{32}\n?")
 _MAX_BYTES = 64
 
-#: What a file with an id must hold, and what to do where it does not. ``_NEXT`` is not to be removed: the copy would
-#: be the original then, and some of its jobs may be set aside already.
+#: Ends of the error for a file without an id: the content it must have, and how to mend it. ``_NEXT`` must not be
+#: removed: the copy would then count as the original, and some of its jobs may be set aside already.
 _MEND = (
     "the id of this state folder, 32 hexadecimal digits, and does not: restore it from a backup of this folder; or "
     "remove it, and the worker makes another one and may be given another worker id"
@@ -53,21 +54,21 @@ _MEND_NEXT = (
     "with --new-id, which writes another one; do not remove it, or the copy is the original, without the jobs of that"
 )
 
-#: In the names of what is set aside, of a worker that never had an id.
+#: Part of the names of folders that are set aside, for a worker that never had an id.
 _NO_ID = "no-worker"
 
 
 @frozen
 class StateFolder:
-    """What a worker is known by."""
+    """The identity of a worker's state folder."""
 
     #: Secret.
     folder_id: str = field(repr=False)
-    #: Where the jobs of the original are now, of a copy that has just become a worker of its own; ``""``: it has not.
+    #: The new folder of the original's jobs, if a copy has just become a worker of its own; else ``""``.
     set_aside: str = ""
 
     def announce(self) -> None:
-        """Log it, if a copy has just become a worker of its own."""
+        """Log where the jobs of the original are, if a copy has just become a worker of its own."""
         if self.set_aside:
             _log.info(
                 "this state folder is a copy and has an id of its own now; the jobs of the original are set aside in "
@@ -77,14 +78,14 @@ class StateFolder:
 
 
 def open_folder(path: Path, new_id: bool, uid: int | None = None, gid: int | None = None) -> StateFolder:
-    """The identity of the state folder at ``path``, made if need be, for that user. The caller holds its lock.
+    """Open the state folder at ``path``; its id is made, for that user, if it has none. The caller holds its lock.
 
-    ``new_id``: the folder is a copy, and gets an id of its own. ``Invalid``, its field the file that is meant: that
-    can't be used, or the folder is no copy.
+    ``new_id``: the folder is a copy, and gets an id of its own. ``Invalid``, with the file as its field: the file can't
+    be used, or the folder is no copy.
     """
     try:
         if (path / _NEXT).exists() and not (new_id and _is_damaged(path / _NEXT)):
-            return _finish(path)  # what a process before this one began
+            return _finish(path)  # a previous process began it
         if new_id:
             _check_copy(path)
             _write(path, _NEXT, uid, gid)
@@ -98,7 +99,7 @@ def open_folder(path: Path, new_id: bool, uid: int | None = None, gid: int | Non
 
 
 def _read(file: Path, mend: str) -> str:
-    """The id in a file; ``Invalid``, which says what it must hold, and to ``mend`` it."""
+    """Read the id in a file; ``Invalid``, with ``mend`` as the end of its message."""
     with open(file, "rb") as opened:
         content = opened.read(_MAX_BYTES).decode("ascii", "replace")
     if not _PATTERN.fullmatch(content):
@@ -115,7 +116,7 @@ def _is_damaged(file: Path) -> bool:
 
 
 def _write(path: Path, name: str, uid: int | None, gid: int | None) -> None:
-    """Durably, a new one."""
+    """Write a new id, durably."""
     draft = path / f"{name}.tmp"
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -129,13 +130,13 @@ def _write(path: Path, name: str, uid: int | None, gid: int | None) -> None:
 
 
 def _check_copy(path: Path) -> None:
-    """``Invalid``: a job runs from this very folder."""
+    """Raise ``Invalid`` if a job runs from this very folder."""
     jobs = path / JOBS
     for job_id in filter(is_id, os.listdir(jobs) if jobs.exists() else ()):
         try:
             with Spool(str(jobs / job_id)).locked() as lock:
                 held = lock is None
-        except OSError:  # there is no lock that a shim could hold
+        except OSError:  # without a lock no shim can hold it
             continue
         if held:
             raise Invalid(
@@ -145,7 +146,7 @@ def _check_copy(path: Path) -> None:
 
 
 def _finish(path: Path) -> StateFolder:
-    """Make the copy a worker of its own, from whichever step on."""
+    """Make the copy a worker of its own; some of the steps may be done already."""
     folder_id = _read(path / _NEXT, _MEND_NEXT)
     worker = _NO_ID
     if (path / WORKER_ID).exists():
@@ -157,8 +158,8 @@ def _finish(path: Path) -> StateFolder:
             target = _unused(path, f"{name}-of-{worker}")
             os.rename(path / name, target)
             aside = target if name == JOBS else aside
-    sync_folder(str(path))  # before the id that they belong to is gone
-    for name in (WORKER_ID, COMMIT_COUNT):  # what schedulers told the original
+    sync_folder(str(path))  # before the id to which they belong is gone
+    for name in (WORKER_ID, COMMIT_COUNT):  # told by schedulers to the original
         (path / name).unlink(missing_ok=True)
     os.rename(path / _NEXT, path / FOLDER_ID)
     sync_folder(str(path))
@@ -166,7 +167,7 @@ def _finish(path: Path) -> StateFolder:
 
 
 def _unused(path: Path, name: str) -> str:
-    """A path there that nothing has."""
+    """Find a path that is not in use."""
     found, number = path / name, 1
     while os.path.lexists(found):
         number += 1

@@ -1,4 +1,4 @@
-"""The id that the scheduler gave this worker, kept in a file for the next process."""
+"""Keeps the id that the scheduler gave this worker in a file, for the next process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scheduler.worker_interfaces import IHeldId
 
 @implementer(IHeldId)
 class IdFile:
-    """A file that holds one id and is written whole or not at all."""
+    """The file of the id. It is written whole or not at all."""
 
     _log = Logger()
 

@@ -1,4 +1,4 @@
-"""Which worker, and which process of it, this is: what calls to it are checked against."""
+"""Identifies this worker and this process of it, and checks incoming calls against that."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from zope.interface import implementer
 from scheduler.errors import Misdirected
 from scheduler.worker_interfaces import IIdentity
 
-#: Processes of the scheduler that are remembered as known: a few that call in turns are each new once.
+#: Processes of the scheduler that are remembered. So a few that call in turns are each new once.
 _KNOWN_SCHEDULERS_MAX = 16
 
 
 @implementer(IIdentity)
 class Identity:
-    """The nonce decides, where a call has one: the scheduler may know a process by its new id before that does itself.
+    """The identity of this process. A call with a nonce is checked by the nonce, any other one by the worker id.
 
-    A call without a nonce is checked by the id of the worker.
+    The scheduler may know this process by a new worker id before the process itself does.
     """
 
     def __init__(self, call_from_thread: Callable[[Callable[[], None]], object], folder_id: str, nonce: str) -> None:
-        """``call_from_thread`` has the reactor thread call a function."""
+        """``call_from_thread`` makes the reactor thread call a function."""
         self.folder_id = folder_id
         self.nonce = nonce
         self.worker_id = ""

@@ -1,9 +1,9 @@
 """The worker's end of the zygote: starts it, asks it for shims, and starts another when it is gone, or hangs.
 
-The zygote is exec'd by ``subprocess``, which forks nothing of this process (it
-uses vfork as long as it is asked for no more than here), in a session of its
-own: Ctrl-C is for the worker. One that does not answer is killed, by the id of a
-child that is not reaped yet. Its shims go on without it.
+The zygote is exec'd by ``subprocess``, which copies nothing of this process (with the
+arguments that are used here it uses vfork). It has a session of its own: Ctrl-C is for
+the worker. A zygote that does not answer is killed by its process id, which is safe
+while it is not reaped. Its shims go on without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scheduler.daemon import failpoints
 from scheduler.worker.shim import handoff, zygote
 from scheduler.worker.shim.spool import SPOOL_VARIABLE
 
-#: A worker that a job started has these, and its zygote and shims are no processes of that job.
+#: Variables of jobs. A worker that was started by a job has them, but its zygote and shims don't belong to that job.
 _OF_JOBS = ("SCHEDULER_JOB_ID", SPOOL_VARIABLE)
 
 
@@ -32,12 +32,12 @@ class Shortage(Exception):
 
 
 class Launcher:
-    """All of it may be called from any thread."""
+    """The zygote of one worker. May be used from any thread."""
 
     _log = Logger()
 
     def __init__(self, log_file: str) -> None:
-        """``log_file`` gets the tracebacks of zygote and shims, so nothing."""
+        """``log_file`` gets the tracebacks of zygote and shims, so it should stay empty."""
         self.log_file = log_file
         self._lock = threading.Lock()
         self._closed = False
@@ -46,15 +46,15 @@ class Launcher:
 
     @property
     def pid(self) -> int | None:
-        """The zygote's."""
+        """The process id of the zygote."""
         return None if self._process is None else self._process.pid
 
     def launch_thd(self, folder: str, deadline: float, sync_thd: Callable[[], None]) -> bool:
-        """Have a shim begin that spool; wait until the spool shows what became of it, or the shim is gone.
+        """Have a shim begin the job of a spool; waits until the spool shows the outcome, or the shim is gone.
 
-        ``sync_thd`` makes the spool durable while the shim gets ready; what it raises is raised, and nothing begun.
-        ``False`` when the shim did nothing within ``deadline`` seconds: that zygote is given up then, and the shim
-        may yet begin. ``Shortage``; ``OSError`` when nobody could be asked.
+        ``sync_thd`` makes the spool durable while the shim gets ready. If it raises, that is raised here, and nothing
+        begins. ``False``: the shim did nothing within ``deadline`` seconds. That zygote is given up then, and the shim
+        may still begin. ``Shortage``; ``OSError``: no zygote could be asked.
         """
         ours, theirs = handoff.pair()
         with ours:
@@ -77,13 +77,13 @@ class Launcher:
             return False
 
     def close(self) -> None:
-        """Let the zygote go: it ends after its last shim. Nothing is launched any more."""
+        """Close the line to the zygote, which ends after its last shim. No job is launched any more."""
         with self._lock:
             self._closed = True
             self._let_go()
 
     def _request(self, folder: str, start: socket.socket, deadline: float) -> subprocess.Popen[bytes] | None:
-        """Answers which zygote was asked."""
+        """Ask for a shim, of a new zygote if need be; answers which zygote was asked."""
         with self._lock:
             if self._requests is not None and not self._send(self._requests, folder, start, deadline):
                 self._log.warn("the zygote is gone; starting another")
@@ -97,7 +97,7 @@ class Launcher:
 
     def _give_up(self, asked: subprocess.Popen[bytes] | None) -> None:
         with self._lock:
-            if asked is not None and asked is self._process:  # else somebody else did so already
+            if asked is not None and asked is self._process:  # otherwise another thread did so already
                 self._log.warn("the zygote {pid} does not answer; it is killed", pid=asked.pid)
                 self._kill()
 
@@ -115,7 +115,7 @@ class Launcher:
                 # UTF-8 whatever the locale: the spool's records are.
                 command = [sys.executable, "-I", "-S", "-X", "utf8", zygote.__file__, str(theirs.fileno())]
                 try:
-                    self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
+                    self._process = subprocess.Popen(  # noqa: S603 - no part of it comes from outside
                         command,
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
@@ -147,13 +147,13 @@ class Launcher:
             self._requests.close()
             self._requests = None
         if self._process is not None:
-            # Reaps it if it has ended. One that has not is reaped by init, or by a later call of subprocess.
+            # This reaps it if it has ended. Otherwise init does so, or a later call of subprocess.
             self._process.poll()
             self._process = None
 
 
 def _await_answer(line: socket.socket, seconds: float) -> bool:
-    """Whether the other end was closed in time, or said something."""
+    """Wait until the other end sends a message or is closed; ``False``: neither happened in time."""
     waiting = select.poll()
     waiting.register(line, select.POLLIN)
     return bool(waiting.poll(seconds * 1000))

@@ -1,13 +1,12 @@
-"""Folders of jobs that were to be removed and are still there: tried again, later each time.
+"""Leftovers: folders of jobs that could not be removed. Each is tried again, after a longer delay each time.
 
-What such a folder takes still counts. A removal whose time was over before all was
-gone goes on soon; what resists is logged once.
+The disk use of a leftover still counts. A removal whose time was over before it was
+complete goes on soon. A folder that resists is logged once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
@@ -16,40 +15,34 @@ from twisted.logger import Logger
 from scheduler.threads import Pool
 from scheduler.worker.clearing import Remains, job_of
 from scheduler.worker.patience import Patience
+from scheduler.worker.spools import Spools
 from scheduler.worker.trees import NOTHING, Amount
 
-#: Seconds until a removal goes on whose time was over.
+#: Seconds until a removal whose time was over goes on.
 _CONTINUE_AFTER_SECONDS = 1.0
 
-#: Unfinished removals of one folder that follow each other at once: then somebody still writes there, or it is huge.
+#: Unfinished removals of one folder that may follow each other at once. With more, a process still writes there, or
+#: the folder is huge.
 _UNFINISHED_MAX = 60
 
-#: Seconds until something that could not be removed is tried again: the first time, doubled each time, and at most.
+#: Seconds until a failed removal is tried again: the first delay, which is doubled each time, and the longest.
 _RETRY_FIRST_SECONDS = 60.0
 _RETRY_MAX_SECONDS = 3600.0
 
 
 def retry_delay(tried: int) -> float:
-    """Seconds until something is tried again that resisted so often."""
+    """Answer the seconds until the next try after so many failed removals."""
     return min(_RETRY_FIRST_SECONDS * 2.0 ** min(tried - 1, 16), _RETRY_MAX_SECONDS)
-
-
-class LeftoverSpoolsLike(Protocol):
-    """``scheduler.worker.spools.Spools``, as far as it is about this."""
-
-    def clear_thd(self, name: str) -> Remains | None: ...
-
-    def leftovers(self) -> tuple[str, ...]: ...
 
 
 @define(eq=False)
 class _Leftover:
-    """One folder."""
+    """A folder that is still there."""
 
     #: By the monotonic clock.
     tried_after: float = 0.0
     tried: int = 0
-    #: What will not go soon.
+    #: The disk use, once it is clear that it will not go soon.
     amount: Amount = NOTHING
     #: How often the time was over before all was removed.
     unfinished: int = 0
@@ -59,7 +52,7 @@ class _Leftover:
 
 
 class Leftovers:
-    """All of them."""
+    """All leftovers of one worker."""
 
     _log = Logger()
 
@@ -67,7 +60,7 @@ class Leftovers:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: LeftoverSpoolsLike,
+        spools: Spools,
         patience: Patience,
         soon: Callable[[float], None],
     ) -> None:
@@ -80,22 +73,22 @@ class Leftovers:
         self._leftovers: dict[str, _Leftover] = {}
 
     def amounts(self) -> Iterator[Amount]:
-        """What each of them takes."""
+        """Go through the disk use of each."""
         return (each.amount for each in self._leftovers.values())
 
     def add(self, remains: Remains, told: bool = False) -> None:
-        """One more; ``told``: it was logged already that it resists."""
+        """Take up a leftover; ``told``: the log says already that it resists."""
         self._tried(self._leftovers.setdefault(remains.name, _Leftover(told=told)), remains)
 
     async def try_again(self) -> None:
-        """Those whose time it is, one after the other."""
+        """Try those whose time has come, one after the other."""
         for name in self._spools.leftovers():
             leftover = self._leftovers.setdefault(name, _Leftover())
             if not leftover.busy and leftover.tried_after <= self._clock.seconds():
                 await self._patience.wait(name, self._clear(name, leftover))
 
     async def clear_of(self, job_id: str) -> str:
-        """Try those of one job whose time it is; why something of it is left, ``""``: nothing is."""
+        """Try those of one job whose time has come; answers why a folder is left. ``""``: none is."""
         names = [name for name in self._spools.leftovers() if job_of(name) == job_id]
         for name in names:
             leftover = self._leftovers.setdefault(name, _Leftover())

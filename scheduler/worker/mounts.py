@@ -1,7 +1,7 @@
-"""Detaching what jobs have mounted in their folders. Standard library only.
+"""Detaches the mounts that jobs made in their folders. Standard library only.
 
-Detaching is lazy: it does not wait for a mount that hangs, and who has files open
-there keeps them. Nothing that is mounted elsewhere, too, may be affected by it.
+A mount is detached lazily: this does not wait for a mount that hangs, and a process
+that has files open there keeps them. Mounts elsewhere must not be affected.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Mount(NamedTuple):
     #: The id of the mount that it is mounted on.
     parent: int
     point: str
-    #: What happens in it happens in other mounts too.
+    #: Mounts inside it appear and vanish in other mounts, too.
     shared: bool
 
 
 def parse(table: bytes) -> list[Mount]:
-    """The lines of ``/proc/self/mountinfo``; see proc(5)."""
+    """Parse ``/proc/self/mountinfo``; see proc(5)."""
     found = []
     for line in table.splitlines():
         fields = line.split(b" ")
@@ -60,12 +60,12 @@ def parse(table: bytes) -> list[Mount]:
 
 
 def below(folder: str, table: list[Mount]) -> list[Mount]:
-    """Those at or below a folder, given by its real path."""
+    """Find the mounts at or below a folder, given by its real path."""
     return [mount for mount in table if mount.point == folder or mount.point.startswith(f"{folder}/")]
 
 
 def detach(base: str, path: str) -> bool:
-    """Detach all that is mounted at or below ``path`` below ``base``; whether there was anything. ``OSError``."""
+    """Detach all mounts at or below ``path`` below ``base``; answers whether there were any. ``OSError``."""
     real = os.path.realpath(base)
     for count in range(_DETACHED_MAX):
         with open("/proc/self/mountinfo", "rb") as file:
@@ -73,15 +73,15 @@ def detach(base: str, path: str) -> bool:
         if not mounts:
             return count > 0
         ids = {mount.id for mount in mounts}
-        tops = [mount for mount in mounts if mount.parent not in ids]  # those in them go with them
-        top = min(tops, key=lambda mount: len(mount.point))  # one further down may be hidden by it
+        tops = [mount for mount in mounts if mount.parent not in ids]  # the mounts in them go with them
+        top = min(tops, key=lambda mount: len(mount.point))  # it may hide one further down
         nested = [mount for mount in mounts if mount.parent in ids]
         _detach(base, os.path.relpath(top.point, real), private=bool(nested) and any(each.shared for each in mounts))
     raise OSError(errno.EBUSY, "too much is mounted there")
 
 
 def _detach(base: str, path: str, private: bool) -> None:
-    """``private``: first make it share nothing, or what is mounted in its origin is detached as well."""
+    """Detach a mount. ``private``: first end its sharing, or the mounts in its origin would be detached as well."""
     parent, _, name = path.rpartition("/")
     fd = open_handle(base, parent)  # no link leads the next calls to another place
     try:

@@ -1,4 +1,4 @@
-"""Waiting for work that may hang, without being held up by it."""
+"""Waits for work on folders that may hang, but not for ever."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-#: Seconds that one piece of work is waited for. More than ``scheduler.worker.clearing`` spends on one removal.
+#: Seconds to wait for one piece of work. More than ``scheduler.worker.clearing`` spends on one removal.
 WAIT_SECONDS = 10.0
 
-#: Pieces of work that take longer than that, at once; beyond it no other is begun, as each has a thread.
+#: Pieces of work that take longer than that, at once. With more of them no other one is begun, as each has a thread.
 HANGING_MAX = 4
 
 
 class Patience:
-    """Does one thing after the other; what takes too long goes on beside the others."""
+    """Does one piece of work after the other. One that takes too long goes on beside the others."""
 
     _log = Logger()
 
@@ -28,7 +28,7 @@ class Patience:
         self._hanging = 0
 
     def wait(self, name: str, work: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """Fires when the work is over, or takes too long, or is not begun as too much hangs. It never fails."""
+        """Do the work. Fires when it is over, takes too long, or is not begun as too much hangs. Never fails."""
         if self._hanging >= HANGING_MAX:
             work.close()
             return succeed(None)

@@ -1,4 +1,4 @@
-"""A process as the kernel hands it out: its end wakes the reactor, and a signal can reach no other."""
+"""A process by its pidfd: its end wakes the reactor, and a signal can reach no other process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pidfd:
         reactor.addReader(self)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it; to a process that has ended, nothing."""
+        """Send a signal, unless the process has ended."""
         if self._fd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._fd, number)
@@ -43,10 +43,10 @@ class Pidfd:
         return "Pidfd"
 
     def doRead(self) -> None:
-        """A pidfd is readable from the end of its process on."""
+        """Note the end of the process: from then on its pidfd is readable."""
         self.close()
         self._ended()
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - the interface has it
-        """The reactor lets go of it, at shutdown."""
+        """Close, as the reactor drops its readers at shutdown."""
         self.close()

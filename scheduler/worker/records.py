@@ -1,6 +1,6 @@
-"""What a spool's records say, as values of the model; and what becomes of a job whose shim is gone.
+"""Turns the records of a spool into values of the model, and decides the end of a job whose shim is gone.
 
-Functions here block on the disk and run in a pool.
+Functions whose names end in ``_thd`` block on the disk and run in a pool.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from attrs import fields, frozen
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Usage
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
+from scheduler.worker.shim.exits import Record, exit_record, left_behind
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
-#: Why a job is ``lost``.
+#: Reasons of ``lost``.
 SHIM_KILLED = "its shim was killed by a signal"
 SPOOL_REMOVED = "its spool was removed"
 REBOOTED = "rebooted"
 
-#: What a status takes from an exit record as it is there.
+#: Fields that a status takes from an exit record.
 _STATUS_FIELDS = {field.name for field in fields(JobStatus)} - {"job_id"}
 
 _TEXTS = {"reason", "signal", "tree", "output_error"}
 
-#: The least and the most of each number in a status; times are in the years that can be written down.
+#: The bounds of each number in a status. Times end with the year 9999.
 _RANGES: dict[str, tuple[float, float]] = {
     "started_at": (0.0, 253402300799.0),
     "finished_at": (0.0, 253402300799.0),
@@ -37,17 +38,17 @@ _RANGES: dict[str, tuple[float, float]] = {
     "background_ended": (0, 2**31 - 1),
 }
 
-#: Seconds to wait for what a killed shim left to be gone.
+#: Seconds to wait for the end of the processes that a killed shim left.
 _STRAYS_WAIT_MAX_SECONDS = 5.0
 
 
 class CopiedSpool(Exception):
-    """The spool is a copy of the one that its job runs from, or ran from; so it does not say how the job has ended."""
+    """The spool is a copy of the one from which its job runs or ran, so it can't tell how the job ended."""
 
 
 @frozen
 class HeldByShim:
-    """A shim has the job; who it is shows a moment after it took it."""
+    """A shim has the job. Its identity is known a moment after it took the lock."""
 
     shim: Identity | None
     started_at: float | None
@@ -55,18 +56,22 @@ class HeldByShim:
 
 @frozen
 class NeverBegun:
-    """No shim ever took the job on."""
+    """The job was taken on by no shim."""
 
 
 @frozen
 class NotStartable:
-    """A shim took the job on, and the machine could not start it: nothing ran, and nobody will begin it any more."""
+    """A shim took the job on, and the machine could not start it. The job did not run, and no shim will begin it."""
 
     why: str
 
 
+#: The outcome or state of a job, as its spool shows it.
+Seen = JobStatus | HeldByShim | NeverBegun | NotStartable
+
+
 def spec_record(spec: JobSpec) -> Record:
-    """A spec without stdin and script."""
+    """Make the record of a spec, without stdin and script."""
     return {
         "command": spec.command,
         "args": spec.args,
@@ -86,18 +91,18 @@ def spec_record(spec: JobSpec) -> Record:
 
 
 def spec_of(record: Record) -> JobSpec:
-    """The spec in ``job.json``."""
+    """Read the spec in ``job.json``."""
     return JobSpec(**record["spec"] | {"args": tuple(record["spec"]["args"])})
 
 
 def key_of(record: Record) -> RequestKey | None:
-    """The key of the request that the job of a ``job.json`` came from; earlier versions kept none."""
+    """Read the key of the request that the job came from; ``None``, too, in a ``job.json`` of an earlier version."""
     key = record.get("request_key")
     return None if key is None else RequestKey(*key)
 
 
 def status_of(job_id: str, record: Record) -> JobStatus:
-    """What an exit record says; ``ValueError`` for a damaged one, of which no message could tell."""
+    """Make a status of an exit record; ``ValueError`` for a damaged one, which no message could carry."""
     known: dict[str, Any] = {name: value for name, value in record.items() if name in _STATUS_FIELDS}
     usage = record.get("usage")
     known |= {
@@ -107,13 +112,13 @@ def status_of(job_id: str, record: Record) -> JobStatus:
     }
     for name, value in known.items():
         _check(name, value)
-        if isinstance(value, str):  # a lone surrogate, which JSON can hold and a message can't
+        if isinstance(value, str):  # JSON can hold a lone surrogate, and a message can't
             known[name] = value.encode("utf-8", "replace").decode()
     return JobStatus(job_id, **known)
 
 
 def _check(name: str, value: Any) -> None:
-    """``ValueError`` for what no field of that name holds."""
+    """Raise ``ValueError`` if the field can't have that value."""
     if name in _TEXTS:
         possible = value is None or isinstance(value, str)
     elif name == "leftover":
@@ -127,7 +132,7 @@ def _check(name: str, value: Any) -> None:
 
 
 def _is_in(value: Any, least: float, most: float) -> bool:
-    """Whether it is such a number, whole if the limits are."""
+    """Whether ``value`` is a number within the limits, and an integer if they are."""
     return isinstance(value, (int, type(most))) and least <= value <= most
 
 
@@ -138,13 +143,12 @@ def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:
 
 def judge_thd(
     job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None, own: bool = False
-) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
-    """How the job ended, or who has it.
+) -> Seen:
+    """Decide how the job ended, or which shim has it.
 
-    Of a job without shim and exit record this writes the record, while holding the
-    lock: it is lost. One that was never begun has failed for the reason ``not_begun``, if
-    that is given: a shim that still comes for it will not begin it. ``FileNotFoundError``: somebody removed the spool.
-    ``CopiedSpool``; ``own``: it is none, as a shim was seen to have it.
+    A job with neither shim nor exit record is lost: this writes the record, while holding the lock. With ``not_begun``,
+    a job that was never begun fails for that reason, and a shim that still comes for it will not begin it.
+    ``FileNotFoundError``: the spool was removed. ``CopiedSpool``, but not if it is ``own``: a shim was seen to have it.
     """
     spool.unlock()
     ended = spool.read_exit()
@@ -166,7 +170,7 @@ def judge_thd(
             if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
                 ended = _lost_thd(spool, wall_time, rebooted)
             elif not_begun is not None:
-                spool.sync()  # whoever made it may have come no further
+                spool.sync()  # the process that made it may not have done so
                 ended = exit_record(JobState.FAILED.value, not_begun, wall_time())
             else:
                 return NeverBegun()
@@ -175,12 +179,12 @@ def judge_thd(
 
 
 def _lives(shim: Identity | None) -> bool:
-    """Whether that shim runs: it has the lock of its own spool then."""
+    """Whether the shim runs. It then has the lock of its own spool."""
     return shim is not None and any(not each.exiting for each in proctree.still([shim]))
 
 
 def _lost_thd(spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> Record:
-    """The record of an end that nobody saw, once what the shim left is ended."""
+    """Make the record of a lost job, once the processes that its shim left are ended."""
     started, shim = spool.read_start(), spool.begun_by()
     since = started["starttime"] if started else shim.starttime if shim else None
     tree: str = ""

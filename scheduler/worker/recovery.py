@@ -1,7 +1,9 @@
-"""Jobs of the worker process before this one, as their spools show them: how they ended, or who has them."""
+"""Finds the jobs of the previous worker process in their spools: how they ended, or which shim has them."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 
 from attrs import frozen
@@ -9,7 +11,8 @@ from twisted.logger import Logger
 
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
-from scheduler.worker.clearing import Clearing
+from scheduler.worker.clearing import Clearing, DiskUse
+from scheduler.worker.endings import Endings
 from scheduler.worker.records import (
     CopiedSpool,
     HeldByShim,
@@ -20,33 +23,31 @@ from scheduler.worker.records import (
     spec_of,
     status_of,
 )
-from scheduler.worker.room import DiskUse
 from scheduler.worker.shim.spool import Spool
-from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Amount
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 
 @frozen
 class RecoveredSpool:
-    """A job whose spool was there already."""
+    """A job that was found by its spool."""
 
     job_id: str
     seen: JobStatus | HeldByShim
-    #: A shim has the job; else, where a shim has it, that may still leave it alone.
+    #: ``False``: a shim has the lock and may still not begin the job.
     begun: bool = True
-    #: Without stdin and script; not looked for, like ``created_at`` and ``key``, of a job that was acknowledged.
+    #: Without stdin and script. Of an acknowledged job neither this nor ``created_at`` and ``key`` are read.
     spec: JobSpec | None = None
     created_at: float | None = None
     key: RequestKey | None = None
     stop_asked: bool = False
     acknowledged: bool = False
-    #: Of one that was acknowledged, where that is written down.
+    #: The disk use of an acknowledged job, if that is written down.
     taken: DiskUse | None = None
 
     @property
     def finished_at(self) -> float:
-        """POSIX time; 0 of a job that has not ended, or where that is not known."""
+        """POSIX time of the end; 0: the job has not ended, or the time is not known."""
         return 0.0 if isinstance(self.seen, HeldByShim) else self.seen.finished_at or 0.0
 
 
@@ -60,18 +61,21 @@ class Recovery:
         spool: Callable[[str], Spool],
         used: UsedIds,
         clearing: Clearing,
-        starter: Starter,
+        endings: Endings,
         wall_time: Callable[[], float],
     ) -> None:
-        """``spool`` gives that of a job, whether it exists or not."""
+        """``spool`` makes the spool of a job, whether it exists or not."""
         self._spool = spool
         self._used = used
         self._clearing = clearing
-        self._starter = starter
+        self._endings = endings
         self._wall_time = wall_time
 
     def find_thd(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
-        """A job whose spool is there; ``None`` if that is unreadable. With ``tell``, ``OSError`` if only at present."""
+        """Find a job whose spool is there; ``None``: it is unreadable, or no job.
+
+        With ``tell``, ``OSError`` for a spool that can't be read at present.
+        """
         spool = self._spool(job_id)
         spool.unlock()
         try:
@@ -81,7 +85,7 @@ class Recovery:
                     job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged.takes)
                 )
             ended = spool.read_exit()
-            if ended is not None and ended.get("shortage"):  # nothing ran, and whoever asked for it was not answered
+            if ended is not None and ended.get("shortage"):  # the job did not run, and its start was not answered
                 self._clearing.move_away(job_id)
                 return None
             record = spool.read_job()
@@ -103,7 +107,7 @@ class Recovery:
                 )
                 return None
             if isinstance(seen, NeverBegun):
-                self._log.info("job {job_id} was not begun before the worker ended, and is none", job_id=job_id)
+                self._log.info("job {job_id} was not begun before the worker ended, so it is dropped", job_id=job_id)
                 return None
             created_at, key = record["created_at"], key_of(record)
             return RecoveredSpool(job_id, seen, begun, spec_of(record), created_at, key, spool.stop_asked())
@@ -116,10 +120,10 @@ class Recovery:
             return None
 
     def decide_thd(self, job_id: str) -> JobStatus | HeldByShim | NeverBegun:
-        """How a job ended that the process before was asked to start, or who has it.
+        """Decide how a job that the previous process was asked to start ended, or which shim has it.
 
-        ``NeverBegun``: no shim began it, and none will. Its start was not answered, so it is as if it had never come:
-        the spool is gone. ``OSError``: it can't be told now.
+        ``NeverBegun``: no shim began it, and none will. Its start was not answered, so the spool is removed as if the
+        start had never come. ``OSError``: this can't be decided now.
         """
         spool = self._spool(job_id)
         try:
@@ -129,34 +133,47 @@ class Recovery:
                 raise
             return NeverBegun()
         if isinstance(seen, NeverBegun):
-            seen = self._starter.withdraw_thd(job_id, spool)
+            seen = self._endings.withdraw_thd(job_id)
         if isinstance(seen, NotStartable):
             self._clearing.move_away(job_id)
             return NeverBegun()
         return seen
 
     def remove_again_thd(self, found: RecoveredSpool) -> bool:
-        """Whether the process before had begun to remove that ended job, and it is gone now."""
+        """Finish the removal of an ended job, if the previous process had begun it; answers whether the job is gone."""
         if isinstance(found.seen, HeldByShim):
             return False
         try:
             if self._used.find_thd(found.job_id) is not HowUsed.PRUNED:
                 return False
             self._clearing.move_away(found.job_id)
-        except OSError:  # it is tried again later
+        except OSError:  # the next sweep tries it again
             return False
         return True
 
     def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
-        """Whether a power cut left it so early that it was none, and it is gone now."""
+        """Remove a spool that a power cut left before it was durable; answers whether it was one, and is gone."""
         try:
-            if not spool.cut_short():
+            if not _is_cut_short(spool):
                 return False
             self._clearing.move_away(job_id)
-        except (OSError, ValueError):  # not even the lock can be read
+        except (OSError, ValueError):  # the lock can't be read either
             return False
-        self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
+        self._log.warn("job {job_id} was cut short before it was durable, so it is dropped", job_id=job_id)
         return True
+
+
+def _is_cut_short(spool: Spool) -> bool:
+    """Whether a power cut took the record of the job, before the spool was durable, and no shim or end is there.
+
+    ``OSError`` or ``ValueError``: the lock, which every spool has, can't be read.
+    """
+    try:
+        with open(spool.job_path, "rb") as job:
+            json.load(job)
+    except (FileNotFoundError, ValueError):
+        return spool.begun_by() is None and not os.path.exists(spool.exit_path)
+    return False
 
 
 def _taken(takes: tuple[int, ...] | None) -> DiskUse | None:

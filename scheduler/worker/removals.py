@@ -1,15 +1,15 @@
-"""Notices that somebody removed the folder of a job that runs: it is lost then, and holds no slot.
+"""Notices that the folder of a running job was removed: the job is then lost, and holds no slot.
 
-Theory of operation. A job runs on without its folder, and its shim can write no
-exit record any more. Whoever meets that, at the end of the shim or at a stop, says
-so; and as nobody may for hours, a periodic look at all jobs that run catches the
-rest. The end is in memory only, as there is no place for a record. The id is used
-up: no start of it runs it again.
+Theory of operation. A job runs on without its folder, but its shim can't write an exit
+record any more. The end of the shim and a stop notice a missing folder; as both may be
+hours away, a periodic look at all running jobs catches the rest. The end is kept in
+memory only, as there is no place for a record. The id is used up, so no start runs the
+job again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -22,14 +22,14 @@ from scheduler.errors import ShuttingDown
 from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.endings import Endings
-from scheduler.worker.job import RunningJob
+from scheduler.worker.jobs import Jobs, RunningJob
 
-#: Seconds between two looks whether the folders of all running jobs are there.
+#: Seconds between two looks at the folders of all running jobs.
 FOLDER_CHECK_INTERVAL_SECONDS = 5.0
 
 
 class Removals:
-    """Called on the reactor thread."""
+    """Looks for removed folders of running jobs. Called on the reactor thread."""
 
     _log = Logger()
 
@@ -38,13 +38,13 @@ class Removals:
         clock: IReactorTime,
         pool: Pool,
         endings: Endings,
-        running: Mapping[str, RunningJob],
-        end: Callable[[JobStatus, RunningJob], None],
+        jobs: Jobs,
+        end: Callable[[RunningJob, JobStatus], None],
     ) -> None:
-        """``end`` is called with how a job among those that are ``running`` has ended, if it still runs."""
+        """``end`` ends a job with a status, unless the job has ended."""
         self._pool = pool
         self._endings = endings
-        self._running = running
+        self._jobs = jobs
         self._end = end
         self._timer = Periodic(clock, FOLDER_CHECK_INTERVAL_SECONDS, self._look_now)
 
@@ -57,32 +57,24 @@ class Removals:
         self._timer.stopService()
 
     def _look_now(self) -> None:
-        self.look()
-
-    def look(self) -> Deferred[None]:
-        """Look now; fires when those whose folder is gone have ended. It never fails."""
-        job_ids = [job.id for job in self._running.values() if not job.starting]
-        looked = self._pool.run(self._endings.removed_thd, job_ids)
-        return looked.addCallback(self._found).addErrback(self._failed)
-
-    async def _lose_all(self, jobs: list[RunningJob]) -> None:
-        for job in jobs:
-            await self.lose(job)
-
-    def _found(self, removed: tuple[str, ...]) -> Deferred[None]:
-        return Deferred.fromCoroutine(
-            self._lose_all([self._running[job_id] for job_id in removed if job_id in self._running])
-        )
+        Deferred.fromCoroutine(self.look()).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(ShuttingDown) is None:
             self._log.failure("folders of jobs can't be looked at", failure)
 
+    async def look(self) -> None:
+        """Look now, and end the jobs whose folder is gone."""
+        for job_id in await self._pool.run(self._endings.removed_thd, self._jobs.running()):
+            job = self._jobs.find(job_id)
+            if job is not None and not job.ended:
+                await self.lose(job)
+
     def lose(self, job: RunningJob) -> Deferred[JobStatus]:
-        """End a job whose folder is gone; answers how it has ended, this way or another."""
+        """End a job whose folder is gone; answers its status, which may be an earlier end."""
 
         def lost(status: JobStatus) -> JobStatus:
-            self._end(evolve(status, started_at=job.status.started_at), job)
+            self._end(job, evolve(status, started_at=job.status.started_at))
             return job.status
 
         return self._pool.run(self._endings.lose_thd, job.id, job.shim_identity).addCallback(lost)

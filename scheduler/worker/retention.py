@@ -1,33 +1,32 @@
-"""What is kept of jobs that have ended, and for how long.
+"""Keeps the spools of ended jobs within limits of age and size.
 
-Theory of operation. A sweep looks how much all spools take, and removes: what was
-acknowledged and kept for ``keep_spool``; and what has to make room, beyond ``spool_max``
-and for a start that finds too little free. ``scheduler.worker.eviction`` says which goes.
-An end that the scheduler does not keep yet is never removed. If nothing else is left
-beyond ``spool_max`` its output goes and its record stays. Under a scheduler with only
-the core protocol, which acknowledges nothing, no acknowledgement is waited for. What runs counts, and is not
-touched.
+Theory of operation. A sweep measures all spools. It removes jobs that are acknowledged
+and older than ``keep_spool``, and jobs that have to make room: for ``spool_max``, and for
+a start that finds too little free. ``eviction`` chooses them. A job whose end the
+scheduler does not keep yet is never removed. If nothing else is left beyond
+``spool_max``, its output is removed and its records stay. A scheduler that knows only the
+core protocol acknowledges nothing, so no removal waits for that then. Running jobs count,
+and are not touched.
 
-What could not be removed still counts, so others go instead: for a quarter of ``spool_max``
-at most, as for one job that runs. It is logged once, and tried again, later each time. A
-removal or a look that takes long holds up nothing else: the sweep goes on without it, and
-leaves that job alone until it is over.
+A folder that can't be removed still counts, so other jobs are removed instead of it: for a
+quarter of ``spool_max`` at most, as for one running job. It is logged once, and tried
+again, later each time. A removal or a measurement that takes long delays nothing else: the
+sweep goes on, and leaves that job alone until the operation is over.
 
-How much an ended job takes is looked at once; a job that runs, once a minute. The age of
-an ended job is measured by the monotonic clock from its end on, or from the age it had, by
-the wall clock, when this process found it. So a step of the clock makes nothing older; a
-clock that is wrong when the worker starts does: one that is slow, or was, keeps jobs
-longer, and one that is days ahead makes all look old that were acknowledged.
+An ended job is measured once, a running one once a minute. The age of an ended job is
+measured by the monotonic clock from its end on, or from the age that it had, by the wall
+clock, when this process found it. So a step of the clock makes no job older. A clock that
+is wrong when the worker starts does: a slow one keeps jobs longer, and with one that is
+days ahead all acknowledged jobs look old.
 
-There is one sweep at a time, by a timer and soon after ends. A removal that a client asks
-for does not wait for sweeps, only for what is being done to that job.
+There is one sweep at a time, by a timer and soon after ends. A removal for a client does
+not wait for sweeps, only for an operation on the same job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
@@ -40,57 +39,42 @@ from scheduler.errors import ShuttingDown, Unavailable
 from scheduler.model import Disk
 from scheduler.threads import Pool
 from scheduler.units import Share
-from scheduler.worker import leftovers
-from scheduler.worker.clearing import Remains
-from scheduler.worker.eviction import Demand, Kept, choose, counted
-from scheduler.worker.leftovers import Leftovers, retry_delay
+from scheduler.worker.clearing import DiskUse
+from scheduler.worker.disk import ROOM_AFTER_REFUSAL, DiskFull, lack, shortage
+from scheduler.worker.ended import EndedJobs
+from scheduler.worker.eviction import Demand, Plan, choose, counted
 from scheduler.worker.patience import Patience
-from scheduler.worker.room import ROOM_AFTER_REFUSAL, DiskFull, DiskUse, lack, shortage
-from scheduler.worker.trees import NOTHING, Amount, Left
+from scheduler.worker.spools import Spools
+from scheduler.worker.trees import NOTHING, Amount
 
 T = TypeVar("T")
 
-#: Seconds between two sweeps at most; from an end, or an unfinished removal, to the next; and while starts are refused.
+#: Seconds between two sweeps, at most: always, and while starts are refused.
 _SWEEP_INTERVAL_SECONDS = 60.0
-_SWEEP_AFTER_END_SECONDS = 1.0
 _REFUSING_SWEEP_INTERVAL_SECONDS = 10.0
 
 #: Seconds between two looks into the folder of a job that runs.
 _RUNNING_CHECK_INTERVAL_SECONDS = 60.0
 
-#: One job that runs pushes out so much of ``spool_max``.
+#: A running job pushes out at most ``spool_max`` divided by this.
 _PUSHED_OUT_DIVISOR = 4
 
 
 @frozen
 class RetentionLimits:
-    """What ``[worker]`` of the configuration says."""
+    """The limits in ``[worker]`` of the configuration."""
 
     #: Seconds.
     keep_spool: float
-    #: All spools together, of the disk they are on.
+    #: The most that all spools together may take of their disk.
     spool_max: Share
-    #: Of the disk, for a start.
+    #: The part of the disk that must be free for a start.
     spool_min_free: Share
-
-
-class SpoolsLike(leftovers.LeftoverSpoolsLike, Protocol):
-    """``scheduler.worker.spools.Spools``, as far as it is about this."""
-
-    def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]: ...
-
-    def measure_thd(self, job_id: str, running: bool) -> DiskUse: ...
-
-    def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]: ...
-
-    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
-
-    def remove_thd(self, job_id: str) -> Remains | None: ...
 
 
 @define(eq=False)
 class _Running:
-    """What is known of the folder of a job that runs."""
+    """The disk use of a running job."""
 
     looked_at: float
     taken: DiskUse = field(factory=DiskUse)
@@ -105,7 +89,7 @@ class _Running:
 
 
 class SpoolRetention:
-    """The ended jobs of this worker."""
+    """Keeps the spools of this worker within their limits."""
 
     _log = Logger()
 
@@ -113,35 +97,25 @@ class SpoolRetention:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: SpoolsLike,
+        spools: Spools,
         limits: RetentionLimits,
         running: Callable[[], Iterable[str]],
         forget: Callable[[str], None],
         refusing_changed: Callable[[], None],
     ) -> None:
-        """``running`` says which jobs run; ``forget`` is called with each that is no more."""
+        """``running`` answers the ids of running jobs; ``forget`` is called with each job that is removed."""
         self._clock = clock
         self._pool = pool
         self._spools = spools
         self._limits = limits
         self._running_ids = running
-        self._forget = forget
         self._refusing_changed = refusing_changed
         self._refusing = ""
-        #: Starts that found no room, until they have come once more.
+        #: Starts that found too little free, until they have been tried once more.
         self._waiting = 0
-        #: Ends are acknowledged some time.
-        self._awaiting = True
-        #: In the order of their ends.
-        self._kept: dict[str, Kept] = {}
-        self._unmeasured: set[str] = set()
-        #: By the ids of jobs: who waits until nothing is done to one any more.
-        self._until_idle: dict[str, list[Deferred[None]]] = {}
-        #: Bytes that ``_kept`` takes.
-        self._size = 0
         self._running: dict[str, _Running] = {}
         self._patience = Patience(clock, self._failed)
-        self._leftovers = Leftovers(clock, pool, spools, self._patience, self._sweep_soon)
+        self.ended = EndedJobs(clock, pool, spools, self._patience, forget, self._sweep_soon)
         self._lock = DeferredLock()
         self._soon: IDelayedCall | None = None
         self._timer = Periodic(clock, min(_SWEEP_INTERVAL_SECONDS, limits.keep_spool), self._sweep_now, at_once=True)
@@ -157,47 +131,17 @@ class SpoolRetention:
         if soon is not None:
             soon.cancel()
 
-    def ended(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: DiskUse | None = None) -> None:
-        """One more, which ended ``age`` seconds ago: not before one that was told of earlier."""
-        self._kept[job_id] = Kept(job_id, self._clock.seconds() - age, acknowledged, not self._awaiting, taken)
-        if taken is None:
-            self._unmeasured.add(job_id)
-        else:
-            self._size += taken.all.size
-        self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
-
-    def acknowledged(self, job_id: str, taken: DiskUse) -> None:
-        """The scheduler keeps its end."""
-        job = self._kept.get(job_id)
-        if job is not None:
-            job.acknowledged = True
-            self._measured(job, taken)
-            self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
-
-    def not_acknowledged(self, job_ids: Iterable[str]) -> None:
-        """The scheduler may not keep their ends any more."""
-        for job_id in job_ids:
-            if job_id in self._kept:
-                self._kept[job_id].acknowledged = False
-
-    def expect_acknowledgements(self, expected: bool) -> None:
-        """Whether the scheduler ever says that it keeps an end; if not, none waits for that to be removed."""
-        if self._awaiting is expected:
-            return
-        self._awaiting = expected
-        for job in self._kept.values():
-            job.unawaited = not expected
-        self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
+    # starts
 
     def make_room(self, refused: bool = False) -> Deferred[None]:
-        """Have enough be free for a start, if what was acknowledged suffices for that. It never fails.
+        """Free enough for a start, if the acknowledged jobs suffice for that. Never fails.
 
-        ``refused``: a start found no room, whatever the disk says of what is free.
+        ``refused``: the disk refused a start, however much it says is free.
         """
         return self._run(ROOM_AFTER_REFUSAL if refused else NOTHING)
 
     async def with_room(self, start: Callable[[], Deferred[T]]) -> T:
-        """Call ``start``, and where that fails with ``DiskFull`` once more, after room was made; ``Unavailable``."""
+        """Call ``start``; if it fails with ``DiskFull``, make room and call it once more. ``Unavailable``."""
         try:
             started = await start()
         except DiskFull as lacking:
@@ -213,30 +157,9 @@ class SpoolRetention:
         self.refusing = ""
         return started
 
-    async def remove(self, job_id: str) -> None:
-        """Remove one that has ended, whether or not that was acknowledged, or that is not kept any more.
-
-        ``Unavailable``: it, or something that was in its folder, is still there.
-        """
-        while (job := self._kept.get(job_id)) is not None and job.busy:
-            idle: Deferred[None] = Deferred()
-            self._until_idle.setdefault(job_id, []).append(idle)
-            await idle
-        why = ""
-        if job is not None:
-            with self._busy(job):
-                usable = await self._pool.run(self._spools.use_up_thd, [job_id])
-                why = await self._take_away(job) if usable else "its id can't be written down as used"
-        why = why or await self._leftovers.clear_of(job_id)
-        if why:
-            raise Unavailable(f"job {job_id!r} can't be removed: {why}")
-        self._log.info("job {job_id} is removed, as asked for", job_id=job_id)
-
-    # why nothing is started
-
     @property
     def refusing(self) -> str:
-        """Why starts are refused now, a sentence; ``""``: they are not."""
+        """The reason why starts are refused now, a sentence; ``""``: they are not."""
         return self._refusing
 
     @refusing.setter
@@ -244,7 +167,7 @@ class SpoolRetention:
         before, self._refusing = self._refusing, why
         if why:
             self._sweep_soon(_REFUSING_SWEEP_INTERVAL_SECONDS)
-        if bool(why) != bool(before):  # how much is free changes all the time
+        if bool(why) != bool(before):  # the free bytes in the sentence change all the time
             if why:
                 self._log.warn("no job is started: {why}", why=why)
             else:
@@ -278,51 +201,50 @@ class SpoolRetention:
             self._log.failure("old jobs are not removed", failure)
 
     async def _sweep(self, room: Amount | None) -> None:
-        """``room``: have at least so much more be free for a start; ``None``: there is no start."""
+        """Do one sweep. ``room``: free at least that much for a start; ``None``: there is no start."""
         disk = await self._look()
-        quarter = self._limits.spool_max.of(disk.size) // _PUSHED_OUT_DIVISOR
-        now = self._clock.seconds()
-        demand = self._demand(disk, room, self._waiting)
-        plan = choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand)
-        for job in self._idle(plan.clean):
-            await self._patience.wait(job.job_id, self._clean(job, output=False))
+        plan = self._plan(disk, self._demand(disk, room, self._waiting))
+        await self.ended.clean(plan.clean, output=False)
         going = [*plan.expired, *plan.remove]
         if going:
-            await self._remove_all(going)
-        for job in self._idle(plan.strip):
-            await self._patience.wait(job.job_id, self._clean(job, output=True))
+            await self.ended.remove_all(going)
+        await self.ended.clean(plan.strip, output=True)
         if plan.clean:
             self._log.info("{count} work folders of ended jobs are removed", count=len(plan.clean))
         if plan.strip:
             self._log.warn("the output of {count} jobs that were not acknowledged is removed", count=len(plan.strip))
-        await self._leftovers.try_again()
-        await self._say(quarter)
+        await self.ended.leftovers.try_again()
+        await self._judge_starts()
+
+    async def _judge_starts(self) -> None:
+        """Refuse starts if one would find too little free, even after all that may be removed for it."""
+        disk, _ = await self._pool.run(self._spools.look_thd, ())
+        why = lack(disk, self._limits.spool_min_free)
+        if why and self._plan(disk, self._demand(disk, NOTHING)._replace(over=0)).rest.short_met:
+            why = ""
+        self.refusing = why
+
+    def _plan(self, disk: Disk, demand: Demand) -> Plan:
+        return choose(self.ended.all(), self._clock.seconds(), self._limits.keep_spool, self._quarter(disk), demand)
+
+    def _quarter(self, disk: Disk) -> int:
+        return self._limits.spool_max.of(disk.size) // _PUSHED_OUT_DIVISOR
 
     def _demand(self, disk: Disk, room: Amount | None, starts: int = 0) -> Demand:
-        most = self._limits.spool_max.of(disk.size)
-        quarter = most // _PUSHED_OUT_DIVISOR
+        quarter = self._quarter(disk)
         entries = disk.inodes * quarter // disk.size if disk.size else 0
         short = NOTHING
         if room is not None:
             missing = shortage(disk, self._limits.spool_min_free, starts)
             short = Amount(max(missing.size, room.size), max(missing.entries, room.entries))
-        ended = self._size + sum(min(amount.size, quarter) for amount in self._leftovers.amounts())
+        ended = self.ended.size + sum(min(amount.size, quarter) for amount in self.ended.leftovers.amounts())
         running = [each.amount for each in self._running.values()]
-        return counted(ended, running, most, short, Amount(quarter, entries))
-
-    async def _say(self, quarter: int) -> None:
-        """Whether a start would be refused, though all were removed for it that may be."""
-        disk, _ = await self._pool.run(self._spools.look_thd, ())
-        now, why = self._clock.seconds(), lack(disk, self._limits.spool_min_free)
-        if why:
-            demand = self._demand(disk, NOTHING)._replace(over=0)
-            if choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand).rest.short_met:
-                why = ""
-        self.refusing = why
+        return counted(ended, running, self._limits.spool_max.of(disk.size), short, Amount(quarter, entries))
 
     # looking
 
     async def _look(self) -> Disk:
+        """Measure the jobs that were not measured, or not lately; answers the disk."""
         now, ids = self._clock.seconds(), tuple(self._running_ids())
         self._running = {
             job_id: self._running.get(job_id) or _Running(now - _RUNNING_CHECK_INTERVAL_SECONDS) for job_id in ids
@@ -331,19 +253,12 @@ class SpoolRetention:
         for job_id, size in written.items():
             if job_id in self._running:
                 self._running[job_id].written = size
-        for job in self._idle(tuple(self._unmeasured)):
-            await self._patience.wait(job.job_id, self._measure(job))
+        await self.ended.measure_new()
         for job_id, running in tuple(self._running.items()):
             if not running.busy and now - running.looked_at >= _RUNNING_CHECK_INTERVAL_SECONDS:
                 running.looked_at = now
                 await self._patience.wait(job_id, self._measure_running(job_id, running))
         return disk
-
-    async def _measure(self, job: Kept) -> None:
-        with self._busy(job):
-            taken = await self._pool.run(self._spools.measure_thd, job.job_id, False)
-            if job.job_id in self._unmeasured:
-                self._measured(job, taken)
 
     async def _measure_running(self, job_id: str, running: _Running) -> None:
         running.busy = True
@@ -351,81 +266,3 @@ class SpoolRetention:
             running.taken = await self._pool.run(self._spools.measure_thd, job_id, True)
         finally:
             running.busy = False
-
-    def _measured(self, job: Kept, taken: DiskUse) -> None:
-        self._size += taken.all.size - job.amount.size
-        job.taken = taken
-        self._unmeasured.discard(job.job_id)
-
-    # removing
-
-    def _idle(self, job_ids: Iterable[str]) -> Iterator[Kept]:
-        """Those of them that are here, when it is their turn, and that nothing is done to."""
-        for job_id in job_ids:
-            job = self._kept.get(job_id)
-            if job is not None and not job.busy:
-                yield job
-
-    @contextmanager
-    def _busy(self, job: Kept) -> Iterator[None]:
-        """Nothing else is done to that job meanwhile."""
-        job.busy = True
-        try:
-            yield
-        finally:
-            job.busy = False
-            for waiting in self._until_idle.pop(job.job_id, []):
-                waiting.callback(None)
-
-    async def _clean(self, job: Kept, output: bool) -> None:
-        with self._busy(job):
-            taken, left = await self._pool.run(self._spools.clean_thd, job.job_id, output)
-            self._measured(job, taken)
-            if left is not None and left.unfinished:
-                self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
-            elif left is not None:
-                self._log_resisting(job, left)
-                job.cleaned_after = self._retry_at(job.resisted)
-
-    async def _remove_all(self, going: list[str]) -> None:
-        usable = await self._pool.run(self._spools.use_up_thd, going)
-        for job in self._idle(set(going) - set(usable)):  # that is logged
-            job.removed_after = self._retry_at(1)
-        before = len(self._kept)
-        for job in self._idle(usable):
-            if job.acknowledged or job.unawaited:  # else its end is to be reported once more, as was asked meanwhile
-                await self._patience.wait(job.job_id, self._remove(job))
-        self._log.info("{count} old jobs removed", count=before - len(self._kept))
-
-    async def _remove(self, job: Kept) -> None:
-        with self._busy(job):
-            await self._take_away(job)
-
-    async def _take_away(self, job: Kept) -> str:
-        """Why it is still there; ``""``: it is removed. Its id is used up."""
-        try:
-            remains = await self._pool.run(self._spools.remove_thd, job.job_id)
-        except OSError as error:
-            why = error.strerror or str(error)
-            self._log_resisting(job, Left("its folder", why))
-            job.removed_after = self._retry_at(job.resisted)
-            return why
-        self._drop(job)
-        if remains is not None:
-            self._leftovers.add(remains, told=job.resisted > 0)
-        return ""
-
-    def _drop(self, job: Kept) -> None:
-        del self._kept[job.job_id]
-        self._unmeasured.discard(job.job_id)
-        self._size -= job.amount.size
-        self._forget(job.job_id)
-
-    def _log_resisting(self, job: Kept, left: Left) -> None:
-        if not job.resisted:
-            message = "{path} of job {job_id}, which takes {size} bytes, can't be removed: {why}"
-            self._log.error(message, path=left.path, job_id=job.job_id, size=job.amount.size, why=left.why)
-        job.resisted += 1
-
-    def _retry_at(self, tried: int) -> float:
-        return self._clock.seconds() + retry_delay(tried)

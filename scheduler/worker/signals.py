@@ -1,15 +1,15 @@
-"""Signals that clients send to jobs that run: to the main process, or to the whole process tree.
+"""Sends the signals of clients to running jobs: to the main process, or to the whole process tree.
 
-Theory of operation. This process sends them, not the shim, and has to be sure of whom
-they reach. The main process is known by its id and start time, as the spool says, the
-shim by those that it wrote into the lock. A signal goes to a pidfd, and only after it
-was found that the process descends from the shim: as a subreaper that one is an
+Theory of operation. This process sends them, not the shim, and has to make sure that
+they reach only processes of the job. The main process is known by its id and start time
+in the spool, the shim by those that it wrote into the lock. A signal goes to a pidfd, and
+only after a check that the process descends from the shim: as a subreaper, the shim is an
 ancestor of all processes of its job, and of no other. So neither an id that was used
-again nor a record that somebody changed leads to a process of anybody else.
+again nor a changed record leads to a foreign process.
 
-The tree is what it is at one look. A process that begins while the others are being
-signalled gets no signal: a second look would also find those that the job starts because
-of the first, such as the new processes of a server after SIGHUP.
+The tree is looked at once. A process that begins while the others are being signalled
+gets no signal: a second look would also find processes that the job starts because of the
+first signal, such as the new ones of a server after SIGHUP.
 """
 
 from __future__ import annotations
@@ -18,39 +18,22 @@ import os
 import signal
 from collections.abc import Iterable
 
-from twisted.internet.defer import Deferred, fail
-
 from scheduler.errors import Conflict, JobNotRunning, Unavailable
-from scheduler.threads import Pool
-from scheduler.worker.job import RunningJob
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
-from scheduler.worker.spools import Spools
+from scheduler.worker.shim.exits import MAX_LEFTOVER
+from scheduler.worker.shim.spool import Identity, Spool
 
-#: Why a process got no signal that this process may not send it.
+#: The reason of a signal that this process may not send.
 NOT_PERMITTED = "it runs as another user"
 
 
-class Signals:
-    """Called on the reactor thread."""
+def send_thd(job_id: str, spool: Spool, shim: Identity | None, name: str, to: str) -> None:
+    """Carry out ``IJobRunner.signal``; ``shim`` has the job, if that is known. Blocks on /proc and the spool.
 
-    def __init__(self, pool: Pool, spools: Spools) -> None:
-        self._pool = pool
-        self._spools = spools
-
-    def send(self, job: RunningJob, name: str, to: str) -> Deferred[None]:
-        """See ``IJobRunner.signal``; to a job whose start was answered."""
-        if job.status.state.final:
-            return fail(JobNotRunning(job.id, job.status.state.value))
-        spool = self._spools.spool(job.id)
-        return self._pool.run(send_thd, job.id, spool, job.shim_identity, signal.Signals[name], to == "tree")
-
-
-def send_thd(job_id: str, spool: Spool, shim: Identity | None, number: signal.Signals, tree: bool) -> None:
-    """Send it once; ``shim`` is who has the job, where that is known. Blocks on /proc and the spool.
-
-    ``JobNotRunning``: none of those is left. ``Conflict``: some could not be sent it. ``Unavailable``: none was.
+    ``JobNotRunning``: none of the processes is left. ``Conflict``: some could not be sent the signal. ``Unavailable``:
+    none was sent it.
     """
+    number, tree = signal.Signals[name], to == "tree"
     spool.unlock()
     try:
         shim = shim or spool.begun_by()
@@ -88,7 +71,7 @@ def _descendants(shim: Identity | None) -> Iterable[Identity]:
 
 
 def _send(identity: Identity, shim: Identity, number: signal.Signals) -> bool:
-    """Whether that process is there, and of this job, and got the signal; ``OSError``."""
+    """Send the signal to a process, if it is there and belongs to the job; answers whether it was sent. ``OSError``."""
     pidfd = proctree.open_pidfd(identity)
     if pidfd is None:
         return False

@@ -1,4 +1,4 @@
-"""Stops of this worker's jobs: of those that run, and of what is left of those that have ended."""
+"""Stops running jobs, and the processes that are left of ended ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.threads import Pool
-from scheduler.worker.job import RunningJob, fail_one, wait_in
+from scheduler.worker.jobs import RunningJob
 from scheduler.worker.removals import Removals
 from scheduler.worker.spools import Spools
 
 
 class Stops:
-    """Called on the reactor thread."""
+    """Stops the jobs of one worker. Called on the reactor thread."""
 
     _log = Logger()
 
@@ -29,22 +29,22 @@ class Stops:
         self._removals = removals
 
     def stop(self, job: RunningJob, wait: bool) -> Deferred[JobStatus]:
-        """See ``IJobRunner.stop``; of a job whose start was answered."""
+        """Carry out ``IJobRunner.stop`` for a job whose start was answered."""
         if job.status.state.final:
             return self._end_leftover(job)
         marked = self._pool.run(self._spools.spool(job.id).ask_stop).addBoth(self._marked, job)
         if not wait:
             return marked
-        ended = wait_in(job.for_end)
-        marked.addErrback(lambda failure: fail_one(job.for_end, ended, failure))
-        return ended.addCallback(lambda status: self._ended(status, job))
+        ended = job.for_end.wait()
+        marked.addErrback(lambda failure: job.for_end.fail(ended, failure))
+        return ended.addCallback(self._ended, job)
 
     def _ended(self, status: JobStatus, job: RunningJob) -> Deferred[JobStatus]:
-        """Its shim ended what it could, unless the job has lost it."""
+        """Answer the stop at the end of the job. If that was lost, its shim may not have ended all processes."""
         return self._end_leftover(job) if status.state is JobState.LOST else succeed(status)
 
     def _marked(self, result: Failure | None, job: RunningJob) -> Deferred[JobStatus]:
-        """Have the shim look for the mark. One of an earlier version takes the signal itself for the stop."""
+        """Have the shim look for the mark. A shim of an earlier version takes the signal itself for the stop."""
         job.stop_asked = True
         if job.shim is not None:
             job.shim.signal(signal.SIGTERM)
@@ -60,7 +60,7 @@ class Stops:
         raise Unavailable(f"the stop of job {job.id!r} can't be written down: {why}")
 
     def _end_leftover(self, job: RunningJob) -> Deferred[JobStatus]:
-        """The status of an ended job, with the processes that are left of it now."""
+        """End the processes that are left of an ended job; answers its status with those that are still there."""
         if not job.status.leftover:
             return succeed(job.status)
         looked = self._pool.run(self._spools.endings.end_leftover_thd, job.id, job.shim_identity)

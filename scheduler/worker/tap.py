@@ -1,4 +1,4 @@
-"""Composition root of ``twistd worker``: what there is, and in which order it starts and, backwards, stops."""
+"""Composition root of ``twistd worker``: its parts, in the order in which they start, and backwards stop."""
 
 from __future__ import annotations
 
@@ -20,24 +20,28 @@ from scheduler.threads import Pool
 from scheduler.worker import facts, folder
 from scheduler.worker.commands import Policy
 from scheduler.worker.commit_count import CommitCountFile
+from scheduler.worker.conversation import Conversation
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.identity import Identity
-from scheduler.worker.jobs import JobRunner
+from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
+from scheduler.worker.life import JobLives
 from scheduler.worker.link import Link
 from scheduler.worker.retention import RetentionLimits
+from scheduler.worker.runner import JobRunner
 from scheduler.worker.spools import Spools
+from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
-#: Threads for the spools: starts wait there for their shim, and disks for their platters.
+#: Threads for the spools: starts wait there for their shims, and all the others for the disk.
 SPOOL_THREADS = 16
 
 
 class Options(startup.WorkerOptions):
-    """See ``scheduler.daemon.startup``."""
+    """Options of ``twistd worker``; see ``scheduler.daemon.startup``."""
 
     check_tls = staticmethod(credentials.check)
     open_folder = staticmethod(folder.open_folder)
@@ -45,10 +49,10 @@ class Options(startup.WorkerOptions):
 
 
 def makeService(options: Options) -> IService:
-    """Nothing runs, and nothing of grpc exists, before it is started."""
-    from twisted.internet import reactor as installed  # noqa: PLC0415 - by now, as twistd was told
+    """Make the worker. No part runs, and no grpc object exists, before the service is started."""
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - twistd has installed it by now
 
-    reactor: Any = installed  # its type says least of all that it is
+    reactor: Any = installed  # its type lacks most of its interfaces
     startup.use_monotonic_time(reactor)
     signals.stop_once(reactor)
     config, state, settings = options.config, options.state, options.config.worker
@@ -59,14 +63,17 @@ def makeService(options: Options) -> IService:
     launcher = Launcher(str(state.path / "shims.log"))
     used = UsedIds(str(state.path / folder.USED_IDS))
     jobs_dir, min_free, most = str(state.path / folder.JOBS), settings.spool_min_free, settings.output_limit
-    spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, most, options.umask)
+    spools = Spools(jobs_dir, used, time.time)
+    starter = Starter(spools, used, policy, launcher, time.time, min_free, most, options.umask)
     limits = RetentionLimits(settings.keep_spool, settings.spool_max, min_free)
     pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
     watch = OutputWatch(reactor)
-    jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
-    disk = DiskGauge(reactor, pool, spools.disk_thd)
+    jobs = Jobs(reactor, pool, spools, limits)
+    lives = JobLives(reactor, pool, spools, starter, time.time, jobs)
+    runner = JobRunner(reactor, pool, spools, watch, time.time, jobs, lives)
+    disk = DiskGauge(reactor, pool, jobs_dir)
     identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
-    grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs, identity)
+    grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
     def own_facts() -> Registration:
@@ -75,6 +82,9 @@ def makeService(options: Options) -> IService:
     held_id = IdFile(state.path / folder.WORKER_ID)
     commit_count = CommitCountFile(pool, str(state.path / folder.COMMIT_COUNT))
     rng = random.SystemRandom()
+    conversation = Conversation(
+        reactor, scheduler, jobs, own_facts, held_id, commit_count, identity, rng, time.time, disk.read
+    )
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
@@ -85,10 +95,10 @@ def makeService(options: Options) -> IService:
         pool,
         Step(start=options.folder.announce),
         Step(stop=watch.close),
-        Step(start=jobs.recover, stop=jobs.shut_down),
+        Step(start=runner.recover, stop=runner.shut_down),
         scheduler,
         grpc,
-        Link(reactor, scheduler, jobs, own_facts, held_id, commit_count, identity, rng, time.time, disk.read),
+        Link(reactor, scheduler, jobs, identity, conversation, rng),
         startup.Announcement(reactor, state, grpc=grpc),
     ):
         part.setServiceParent(parts)

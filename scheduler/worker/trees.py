@@ -1,15 +1,14 @@
-"""Careful walks over folders that jobs may write to: what removes and measures them. Standard library only; it blocks.
+"""Removes and measures folders that jobs may write to, by careful walks. Standard library only; it blocks.
 
 Theory of operation. A job may leave anything in its folder: links, mounts, folders
-without permissions, thousands of folders in each other. And somebody may still
-change it during the walk. So a walk goes by descriptor, one name at a time. It
-never follows a link and never crosses a mount point; ``scheduler.worker.shim.beneath`` sees to
-that. No entry is looked at before it is known not to be a mount point, as a mount may
-hang.
+without permissions, thousands of nested folders. And a process may still change it
+during the walk. So a walk goes by descriptor, one name at a time. It never follows a
+link and never crosses a mount point, by means of ``scheduler.worker.shim.beneath``. An
+entry is looked at only once it is known not to be a mount point, as a mount may hang.
 
-A walk keeps a list of the folders it is in, and not more than ``HELD_DESCRIPTORS`` of
-them open. It comes back to a folder that it closed by ``..``, and goes on only if that
-is still the same folder.
+A walk keeps a list of the folders it is in, and no more than ``HELD_DESCRIPTORS`` of
+them open. It returns to a closed folder by ``..``, and goes on only if that is still the
+same folder.
 """
 
 from __future__ import annotations
@@ -27,30 +26,30 @@ from scheduler.worker.shim.beneath import HANDLE, open_beneath, open_folder, ope
 #: Descriptors that one walk holds, however deep it is.
 HELD_DESCRIPTORS = 32
 
-#: Subfolders of one folder that are remembered before the first of them is removed.
+#: Subfolders of one folder that are listed before the first of them is removed.
 _SUBFOLDERS_AT_ONCE = 1000
 
-#: Entries of one folder that resist; then the folder is given up.
+#: Entries of one folder that may resist before the folder is given up.
 _RESISTING_MAX = 1000
 
-#: Folders in one removal that are entered again, because somebody still writes there.
+#: Folders in one removal that are entered again, because a process still writes there.
 _REENTERED_MAX = 100
 
-#: Characters of a path that is told.
+#: Characters of a path in a log line.
 _PATH_SHOWN = 300
 
 #: Bytes, in the unit of ``st_blocks``.
 _BLOCK = 512
 
-#: What this process has too few of at present: the same will do later.
+#: Errors for a lack of descriptors or memory in this process: the same removal may succeed later.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
-#: A mount point can't be crossed, unlinked or renamed.
+#: Errors of a mount point, which can't be crossed, unlinked or renamed.
 _MOUNTED = (errno.EXDEV, errno.EBUSY)
 
 
 class Amount(NamedTuple):
-    """What files and folders take of a disk."""
+    """The disk use of files and folders."""
 
     #: Bytes.
     size: int = 0
@@ -58,7 +57,7 @@ class Amount(NamedTuple):
     entries: int = 0
 
     def plus(self, other: Amount) -> Amount:
-        """Both together."""
+        """Add two amounts."""
         return Amount(self.size + other.size, self.entries + other.entries)
 
 
@@ -66,14 +65,14 @@ NOTHING = Amount()
 
 
 class Left(NamedTuple):
-    """A removal that did not remove everything."""
+    """The rest of a removal that did not remove everything."""
 
     #: The first entry that could not be removed, relative to the base of the walk and quoted.
     path: str
     why: str
     #: A mount point was met.
     mounted: bool = False
-    #: The time was over first, or descriptors or memory were short: the rest may well be removable.
+    #: The time was over first, or descriptors or memory ran short: the rest may be removable.
     unfinished: bool = False
 
 
@@ -90,7 +89,7 @@ class _Folder:
         self.identity = found.st_dev, found.st_ino
         #: Subfolders to go into.
         self.todo: list[str] = []
-        #: Not all its entries were looked at.
+        #: Some of its entries were not looked at.
         self.unread = True
         #: Names that could not be removed.
         self.resisting: set[str] = set()
@@ -114,7 +113,7 @@ class _Walk:
 
     @property
     def fd(self) -> int:
-        """Of ``here``, which is always open."""
+        """The descriptor of ``here``, which is always open."""
         fd = self.here.fd
         assert fd is not None
         return fd
@@ -124,15 +123,15 @@ class _Walk:
         return len(self._folders) - 1
 
     def names(self) -> list[str]:
-        """From the start to here."""
+        """Answer the names from the start to here."""
         return [folder.name for folder in self._folders[1:]]
 
     def second(self) -> str:
-        """The name of the second folder the walk went into; ``""`` if it is not that deep."""
+        """Answer the name of the second folder that the walk went into; ``""``: it is not that deep."""
         return self._folders[2].name if len(self._folders) > 2 else ""
 
     def down(self, name: str, unlock: bool) -> None:
-        """Go into a subfolder. ``OSError``: EXDEV for a mount point, ENOTDIR or ELOOP for what is no folder."""
+        """Go into a subfolder. ``OSError``: EXDEV for a mount point, ENOTDIR or ELOOP if it is no folder."""
         fd = open_folder(self.fd, name, unlock)
         self._folders.append(_Folder(name, fd))
         if self.depth >= HELD_DESCRIPTORS:
@@ -142,7 +141,7 @@ class _Walk:
                 far.fd = None
 
     def up(self) -> _Folder:
-        """Go back; answers the folder that is left. ``OSError``: it is somewhere else now."""
+        """Go back to the parent; answers the folder that the walk leaves. ``OSError``: that folder was moved."""
         left = self._folders.pop()
         assert left.fd is not None
         try:
@@ -163,10 +162,10 @@ def _walk(base: str, path: str) -> Iterator[_Walk]:
 
 
 def measure(base: str, path: str, most: int | None = None, unlock: bool = False) -> dict[str, Amount]:
-    """What a folder below ``base`` takes, by the names in it; ``""`` is for itself and its direct subfolders.
+    """Measure a folder below ``base``, by the names in it; ``""`` is for the folder itself and its direct subfolders.
 
-    What is mounted in it does not count, nor what can't be looked at; nor, beyond ``most`` entries, the rest. With
-    ``unlock``, folders are made readable.
+    Mounts do not count, nor entries that can't be looked at, nor any entry after the first ``most``. With ``unlock``,
+    folders are made readable.
     """
     found: dict[str, list[int]] = {}
     with contextlib.suppress(OSError):
@@ -175,7 +174,7 @@ def measure(base: str, path: str, most: int | None = None, unlock: bool = False)
 
 
 def _measure(base: str, path: str, most: int | None, unlock: bool, found: dict[str, list[int]]) -> None:
-    """``found`` gets blocks and entries by name."""
+    """Add blocks and entries by name to ``found``."""
     parent, _, name = path.rpartition("/")
     counted = 0
     with _walk(base, parent) as walk:
@@ -199,7 +198,7 @@ def _measure(base: str, path: str, most: int | None, unlock: bool, found: dict[s
 
 
 def size_of(base: str, path: str) -> int:
-    """Bytes that one file below ``base`` takes. ``OSError``: it is a mount point, or not there."""
+    """Measure one file below ``base``, in bytes. ``OSError``: it is a mount point, or not there."""
     parent, _, name = path.rpartition("/")
     folder = open_handle(base, parent)
     try:
@@ -231,7 +230,7 @@ def _count(walk: _Walk, name: str, found: dict[str, list[int]]) -> None:
 
 
 def remove(base: str, path: str, seconds: float | None = None) -> Left | None:
-    """Remove what is at ``path`` below ``base``, as much of it as can be, in so many seconds; ``None``: all is gone."""
+    """Remove ``path`` below ``base``, as much of it as possible, in so many seconds; ``None``: all is removed."""
     parent, _, name = path.rpartition("/")
     try:
         with _walk(base, parent) as walk:
@@ -243,7 +242,7 @@ def remove(base: str, path: str, seconds: float | None = None) -> Left | None:
 
 
 class _Removal:
-    """One walk that removes."""
+    """A walk that removes."""
 
     def __init__(self, walk: _Walk, parent: str, seconds: float | None) -> None:
         self._walk = walk
@@ -255,7 +254,7 @@ class _Removal:
 
     def run(self, name: str) -> Left | None:
         walk = self._walk
-        walk.here.unread = False  # of the folder it is in nothing else goes
+        walk.here.unread = False  # no other entry of the parent is removed
         self._unlink(name)
         while not self._late():
             here = walk.here
@@ -273,7 +272,7 @@ class _Removal:
         return self._until is not None and time.monotonic() >= self._until
 
     def _read(self) -> None:
-        """Unlink the files of the folder, and note its subfolders."""
+        """Unlink the files of the folder, and list its subfolders."""
         here = self._walk.here
         here.unread = False
         try:
@@ -294,7 +293,7 @@ class _Removal:
             os.unlink(name, dir_fd=self._walk.fd)
         except FileNotFoundError:
             pass
-        except (IsADirectoryError, PermissionError):  # without a permission the kernel does not say that it is a folder
+        except (IsADirectoryError, PermissionError):  # without permission the kernel does not tell a folder
             self._walk.here.todo.append(name)
         except OSError as error:
             self._resists(name, error)
@@ -308,7 +307,7 @@ class _Removal:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 self._resists(name, error)
                 return
-            try:  # no folder, or none any more
+            try:  # it is no folder, or not any more
                 os.unlink(name, dir_fd=self._walk.fd)
             except FileNotFoundError:
                 pass
@@ -333,7 +332,7 @@ class _Removal:
         self._walk.here.resisting.add(name)
         if error.errno in _MOUNTED:
             self._mounted = True
-        if self._first is None:  # what is reported later may only be its consequence
+        if self._first is None:  # later errors may be consequences of the first
             self._first = _left(self._path(name), error)
 
     def _path(self, name: str) -> str:

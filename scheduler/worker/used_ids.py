@@ -1,14 +1,14 @@
-"""Ids that were used here, or sealed, and whose spools are gone: none is ever started again.
+"""The file of ids that were used here, or sealed, and whose spools are gone: none is ever started again.
 
-Theory of operation. One file of pages, a power of two of them; an id belongs to
-one page, by its digest, and takes one slot there. So to look one up is to read
-one page, whether there are ten or a million (32 MB), and nothing is held in
-memory or read when the worker starts. A page that is full makes the file double:
-the pages are written anew beside it, and renamed. A slot never crosses a sector,
-so a power cut leaves it as it was or as it is to be.
+Theory of operation. The file consists of pages, a power of two of them. An id belongs
+to one page, by its digest, and takes one slot there. So a look-up reads one page,
+whether there are ten ids or a million (32 MB), and nothing is held in memory or read
+when the worker starts. When a page is full the file doubles: the pages are written anew
+to another file, which is renamed. A slot never crosses a sector, so a power cut leaves
+either its old or its new content.
 
-All room is taken when the file is made: it takes ids on a full disk too, until
-it would have to grow.
+All room is taken when the file is made. So it takes ids on a full disk, too, until it
+has to grow.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
 
-from scheduler.worker.shim.spool import sync_folder, write_file
+from scheduler.worker.shim.files import sync_folder, write_file
 
 _PAGE = 4096
 _FIRST_PAGES = 16
 
-#: A digest, and then what became of the id.
+#: Bytes: a digest, and then how the id was used.
 _SLOT = 16
 _DIGEST = _SLOT - 1
 _FREE = bytes(_SLOT)
 
 
 class HowUsed(Enum):
-    """How an id was used up."""
+    """The ways in which an id is used up."""
 
     #: There was such a job, and its spool is gone.
     PRUNED = b"p"
-    #: There was none, and there shall be none.
+    #: There was no such job, and there will be none.
     SEALED = b"s"
 
 
@@ -45,32 +45,32 @@ class UsedIds:
     def __init__(self, path: str) -> None:
         self._path = path
         self._adding = threading.Lock()
-        #: For the descriptor, so that no look-up waits for the disk or for a larger file.
+        #: Guards the descriptor, so that no look-up waits for a sync or for a larger file.
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._pages = 0
 
     def open_thd(self) -> None:
-        """``ValueError`` for a file that was not written here."""
+        """Open the file, made if need be; ``ValueError`` for a damaged one."""
         with self._lock:
             self._opened()
 
     def close(self) -> None:
-        """It is opened again when it is needed again."""
+        """Close the file. The next use opens it again."""
         with self._adding, self._lock:
             fd, self._fd = self._fd, None
             if fd is not None:
                 os.close(fd)
 
     def find_thd(self, job_id: str) -> HowUsed | None:
-        """How that id was used up."""
+        """Look up how an id was used up; ``None``: it was not."""
         digest = _digest(job_id)
         page = self._read(digest)
         slot = _find(page, digest)
         return None if slot is None else HowUsed(page[slot + _DIGEST : slot + _SLOT])
 
     def add_thd(self, job_ids: Iterable[str], use: HowUsed) -> None:
-        """Durably, when this returns. ``OSError``: perhaps not all."""
+        """Add ids; durable when this returns. ``OSError``: some may not have been added."""
         with self._adding:
             for job_id in job_ids:
                 self._add(_digest(job_id), use)
@@ -90,7 +90,7 @@ class UsedIds:
             os.pwrite(self._opened(), digest + use.value, self._place(digest) + free)
 
     def _read(self, digest: bytes) -> bytes:
-        """The page where it is, or would be."""
+        """Read the page to which the id belongs."""
         with self._lock:
             fd = self._opened()
             return os.pread(fd, _PAGE, self._place(digest))
@@ -140,7 +140,7 @@ class UsedIds:
 
 
 def _find(page: bytes, start_of_slot: bytes) -> int | None:
-    """Where the first slot begins that begins so."""
+    """Find the first slot that begins with these bytes; answers its offset in the page."""
     position = page.find(start_of_slot)
     while position >= 0 and position % _SLOT:
         position = page.find(start_of_slot, position + 1)

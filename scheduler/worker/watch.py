@@ -1,17 +1,17 @@
-"""Tells, within milliseconds, that a file has grown: one inotify instance for the whole worker.
+"""Notices, within milliseconds, that a file has grown: one inotify instance for the whole worker.
 
 Theory of operation. The kernel queues an event for every write to a watched
-file. All that are queued when the reactor looks are read at once, and each
-watcher of a file is called once for them, however many there were. When the
-queue overflows events are lost, so then everybody is called. A call means "look
-again", never how much there is.
+file. The reactor reads all queued events at once, and each watcher of a file is
+called once for them, however many there were. When the queue overflows, events are
+lost, so all watchers are called. A call means "look again", and says nothing about
+how much the file has grown.
 
-The kernel gives each user so many instances, and so many watches, and others may
-have taken them all. A file for which there is none is looked at every
-``POLL_INTERVAL_SECONDS``: its followers get their bytes later, and get them.
+The kernel limits the instances and watches of each user, and other processes may
+have taken them all. A file without a watch is polled every
+``POLL_INTERVAL_SECONDS``: its followers get their bytes later, but get them.
 
-A file watched twice has one watch in the kernel, by its inode, so watchers are
-kept by the kernel's number of the watch. ``twisted.internet.inotify`` drops
+A file that is watched twice has one watch in the kernel, by its inode, so watchers
+are kept by the kernel's number of the watch. ``twisted.internet.inotify`` drops
 overflows and closes the whole instance when one watched file is deleted, which
 is why it is not used.
 """
@@ -39,21 +39,22 @@ _IN_MODIFY = 0x00000002
 _IN_Q_OVERFLOW = 0x00004000
 _IN_IGNORED = 0x00008000
 
-#: Watch, mask, cookie, length of the name that follows.
+#: The watch, the mask, a cookie, the length of the name that follows.
 _EVENT = struct.Struct("iIII")
 
 _READ_SIZE = 64 * 1024
 
-#: Seconds between two looks at the files that the kernel does not watch.
+#: Seconds between two looks at files that the kernel does not watch.
 POLL_INTERVAL_SECONDS = 0.5
 
-#: What inotify says when the user has all the instances (EMFILE), watches (ENOSPC), files or memory there may be.
+#: Errors of inotify when there are no more instances (EMFILE), watches (ENOSPC), files or memory for this user.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(function: str, *args: int | bytes) -> int:
+def call_kernel(function: str, *args: int | bytes) -> int:
+    """Call a function of libc; ``OSError`` if it answers less than 0."""
     result = int(getattr(_libc, function)(*args))
     if result < 0:
         number = ctypes.get_errno()
@@ -62,18 +63,18 @@ def _call(function: str, *args: int | bytes) -> int:
 
 
 class IReactor(IReactorFDSet, IReactorTime):
-    """What is needed of the reactor."""
+    """The parts of the reactor that are used here."""
 
 
 class _Watcher:
-    """One who asked; equal to nobody else."""
+    """A callback, equal to no other."""
 
     def __init__(self, notify: Notify) -> None:
         self.notify = notify
 
 
 class _Polled(_Watcher):
-    """One whose file the kernel does not watch."""
+    """A watcher of a file that the kernel does not watch."""
 
     def __init__(self, path: str, notify: Notify) -> None:
         super().__init__(notify)
@@ -81,7 +82,7 @@ class _Polled(_Watcher):
         self._size = os.stat(path).st_size
 
     def changed(self) -> bool:
-        """Whether the file has another size than at the last look, or is gone."""
+        """Look at the file; answers whether its size has changed since the last look, or the file is gone."""
         try:
             size = os.stat(self._path).st_size
         except OSError:
@@ -92,7 +93,7 @@ class _Polled(_Watcher):
 
 @implementer(IReadDescriptor)
 class OutputWatch:
-    """Watches files for those that follow them. Nothing is opened before the first ``add``."""
+    """Watches files for their followers. Opens its inotify instance with the first ``add``."""
 
     _log = Logger()
 
@@ -106,7 +107,7 @@ class OutputWatch:
         self._warned = False
 
     def add(self, path: str, notify: Notify) -> Callable[[], None]:
-        """Call ``notify`` whenever the file may have grown, until the function that is returned is called.
+        """Call ``notify`` whenever the file may have grown, until the returned function is called.
 
         ``OSError``: there is no such file. ``ShuttingDown`` once closed.
         """
@@ -123,14 +124,14 @@ class OutputWatch:
         return lambda: self._remove(watch, watcher)
 
     def _watch(self, path: str) -> int:
-        """The kernel's number of the watch."""
+        """Have the kernel watch a file; answers its number of the watch."""
         if self._fd < 0:
-            self._fd = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = call_kernel("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
             self._reactor.addReader(self)
-        return _call("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
+        return call_kernel("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
 
     def _poll(self, path: str, notify: Notify, shortage: OSError) -> Callable[[], None]:
-        """Look at the file again and again."""
+        """Poll a file."""
         if not self._warned:
             self._warned = True
             self._log.warn(
@@ -159,7 +160,7 @@ class OutputWatch:
         self._poll_later()
 
     def close(self) -> None:
-        """Let go of everything; nobody is called any more."""
+        """Close the inotify instance, and call no watcher any more."""
         self._closed = True
         for watcher in self._everybody():
             watcher.notify = _nothing
@@ -180,11 +181,11 @@ class OutputWatch:
         return "OutputWatch"
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - the interface has it
-        """The reactor lets go of it, at shutdown."""
+        """Close, as the reactor drops its readers at shutdown."""
         self.close()
 
     def doRead(self) -> None:
-        """Call everybody whose file is mentioned in what the kernel has queued."""
+        """Call the watchers of all files with a queued event."""
         try:
             queued = os.read(self._fd, _READ_SIZE)
         except BlockingIOError:
@@ -196,7 +197,7 @@ class OutputWatch:
             offset += _EVENT.size + length
             if mask & _IN_Q_OVERFLOW:
                 concerned = self._everybody()
-            elif mask & _IN_IGNORED:  # the file is gone, and the watch with it
+            elif mask & _IN_IGNORED:  # the file was removed, and the watch with it
                 concerned |= self._watchers.pop(watch, set())
             else:
                 concerned |= self._watchers.get(watch, set())
@@ -210,7 +211,7 @@ class OutputWatch:
                 self._log.failure("a watcher failed")
 
     def _everybody(self) -> set[_Watcher]:
-        """All, whether the kernel watches for them or not."""
+        """Collect all watchers, those of polled files included."""
         return self._polled.union(*self._watchers.values())
 
     def _remove(self, watch: int, watcher: _Watcher) -> None:
@@ -218,9 +219,9 @@ class OutputWatch:
         watchers = self._watchers.get(watch, set())
         watchers.discard(watcher)
         if not watchers and self._watchers.pop(watch, None) is not None:
-            with contextlib.suppress(OSError):  # the file went first
-                _call("inotify_rm_watch", self._fd, watch)
+            with contextlib.suppress(OSError):  # the file was removed before
+                call_kernel("inotify_rm_watch", self._fd, watch)
 
 
 def _nothing() -> None:
-    """What is called in place of a watcher who left while others were being called."""
+    """Do nothing, in place of the callback of a watcher that was removed while others were being called."""

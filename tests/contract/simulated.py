@@ -25,7 +25,7 @@ from tests.simulation.trace import Trace
 #: Virtual seconds that pass in one turn of the reactor.
 TURN = 0.1
 
-#: Seconds that a job runs which a test ends.
+#: Seconds that a job runs until a test ends it.
 UNTIL_TOLD = 1e6
 
 
@@ -52,14 +52,14 @@ class SimulatedCase(TestCase):
         return Process(self.loop, name, lambda _, reason: self.crashes.append(reason))
 
     def listen(self, server: Any) -> str:
-        """Where ``server`` is called."""
+        """Listen with ``server``; its address."""
         self.server = self.process("server")
         self.network.listen(1, Endpoint(self.server, "there", server))
         return "10.0.0.2:1"
 
 
 class ToldMachine(Machine):
-    """Its jobs write and end when a test says so."""
+    """A machine whose jobs write and end when a test says so."""
 
     def __init__(self, loop: Loop, trace: Trace) -> None:
         super().__init__(loop, trace, "there", "10.0.0.2", self._ran)
@@ -81,12 +81,12 @@ class ToldMachine(Machine):
 
 
 class ToldJobs(SimulatedCase):
-    """Has ``runner``, the jobs of a worker on a machine of that kind."""
+    """Has ``runner`` and ``jobs``, both the jobs of a worker on a machine of that kind."""
 
     def setUp(self) -> None:
         super().setUp()
         self.machine = ToldMachine(self.loop, self.trace)
-        self.runner = SimulatedJobs(self.process("worker"), self.machine, Folder(), Random(1))
+        self.runner = self.jobs = SimulatedJobs(self.process("worker"), self.machine, Folder(), Random(1))
 
     def job(self) -> Any:
         return JobPlan(UNTIL_TOLD, 0, 0).spec()
@@ -100,7 +100,7 @@ class ToldJobs(SimulatedCase):
 
 @implementer(IStore)
 class StoreOfProcess:
-    """The database as a new process has it, with the life of a service."""
+    """The database as a new process sees it, with the lifecycle of a service."""
 
     def __init__(self, process: Process, database: Database, trace: Trace) -> None:
         self._store = SimulatedStore(process, database, Random(1), trace)
@@ -111,8 +111,8 @@ class StoreOfProcess:
 
     @property
     def commit_count(self) -> int:
-        """Of the last commit."""
+        """The count of the last commit."""
         return self._store.commit_count
 
     def startService(self) -> None:
-        """It runs already."""
+        """Nothing to do: the store runs already."""

@@ -1,4 +1,4 @@
-"""What every client of the scheduler does: over the wire, in memory, and simulated; and how each fails."""
+"""The contract of every client of the scheduler, and its failures: over the wire, in memory, and simulated."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ SPEC = JobSpec("sh", ("-c", "x"), labels={"a": "b"}, timeout=0.5)
 
 @implementer(IMembership)
 class AsMembership:
-    """A scheduler in memory, as its server sees it."""
+    """A scheduler in memory, as its gRPC server sees it."""
 
     def __init__(self, scheduler: FakeSchedulerClient) -> None:
         self._scheduler = scheduler
@@ -56,21 +56,21 @@ class Contract:
     """Mixed into an RpcCase that has ``client``, and ``scheduler`` behind it."""
 
     def test_interface(self) -> None:
-        """It provides what it says, with the arguments that are asked for."""
+        """The client provides its interface, with the right arguments."""
         verifyObject(ISchedulerClient, self.client)
 
     async def test_register(self) -> None:
-        """The scheduler gets all a worker says of itself, and assigns an id and a lease."""
+        """The scheduler gets the whole registration, and assigns an id and a lease."""
         self.assertEqual(await self.client.register(FACTS), Registered("w1", 30.0))
         self.assertEqual(self.scheduler.calls, [("register", FACTS)])
 
     async def test_register_again(self) -> None:
-        """An id held from before is confirmed."""
+        """An earlier id is confirmed."""
         held = Registration("127.0.0.1:30000", worker_id="w-7", boot_id="boot")
         self.assertEqual((await self.client.register(held)).worker_id, "w-7")
 
     async def test_deregister(self) -> None:
-        """One that leaves is known no more, and a stranger never was."""
+        """A worker that leaves is not known any more, and an unknown one never was."""
         await self.client.register(FACTS)
         self.assertIsNone(await self.client.deregister("w1", ""))
         self.assertEqual(self.scheduler.workers, {})
@@ -78,7 +78,7 @@ class Contract:
         self.assertEqual((error.kind, error.name), ("worker", "w1"))
 
     async def test_heartbeat(self) -> None:
-        """A sign of life arrives whole; the answer says what is kept and what is wanted."""
+        """A heartbeat arrives complete; the answer has the acknowledged and the requested jobs."""
         await self.client.register(FACTS)
         self.scheduler.knows.add("ended")
         heartbeat = Heartbeat(
@@ -93,16 +93,16 @@ class Contract:
         self.assertEqual(self.scheduler.heartbeats, [heartbeat])
 
     async def test_forgotten(self) -> None:
-        """To one it does not know the scheduler says so."""
+        """A scheduler answers NotFound to an unknown worker."""
         error = await self.assertFailure(self.client.heartbeat(Heartbeat("w9", "boot")), NotFound)
         self.assertEqual((error.kind, error.name), ("worker", "w9"))
 
     async def end_scheduler(self) -> None:
-        """End its process, and have another one there."""
+        """Replace the scheduler's process by another one."""
         raise NotImplementedError
 
     async def test_cut(self) -> None:
-        """That a connection was cut is told, each time; that there is none, or that it serves, is not."""
+        """Each cut of a connection is reported; its absence, or a working connection, is not."""
         told: list[Deferred[None]] = []
         self.client.on_cut(lambda: told[-1].callback(None))
         for _ in range(2):
@@ -114,7 +114,7 @@ class Contract:
             await told[-1]
 
     async def test_hang_up(self) -> None:
-        """A call under way that is given up fails, and the next one is answered."""
+        """Hanging up fails a call in flight, and the next one is answered."""
         await self.client.register(FACTS)
         self.scheduler.holding = True
         beat = self.client.heartbeat(Heartbeat("w1", "boot"))
@@ -124,7 +124,7 @@ class Contract:
         await self.client.heartbeat(Heartbeat("w1", "boot"))
 
     async def test_errors(self) -> None:
-        """What is wrong with a worker is told as it is."""
+        """Errors about a worker arrive as they are."""
         for error in (
             Invalid("name", "is too long"),
             Refused("that address is not yours"),
@@ -161,7 +161,7 @@ class SimulatedTests(Contract, SimulatedCase):
         self.listen(self.membership)
 
     async def test_peer(self) -> None:
-        """The scheduler knows from where it was called."""
+        """The scheduler knows the address of the call."""
         await self.client.register(FACTS)
         self.assertEqual(self.membership.peers, ["10.0.0.1"])
 
@@ -178,7 +178,7 @@ class RealTests(Contract, RpcCase):
 
     async def end_scheduler(self) -> None:
         address = self.server.bound
-        while not self.client._connection._up:  # gRPC says so a moment after the first answer
+        while not self.client._connection._up:  # gRPC reports it a moment after the first answer
             await later(0.01)
         await self.server.stopService()
         self.server = self.scheduler_server(self.membership, address=address)
@@ -204,7 +204,7 @@ class RealTests(Contract, RpcCase):
         self.assertEqual(told, [str(address)])
 
     async def test_own_end(self) -> None:
-        """That the worker's own end closes the connection is not told."""
+        """A connection that the worker itself closes is not reported as cut."""
         told: list[None] = []
         self.client.on_cut(lambda: told.append(None))
         await self.client.register(FACTS)
@@ -213,12 +213,12 @@ class RealTests(Contract, RpcCase):
         self.assertEqual(told, [])
 
     async def test_peer(self) -> None:
-        """The scheduler knows from where it was called."""
+        """The scheduler knows the address of the call."""
         await self.client.register(FACTS)
         self.assertEqual(self.membership.peers, ["127.0.0.1"])
 
     async def test_bug(self) -> None:
-        """What goes wrong inside the scheduler is logged there, and not told here."""
+        """A bug in the scheduler is logged there, and its details are not sent."""
         self.scheduler.failure = ZeroDivisionError("secret")
         error = await self.assertFailure(self.client.register(FACTS), SchedulerError)
         self.assertNotIn("secret", str(error))
@@ -226,7 +226,7 @@ class RealTests(Contract, RpcCase):
 
 
 class Unanswered:
-    """Mixed into an RpcCase that has a ``client``, which can't do anything: all ways to ask."""
+    """Mixed into an RpcCase whose ``client`` can't reach the scheduler: all of its methods."""
 
     async def fails(self, *errors: type[SchedulerError]) -> None:
         calls = [
@@ -241,7 +241,7 @@ class Unanswered:
 
 class UnreachableContract(Unanswered):
     async def test_unreachable(self) -> None:
-        """Nobody is there: every call says so at once, and of whom."""
+        """Nothing listens: every call says so at once, with the address."""
         await self.fails(Unreachable)
 
 
@@ -265,7 +265,7 @@ class UnreachableRealTests(UnreachableContract, RpcCase):
 
 class SilentContract(Unanswered):
     async def test_silent(self) -> None:
-        """Nobody answers: every call ends by its deadline, and says that, or that nobody was reached."""
+        """No answer comes: every call ends by its deadline with that error, or as unreachable."""
         await self.fails(DeadlineExceeded, Unreachable)
 
 

@@ -1,4 +1,4 @@
-"""What every store does: in memory, in a file of SQLite, on a PostgreSQL server, and simulated."""
+"""The contract of every store: in memory, in a SQLite file, on a PostgreSQL server, and simulated."""
 
 from __future__ import annotations
 
@@ -28,11 +28,8 @@ from scheduler.model import (
     Job,
     JobSpec,
     JobState,
-    QueueTerms,
     Ref,
-    Retry,
     ScriptSummary,
-    Target,
     Usage,
     Worker,
     WorkerState,
@@ -43,6 +40,7 @@ from scheduler.store.rows import ARGS_LOST, NO_SPEC
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 from scheduler.store.sql import make_store
 from scheduler.store.writer import Writer, _Counts
+from scheduler.terms import QueueTerms, Retry, Target
 from tests import postgres
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
 from tests.simulation.store import Backup, Database
@@ -131,13 +129,13 @@ _WORKERS = st.builds(
 
 @st.composite
 def _keys(draw: st.DrawFn) -> tuple[Job, IdempotencyKey]:
-    """A key and its job, which has gone on since it was answered."""
+    """A key and its job, which has changed since the answer."""
     job = draw(_JOBS)
     answer = draw(st.none() | _JOBS.map(lambda then: evolve(then, id=job.id, spec=job.spec)))
     return job, IdempotencyKey(draw(st.uuids().map(str)), draw(_TEXT), job.id, answer)
 
 
-#: More than stays in memory of a job that has ended.
+#: A spec larger than the part of an ended job that stays in memory.
 LARGE = JobSpec(
     command="x", args=("a" * SPEC_KEPT_MAX_CHARACTERS, 'ä"'), env={"E": "e"}, labels={"l": "v"}, stdin=b"in"
 )
@@ -161,7 +159,7 @@ class StoreContract:
         return make_store(reactor, prepare(self.url))
 
     async def again(self) -> Loaded:
-        """What is there for the next process."""
+        """The records for the next process."""
         if not isinstance(self.store, MemoryStore):
             await self.store.stopService()
             self.store = self.open()
@@ -170,11 +168,11 @@ class StoreContract:
         return loaded
 
     def test_interface(self) -> None:
-        """It has all that a store has."""
+        """The store provides its whole interface."""
         self.assertTrue(verifyObject(IStore, self.store))
 
     async def test_empty(self) -> None:
-        """A new one holds nothing."""
+        """A new store holds nothing."""
         self.assertEqual(await self.store.load(), Loaded())
 
     async def test_saved_is_loaded(self) -> None:
@@ -184,7 +182,7 @@ class StoreContract:
         self.assertEqual(await self.again(), Loaded((a_job(),), (a_worker(),), (key,)))
 
     async def test_the_last_one_counts(self) -> None:
-        """A record saved again replaces the one before, within one save too."""
+        """A record saved again replaces the one before, also within one save."""
         ended = a_job(state=JobState.SUCCEEDED)
         key = IdempotencyKey("k", "f" * 64, "j-1")
         await self.store.save([a_job(), key, ended, evolve(key, answer=ended)])
@@ -193,7 +191,7 @@ class StoreContract:
         self.assertEqual(await self.again(), Loaded((ended,), (a_worker(),), (evolve(key, answer=ended),)))
 
     async def test_removed(self) -> None:
-        """What was removed is gone, and removing what is not there is nothing."""
+        """A removed record is gone; removing an unknown one does nothing."""
         await self.store.save([a_job(), a_worker(), IdempotencyKey("k", "f", "j-1")])
         gone = [Ref("job", "j-1"), Ref("worker", "w-1"), Ref("key", "k")]
         await self.store.save(gone)
@@ -201,28 +199,28 @@ class StoreContract:
         self.assertEqual(await self.again(), Loaded())
 
     async def test_removed_and_back(self) -> None:
-        """Within one save too, an id that was free again can be used for something else."""
+        """A removed id can be used again, also within one save."""
         await self.store.save([a_job(), a_job("j-2")])
         other = a_job(spec=JobSpec(command="other"))
         await self.store.save([Ref("job", "j-1"), other, Ref("job", "j-2")])
         self.assertEqual((await self.again()).jobs, (other,))
 
     async def test_a_spec_is_kept_as_first_saved(self) -> None:
-        """What a job is told to run is written once, whatever a later record leaves out."""
+        """A job's spec is written once, whatever a later record leaves out."""
         job = a_job(spec=JobSpec(command="cat", stdin=b"\xff\x00", script=b"#!"))
         await self.store.save([job])
         await self.store.save([evolve(job, spec=job.spec.trimmed(), promised=True)])
         self.assertEqual((await self.again()).jobs, (evolve(job, promised=True),))
 
     async def test_an_ended_job_comes_back_light(self) -> None:
-        """Input of a job that has ended is not loaded, that of one that may yet be sent to a worker is."""
+        """The input of an ended job is not loaded; that of a job that may still be started is."""
         spec = JobSpec(command="cat", stdin=b"in")
         done, queued = a_job("j-1", JobState.FAILED, spec=spec), a_job("j-2", JobState.QUEUED, spec=spec)
         await self.store.save([done, queued])
         self.assertEqual((await self.again()).jobs, (evolve(done, spec=spec.trimmed()), queued))
 
     async def test_large_arguments(self) -> None:
-        """Those of a job that has ended are not loaded, nor those of its key's answer, and can be read."""
+        """Large arguments of an ended job, and of its key's answer, are not loaded, and can be read."""
         done, runs = a_job("j-1", JobState.FAILED, spec=LARGE), a_job("j-2", spec=LARGE)
         await self.store.save([done, runs, IdempotencyKey("k", "f", "j-2", runs)])
         loaded = await self.again()
@@ -238,14 +236,14 @@ class StoreContract:
         self.assertEqual([spec.stored for spec in specs.values()], [0, 0])
 
     async def test_read_of_none(self) -> None:
-        """A spec that is not there, or not any more, is left out; of no job there is none."""
+        """A missing or removed spec is left out; a read for no jobs is empty."""
         await self.store.save([a_job(), a_job("j-2")])
         await self.store.save([Ref("job", "j-2")])
         self.assertEqual(list(await self.store.read_specs(["j-1", "j-2", "j-3"])), ["j-1"])
         self.assertEqual(dict(await self.store.read_specs([])), {})
 
     async def test_a_part_of_a_spec(self) -> None:
-        """A job that is saved with a part alone of its spec keeps what was saved first."""
+        """A job saved with only a part of its spec keeps the first one."""
         job = a_job(spec=LARGE)
         await self.store.save([job])
         await self.store.save([evolve(job, state=JobState.FAILED, finished_at=1.0).trimmed()])
@@ -265,26 +263,26 @@ class StoreContract:
         self.assertEqual((await self.again()).jobs, (a_job(stdout_bytes=49),))
 
     async def test_a_save_of_nothing_waits(self) -> None:
-        """It is answered after all saves before it."""
+        """A save of nothing is answered after all saves before it."""
         answered: list[str] = []
         self.store.save([a_job()]).addCallback(lambda _: answered.append("job"))
         await self.store.save([])
         self.assertEqual(answered, ["job"])
 
     async def test_stopping_saves_what_waits(self) -> None:
-        """What was to be saved when the process stops is."""
+        """Pending saves are written before the store stops."""
         for number in range(20):
             self.store.save([a_job(f"j-{number:02}")])
         self.assertEqual([job.id for job in (await self.again()).jobs], [f"j-{number:02}" for number in range(20)])
 
     async def test_the_count_stands_still_at_first(self) -> None:
-        """Before it is to count its commits a store doesn't, so a start that is cut short looks as if it never was."""
+        """A store counts no commits until it is told to, so an interrupted start leaves no trace."""
         await self.store.load()
         await self.store.save([a_job()])
         self.assertEqual((self.store.commit_count, (await self.again()).commit_count), (0, 0))
 
     async def test_counted(self) -> None:
-        """Each commit has a higher count, which the next process goes on from; a save of nothing is none."""
+        """Each commit has a higher count, from which the next process continues; a save of nothing is no commit."""
         await self.store.load()
         await self.store.count_commits()
         counts = []
@@ -296,7 +294,7 @@ class StoreContract:
         self.assertEqual((loaded.commit_count, loaded.set_back_to, self.store.commit_count), (4, None, 4))
 
     async def test_a_new_timeline(self) -> None:
-        """A store that turned out to be set back counts above all that anybody can have heard, and keeps to what."""
+        """A store that was set back continues above every count that may be known, and records its old count."""
         await self.store.load()
         await self.store.count_commits(7, set_back_to=3)
         await self.store.save([a_job()])
@@ -304,7 +302,7 @@ class StoreContract:
         self.assertEqual((loaded.commit_count, loaded.set_back_to), (next_timeline(7) + 1, 3))
 
     async def test_verified(self) -> None:
-        """To look at the count of a store that was not set back changes nothing."""
+        """Verifying a store that was not set back changes nothing."""
         await self.store.load()
         await self.store.count_commits()
         await self.store.save([a_job()])
@@ -312,21 +310,21 @@ class StoreContract:
         self.assertEqual(((await self.again()).jobs, self.store.commit_count), ((a_job(),), 2))
 
     async def test_text_no_database_takes(self) -> None:
-        """A NUL, or half a surrogate pair, in what a worker says can't keep anything from being saved."""
+        """A NUL, or half a surrogate pair, in a worker's texts can't prevent a save."""
         await self.store.save([a_job(reason="a\0\ud800b"), a_worker(version="\0")])
         self.assertEqual(len((await self.again()).jobs), 1)
 
 
 class SetBackContract:
-    """Of a store that can be set back while it is in use. Mixed into a ``TestCase`` of a store contract."""
+    """The contract of a store that can be set back while in use. Mixed into a ``TestCase`` of a store contract."""
 
     store: Any
 
     async def set_back(self) -> None:
-        """The database is as it was when ``kept`` was saved."""
+        """Restore the database's state when ``kept`` was saved."""
         raise NotImplementedError
 
-    #: The records that the standby has, and those that were saved after.
+    #: Records that the standby has, and records that were saved later.
     kept: Sequence[Record] = (a_job(), a_job("j-2"), a_worker(), IdempotencyKey("k", "f", "j-1"))
     since: Sequence[Record] = (Ref("job", "j-1"), Ref("key", "k"), a_job("j-3"), evolve(a_worker(), draining=True))
     held = Loaded((a_job("j-2"), a_job("j-3")), (evolve(a_worker(), draining=True),))
@@ -345,7 +343,7 @@ class SetBackContract:
         await self.set_back()
 
     async def test_set_back_before_a_save(self) -> None:
-        """What is in memory is saved again before the save is answered, and what is not there is removed."""
+        """The records in memory are saved again before a save is answered, and others are removed."""
         await self._in_use()
         await self.store.save([a_job("j-4")])
         count = self.store.commit_count
@@ -354,7 +352,7 @@ class SetBackContract:
         self.assertEqual((loaded.commit_count, count > 5), (count, True))  # type: ignore[attr-defined]
 
     async def test_set_back_at_first(self) -> None:
-        """The same while the count stands still, which it does after that, too."""
+        """The same holds before commits are counted, and they still are not counted afterwards."""
         await self._in_use(counts=False)
         await self.store.verify()
         self.store.restore_from(Loaded)
@@ -364,7 +362,7 @@ class SetBackContract:
         self.assertEqual((loaded.commit_count, self.store.commit_count), (0, 0))
 
     async def test_set_back_with_large_arguments(self) -> None:
-        """A job of which memory has a part has the rest if the standby has it; else that is lost, and it says so."""
+        """If memory has a part of a job, the rest comes from the standby; otherwise it is lost, and the job says so."""
         there, lost = (a_job(job_id, JobState.FAILED, spec=LARGE, reason="why") for job_id in ("j-2", "j-3"))
         self.kept = (a_job(), there, a_worker(), IdempotencyKey("k", "f", "j-1"))
         self.since = (lost,)
@@ -381,7 +379,7 @@ class SetBackContract:
         self.assertEqual((await self.store.read_specs(["j-2"]))["j-2"].args, LARGE.args)
 
     async def test_set_back_at_rest(self) -> None:
-        """The same where nothing is to be saved, once somebody looks; and only once."""
+        """The same holds without a save, once the store is verified; and only once."""
         await self._in_use()
         await self.store.verify()
         count = self.store.commit_count
@@ -418,7 +416,7 @@ class SqlContract(SetBackContract, StoreContract):
         await self.store._pool.run(self._set_back_thd, self.store._writer)
 
     def _set_back_thd(self, writer: Writer) -> None:
-        """As if another program had written that; the writer knows of nothing."""
+        """Set the database back like another program; the writer does not know."""
         begun = {kind: set(ids) for kind, ids in writer._begun.items()}
         counts = writer._counts
         writer.restore_thd([Ref("job", "j-3"), *self.kept])
@@ -427,7 +425,7 @@ class SqlContract(SetBackContract, StoreContract):
         writer._begun, writer._counts = begun, counts
 
     async def test_a_job_without_its_spec(self) -> None:
-        """It is shown with what is known, is not started any more, and its key answers; a spec alone is no job."""
+        """A job without its spec is shown, is not started any more, and its key answers; a spec alone is no job."""
         running, queued = a_job("j-2", JobState.RUNNING, reason="why", promised=True), a_job("j-3", JobState.QUEUED)
         key = IdempotencyKey("k", "f", "j-2", running)
         await self.store.save([a_job(), running, queued, key])
@@ -442,18 +440,18 @@ class SqlContract(SetBackContract, StoreContract):
         )
         self.assertEqual([key.job_id for key in loaded.keys], ["j-2"])
         self.assertFalse(any(job.promised for job in loaded.jobs))
-        await self.store.save([evolve(loaded.jobs[0], reason=None), loaded.jobs[1]])  # none is made up with that
+        await self.store.save([evolve(loaded.jobs[0], reason=None), loaded.jobs[1]])  # no spec is made up by this save
         reasons = {job.id: job.reason for job in (await self.again()).jobs}
         self.assertEqual(reasons, {loaded.jobs[0].id: NO_SPEC, loaded.jobs[1].id: loaded.jobs[1].reason})
 
     async def test_counted_without_returning(self) -> None:
-        """A database that can't answer with what it updates, as SQLite before 3.35, is asked for it."""
+        """A database that can't return updated values, like SQLite before 3.35, is queried for them."""
         self.patch(type(self.store._database._engine.dialect), "update_returning", False)
         await self.test_counted()
         await self.test_set_back_at_rest()
 
     async def test_a_read_that_hangs(self) -> None:
-        """A read that has not ended by its deadline fails, and so does one that waits for it; a save goes on after."""
+        """A read that misses its deadline fails, and so does one that waits for it; a save succeeds afterwards."""
         await self.store.save([a_job()])
         going_on = Event()
         self.store._deadline = 1.0
@@ -478,7 +476,7 @@ class SqlContract(SetBackContract, StoreContract):
             writer._connection.execute(delete(JOBS).where(JOBS.c.id == "j-1"))
 
     def test_every_field_has_its_column(self) -> None:
-        """No field of a record was forgotten, nor is a column left that means nothing."""
+        """Every field of a record has a column, and every column a field."""
         for record, table, beside in (
             (Job, JOBS, {"spec"}),
             (JobSpec, SPECS, {"job_id", "stored"}),
@@ -490,7 +488,7 @@ class SqlContract(SetBackContract, StoreContract):
         self.assertEqual([field.name for field in fields(Target)], ["worker", "selector"])
 
     def test_property(self) -> None:
-        """Every field of every record comes back exactly."""
+        """Every field of every record is loaded exactly."""
         writer = Writer(self.store._database)
         self.addCleanup(writer.close_thd)
 

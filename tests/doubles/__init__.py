@@ -1,1 +1,1 @@
-"""Stand-ins for the parts behind the seams: healthy by default, and told by a test what goes wrong."""
+"""Doubles of the parts behind the interfaces: healthy by default, with faults on request of a test."""

@@ -9,14 +9,14 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 
 class InlinePool:
-    """Does at once what it is given; while ``holding`` it waits for ``release``."""
+    """Runs its calls at once; while ``holding``, they wait for ``release``."""
 
     def __init__(self) -> None:
         self.holding = False
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
 
     def run(self, function_thd: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """The answer, or what it raises."""
+        """The result of the call, or its exception."""
         if not self.holding:
             return maybeDeferred(function_thd, *args)
         done: Deferred[Any] = Deferred()
@@ -24,7 +24,7 @@ class InlinePool:
         return done
 
     def release(self) -> None:
-        """Do all that waits, and hold no more."""
+        """Run all waiting calls, and hold no more."""
         self.holding = False
         held, self._held = self._held, []
         for function, done in held:

@@ -1,4 +1,4 @@
-"""A worker's jobs in memory: nothing runs, tests write the output and end the jobs."""
+"""A worker's jobs in memory: nothing runs, and tests write the output and end the jobs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Notify = Callable[[], None]
 
 @define(eq=False)
 class _Entry:
-    """One job."""
+    """A job and its output."""
 
     status: JobStatus
     spec: JobSpec
@@ -43,13 +43,12 @@ class _Entry:
 
 @implementer(IJobRunner, IJobs)
 class FakeJobRunner:
-    """Deterministic. ``write`` appends output, ``end`` ends a job; ``wall_time`` gives all times.
+    """Deterministic jobs. ``write`` appends output, ``end`` ends a job; ``wall_time`` gives all times.
 
-    ``refused`` maps commands to the reasons why they may not run. A stop ends the job
-    at once unless ``ends_on_stop`` is false, and of all signals SIGKILL. ``started``,
-    ``stops``, ``signals`` and ``removals`` record calls. ``shortage`` is why the machine
-    can start nothing now, ``resists`` why no job can be removed; ``""``: it can. ``left``
-    maps ids of jobs to those of their processes that no signal ends, and that still run.
+    ``refused`` maps commands to the reasons why they may not run. A stop ends the job at once unless ``ends_on_stop``
+    is false, and so does the signal SIGKILL. ``started``, ``stops``, ``signals`` and ``removals`` record calls.
+    ``shortage`` is why the machine can start nothing now, ``resists`` why no job can be removed; ``""``: it can.
+    ``left`` maps job ids to those of their processes that no signal ends, and that still run.
     """
 
     def __init__(self, wall_time: Callable[[], float] = lambda: 1000.0) -> None:
@@ -64,7 +63,7 @@ class FakeJobRunner:
         self.signals: list[tuple[str, str, str]] = []
         self.removals: list[str] = []
         self.resists = ""
-        #: Whether the scheduler is known to acknowledge ends, or not known not to.
+        #: Whether the scheduler may still acknowledge ends.
         self.awaiting = True
         self._wall_time = wall_time
         self._jobs: dict[str, _Entry] = {}
@@ -78,18 +77,18 @@ class FakeJobRunner:
     # what a test does
 
     def prune(self, job_id: str) -> None:
-        """A job that has ended and was acknowledged is no longer kept."""
+        """Drop an ended, acknowledged job with its output."""
         assert self._jobs[job_id].acknowledged, f"{job_id} was not acknowledged"
         self._remove(job_id)
 
     def refuse(self, why: str) -> None:
-        """No job is started at present; ``""``: again."""
+        """Start no job at present; ``""``: start jobs again."""
         self._refusing = why
         for notify in self._notify:
             notify()
 
     def write(self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT) -> None:
-        """The job writes."""
+        """Append to the job's output."""
         entry = self._entry(job_id)
         assert not entry.status.state.final, f"{job_id} has ended"
         with self._lock:
@@ -107,7 +106,7 @@ class FakeJobRunner:
         signal: str | None = None,
         output_error: str = "",
     ) -> JobStatus:
-        """The job ends, by default as one with that exit code does."""
+        """End the job, by default with that exit code."""
         entry = self._entry(job_id)
         assert not entry.status.state.final, f"{job_id} has ended"
         if state is None:

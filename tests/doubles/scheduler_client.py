@@ -21,10 +21,10 @@ Call = tuple[str, Registration | Heartbeat | str]
 
 @implementer(ISchedulerClient)
 class FakeSchedulerClient:
-    """A scheduler in good health that records what it is told; the ids it assigns are ``w1``, ``w2``...
+    """A healthy scheduler that records its calls; the ids it assigns are ``w1``, ``w2``...
 
-    ``knows`` are ids of jobs that need no describing. While ``failure`` is set every call fails with it. While
-    ``holding`` answers wait for ``release``; what was asked is done when it is answered.
+    ``knows`` are ids of jobs that need no description. While ``failure`` is set every call fails with it. While
+    ``holding``, answers wait for ``release``, and a call takes effect when it is answered.
     """
 
     def __init__(self, lease: float = 30.0) -> None:
@@ -35,9 +35,9 @@ class FakeSchedulerClient:
         self.workers: dict[str, Registration] = {}
         self.knows: set[str] = set()
         self.acknowledges = True
-        #: How many of the next heartbeats are answered with the wish for a registration.
+        #: The number of next heartbeats whose answers ask for a registration.
         self.registrations_wanted = 0
-        #: What it has counted, and how many of the next heartbeats are answered with the wish for all ends.
+        #: Its count of commits, and the number of next heartbeats whose answers ask for all ended jobs.
         self.commit_count = 0
         self.reports_wanted = 0
         self.reports: dict[str, JobReport] = {}
@@ -49,34 +49,34 @@ class FakeSchedulerClient:
 
     @property
     def heartbeats(self) -> list[Heartbeat]:
-        """Those that were sent, in order, answered or not."""
+        """The sent heartbeats, in order, answered or not."""
         return [what for _, what in self.calls if isinstance(what, Heartbeat)]
 
     @property
     def methods(self) -> list[str]:
-        """What was called, in order."""
+        """The called methods, in order."""
         return [method for method, _ in self.calls]
 
     @property
     def pending(self) -> int:
-        """How many calls wait for an answer."""
+        """The number of calls without an answer."""
         return len(self._held)
 
     def release(self) -> None:
-        """Answer all that wait, and hold no more."""
+        """Answer all waiting calls, and hold no more."""
         self.holding = False
         held, self._held = self._held, []
         for answer, answered in held:
             answer().chainDeferred(answered)
 
     def forget_everything(self) -> None:
-        """As if restarted, without a store."""
+        """Forget everything, like after a restart without a store."""
         self.workers.clear()
         self.knows.clear()
         self.reports.clear()
 
     def cut(self) -> None:
-        """The connection is gone."""
+        """Cut the connection."""
         self._cut()
 
     # ISchedulerClient
@@ -150,7 +150,7 @@ class FakeSchedulerClient:
 
 
 class CoreSchedulerClient(FakeSchedulerClient):
-    """A scheduler with only the core protocol: it knows no heartbeats, nor ids held from before, and tells no lease."""
+    """A core scheduler: it lacks heartbeats, ignores earlier ids, and sends no lease."""
 
     def _register(self, registration: Registration) -> Registered:
         return evolve(super()._register(evolve(registration, worker_id="")), lease=0)
@@ -160,7 +160,7 @@ class CoreSchedulerClient(FakeSchedulerClient):
 
 
 class UnreachableSchedulerClient(FakeSchedulerClient):
-    """Nobody listens."""
+    """An address without a server."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class UnreachableSchedulerClient(FakeSchedulerClient):
 
 
 class RefusingSchedulerClient(FakeSchedulerClient):
-    """Everything is refused, with that error."""
+    """Refuses every call with that error."""
 
     def __init__(self, error: SchedulerError) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class RefusingSchedulerClient(FakeSchedulerClient):
 
 
 class SilentSchedulerClient(FakeSchedulerClient):
-    """Calls arrive and are never answered, so that all end at their deadline, in seconds of the clock."""
+    """Calls arrive but are never answered, so all end at their deadline, in seconds of the clock."""
 
     def __init__(self, clock: Clock, deadline: float = 10.0) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class SilentSchedulerClient(FakeSchedulerClient):
         self._deadline = deadline
 
     def _call(self, method: str, what: Registration | Heartbeat | str, act: Callable[[Any], T]) -> Deferred[T]:
-        super()._call(method, what, act).addErrback(lambda _: None)  # nobody hears that either
+        super()._call(method, what, act).addErrback(lambda _: None)  # this result reaches no caller either
 
         def too_late() -> T:
             raise DeadlineExceeded(method, self._deadline)

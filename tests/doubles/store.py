@@ -16,20 +16,20 @@ from scheduler.store.rows import without_args
 
 
 class RestorableStore(MemoryStore):
-    """One that can be made to hold what memory holds, which has a part alone of some specs."""
+    """A store that can be made to hold the records in memory, which have only a part of some specs."""
 
     def __init__(self) -> None:
         super().__init__()
-        # ids of jobs the rest of whose specs is lost
+        # ids of jobs whose specs are partly lost
         self._lost: set[str] = set()
 
     def everything(self) -> Loaded:
-        """All it holds, specs as a whole."""
+        """All records, with complete specs."""
         jobs, workers, keys = (tuple(self._kept[kind].values()) for kind in ("job", "worker", "key"))
         return Loaded(jobs, workers, keys, self.commit_count, self._set_back_to)
 
     def hold(self, records: Loaded) -> None:
-        """Hold these, and no others. The specs that are there stay."""
+        """Hold exactly these records. Their existing specs stay."""
         counting, self._counting = self._counting, False
         specs = {job.id: job.spec for job in self._kept["job"].values() if job.id not in self._lost}
         for kept in self._kept.values():
@@ -50,7 +50,7 @@ class RestorableStore(MemoryStore):
 class ScriptedStore(RestorableStore):
     """While ``held``, saves wait for ``commit`` or ``fail``, oldest first. While ``problem`` is set, all fail.
 
-    ``saves`` are those that wait, with their records.
+    ``saves`` are the waiting saves, with their records.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class ScriptedStore(RestorableStore):
         self.held = False
         self.problem = ""
         self.saves: list[tuple[list[Record], Deferred[None]]] = []
-        # what the count is in a database that was set back; ``None``: it was not
+        # the count in the database if it was set back; ``None``: it was not
         self._commits_there: int | None = None
         self._everything: Callable[[], Loaded] = Loaded
 
@@ -76,25 +76,25 @@ class ScriptedStore(RestorableStore):
         return fail(StoreFailed(self.problem)) if self.problem else super().read_specs(job_ids)
 
     def commit(self) -> None:
-        """The oldest save that waits succeeds."""
+        """Let the oldest waiting save succeed."""
         records, saved = self.saves.pop(0)
         super().save(records)
         saved.callback(None)
 
     def fail(self) -> None:
-        """The oldest save that waits fails, and nothing of it is kept."""
+        """Let the oldest waiting save fail, without a trace."""
         self.saves.pop(0)[1].errback(StoreFailed("disk full"))
 
     def forget(self) -> None:
-        """Drop all saves that wait: they are neither kept nor answered, as when the process is killed."""
+        """Drop all waiting saves, without an answer, as when the process is killed."""
         self.saves.clear()
 
     def holding(self) -> Loaded:
-        """What it holds now."""
+        """The present records."""
         return self._loaded()
 
     def restore(self, backup: Loaded) -> None:
-        """It is set back to that, which was loaded before, maybe while it is in use."""
+        """Set the store back to an earlier ``load``, perhaps during use."""
         self.hold(backup)
         self._commits_there = backup.commit_count
 
@@ -108,7 +108,7 @@ class ScriptedStore(RestorableStore):
         self._everything = everything
 
     def verify(self) -> Deferred[None]:
-        """While it is in use and was set back, hold what is in memory."""
+        """If it was set back during use, hold the records in memory."""
         if self._commits_there is not None and self._counting:
             self.hold(self._everything())
             self._commits_there = None

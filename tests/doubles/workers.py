@@ -33,10 +33,10 @@ from scheduler.worker_interfaces import IIdentity, IJobRunner
 #: Bytes of output in one chunk.
 CHUNK_MAX_BYTES = 1024 * 1024
 
-#: Of the process that calls.
+#: The nonce of the calling process.
 SCHEDULER_NONCE = "scheduler"
 
-#: Those that a test can hold, or have fail.
+#: Methods that a test can hold, or let fail.
 METHODS = (
     "probe",
     "answers",
@@ -52,7 +52,7 @@ METHODS = (
 
 @define(eq=False)
 class Call:
-    """One that was made; ``args`` are those after the worker. While it is held, the test fires ``answer``."""
+    """A call; ``args`` are those after the worker. While it is held, the test fires ``answer``."""
 
     method: str
     worker: Worker
@@ -65,19 +65,19 @@ class Call:
 
     @property
     def address(self) -> str:
-        """The worker's, at the time of the call."""
+        """The worker's address at the time of the call."""
         return self.worker.address
 
     @property
     def job_id(self) -> str:
-        """Of the job that it is about; ``""``: of none."""
+        """The id of its job; ``""`` if there is none."""
         first = self.args[0] if self.args else ""
         return first.id if isinstance(first, Job) else str(first)
 
 
 @frozen
 class _Failing:
-    """How calls of a method fail: ``after`` seconds; ``arrives``: the worker does what it was asked for."""
+    """The failure of a method's calls: ``after`` seconds; ``arrives``: the worker still carries them out."""
 
     error: SchedulerError
     arrives: bool
@@ -86,15 +86,13 @@ class _Failing:
 
 @implementer(IWorkerClient)
 class Workers:
-    """``runners`` are the healthy workers, by their ids; one that is not there is unreachable.
+    """Doubles of workers: ``runners`` are the healthy ones, by their ids; any other is unreachable.
 
-    ``calls`` has every call, ``held`` those that wait for the test, ``streams`` every stream that was opened,
-    ``forgotten`` the ids of workers whose channels were closed, ``sent`` what is to be called once a held start leaves,
-    ``late`` what is to be called before a start on a core worker fails, if it may be answered later.
-    ``on_call`` is called with each call as it is made.
-    ``identities``, by worker ids, have who answers at the address of a worker, ``None`` a program that does not say; of
-    those that are not there it is always the one that is meant.
-    Streams flow by timers of the ``clock``.
+    ``calls`` has every call, ``held`` those that wait for the test, ``streams`` every opened stream, and ``forgotten``
+    the ids of workers whose channels were closed. ``late`` has functions to call before a start on a core worker fails,
+    if it may be answered later. ``on_call`` is called with each call as it is made. ``identities``, by worker ids, are
+    the processes that answer at a worker's address, ``None`` for a program without a name; by default the addressee
+    answers. Streams flow by timers of the ``clock``.
     """
 
     def __init__(self, clock: IReactorTime, runners: dict[str, IJobRunner] | None = None) -> None:
@@ -105,12 +103,13 @@ class Workers:
         self.held: list[Call] = []
         self.streams: list[OutputStream] = []
         self.forgotten: list[str] = []
-        self.sent: list[Callable[[], None]] = []
         self.late: list[Callable[[Deferred[JobStatus]], None]] = []
         self.on_call: Callable[[Call], None] = lambda call: None
         self._holding: set[str] = set()
         self._failing: dict[str, _Failing] = {}
         self._refusal: SchedulerError | None = None
+        #: Bytes of output in one chunk, at most.
+        self.piece = CHUNK_MAX_BYTES
 
     # what a test does
 
@@ -125,13 +124,13 @@ class Workers:
             self._failing.pop(method, None)
 
     def take(self, method: str) -> Call:
-        """The oldest call that is held; it must be of that method."""
+        """The oldest held call, which must be of that method."""
         call = self.held.pop(0)
         assert call.method == method, call
         return call
 
     def fail(self, method: str, error: SchedulerError, arrives: bool = False) -> None:
-        """From now on calls of the method end with that error; ``arrives``: their workers do as they are asked."""
+        """From now on calls of the method fail with that error; ``arrives``: their workers still carry them out."""
         self._failing[method] = _Failing(error, arrives)
 
     def silence(self, deadline: float, arrives: bool = False) -> None:
@@ -140,15 +139,15 @@ class Workers:
             self._failing[method] = _Failing(DeadlineExceeded(method, deadline), arrives, deadline)
 
     def refuse_stream(self, error: SchedulerError) -> None:
-        """The next stream is refused: the error is raised."""
+        """Refuse the next stream by raising the error."""
         self._refusal = error
 
     def running(self) -> list[OutputStream]:
-        """Streams that are under way."""
+        """Streams in progress."""
         return [stream for stream in self.streams if not stream.cancelled and not stream.over]
 
     def of_next_process(self, clock: IReactorTime) -> Workers:
-        """The same workers, held and failing as before, as a scheduler calls them that was started anew."""
+        """The same workers, held and failing as before, for the next process of the scheduler."""
         workers = Workers(clock, self.runners)
         workers.identities = self.identities
         workers._holding = self._holding
@@ -171,7 +170,6 @@ class Workers:
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -179,16 +177,12 @@ class Workers:
             self.late.append(late)
 
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
-            if sent is not None:
-                sent()
             if not worker.is_core:
                 return runner.start(job.id, job.spec, job.created_at, key)
             return runner.start("", job.spec, None).addCallback(
                 lambda status: JobStatus(status.job_id, JobState.RUNNING)
             )
 
-        if sent is not None and "start_job" in self._holding:
-            self.sent.append(sent)
         return self._call(Call("start_job", worker, (job,)), start)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
@@ -210,17 +204,15 @@ class Workers:
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         call = Call("read_output", worker, (job_id, stream, offset, size))
-        return self._call(
-            call, lambda runner: runner.read_output_thd(job_id, stream, offset, min(size, CHUNK_MAX_BYTES))
-        )
+        return self._call(call, lambda runner: runner.read_output_thd(job_id, stream, offset, min(size, self.piece)))
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal
-        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver)
+        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver, self.piece, starting)
         self.streams.append(opened)
         self._call(Call("stream_output", worker, (job_id, stream, offset)), opened.flow_from).addErrback(opened.fail)
         return opened
@@ -257,7 +249,7 @@ class Workers:
 
 
 def _is_meant(worker: Worker, identity: IIdentity | None) -> bool:
-    """Whether who answers takes a call to the worker, and is believed."""
+    """Whether the process that answers accepts a call to the worker, and is believed."""
     if identity is None:
         return not worker.nonce
     try:
@@ -278,15 +270,24 @@ def _as_received(reason: Failure, worker: str) -> Failure:
 
 @implementer(IOutputStream)
 class OutputStream:
-    """A stream. No chunk is sent while the receiver holds the last one: ``held``.
+    """A stream. No chunk is sent while the receiver holds the previous one: ``held``.
 
-    It brings what a runner has, or where it is held, what the test sends.
+    It has a runner's output or, while it is held, the test's chunks.
     """
 
     def __init__(
-        self, clock: IReactorTime, worker_id: str, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self,
+        clock: IReactorTime,
+        worker_id: str,
+        job_id: str,
+        stream: Stream,
+        offset: int,
+        deliver: Deliver,
+        piece: int,
+        starting: bool = False,
     ) -> None:
         self.worker_id = worker_id
+        self.starting = starting
         self.key = (job_id, stream)
         self.offset = offset
         self.finished: Deferred[None] = Deferred()
@@ -295,6 +296,7 @@ class OutputStream:
         self.held = False
         self._clock = clock
         self._deliver = deliver
+        self._piece = piece
         self._runner: IJobRunner | None = None
         self._unwatch: Callable[[], None] = lambda: None
 
@@ -308,7 +310,7 @@ class OutputStream:
         maybeDeferred(self._deliver, chunk).addCallback(self._delivered, chunk.end)
 
     def cut(self, error: Exception | None) -> None:
-        """End it, with ``None`` as if there were nothing more."""
+        """End it with an error, or with ``None`` without one."""
         self.over = True
         self._unwatch()
         if error is None:
@@ -325,7 +327,7 @@ class OutputStream:
     # what ``Workers`` does
 
     def flow_from(self, runner: IJobRunner) -> Deferred[None]:
-        """Bring what the runner has, and what comes."""
+        """Send the runner's present and future output."""
 
         def flow(unwatch: Callable[[], None]) -> None:
             self._unwatch = unwatch
@@ -346,7 +348,7 @@ class OutputStream:
         if self.over or self.cancelled or self.held or self._runner is None:
             return
         try:
-            chunk = self._runner.read_output_thd(*self.key, self.offset, CHUNK_MAX_BYTES)
+            chunk = self._runner.read_output_thd(*self.key, self.offset, self._piece)
         except SchedulerError as error:
             self.cut(error)
             return

@@ -1,4 +1,4 @@
-"""``python -m tests.faults``: make experiments, print what was measured; exit status 1 on any violation."""
+"""``python -m tests.faults``: runs experiments and prints the figures; exit status 1 on any violation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.faults.run import Disagreed, Figures, Run, Setting, Skipped
 
 @frozen
 class Result:
-    """What came of one experiment that was possible here."""
+    """The result of one experiment that was possible here."""
 
     number: int
     name: str
@@ -36,7 +36,7 @@ class Result:
 
 
 def main() -> int:
-    """Exit status."""
+    """Run the chosen experiments, and return the exit status."""
     plans = experiments.load()
     options = _options(plans)
     folder = Path(tempfile.mkdtemp(prefix="scheduler-faults-"))
@@ -66,7 +66,7 @@ def _one_by_one(plans: Sequence[Plan], folder: Path, options: argparse.Namespace
 
 
 def _side_by_side(plans: Sequence[Plan], folder: Path, options: argparse.Namespace) -> Iterator[Result | None]:
-    """In processes, each the subreaper of the daemons that it starts; in the order in which they end."""
+    """Run the experiments in processes, each the subreaper of its daemons. Results come in the order of their ends."""
     processes = ProcessPoolExecutor(options.lanes, multiprocessing.get_context("fork"), become_subreaper)
     with processes:
         running = [processes.submit(_one, plan.number, folder / plan.name, options) for plan in plans]
@@ -104,7 +104,7 @@ def _chosen(plan: Plan, options: argparse.Namespace) -> bool:
 
 
 def _one(number: int, folder: Path, options: argparse.Namespace) -> Result | None:
-    """Make one; ``None`` if it is not possible here."""
+    """Run one experiment; ``None`` if it is not possible here."""
     (plan,) = (plan for plan in experiments.load() if plan.number == number)
     rounds = options.rounds or (plan.quick_rounds if options.quick else 0) or plan.rounds
     seed = Random(f"{options.seed} {plan.name}").getrandbits(32)

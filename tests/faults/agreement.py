@@ -1,4 +1,4 @@
-"""Whether scheduler and workers say the same of every job, and how long it takes them to."""
+"""Finds out whether scheduler and workers agree about every job, and how long this takes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.faults.daemons import Cluster, Daemon
 from tests.faults.evidence import exit_record, spool_folders
 from tests.faults.history import History
 
-#: Seconds: a worker that had no contact tries again at least this often (the cap of its backoff).
+#: Seconds: a worker without contact tries again at least this often (the cap of its backoff).
 BACKOFF = 5.0
 
 
 @frozen
 class Agreement:
-    """Compares the two sides, again and again; what is final and the same on both is not looked at again."""
+    """Compares the two sides repeatedly. A job that is final and equal on both sides is not compared again."""
 
     cluster: Cluster
     history: History
@@ -28,13 +28,13 @@ class Agreement:
 
     @property
     def limit(self) -> float:
-        """Seconds promised: two heartbeats (a third of the lease each) and the longest backoff."""
+        """The promised seconds: two heartbeats (a third of the lease each) and the longest backoff."""
         return 2 * self.cluster.lease / 3 + BACKOFF
 
     def wait(self, healed: float, patience: float = 1.0, idle: bool = False) -> float | None:
-        """Seconds from ``healed`` until all agree, written into the history; ``None``: they do not.
+        """Seconds from ``healed`` until all agree, recorded in the history; ``None``: they do not.
 
-        ``patience`` multiplies the limit. With ``idle`` no job may be left that has not ended either.
+        ``patience`` multiplies the limit. With ``idle``, every job must also have ended.
         """
         limit = self.limit * patience
         differences = ["not looked at"]
@@ -47,7 +47,7 @@ class Agreement:
         return seconds
 
     def differences(self, idle: bool = False) -> Iterator[str]:
-        """What is not the same now."""
+        """The present differences."""
         states = self.cluster.api.worker_states()
         for worker in self.cluster.workers:
             if (state := states.get(worker.name)) != "online":

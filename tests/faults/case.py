@@ -1,4 +1,4 @@
-"""A run as the checker looks at it: its history by job, and its evidence. Pure."""
+"""A run as the checker sees it: its history by job, and its evidence. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.faults.history import Event
 
 FINAL = frozenset({"succeeded", "failed", "stopped", "timed_out", "lost"})
 
-#: Seconds for agreement after a fault, where no experiment says how many.
+#: Seconds for agreement after a fault, unless an experiment sets another limit.
 AGREEMENT = 7.0
 
 
 @frozen
 class Violation:
-    """A promise that was not kept."""
+    """A broken promise."""
 
-    #: ``P1`` to ``P9``, or what an experiment demands beside them.
+    #: ``P1`` to ``P9``, or a further demand of an experiment.
     promise: str
     text: str
     job: str | None = None
-    #: Lines of the history that show it.
+    #: The lines of the history that prove it.
     lines: tuple[int, ...] = ()
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Violation:
 
 @frozen(slots=False)
 class Case:
-    """A run as the checker looks at it."""
+    """A run as the checker sees it."""
 
     events: Sequence[Event]
     evidence: Evidence = field(factory=Evidence)
@@ -56,7 +56,7 @@ class Case:
 
     @cached_property
     def sights(self) -> dict[str, list[Event]]:
-        """All that was seen of each job."""
+        """All observations of each job."""
         found = defaultdict(list)
         for event in self.of("see", "answer", "last"):
             if event.job is not None:
@@ -65,7 +65,7 @@ class Case:
 
     @cached_property
     def last(self) -> dict[str, Event]:
-        """Each job when everything was over."""
+        """Each job at the end of the run."""
         return {event.job: event for event in self.of("last") if event.job is not None}
 
     @cached_property
@@ -78,21 +78,21 @@ class Case:
 
     @cached_property
     def spools(self) -> dict[str, Spool]:
-        """Each job's folder."""
+        """The spool of each job."""
         return {spool.job: spool for spool in self.evidence.spools}
 
     @cached_property
     def seeds(self) -> dict[str, tuple[int, int]]:
-        """Seed and lines of each job whose request is known."""
+        """The seed and lines of each job whose request is known."""
         return {job: (event.seed, event.lines or 0) for job, event in self.requests.items() if event.seed is not None}
 
     @cached_property
     def requests(self) -> dict[str, Event]:
-        """The request that each job came of, whether its answer arrived or not: the job's own evidence tells, too.
+        """The request of each job, even if it was not answered: the job's own evidence names it, too.
 
-        An attempt that follows another came of the same request.
+        A retry has the request of the first attempt.
         """
-        asked = [event for event in self.of("start") if event.status != 410]  # that is a request sent again, too late
+        asked = [event for event in self.of("start") if event.status != 410]  # 410: repeated after the removal
         starts = {event.ticket: event for event in asked}
         found = {run.job: starts[run.ticket] for run in self.evidence.runs if run.ticket in starts}
         for event in reversed(asked):
@@ -105,14 +105,14 @@ class Case:
 
     @cached_property
     def _before(self) -> dict[str, str]:
-        """The job before each that is another attempt of it."""
+        """The previous attempt of each job that is a retry."""
         shown = [sight for sights in self.sights.values() for sight in sights if sight.seen]
         pairs = [(sight.job, sight.seen.get("retry_of")) for sight in shown if sight.seen]
         pairs += [(sight.seen.get("retried_by"), sight.job) for sight in shown if sight.seen]
         return {after: before for after, before in pairs if after and before}
 
     def attempts(self, job: str) -> list[str]:
-        """The attempts up to this job, from the first on, as far as they were seen; of most jobs, that job alone."""
+        """The attempts up to this job, in order, as far as they were seen. For most jobs, only the job itself."""
         found = [job]
         while (before := self._before.get(found[0])) is not None and before not in found:
             found.insert(0, before)
@@ -120,22 +120,22 @@ class Case:
 
     @cached_property
     def retried(self) -> frozenset[str]:
-        """Jobs of requests that were tried again."""
+        """Jobs of requests that were retried."""
         firsts = {self.attempts(after)[0] for after in self._before}
         return frozenset(job for job in self.sights if self.attempts(job)[0] in firsts)
 
     @cached_property
     def unknown(self) -> frozenset[str]:
-        """Jobs of which nobody can know any more, as the database was set back."""
+        """Jobs that no side can know any more, because the database was set back."""
         return frozenset(job for event in self.of("fault") for job in event.unknown)
 
     @cached_property
     def adopted(self) -> frozenset[str]:
-        """Jobs that the scheduler knew from their workers alone at some time: it forgot whether to try them again."""
+        """Jobs that the scheduler once knew only from their workers, so it forgot whether to retry them."""
         return frozenset(job for event in self.of("fault") for job in event.adopted)
 
     def remembers(self, event: Event) -> bool:
-        """Whether the scheduler can know all that it had answered before that was asked.
+        """Whether the scheduler could know all its earlier answers when this was requested.
 
         It can't between a database that is set back and the agreement after that.
         """
@@ -154,7 +154,7 @@ class Case:
 
     @cached_property
     def without_output(self) -> frozenset[str]:
-        """Jobs whose output need not be there: a fault may have destroyed it, or their worker may not keep it."""
+        """Jobs whose output may be missing: a fault may have destroyed it, or their worker may not keep it."""
         short = {event.worker for event in self.of("keeps")}
         theirs = {job for job, spool in self.spools.items() if spool.worker in short}
         theirs |= {job for job, last in self.last.items() if last.seen and last.seen["worker_name"] in short}
@@ -162,16 +162,17 @@ class Case:
 
     @cached_property
     def stops(self) -> frozenset[str]:
-        """Jobs whose stop somebody asked for, or that of another attempt."""
+        """Jobs whose stop was requested, or that of another attempt."""
         asked = {event.job for event in self.of("stop")}
         stopped = {job for job in asked if job is not None}
         firsts = {self.attempts(job)[0] for job in stopped}
         return frozenset(stopped | {job for job in self.sights if self.attempts(job)[0] in firsts})
 
     def due(self, since: float, within: float = 0.0) -> float:
-        """When what is due so long after then has to be done at the latest, if both sides agree once a fault is over.
+        """The latest time for something that is due ``within`` so long after ``since``, allowing for agreement after
+        faults.
 
-        Infinite where a fault is not over.
+        Infinite during a fault.
         """
         due, broken = since + within, None
         for event in self.of("fault", "heal"):
@@ -190,7 +191,7 @@ class Case:
 
     @cached_property
     def removals(self) -> dict[str, list[Event]]:
-        """What was asked for the removal of each job."""
+        """The requests to remove each job."""
         found = defaultdict(list)
         for event in self.of("remove"):
             found[event.job or ""].append(event)
@@ -198,7 +199,7 @@ class Case:
 
     @cached_property
     def removed(self) -> dict[str, Event]:
-        """The first answer that said that a job is removed: by 204, or by 404 where that was asked for before."""
+        """The first answer that a job is removed: 204, or 404 if its removal was requested before."""
         found: dict[str, Event] = {}
         for job, asked in self.removals.items():
             for event in asked:
@@ -208,7 +209,9 @@ class Case:
         return found
 
     def whole(self, job: str, stream: str = "stdout") -> int | None:
-        """Bytes a job printed that came to its end; ``None``: it did not or could not, or its filter may not have."""
+        """Bytes printed by a job that ended by itself. ``None``: it or its filter did not, or the output could not be
+        written.
+        """
         filtered = stream == "stdout" and job in self.requests and self.requests[job].filtered
         if filtered and (job in self.stops or job in self.destroyed):
             return None
@@ -218,7 +221,7 @@ class Case:
         return load_job.LINE * (lines if stream == "stdout" else -(-lines // load_job.ERROR_EVERY))
 
     def calm(self, event: Event) -> bool:
-        """Whether all was well, and both sides agreed, from the beginning of an event to its end."""
+        """Whether there was no fault, and both sides agreed, for the whole duration of an event."""
         after = [other for other in self.of("fault", "agree") if other.t <= event.began]
         meanwhile = [other for other in self.of("fault") if event.began <= other.t <= event.t]
         settled = not after or (after[-1].op == "agree" and after[-1].seconds is not None)

@@ -1,11 +1,9 @@
 """Judges a run: from its history and its evidence to all violations of the promises P1 to P9. Pure.
 
-Theory of operation. Only what follows from what was written down is judged. Two
-observations contradict each other in time only if one request began after the
-other was answered; of requests that overlap, either may have been first. What a
-job did is known from its own evidence, what the scheduler said of it from the
-history, and what its worker knows from the spool: each pair must agree. A job
-that a fault may have destroyed, and only such a one, may be ``lost``.
+Theory of operation. Only recorded facts are judged. Two observations contradict each other in time only if one request
+began after the other was answered. Of overlapping requests, either may have been first. A job's acts are known from its
+own evidence, the scheduler's statements from the history, and the worker's knowledge from the spool. Each pair must
+agree. Only a job that a fault may have destroyed may be ``lost``.
 """
 
 from __future__ import annotations
@@ -21,13 +19,13 @@ from tests.faults.case import FINAL, Case, Violation
 from tests.faults.evidence import Evidence
 from tests.faults.history import Event
 
-#: What an observation of a final state must repeat.
+#: Fields that must be equal in all observations of a final state.
 OUTCOME = (
     *("state", "exit_code", "signal", "reason", "finished_at"),
     *("stdout_bytes", "stderr_bytes", "output_error", "background_ended", "usage"),
 )
 
-#: Which states may follow a state that was told: after an end none but the same.
+#: States that can't follow a given state. After a final state only the same one may follow.
 _EARLIER = {"running": {"queued", "starting"}, "unknown": {"queued"}, "starting": set[str]()}
 
 
@@ -41,7 +39,7 @@ def check(events: Sequence[Event], evidence: Evidence) -> list[Violation]:
 
 
 def forgotten(case: Case) -> Iterator[Violation]:
-    """Acknowledged jobs that are not there any more, or whose fate is open or was decided without them."""
+    """Acknowledged jobs that are gone, without an outcome, or decided without a run."""
     for job, start in case.acknowledged.items():
         if job in case.unknown:
             continue
@@ -69,7 +67,7 @@ def forgotten(case: Case) -> Iterator[Violation]:
 
 
 def vanished(case: Case) -> Iterator[Violation]:
-    """Jobs that nobody was told of, but that were seen to run or to have run, and are not there at the end."""
+    """Jobs without an answered request that were seen, and are gone at the end."""
     for job, sights in case.sights.items():
         if not case.last or job in {*case.acknowledged, *case.removals, *case.last, *case.unknown}:
             continue
@@ -83,7 +81,7 @@ def vanished(case: Case) -> Iterator[Violation]:
 
 
 def ran_twice(case: Case) -> Iterator[Violation]:
-    """Jobs, and requests, that came to more than one run."""
+    """Jobs, and requests, with more than one run."""
     for job, runs in case.runs.items():
         if len(runs) > 1:
             yield Violation("P2", f"ran {len(runs)} times, as processes {[run.pid for run in runs]}", job)
@@ -98,7 +96,7 @@ def ran_twice(case: Case) -> Iterator[Violation]:
             answered[start.ticket].append(start.number)
             retries[start.ticket] = start.attempts or 0
     for ticket, jobs in tickets.items():
-        # Of one that was adopted nobody knows any more that it is a further attempt.
+        # An adopted job may be a further attempt that is not recognised as one.
         attempts = min(len(jobs & case.adopted), retries[ticket])
         if len(jobs) - attempts > 1:
             first, *others = sorted(jobs)
@@ -109,7 +107,7 @@ def ran_twice(case: Case) -> Iterator[Violation]:
 
 
 def output(case: Case) -> Iterator[Violation]:
-    """Bytes that are not the job's, that came at a wrong place, or that are missing."""
+    """Bytes that are not the job's, are at a wrong place, or are missing."""
     readers = defaultdict(list)
     for read in case.of("read"):
         readers[read.reader, read.stream].append(read)
@@ -146,7 +144,7 @@ def _one_reader(case: Case, reads: Sequence[Event]) -> Iterator[Violation]:
 
 
 def _ended_early(case: Case, job: str, read: Event, stream: str, reached: int) -> Iterator[Violation]:
-    """A proper end of a body says that this is all the job wrote, and that nothing of that was cut."""
+    """A proper end of a body means that this was all of the output, and that none of it was cut."""
     last = case.last.get(job)
     told, cut = (last.seen[f"{stream}_bytes"], last.seen["output_error"]) if last and last.seen else (None, None)
     whole = None if cut else case.whole(job, stream)
@@ -160,7 +158,7 @@ def _ended_early(case: Case, job: str, read: Event, stream: str, reached: int) -
 
 
 def told_output(case: Case) -> Iterator[Violation]:
-    """What a job is said to have written, against what its worker has, and what it says itself."""
+    """Compares the shown length of a job's output with its worker's spool, and with the job's own account."""
     for job, last in case.last.items():
         if job not in case.requests or last.seen is None or last.seen["state"] not in FINAL:
             continue
@@ -181,7 +179,7 @@ def told_output(case: Case) -> Iterator[Violation]:
 
 
 def untrue(case: Case) -> Iterator[Violation]:
-    """Ends that changed, or that are not what the job says."""
+    """Ends that changed, or that contradict the job's own account."""
     for job, sights in case.sights.items():
         final = sorted((s for s in sights if s.seen and s.seen["state"] in FINAL), key=lambda sight: sight.t)
         if not final:
@@ -201,7 +199,7 @@ def untrue(case: Case) -> Iterator[Violation]:
 
 
 def contradicting(case: Case) -> Iterator[Violation]:
-    """Jobs that were shown with what can't be true together."""
+    """Jobs that were shown with contradictory fields."""
     for job, sights in case.sights.items():
         for sight in sights:
             if sight.seen and (text := contradiction(sight.seen)):
@@ -210,7 +208,7 @@ def contradicting(case: Case) -> Iterator[Violation]:
 
 
 def contradiction(seen: Mapping[str, Any]) -> str | None:
-    """How a job as it was shown contradicts itself."""
+    """The contradiction in a job as it was shown; ``None`` if there is none."""
     state, code, signal = (seen[name] for name in ("state", "exit_code", "signal"))
     how = f"exit code {code}" if signal is None else signal if code is None else f"exit code {code} and {signal}"
     if state not in FINAL:
@@ -226,7 +224,7 @@ def contradiction(seen: Mapping[str, Any]) -> str | None:
 
 
 def told(case: Case) -> Iterator[Violation]:
-    """Event streams that do not begin with how the job is, or whose states can't follow each other."""
+    """Event streams that do not begin with the job, or whose states can't follow each other."""
     for stream in case.of("attend"):
         if stream.via != "events":
             continue
@@ -244,7 +242,7 @@ def _outcome(sight: Event) -> tuple[object, ...]:
 
 
 def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]:
-    """What a final state says against what the job did; of the load's jobs only."""
+    """Contradictions between a final state and the evidence of a job of the load."""
     assert sight.seen is not None
     state, reason, code, signal = (sight.seen[name] for name in ("state", "reason", "exit_code", "signal"))
     runs = case.runs.get(job, [])
@@ -276,7 +274,7 @@ def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]
 
 
 def refused_but_run(case: Case) -> Iterator[Violation]:
-    """Requests that were answered with "not started", each time they were made, and made a run all the same."""
+    """Requests whose every answer was "not started", but that made a run."""
     ran = {run.ticket: run.job for run in case.evidence.runs}
     answers = defaultdict(list)
     for start in case.of("start"):
@@ -287,7 +285,7 @@ def refused_but_run(case: Case) -> Iterator[Violation]:
             yield Violation("P4", said, ran[ticket], tuple(start.number for start in starts))
 
 
-#: Answers to a start that say that there is no job, unless they name one, whose output alone can't be had.
+#: Statuses of a start that mean that there is no job, unless the answer names one whose output is missing.
 REFUSED = frozenset({400, 404, 409, 422, 429, 501, 503})
 
 
@@ -295,7 +293,7 @@ REFUSED = frozenset({400, 404, 409, 422, 429, 501, 503})
 
 
 def disagreement(case: Case) -> Iterator[Violation]:
-    """Sides that did not come to agree in time, or do not when everything is over."""
+    """Sides that did not agree in time, or do not at the end of the run."""
     for event in case.of("agree"):
         if event.seconds is None or (event.limit is not None and event.seconds > event.limit):
             took = f"not within {event.limit:g} s" if event.seconds is None else f"only after {event.seconds:.1f} s"
@@ -310,7 +308,7 @@ def disagreement(case: Case) -> Iterator[Violation]:
 
 
 def disagrees(exit_record: object, seen: object) -> str | None:
-    """How the scheduler's view of a job differs from its worker's exit record (``None``: it has not ended)."""
+    """The difference between the scheduler's view of a job and its worker's exit record (``None``: not ended)."""
     assert isinstance(seen, dict)
     if not isinstance(exit_record, dict):
         return f"is {seen['state']}, but has not ended on its worker" if seen["state"] in FINAL else None
@@ -320,7 +318,7 @@ def disagrees(exit_record: object, seen: object) -> str | None:
     return None
 
 
-#: What the exit record of a job and the API both say.
+#: Fields that both the exit record and the API have.
 RECORDED = ("state", "exit_code", "signal", "usage")
 
 RULES: tuple[Callable[[Case], Iterator[Violation]], ...] = (

@@ -1,8 +1,8 @@
-"""A client of the HTTP API for many threads: one connection for each request, which may fail at any point.
+"""A client of the HTTP API for many threads, with one connection for each request, which may fail at any point.
 
-``scheduler.client`` is not used on purpose. It repeats and resumes whatever it can, so the load would not know which
-request failed, when, and with what, nor where a body was cut; the history has each of these as it was, and the checker
-judges the scheduler's promises by them, not the client's repairs.
+It deliberately does not use ``scheduler.client``, which repeats and resumes requests. The load must know which request
+failed, when and how, and where a body was cut. The history records each of these events, and the checker judges the
+scheduler's promises by them, not the client's repairs.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ Document = Any
 
 
 class NotJson(Exception):
-    """A whole answer that is no JSON."""
+    """A complete answer that is no JSON."""
 
 
-#: How a request may fail without an answer: refused, reset, cut, too late, or the scheduler's address is not known;
-#: and with one that is no JSON.
+#: Failures of a request: refused, reset, cut, late, the scheduler's address is not known, or an answer that is no JSON.
 CUT = (OSError, http.client.HTTPException, ValueError, NotJson)
 
 
 @frozen
 class Bytes:
-    """Some output, where it began, as the server said or as follows from what was asked."""
+    """Some output and its offset, as the server said or as it follows from the request."""
 
     offset: int
     data: bytes
@@ -38,26 +37,26 @@ class Bytes:
 
 @frozen
 class Opened:
-    """The stream was answered; the job is followed from now on."""
+    """The stream was answered, so the job is followed from now on."""
 
 
 @frozen
 class Changed:
-    """An event said how the job is."""
+    """An event with the job's new state."""
 
     job: Document
 
 
 @frozen
 class End:
-    """The server said that this is all; of events, with the job."""
+    """The server said that the output is complete; events also have the job."""
 
     job: Document | None = None
 
 
 @frozen
 class Gone:
-    """The output, or the job (404), is no longer kept, or there is none at that offset (416)."""
+    """The output, or the job (404), is no longer kept, or the offset is beyond the end (416)."""
 
     status: int
     problem: str | None = None
@@ -73,14 +72,14 @@ def problem_of(document: Document) -> str | None:
 
 
 def _ignore(what: str, error: str) -> None:
-    """Nobody wants to know."""
+    """Do nothing."""
 
 
 @frozen
 class Api:
-    """Of the scheduler that listens at ``address()``, ``host:port``.
+    """The API of the scheduler at ``address()``, ``host:port``.
 
-    ``odd`` is told what was asked, and what came, of each answer that nobody should ever get: 500, or no JSON.
+    ``odd`` is called for each answer that no client should ever get, 500 or no JSON, with the request and the answer.
     """
 
     address: Callable[[], str]
@@ -94,7 +93,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
     ) -> tuple[int, Document]:
-        """Status and document; one of ``CUT`` when there was no whole answer."""
+        """Status and document; one of ``CUT`` if there was no complete answer."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), dict(headers or {}))
@@ -104,7 +103,7 @@ class Api:
             connection.close()
 
     def document(self, answer: http.client.HTTPResponse, what: str) -> Document:
-        """The body of an answer; one of ``CUT`` for one that is not whole, or no JSON."""
+        """The body of an answer; one of ``CUT`` if it is incomplete or no JSON."""
         text = answer.read()
         if answer.status == 500:
             self.odd(what, f"500: {text[:200]!r}")
@@ -125,7 +124,7 @@ class Api:
         raise NotJson
 
     def get(self, path: str, timeout: float = 30.0) -> Document:
-        """A document; ``None`` when there is no answer, or another than 200."""
+        """A document; ``None`` without an answer, or with another status than 200."""
         try:
             status, document = self.call("GET", path, timeout=timeout)
         except CUT:
@@ -133,12 +132,12 @@ class Api:
         return document if status == 200 else None
 
     def worker_states(self) -> dict[str, str]:
-        """``online`` or ``unreachable``, by name; of a scheduler that does not answer, nothing."""
+        """``online`` or ``unreachable``, by name; empty if the scheduler does not answer."""
         document = self.get("/v1/workers", timeout=5)
         return {worker["name"]: worker["state"] for worker in document["workers"]} if document else {}
 
     def jobs(self) -> dict[str, Document] | None:
-        """All jobs by id; ``None``: the scheduler does not answer."""
+        """All jobs by id; ``None`` if the scheduler does not answer."""
         found: dict[str, Document] = {}
         cursor = ""
         while True:
@@ -151,9 +150,9 @@ class Api:
             cursor = f"&cursor={page['next']}"
 
     def run(self, body: Document, headers: Mapping[str, str], timeout: float) -> tuple[int, Document, Iterator[Item]]:
-        """Submit a job and read its stdout, all by one request: status, document (``id`` alone, if it runs), stdout.
+        """Submit a job and read its stdout in one request: status, document (only ``id``, if it runs), stdout.
 
-        One of ``CUT`` when there was no answer; so too by the stdout, when that is cut.
+        One of ``CUT`` if there was no answer. The stdout raises it, too, if it is cut.
         """
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         try:
@@ -169,7 +168,7 @@ class Api:
         return answer.status, document, iter(())
 
     def follow(self, job: str, offset: int, timeout: float = 60.0, stream: str = "stdout") -> Iterator[Item]:
-        """A job's output from there on as a raw body; without ``End`` it was cut, or is one of ``CUT``."""
+        """A job's output from an offset on as a raw body. If it was cut there is no ``End``, or one of ``CUT``."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         path = f"/v1/jobs/{job}/output?follow=1&offset={offset}&stream={stream}"
         try:
@@ -183,13 +182,13 @@ class Api:
             connection.close()
 
     def _gone(self, answer: http.client.HTTPResponse, path: str) -> Iterator[Gone]:
-        """Whether an answer that is no output says that there never will be any."""
+        """Finds out whether an answer without output means that there will never be any."""
         problem = problem_of(self.document(answer, f"GET {path}"))
         if answer.status in (410, 416) or (answer.status == 404 and problem == "job-unknown"):
             yield Gone(answer.status, problem)
 
     def events(self, job: str, offset: int, timeout: float = 60.0, error_offset: int = 0) -> Iterator[Item]:
-        """The same as events, of both streams, which say themselves where they are."""
+        """The same as events of both streams, which contain their offsets."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         path = f"/v1/jobs/{job}/output"
         try:
@@ -226,7 +225,7 @@ class Api:
 def _raw(
     connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, offset: int, stream: str = "stdout"
 ) -> Iterator[Item]:
-    """A raw body of output from there on; the connection is closed behind it."""
+    """A raw body of output from an offset on. The connection is closed after it."""
     try:
         yield Opened()
         while data := answer.read1(65536):

@@ -1,9 +1,8 @@
-"""What clients do with jobs beside starting and following them: signals, waits with an answer, removals.
+"""Further requests of clients about jobs: signals, waits with an answer, removals.
 
-Theory of operation. An errand is a generator that yields the seconds until it goes on;
-a few threads carry all of them out. SIGUSR1 does not queue: of two that are pending the
-second is lost. So the next signal is sent when the job has written down that the last
-one came, and none after one that was not answered, as that may come at any time.
+Theory of operation. An errand is a generator that yields the seconds until it continues. A few threads carry all of
+them out. SIGUSR1 does not queue: if two are pending, the second is lost. So the next signal is sent when the job has
+recorded the previous one. After a signal without an answer none is sent, because that signal may arrive at any time.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from tests.faults.ticket import Asked, Desk, Ticket
 
 Errand = Generator[float, None, None]
 
-#: Seconds after which a request of an errand is given up.
+#: Seconds after which an errand's request is given up.
 _TIMEOUT = 20.0
 
-#: Signals to one job, and seconds in which it begins, or has counted one.
+#: Signals to one job, and seconds within which it begins, or has counted one.
 _SIGNALS = 3
 _COUNTED = 5.0
 
-#: How often a removal is asked for.
+#: The most requests for one removal.
 _REMOVALS = 60
 
-#: Answers after which nobody knows whether the signal was sent.
+#: Answers that leave open whether the signal was sent.
 _UNKNOWN = frozenset({None, 504})
 
 
 @frozen
 class Errands:
-    """Those of one load."""
+    """The errands of one load."""
 
     api: Api
     history: History
@@ -55,7 +54,7 @@ class Errands:
     _over: threading.Event = field(factory=threading.Event, init=False)
 
     def take_on(self, random: Random, ticket: Ticket, job: str) -> None:
-        """All that the ticket says; its job was answered for."""
+        """Accept all errands of the ticket, whose job was acknowledged."""
         end = ticket.seconds if ticket.unattended is None or ticket.attended else ticket.unattended
         if ticket.signalled:
             self._add(0.0, self._send_signals(random, ticket, job))
@@ -65,7 +64,7 @@ class Errands:
             self._add(random.uniform(0.5, 1.5) * end + 0.5, self._remove(random, ticket, job))
 
     def run(self, _: Random) -> None:
-        """Carry out what is due, until ``end``; the work of a thread."""
+        """Carry out due errands until ``end``; run by a thread."""
         while not self._over.wait(0.02):
             with self._lock:
                 if not self._waiting or self._waiting[0][0] > time.monotonic():
@@ -80,7 +79,7 @@ class Errands:
                 self._add(pause, errand)
 
     def end(self, patience: float) -> None:
-        """Begin nothing any more; returns when what was asked is answered, or after so many seconds."""
+        """Begin nothing more. Returns when all requests are answered, or after so many seconds."""
         self._over.set()
         until = time.monotonic() + patience
         while self._busy and time.monotonic() < until:
@@ -117,7 +116,7 @@ class Errands:
             yield random.uniform(0.05, 0.3)
 
     def _run_of(self, ticket: Ticket, job: str) -> evidence.Run | None:
-        """The job by its own account, once it can take signals."""
+        """The job by its own account, once it can receive signals."""
         return next((run for run in evidence.runs_of(self.desk.evidence / ticket.name) if run.job == job), None)
 
     # answers
@@ -145,7 +144,7 @@ class Errands:
             if status in (204, 404):
                 break
             if status is None and random.random() < 0.3:
-                return  # whoever asked will not know
+                return  # the answer is not recorded, so nothing depends on it
             yield random.uniform(0.2, 1.0)
         for pause in (random.uniform(0.5, 3.0), 1.0):
             self.look_for_removed(job)
@@ -154,12 +153,12 @@ class Errands:
             yield pause
 
     def look_for_removed(self, job: str) -> None:
-        """Whether anything of a job can be seen that was removed."""
+        """Try to see anything of a removed job."""
         for path, op in ((f"/v1/jobs/{job}", "see"), (f"/v1/jobs/{job}/output", "output")):
             began = time.monotonic()
             try:
                 status, document = self.api.call("GET", path, timeout=_TIMEOUT)
-            except NotJson:  # as output is
+            except NotJson:  # output is no JSON
                 status, document = 200, None
             except CUT:
                 continue
@@ -169,7 +168,7 @@ class Errands:
                 self.history.add(op, began, job=job, status=status, via="get")
 
     def _replay(self, ticket: Ticket) -> None:
-        """Send the request again whose job was removed."""
+        """Repeat the request of a job that was removed."""
         began = time.monotonic()
         try:
             status, document = self.api.call("POST", ticket.path, ticket.body, ticket.headers, timeout=_TIMEOUT)
@@ -183,7 +182,7 @@ class Errands:
 def answered(
     history: History, began: float, via: str, asked: Asked, status: int, document: Document, job: str | None
 ) -> None:
-    """Write down the answer to a request that waited for the end of a job, if it has one."""
+    """Record the answer to a request that waited for the end of a job, if it contains one."""
     shown = job_in(document)
     fields = {"problem": problem_of(document), "asked": asked.fields}
     if shown is None:
@@ -193,14 +192,14 @@ def answered(
 
 
 def job_in(document: Document) -> Document:
-    """The job that an answer is, or that a problem has; ``None``: it has none."""
+    """The job in an answer or in a problem; ``None`` if there is none."""
     if not isinstance(document, dict):
         return None
     return document if "stdout_bytes" in document else document.get("job")
 
 
 def tails(job: Document) -> Mapping[str, Mapping[str, Any]]:
-    """What the answer has of the output, by stream."""
+    """The output in an answer, by stream."""
     found: dict[str, Mapping[str, Any]] = {}
     for stream in ("stdout", "stderr"):
         if f"{stream}_cut" not in job:

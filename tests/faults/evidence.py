@@ -1,4 +1,4 @@
-"""What is left on the disk after a run: the lines the jobs wrote themselves, and the workers' spools."""
+"""The evidence on the disk after a run: the lines written by the jobs themselves, and the workers' spools."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.faults import job as load_job
 
 @frozen
 class Run:
-    """One process of one job, by its own account."""
+    """A process of a job, by its own account."""
 
     ticket: str
     job: str
     pid: int
-    #: ``None``: it did not come to its end.
+    #: ``None``: it did not reach its end.
     code: int | None = None
-    #: SIGUSR1 that it counted.
+    #: The number of SIGUSR1 that it counted.
     signals: int = 0
-    #: Seconds by the monotonic clock, up to which it counted them; ``None``: it did not come to its end.
+    #: The time on the monotonic clock until which it counted signals; ``None``: it did not reach its end.
     ended: float | None = None
-    #: By the same clock; ``None``: it was not written down.
+    #: The beginning on the same clock; ``None``: not recorded.
     began: float | None = None
-    #: The sha256 of all that it read from its stdin, in hexadecimal; ``None``: it did not come to the end of that.
+    #: The sha256 of everything that it read from stdin, in hexadecimal; ``None``: it did not reach the end of stdin.
     stdin: str | None = None
 
 
@@ -44,39 +44,39 @@ class Spool:
     exit: Mapping[str, Any] | None
     #: Bytes of stdout.
     size: int
-    #: How many of them, from the first on, are what the job prints.
+    #: The number of leading bytes that agree with the job's output.
     good: int
-    #: The same of stderr.
+    #: The same for stderr.
     error_size: int = 0
     error_good: int = 0
 
     @property
     def streams(self) -> tuple[tuple[str, int, int], ...]:
-        """Name, size and the good bytes of each."""
+        """The name, size and good bytes of each stream."""
         return ("stdout", self.size, self.good), ("stderr", self.error_size, self.error_good)
 
     def size_of(self, stream: str) -> int:
-        """Bytes of that stream."""
+        """The size of that stream in bytes."""
         return self.size if stream == "stdout" else self.error_size
 
 
 @frozen
 class Evidence:
-    """All of it."""
+    """All evidence of a run."""
 
     runs: tuple[Run, ...] = ()
     spools: tuple[Spool, ...] = ()
-    #: Of each daemon that logged an error that nobody had expected, its name and that.
+    #: (daemon, error) for each unexpected error in a log.
     errors: tuple[tuple[str, str], ...] = ()
 
 
 def runs(folder: Path) -> list[Run]:
-    """What the jobs wrote; a file is named after its ticket."""
+    """The accounts of the jobs. A file is named after its ticket."""
     return [run for file in sorted(folder.iterdir()) for run in runs_of(file)]
 
 
 def runs_of(file: Path) -> list[Run]:
-    """What the job, or the jobs, of one ticket wrote; nothing, if none began."""
+    """The accounts of the jobs of one ticket; empty if none began."""
     found: dict[tuple[str, int], list[Run]] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in file.read_text().splitlines():
@@ -94,7 +94,7 @@ def runs_of(file: Path) -> list[Run]:
 
 
 def spools(states: Mapping[str, Path], expected: Mapping[str, tuple[int, int]]) -> list[Spool]:
-    """All spools of workers by name and state folder; ``expected`` has the seed and the lines of each job."""
+    """All spools; ``states`` has workers and their state folders, ``expected`` the seed and the lines of each job."""
     return [
         _spool(worker, folder, expected.get(folder.name))
         for worker, state in states.items()
@@ -103,18 +103,18 @@ def spools(states: Mapping[str, Path], expected: Mapping[str, tuple[int, int]]) 
 
 
 def spool_folders(state: Path) -> Iterable[Path]:
-    """Those of the jobs in a worker's state folder that a shim took on, or that have ended.
+    """The spools in a worker's state folder that a shim has taken, or whose job has ended.
 
-    What neither is true of was refused before anybody was asked to start it: a folder, and no job.
+    Any other spool was refused before a shim was asked to start it: it is a folder, but no job.
     """
     for folder in sorted((state / "jobs").glob("*")):
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
             if (folder / "lock").read_bytes().strip(b"\0") or (folder / "exit.json").exists():
                 yield folder
 
 
 def exit_record(folder: Path) -> dict[str, Any] | None:
-    """How a job ended, as its spool says."""
+    """The exit record in a job's spool."""
     try:
         record: dict[str, Any] = json.loads((folder / "exit.json").read_text())
     except FileNotFoundError:
@@ -131,7 +131,7 @@ def _spool(worker: str, folder: Path, expected: tuple[int, int] | None) -> Spool
 
 
 def log_errors(log: str) -> Iterator[str]:
-    """Each error in a daemon's log that nobody had expected: a traceback, or a request that was answered by 500."""
+    """Each unexpected error in a daemon's log: a traceback, or a request that was answered with 500."""
     lines = log.splitlines()
     for at, line in enumerate(lines):
         if _TRACEBACK in line:
@@ -142,18 +142,18 @@ def log_errors(log: str) -> Iterator[str]:
             yield line
 
 
-#: The first line of a traceback, how many lines of it are looked at, how each line begins that is logged, and what is
-#: an error in one line: what only ``Logger.failure`` and the interpreter write, and an answer in the access log.
+#: The first line of a traceback, the number of its lines that are looked at, the beginning of a log line, and an error
+#: in one line: a line that only ``Logger.failure`` and the interpreter write, or an answer in the access log.
 _TRACEBACK = "Traceback (most recent call last)"
 _TRACEBACK_MAX_LINES = 200
 _LOGGED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T")
 _UNEXPECTED = re.compile(
-    r"^\S+ critical |Exception ignored in|Fatal Python error|scheduler\.api\.site: \S+ [A-Z]+ \S+ 500 "
+    r"^\S+ critical |Exception ignored in|Fatal Python error|scheduler\.api\.request: \S+ [A-Z]+ \S+ 500 "
 )
 
 
 def common(one: bytes, other: bytes) -> int:
-    """Length of what both begin with."""
+    """The length of the common prefix."""
     if other.startswith(one):
         return len(one)
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,8 +1,7 @@
-"""A filter that outlives the job it belongs to: prints what it reads, all at once, a while after the end of that.
+"""A filter that outlives its job: prints its whole input at once, some time after the input's end.
 
-Run as ``python -I -S filter.py SECONDS``. As ``sort`` does, it prints nothing
-before its input has ended; a job whose main process is the writer has ended by
-then. Standard library only.
+Run as ``python -I -S filter.py SECONDS``. Like ``sort``, it prints nothing before its input has ended. A job whose main
+process is the writer has ended by then. Standard library only.
 """
 
 from __future__ import annotations

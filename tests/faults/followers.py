@@ -1,4 +1,4 @@
-"""Readers that follow a job's output to its end, and come back where they were cut."""
+"""Readers that follow a job's output to its end, and resume after a cut."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from attrs import define, field, frozen
 from tests.faults.client import CUT, Api, Bytes, Changed, End, Gone, Item, Opened
 from tests.faults.history import History
 
-#: Seconds that a reader hears nothing before it comes again, and between two tries.
+#: Seconds of silence after which a reader reconnects, and seconds between two attempts.
 _SILENCE = 15.0
 _PAUSE = 0.1
 
 
 @define
 class _Connection:
-    """One request of a reader, as far as it was answered."""
+    """A request of a reader, and its answer so far."""
 
     began: float
-    #: When it was answered.
+    #: The time of the answer.
     opened: float | None = None
     via: str = "raw"
     first: str | None = None
     states: list[str] = field(factory=list)
-    #: Byte of each stream from which on it was asked for.
+    #: The requested offset of each stream.
     begins: Mapping[str, int] = field(factory=dict)
 
     def note(self, item: Item) -> None:
-        """What it brought."""
+        """Record an item of the answer."""
         if isinstance(item, Opened):
             self.opened = self.opened or time.monotonic()
             return
@@ -45,7 +45,7 @@ class _Connection:
 
 @frozen
 class Answer:
-    """The output of a job as the answer to its start, which was whole at that time. Bytes may wait in it long."""
+    """Output of a job in the answer to its start, complete at that time. Bytes may wait in it for long."""
 
     began: float
     opened: float
@@ -54,7 +54,7 @@ class Answer:
 
 @frozen
 class Reading:
-    """What a reader asks for: both streams as events, or one raw; each from some byte on."""
+    """A reader's request: both streams as events, or one raw, each from some offset on."""
 
     events: bool = False
     stream: str = "stdout"
@@ -62,7 +62,7 @@ class Reading:
     error_begin: int = 0
 
     def begins(self) -> dict[str, int]:
-        """Where each stream that is read is to begin."""
+        """The requested offset of each stream that is read."""
         if self.events:
             return {"stdout": self.begin, "stderr": self.error_begin}
         return {self.stream: self.begin if self.stream == "stdout" else self.error_begin}
@@ -84,9 +84,9 @@ class Followers:
         patience: float = 120.0,
         answer: Answer | None = None,
     ) -> None:
-        """Read a job's output to its end, by ``answer`` as far as that goes, resumed as often as it is cut.
+        """Read a job's output to its end, beginning with ``answer``, and resume after each cut.
 
-        ``answer`` is of stdout, from the first byte on.
+        ``answer`` is stdout from the first byte on.
         """
         reached = reading.begins() if answer is None else {"stdout": 0}
         deadline = time.monotonic() + patience
@@ -119,19 +119,19 @@ class Followers:
             self._read_some(connection, job, reader, Bytes(at, b"", stream), error=error)
 
     def _items(self, job: str, reading: Reading, reached: Mapping[str, int]) -> Iterator[Item]:
-        """What one more request brings."""
+        """The items of one more request."""
         if reading.events:
             return self.api.events(job, reached["stdout"], _SILENCE, reached["stderr"])
         return self.api.follow(job, reached[reading.stream], _SILENCE, reading.stream)
 
     def _over(self, item: Item, job: str, reader: str, reached: Mapping[str, int], connection: _Connection) -> bool:
-        """Whether nothing follows it."""
+        """Whether the item is the last."""
         if isinstance(item, Gone) and item.status == 404:
             self.history.add("see", connection.began, job=job, status=404, via="output")
         elif isinstance(item, Gone):
             ((stream, begin), *others) = connection.begins.items()
             fields = {"job": job, "status": item.status, "problem": item.problem}
-            for _, other in others:  # of events there are two streams, and an answer does not say which it is about
+            for _, other in others:  # an answer to a request for both streams does not say which one it is about
                 fields["offset"] = other
             self.history.add("output", connection.began, stream=stream, begin=begin, **fields)
         if isinstance(item, End):

@@ -1,15 +1,15 @@
-"""The job of the load: leaves evidence that it ran, prints what its seed says and exits as its seed says.
+"""The job of the load: records that it ran, and prints and exits as its seed says.
 
-Run as ``python -I -S job.py FILE SEED LINES PAUSE [GOOD]``. It appends to ``FILE``,
-each line in one write: before anything else ``run <job id> <pid> <ns>``, then ``in
-<job id> <pid> <ns> <sha256>`` of all that it could read of its stdin, for each
-SIGUSR1 that it gets ``usr1 <job id> <pid> <ns>``, and as the last thing ``end <job
-id> <pid> <ns> <exit code>``. With ``GOOD`` the attempts of a job that is run again
-when it fails do fail, up to the one of that number, whatever the seed says; the
-attempts before it are those that have a line in the file. Times are those of the monotonic clock, which the
-harness shares. From the time of ``end`` on, signals are not counted. Whoever ran it,
-and how often, can be read there whatever scheduler and worker say. Standard library
-only; imported by the checker for what the output must be.
+Run as ``python -I -S job.py FILE SEED LINES PAUSE [GOOD]``. It appends to ``FILE``, each line in one write. First it
+writes ``run <job id> <pid> <ns>``. Then it writes ``in <job id> <pid> <ns> <sha256>`` for everything that it could read
+of its stdin, and ``usr1 <job id> <pid> <ns>`` for each SIGUSR1. Last it writes ``end <job id> <pid> <ns> <exit code>``.
+From the time of ``end`` on, signals are not counted. Times are those of the monotonic clock, which the harness shares.
+So the file shows every run, independently of scheduler and worker.
+
+With ``GOOD`` the attempts of a job with retry fail before the one of that number, whatever the seed says. Earlier
+attempts are those with a line in the file.
+
+Standard library only. The checker imports it for the expected output.
 """
 
 from __future__ import annotations
@@ -20,66 +20,66 @@ import signal
 import sys
 import time
 
-#: Every line of output has so many bytes.
+#: The bytes of every line of output.
 LINE = 64
 
-#: There is a line of stderr for each so many lines of stdout.
+#: The number of stdout lines for each line of stderr.
 ERROR_EVERY = 4
 
-#: Of a job whose output could not be written.
+#: The exit code of a job whose output could not be written.
 BROKEN = 111
 
-#: Bytes that a job takes from its stdin at a time.
+#: Bytes that a job reads from its stdin at once.
 _CHUNK = 65536
 
 
 def line(seed: int, number: int) -> bytes:
-    """A line of the output; no two are alike."""
+    """A line of the output; all lines differ."""
     digest = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
     return f"{number:08d} {digest[: LINE - 10]}\n".encode()
 
 
 def output(seed: int, lines: int) -> bytes:
-    """All that the job prints if nobody ends it."""
+    """The complete stdout of a job that is not ended early."""
     return b"".join(line(seed, number) for number in range(lines))
 
 
 def error_line(seed: int, number: int) -> bytes:
-    """A line of stderr, where the line of stdout with that number has one."""
+    """A line of stderr; not every line of stdout has one."""
     return line(~seed, number)
 
 
 def error_output(seed: int, lines: int) -> bytes:
-    """All that the job prints to stderr if nobody ends it."""
+    """The complete stderr of a job that is not ended early."""
     return b"".join(error_line(seed, number) for number in range(0, lines, ERROR_EVERY))
 
 
 def exit_code(seed: int) -> int:
-    """0 of about half the seeds, 1 to 100 of the others."""
+    """0 for about half of the seeds, 1 to 100 for the others."""
     first, second = hashlib.sha256(f"{seed}:exit".encode()).digest()[:2]
     return 0 if first % 2 else second % 100 + 1
 
 
 def stdin(seed: int, size: int) -> bytes:
-    """So many bytes that a job with that seed is given to read; any byte may be among them."""
+    """The stdin for a job with that seed; it may contain any byte."""
     block = hashlib.sha512(f"{seed}:stdin".encode()).digest()
     return (block * (size // len(block) + 1))[:size]
 
 
 def code_of_attempt(seed: int, attempt: int, good: int) -> int:
-    """Of an attempt of a job that fails until the one with that number, from 1."""
+    """The exit code of an attempt, if the job fails before attempt ``good`` (from 1)."""
     return 0 if attempt >= good else exit_code(seed) or 1
 
 
 def attempt_of(file: str, job: str) -> int:
-    """Which attempt of its ticket that job is, from 1, by what has run before."""
+    """The number of this attempt of its ticket, from 1, judged by earlier runs."""
     with open(file, encoding="ascii") as evidence:
         ran = [words[1] for words in map(str.split, evidence) if words[0] == "run"]
     return list(dict.fromkeys(ran)).index(job) + 1
 
 
 def main(file: str, seed: int, lines: int, pause: float, good: int = 0) -> int:
-    """Be the job; the exit code."""
+    """Run the job, and return its exit code."""
     me = f"{os.environ['SCHEDULER_JOB_ID']} {os.getpid()}"
     evidence = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -104,7 +104,7 @@ def main(file: str, seed: int, lines: int, pause: float, good: int = 0) -> int:
     except OSError:
         code = BROKEN
     ended = time.monotonic_ns()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # runs the handler for what came before
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # runs the handler for signals that came before
     os.write(evidence, f"end {me} {ended} {code}\n".encode())
     return code
 

@@ -1,4 +1,4 @@
-"""Judges whether output is kept as long as it has to be, and whether any answer or log shows an error of ours. Pure."""
+"""Judges whether output is kept for its time, and whether any answer or log shows an internal error. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from tests.faults.case import FINAL, Case, Violation
 from tests.faults.history import Event
 
-#: Why a request for output is answered with 410.
+#: The type of a 410 for output that was cut.
 _CUT = "output-cut"
 
 
 def kept(case: Case) -> Iterator[Violation]:
-    """P6: jobs whose output is gone from their worker before its time, though nobody asked for that."""
+    """P6: jobs whose output was gone from their worker before its time, without a removal."""
     for job, runs in case.runs.items():
         last = case.last.get(job)
         if not runs or job not in case.requests or job in {*case.spools, *case.removals, *case.without_output}:
@@ -22,7 +22,7 @@ def kept(case: Case) -> Iterator[Violation]:
 
 
 def refused(case: Case) -> Iterator[Violation]:
-    """P6: output that was said to be no longer kept, or to end before that; P3: to be cut, and it was not."""
+    """P6: output reported as no longer kept, or as shorter than it is. P3: output wrongly reported as cut."""
     for event in case.of("output"):
         job, last = event.job, case.last.get(event.job or "")
         if job not in case.requests or job in {*case.removals, *case.without_output}:
@@ -39,7 +39,7 @@ def refused(case: Case) -> Iterator[Violation]:
                 )
         elif event.status == 410:
             yield Violation("P6", f"its output was answered 410 {event.problem} before its time", job, (event.number,))
-        elif event.status == 416 and job in case.spools and _had_ended(case, event):  # before that, there may be less
+        elif event.status == 416 and job in case.spools and _had_ended(case, event):  # earlier it may be shorter
             size = case.spools[job].size_of(event.stream or "stdout")
             beyond = event.offset is not None and event.offset > case.spools[job].size_of("stderr")
             if (event.begin or 0) <= size and not beyond:
@@ -48,13 +48,13 @@ def refused(case: Case) -> Iterator[Violation]:
 
 
 def _had_ended(case: Case, event: Event) -> bool:
-    """Whether somebody had been told of the job's end when that was asked."""
+    """Whether a client had seen the job's end before this request."""
     sights = case.sights.get(event.job or "", ())
     return any(sight.seen and sight.seen["state"] in FINAL and sight.t < event.began for sight in sights)
 
 
 def internal(case: Case) -> Iterator[Violation]:
-    """P8: answers that are 500, or no JSON; and errors in the daemons' logs that nobody had expected."""
+    """P8: answers with 500, or no JSON, and unexpected errors in the daemons' logs."""
     for event in case.events:
         if event.op == "odd":
             yield Violation("P8", f"{event.what} was answered with {event.error}", event.job, (event.number,))

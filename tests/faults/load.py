@@ -1,12 +1,10 @@
-"""Clients that start, watch, stop, follow and remove jobs while the daemons die, and write down what they are told.
+"""Clients that start, watch, stop, follow and remove jobs while the daemons die, and record all answers.
 
-Theory of operation. What a client wants run, once, is a *ticket*. A ticket with
-an idempotency key is asked for again, with the same key, until there is an
-answer that settles it; one without a key is asked for once. The job of a ticket
-writes its evidence into the file of that name, so a ticket that came to two jobs
-shows, whether the second was ever answered or not. Some jobs are then followed
-to their end by a reader that resumes where it was cut (``followers``), some are
-stopped, all are looked at; what else happens to them is in ``errands``.
+Theory of operation. A *ticket* is a job that a client wants to run once. A ticket with an idempotency key is requested
+again, with the same key, until an answer settles it. A ticket without a key is requested once. Its job writes its
+evidence into the file of that name. So a ticket with two jobs is noticed, even if the second was never answered. Some
+jobs are then followed to their end by a reader that resumes after cuts (``followers``), some are stopped, and all are
+observed. ``errands`` does the rest.
 """
 
 from __future__ import annotations
@@ -30,17 +28,17 @@ from tests.faults.history import History
 from tests.faults.mix import USUAL, Mix
 from tests.faults.ticket import Desk, Ticket
 
-#: Answers after which the same key is tried again.
+#: Statuses after which the same key is tried again.
 _AGAIN = frozenset({409, 429, 502, 503, 504})
 
 #: Seconds after which the client of a key gives up.
 _KEY_PATIENCE = 45.0
 
-#: Of the readers, those that do not begin with the first byte, and before which byte they do.
+#: The share of readers that do not begin with the first byte, and the offset below which they begin.
 _ELSEWHERE = 0.2
 _BEGIN_MAX = 200
 
-#: Threads that carry out errands, and seconds that one may take to be answered.
+#: Threads that carry out errands, and seconds that an errand may take to be answered.
 _ERRAND_THREADS = 2
 _ERRAND_PATIENCE = 25.0
 
@@ -48,20 +46,20 @@ _ERRAND_PATIENCE = 25.0
 @frozen
 class _Job:
     id: str
-    #: Stopped at that time, unless it has ended.
+    #: The time of its stop, unless it ends before.
     stop_at: float | None = None
 
 
 @define(slots=False)
 class Load:
-    """The clients. ``resume`` and ``pause`` begin and end the starting of jobs; the rest goes on until ``close``."""
+    """The clients. ``resume`` and ``pause`` begin and end the starting of jobs; the rest continues until ``close``."""
 
     api: Api
     history: History
     folder: Path
     random: Random
     mix: Mix = USUAL
-    #: Jobs that were answered for lately.
+    #: Jobs that were acknowledged lately.
     recent: deque[_Job] = field(factory=lambda: deque(maxlen=40), init=False)
     _starting: threading.Event = field(factory=threading.Event, init=False)
     _closed: threading.Event = field(factory=threading.Event, init=False)
@@ -78,16 +76,16 @@ class Load:
 
     @property
     def evidence(self) -> Path:
-        """Where the jobs write."""
+        """The folder in which the jobs write."""
         return self.desk.evidence
 
     @property
     def without_output(self) -> set[str]:
-        """Jobs whose output a fault has destroyed, so that nobody can read it to its end."""
+        """Jobs whose output a fault has destroyed, so that no reader can reach its end."""
         return self.followers.without_output
 
     def start(self) -> None:
-        """Start the threads; nothing is started before ``resume``."""
+        """Start the threads. No job is started before ``resume``."""
         self.desk.make_folders()
         for number in range(self.mix.starters):
             self._thread(self._start_jobs, number)
@@ -117,18 +115,18 @@ class Load:
         self._starting.set()
 
     def hold(self) -> None:
-        """Start no more."""
+        """Stop starting jobs."""
         self._starting.clear()
 
     def pause(self) -> None:
-        """Start no more; returns when every start is answered or given up."""
+        """Stop starting jobs. Returns when every start is answered or given up."""
         self.hold()
         deadline = time.monotonic() + 2 * _KEY_PATIENCE
         while self._in_flight and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def settle(self) -> None:
-        """Start and ask nothing any more, but look and follow; returns when all of that is answered or given up."""
+        """Stop all requests except observing and following. Returns when all others are answered or given up."""
         self.pause()
         self.errands.end(_ERRAND_PATIENCE)
 
@@ -141,7 +139,7 @@ class Load:
             self._to_follow.put(None)
 
     def close(self) -> None:
-        """End all threads, after the readers have come to the end of what they read."""
+        """End all threads, after the readers have reached the end of their output."""
         self.settle()
         self.give_up()
         for thread in self._threads:
@@ -175,10 +173,10 @@ class Load:
         worker: str | None = None,
         waits: bool | None = None,
     ) -> str | None:
-        """Ask for a job, once or, with a key, until that is settled; its id where it was answered.
+        """Request a job, once or, with a key, until it is settled. Returns its id if it was answered.
 
-        What is ``None`` is as the mix has it. ``waits``: until the worker can be reached. One whose ``seconds`` are
-        given is its asker's: nobody else stops, signals or removes it.
+        A value of ``None`` is drawn from the mix. ``waits``: until the worker can be reached. A job with given
+        ``seconds`` belongs to the caller: no other client stops, signals or removes it.
         """
         ticket = self.desk.draw(random, name, seconds, worker, waits, own=seconds is not None)
         stop_at = time.monotonic() + random.uniform(0.0, ticket.seconds) if ticket.stopped else None
@@ -187,7 +185,7 @@ class Load:
             status, job, output = self._ask(ticket)
             if job is not None:
                 self.recent.append(_Job(job, stop_at))
-                if ticket.attended:  # by a thread of its own, which has no other job first
+                if ticket.attended:  # by a thread of its own, which is not busy with another job
                     self._thread(self._attend, job, ticket.name, output)
                 elif ticket.followed or output is not None:
                     self._to_follow.put((job, output))
@@ -198,7 +196,7 @@ class Load:
             self._closed.wait(random.uniform(0.1, 0.5))
 
     def _ask(self, ticket: Ticket) -> tuple[int | None, str | None, Answer | None]:
-        """One request; its status and the job's id, where it was answered so far, and the output, if that follows."""
+        """Make one request. Its status and the job's id, if answered, and the output, if it follows."""
         began = time.monotonic()
         status, answer, error, output = None, None, None, None
         try:
@@ -217,7 +215,7 @@ class Load:
         self.history.add("start", began, status=status, problem=problem, job=job, error=error, **ticket.fields)
         if status is not None and ticket.asked is not None and job is not None:
             answered(self.history, began, "post", ticket.asked, status, answer, job)
-        elif (shown := job_in(answer)) is not None and ticket.key is None:  # a replayed answer is of then, not of now
+        elif (shown := job_in(answer)) is not None and ticket.key is None:  # a replayed answer shows an earlier state
             self.history.see(shown, began, "start")
         return status, job, output
 
@@ -255,7 +253,7 @@ class Load:
             self.history.see(job, began, "list")
 
     def stop(self, job: str) -> None:
-        """Ask for the end of a job; the question counts, whatever the answer."""
+        """Request the stop of a job. The request counts, whatever its answer."""
         began = time.monotonic()
         status, document = None, None
         with suppress(*CUT):

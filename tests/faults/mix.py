@@ -1,4 +1,4 @@
-"""What the load is made of."""
+"""The composition of the load."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ class Mix:
 
     #: Starts a second.
     rate: float = 5.0
-    #: Seconds a job runs, at least and at most.
+    #: Seconds that a job runs, at least and at most.
     shortest: float = 0.0
     longest: float = 2.0
-    #: Of the starts, with an idempotency key.
+    #: Share of starts with an idempotency key.
     keys: float = 0.5
-    #: Of the starts, by ``POST /start``.
+    #: Share of starts by ``POST /start``.
     core: float = 0.2
-    #: Of the other starts, those that are answered at the end of the job, with its output, and those that are answered
-    #: with the output of the job, which is read from the same answer on.
+    #: Shares of the other starts: answered at the job's end, with its output, and answered with the job's output as it
+    #: comes.
     answered: float = 0.15
     streamed: float = 0.25
-    #: Of the starts on a worker that is named, those that wait when it can't be reached.
+    #: Share of starts on a named worker that wait if it can't be reached.
     waiting: float = 0.3
-    #: Of the jobs, stopped by a client.
+    #: Share of jobs that a client stops.
     stops: float = 0.1
-    #: Of the jobs, those that get signals, those that are waited for by a look, and those that are removed.
+    #: Shares of jobs that get signals, whose end is awaited by a GET, and that are removed.
     signals: float = 0.15
     waits: float = 0.15
     removals: float = 0.15
-    #: Of the jobs, those that run only while a client attends them: half of them are attended, half are not.
+    #: Share of jobs that run only while a client attends them; half of these are attended, half are not.
     unattended: float = 0.08
-    #: Of the jobs, those whose output passes a filter that outlives the main process, and those that leave a process
-    #: behind that has nothing to do with the output.
+    #: Shares of jobs whose output passes a filter that outlives the main process, and that leave a process behind which
+    #: does not use the output.
     filtered: float = 0.2
     background: float = 0.1
-    #: Of the jobs, those whose program is a script that is sent along, and those that are sent something to read.
+    #: Shares of jobs that are a script in the request, and that are sent input.
     scripts: float = 0.15
     stdins: float = 0.2
-    #: Of the jobs, those that are tried again when they fail; those that would run for ever but for their ``timeout``,
-    #: and as many whose timeout is long; those that write more than their ``output_limit``, and as many that do not.
+    #: Shares of jobs with a retry, of jobs that would run for ever but for their ``timeout`` (as many have a long one),
+    #: and of jobs that exceed their ``output_limit`` (as many do not).
     retries: float = 0.08
     timeouts: float = 0.04
     limits: float = 0.04
-    #: Of the jobs, followed to their end.
+    #: Share of jobs that are followed to their end.
     followed: float = 0.5
     #: Threads that start jobs, and threads that follow them.
     starters: int = 2
     readers: int = 4
-    #: Threads that look at jobs, and looks a second of each.
+    #: Threads that observe jobs, and observations per second of each.
     watchers: int = 1
     looks: float = 10.0
-    #: Of the starts, on one of the workers that are named here; the others say that any will do.
+    #: Share of starts on one of the named workers; the others take any worker.
     named: float = 0.5
     workers: Sequence[str] = ("w1",)
 

@@ -1,4 +1,4 @@
-"""A network of the harness's own: a namespace joined to this one by a pair of virtual interfaces."""
+"""A network for the harness: a namespace joined to this one by a pair of virtual interfaces."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from attrs import define
 
 from tests.faults.run import Skipped
 
-#: Nobody's hardware address: frames to it arrive, and nobody takes them.
+#: A hardware address of no machine: frames to it are dropped.
 _NOBODY = "02:00:00:00:00:99"
 
 
 @define
 class Link:
-    """Between this namespace, ``here``, and another, ``there``."""
+    """A link between this namespace, ``here``, and another, ``there``."""
 
     namespace: str
     #: Interfaces.
@@ -25,45 +25,45 @@ class Link:
     far: str
     here: str
     there: str
-    #: The next ``there``.
+    #: The next address of the other side.
     elsewhere: str
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """Put before a command that shall run there."""
+        """The prefix for a command that is to run in the other namespace."""
         return ("ip", "netns", "exec", self.namespace)
 
     def cut(self) -> None:
-        """Nothing passes, either way, and nobody is told."""
+        """Drop all packets in both directions, without an error to either side."""
         _ip("link", "set", self.far, "down", at=self.namespace)
 
     def mend(self) -> None:
-        """All passes again."""
+        """Pass all packets again."""
         _ip("link", "set", self.far, "up", at=self.namespace)
 
     def move(self) -> None:
-        """The other side has ``elsewhere`` for its address, and is nowhere else any more; then the two are swapped."""
+        """Move the other side to the address ``elsewhere``; then the two addresses are swapped."""
         _ip("addr", "del", f"{self.there}/{_BITS}", "dev", self.far, at=self.namespace)
         _ip("addr", "add", f"{self.elsewhere}/{_BITS}", "dev", self.far, at=self.namespace)
         self.there, self.elsewhere = self.elsewhere, self.there
 
     def stall_from_there(self) -> None:
-        """What is sent there gets nowhere; what is sent here arrives."""
+        """Drop packets to the other side. Packets to this side arrive."""
         _ip("neigh", "replace", self.here, "lladdr", _NOBODY, "nud", "permanent", "dev", self.far, at=self.namespace)
 
     def flow_from_there(self) -> None:
-        """It does again."""
+        """Pass packets to the other side again."""
         _ip("neigh", "del", self.here, "dev", self.far, at=self.namespace)
 
 
-#: Of an address, those that are of the network.
+#: The network's bits of an address.
 _BITS = 29
 
 
 @contextlib.contextmanager
 def link() -> Iterator[Link]:
-    """One that is up; gone at the end."""
-    base = os.getpid() % 8192 * 8  # eight addresses each
+    """A link that is up until the end."""
+    base = os.getpid() % 8192 * 8  # eight addresses for each process
     near, far, elsewhere = (f"10.213.{base >> 8}.{(base & 255) + host}" for host in (1, 2, 3))
     name = f"schf{os.getpid()}"
     made = Link(name, f"{name}a", f"{name}b", near, far, elsewhere)
@@ -83,7 +83,7 @@ def link() -> Iterator[Link]:
 
 
 def possible() -> None:
-    """``Skipped`` where no such network can be made."""
+    """``Skipped`` if such a network can't be made."""
     try:
         with link():
             pass

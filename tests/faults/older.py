@@ -1,10 +1,10 @@
-"""A proxy between a worker and its scheduler, through which each looks to the other like an earlier version.
+"""A proxy between a worker and its scheduler that makes each look like an earlier version to the other.
 
 Run as ``python -m tests.faults.older SCHEDULER``. It prints the address at which the worker finds the scheduler
-``SCHEDULER``; where the scheduler finds the worker it learns from the registration, and puts an address of its own
-there. Messages pass as they are, but for what was added when workers began to say which process speaks: folder ids,
-nonces, commit counts, and the wishes that depend on them, in messages and in metadata. So what is tried is the wire
-as it was; the code on both sides is today's.
+``SCHEDULER``. It learns the worker's address from the registration, and replaces it by one of its own. Messages pass
+unchanged, except for the fields that were added when workers began to name their process: folder ids, nonces, commit
+counts, and the requests that depend on them, in messages and in metadata. So this tests the former wire format; the
+code on both sides is today's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import grpc
 
 from scheduler.pb import scheduler_pb2 as pb
 
-#: Fields that an earlier version does not have, by message.
+#: Fields that an earlier version lacks, by message.
 ADDED = {
     pb.RegisterReq: ("folderID", "nonce", "commitCount"),
     pb.RegisterRes: ("commitCount",),
@@ -27,10 +27,10 @@ ADDED = {
     pb.HeartbeatRes: ("registerAgain", "commitCount", "reportAll"),
 }
 
-#: How all metadata of ours begins that was added with them.
+#: The prefix of all metadata of ours that was added with them.
 _METADATA = "scheduler-"
 
-#: Calls at a time in each direction; each stream of output is one.
+#: Calls at once in each direction; each stream of output is one.
 _CALLS = 100
 
 _METHODS = {
@@ -43,14 +43,14 @@ Edit = Callable[[str, bytes], bytes]
 
 
 def stripped(message: Any) -> Any:
-    """It without what was added."""
+    """The message without the added fields."""
     for name in ADDED.get(type(message), ()):
         message.ClearField(name)
     return message
 
 
 class Forward(grpc.GenericRpcHandler):
-    """Sends each call on to where ``channel()`` leads, its messages edited."""
+    """Forwards each call to ``channel()``, with edited messages."""
 
     def __init__(self, channel: Callable[[], grpc.Channel], ask: Edit, answer: Edit) -> None:
         self._channel = channel

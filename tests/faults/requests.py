@@ -1,4 +1,4 @@
-"""Judges what clients asked of jobs, and were answered: the promises P6 to P9. Pure, as ``checker`` is."""
+"""Judges requests about jobs and their answers: the promises P6 to P9. Pure, like ``checker``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLACK = 0.5
 
 
 def removed(case: Case) -> Iterator[Violation]:
-    """Jobs that were seen after they were removed, were not removed though that was promised, or were all the same."""
+    """Jobs that were seen after their removal, not removed as promised, or removed without a request."""
     for job, asked in case.removals.items():
         done, last = case.removed.get(job), case.last.get(job)
         there = last is not None and last.seen is not None
@@ -89,7 +89,7 @@ def signalled(case: Case) -> Iterator[Violation]:
 
 
 def answers(case: Case) -> Iterator[Violation]:
-    """Answers at the end of a job whose status is not that of the job, or whose output is not the job's."""
+    """Answers at the end of a job whose status or output contradicts the job."""
     for event in case.of("answer"):
         if event.seen is None or event.asked is None:
             continue
@@ -116,7 +116,7 @@ def answers(case: Case) -> Iterator[Violation]:
 
 
 def _status(post: bool, check: bool, state: str) -> tuple[int, str | None]:
-    """Status and type of problem of an answer to a request that waited."""
+    """The status and the type of problem in the answer to a request that waited."""
     done = 201 if post else 200
     if state == "succeeded" or (state in FINAL and not check):
         return done, None
@@ -128,7 +128,7 @@ def _status(post: bool, check: bool, state: str) -> tuple[int, str | None]:
 
 
 def _tail(case: Case, event: Event, stream: str, tail: Mapping[str, Any]) -> str | None:
-    """What is wrong with the end of a stream in an answer."""
+    """The fault in the end of a stream in an answer; ``None`` if there is none."""
     assert event.seen is not None
     assert event.asked is not None
     job, offset, length, most = event.job or "", tail["offset"], tail["length"], event.asked["output"]
@@ -151,7 +151,7 @@ def _tail(case: Case, event: Event, stream: str, tail: Mapping[str, Any]) -> str
 
 
 def failed_but_made(case: Case) -> Iterator[Violation]:
-    """Requests answered with an error that makes clients try again, though they made a job; 504 may, naming the job."""
+    """Requests that made a job but got an error that makes clients repeat them; 504 with the job's id is allowed."""
     ran = {run.ticket: run.job for run in case.evidence.runs}
     for start in case.of("start"):
         if start.status is None or (start.status < 500 and start.status != 429):
@@ -167,7 +167,7 @@ def failed_but_made(case: Case) -> Iterator[Violation]:
 
 
 def attendance(case: Case) -> Iterator[Violation]:
-    """Jobs stopped as unattended that were attended, and jobs that nobody attended and that went on."""
+    """Jobs stopped as unattended that were attended, and unattended jobs that continued."""
     for job, request in case.requests.items():
         if request.unattended is None:
             continue
@@ -184,15 +184,15 @@ def attendance(case: Case) -> Iterator[Violation]:
 
 
 def unattended_reason(case: Case, job: str, reason: object) -> bool:
-    """Whether that is why a job was stopped that nobody attended."""
+    """Whether the reason says that the job was stopped for lack of attendance."""
     unattended = case.requests[job].unattended if job in case.requests else None
     return unattended is not None and "no client followed it or waited for it" in str(reason)
 
 
 def _longest_absence(case: Case, request: Event, attended: list[Event], ended: float) -> float:
-    """Seconds without a client, as the scheduler can have counted them: each time anew when it is there again.
+    """The most seconds without a client, as the scheduler can have counted them: it starts anew when it is back.
 
-    After a pause it counts anew only where its timer was late by more than a second, so a pause may count, too.
+    After a pause it starts anew only if its timer was late by more than a second, so a pause may count, too.
     """
     anew = [event.began for event in case.of("heal") if event.what == "scheduler serves"]
     asked = [event.began for event in case.of("start") if event.ticket == request.ticket]
@@ -204,7 +204,7 @@ def _longest_absence(case: Case, request: Event, attended: list[Event], ended: f
 
 
 def _went_on(case: Case, job: str, request: Event, final: Event | None) -> Iterator[Violation]:
-    """A job that nobody ever attended runs longer than its time, and what it takes to agree after a fault."""
+    """An unattended job that runs longer than its time, plus the time to agree after a fault."""
     assert request.unattended is not None
     due = case.due(request.t, request.unattended)
     ended = final.seen.get("ended", final.t) if final and final.seen else None

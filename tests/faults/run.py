@@ -1,4 +1,4 @@
-"""One run of one experiment: its folder, its seed, its cluster and load, what is measured, and the verdict."""
+"""A run of an experiment: its folder, seed, cluster and load, its figures, and the verdict."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from tests.faults.mix import USUAL, Mix
 
 
 class Skipped(Exception):
-    """The experiment can't be made here; says why."""
+    """The experiment can't be made here; the text says why."""
 
 
 class Disagreed(Exception):
-    """The sides do not agree, which the history says: time for the verdict."""
+    """The sides do not agree, as recorded in the history, so it is time for the verdict."""
 
 
 @frozen
 class Setting:
-    """How a run shall be."""
+    """The parameters of a run."""
 
     seed: int
-    #: Kills, pauses, partitions: as often.
+    #: The number of rounds, such as kills, pauses or partitions.
     rounds: int
-    #: Multiplies how long faults last.
+    #: Multiplies the duration of faults.
     scale: float = 1.0
-    #: Multiplies what is allowed to take time, for machines that are busy with other things.
+    #: Multiplies time limits, for busy machines.
     patience: float = 1.0
 
 
 @define
 class Figures:
-    """What is measured; times in seconds, one for each time it happened."""
+    """The measured figures. Times are in seconds, one for each occurrence."""
 
     rounds: int = 0
     jobs: int = 0
@@ -51,14 +51,14 @@ class Figures:
     serving: list[float] = field(factory=list)
     taken_back: list[float] = field(factory=list)
     converged: list[float] = field(factory=list)
-    #: What else was timed, by what it was.
+    #: Other measured times, by their names.
     measured: dict[str, list[float]] = field(factory=dict)
-    #: What else is worth telling.
+    #: Other remarks.
     notes: list[str] = field(factory=list)
 
 
 class Run:
-    """What an experiment works with; ``end`` whatever happens, and ``verdict`` if it came to its end."""
+    """The tools of an experiment. Always call ``end``; call ``verdict`` if the experiment reached its end."""
 
     def __init__(self, folder: Path, setting: Setting) -> None:
         folder.mkdir(parents=True)
@@ -74,12 +74,12 @@ class Run:
         self._used: list[tuple[Cluster, Load]] = []
 
     def start(self, workers: int = 2, mix: Mix = USUAL) -> None:
-        """A cluster whose workers are online, and its load, paused."""
+        """Make a cluster whose workers are online, and its load, paused."""
         self.use(Cluster(self.folder), mix)
         self.cluster.start(workers)
 
     def use(self, cluster: Cluster, mix: Mix = USUAL) -> None:
-        """A cluster that is not started, and its load, paused."""
+        """Use a cluster that is not started, and make its load, paused."""
         cluster.api = evolve(cluster.api, odd=self._odd)
         self.cluster = cluster
         self.agreement = Agreement(cluster, self.history)
@@ -93,31 +93,31 @@ class Run:
     # faults
 
     def lasting(self, seconds: float, shortest: float) -> float:
-        """Seconds that a fault lasts, scaled, but not shorter."""
+        """Seconds that a fault lasts, scaled, but at least ``shortest``."""
         return max(seconds * self.setting.scale, shortest)
 
     def pause(self, shortest: float, longest: float | None = None) -> None:
-        """Wait; between the two, at random."""
+        """Wait for ``shortest`` seconds, or for a random time up to ``longest``."""
         time.sleep(self.random.uniform(shortest, shortest if longest is None else longest))
 
     def fault(self, what: str, jobs: tuple[str, ...] = (), outputs: tuple[str, ...] = ()) -> float:
-        """Write down that something is broken now; ``jobs``, and the output of ``outputs``, may be destroyed by it."""
+        """Record that something is broken now, which may destroy ``jobs`` and the output of ``outputs``."""
         return self.history.add("fault", what=what, jobs=jobs, outputs=outputs)
 
     def set_back(self, what: str, unknown: Iterable[str] = (), adopted: Iterable[str] = ()) -> float:
-        """Write down that the database is as it was before.
+        """Record that the database was set back.
 
-        Of the jobs ``unknown`` no party knows any more, and of those ``adopted`` only their workers.
+        No side knows the jobs ``unknown`` any more, and only their workers know the jobs ``adopted``.
         """
         jobs = {"unknown": sorted(unknown), "adopted": sorted(adopted)}
         return self.history.add("fault", what=what, set_back=True, **jobs)
 
     def heal(self, what: str, began: float | None = None) -> float:
-        """Write down that it is whole again, since then at the earliest."""
+        """Record that the fault is over, since ``began`` at the earliest."""
         return self.history.add("heal", began, what=what)
 
     def restart_scheduler(self, environment: Mapping[str, str] | None = None) -> float:
-        """Start it again and wait until it serves; when that was."""
+        """Start the scheduler again and wait until it serves; the time of that."""
         began = time.monotonic()
         self.cluster.scheduler.start(environment)
         while not self.cluster.serving():
@@ -127,7 +127,7 @@ class Run:
         return self.heal("scheduler serves", began)
 
     def converge(self, healed: float, idle: bool = False) -> None:
-        """Start no more, and wait until both sides agree; ``Disagreed``, as more rounds would show nothing new."""
+        """Stop starting, and wait until both sides agree; ``Disagreed``, since more rounds would show nothing new."""
         self.load.hold()
         seconds = self.agreement.wait(healed, self.setting.patience, idle)
         self.load.pause()
@@ -139,18 +139,18 @@ class Run:
     # verdict
 
     def demand(self, true: object, promise: str, text: str, job: str | None = None) -> None:
-        """What an experiment demands beside the promises."""
+        """A demand of the experiment beyond the promises."""
         if not true:
             self.violations.append(Violation(promise, text, job))
 
     def within(self, seconds: float, limit: float, what: str, promise: str) -> None:
-        """The same, of how long something took, which is in the figures too."""
+        """A demand on a duration, which is also added to the figures."""
         self.figures.measured.setdefault(what, []).append(seconds)
         limit *= self.setting.patience
         self.demand(seconds <= limit, promise, f"{what} took {seconds:.2f} s, more than {limit:g} s")
 
     def verdict(self) -> None:
-        """Let all jobs end, look at everything once more and check; into ``violations`` and ``figures``."""
+        """Let all jobs end, observe everything once more, and check; sets ``violations`` and ``figures``."""
         load, cluster = self.load, self.cluster
         load.settle()
         self.agreement.wait(time.monotonic(), max(self.setting.patience, 3.0), idle=True)
@@ -169,7 +169,7 @@ class Run:
         self._count(events, found)
 
     def evidence(self, events: list[history.Event]) -> evidence.Evidence:
-        """What is on the disk."""
+        """The evidence on the disk."""
         runs = tuple(evidence.runs(self.load.evidence))
         tickets = {event.ticket: (event.seed or 0, event.lines or 0) for event in events if event.op == "start"}
         expected = {run.job: tickets[run.ticket] for run in runs if run.ticket in tickets}
@@ -193,13 +193,13 @@ class Run:
         self.figures.duplicated = len({job for promise, job in broken if promise == "P2"})
 
     def end(self) -> None:
-        """End the daemons and, if there was no verdict, the load."""
+        """End the daemons and, without a verdict, the load."""
         for cluster, load in self._used:
             load.give_up()
             cluster.end()
 
     def note(self, text: str) -> None:
-        """Something worth telling once; where this run keeps its files is not."""
+        """Add a remark once, without the paths of this run's files."""
         text = text.replace(str(self.folder), "...")
         if text not in self.figures.notes:
             self.figures.notes.append(text)

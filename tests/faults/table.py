@@ -1,4 +1,4 @@
-"""The figures of all experiments as a table for people."""
+"""The figures of all experiments as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD = ("#", "experiment", "rounds", "jobs", "acknowledged", "lost", "duplicated
 
 
 def markdown(rows: Sequence[tuple[int, str, Figures]]) -> str:
-    """One line each, and the sums."""
+    """A row for each experiment, and the sums."""
     lines = [_line(HEAD), _line(["---"] * len(HEAD))]
     for number, name, figures in rows:
         lines.append(_line((number, name, *_counts(figures), *_times(figures))))
@@ -33,7 +33,7 @@ def markdown(rows: Sequence[tuple[int, str, Figures]]) -> str:
 
 
 def record(file: Path, text: str) -> None:
-    """Put it into a document, between the marks of the last one."""
+    """Put the figures into a document, between the marks of the last ones."""
     before, mark, rest = file.read_text().partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (mark and end):

@@ -10,11 +10,11 @@ from tests.faults.case import FINAL, Case, Violation
 from tests.faults.evidence import Run
 from tests.faults.history import Event
 
-#: Seconds by which a shim may be late to end a job on a machine that is busy with other things, and early by clocks.
+#: Seconds by which a shim may end a job late on a busy machine, and early because of clocks.
 LATE_MAX_SECONDS = 5.0
 EARLY_MAX_SECONDS = 0.3
 
-#: States of a job after which it may be tried again.
+#: States of a job after which it may be retried.
 _TRIED_AGAIN = frozenset({"failed", "timed_out"})
 
 
@@ -30,7 +30,7 @@ def given(case: Case) -> Iterator[Violation]:
 
 
 def timed(case: Case) -> Iterator[Violation]:
-    """P4: jobs that timed out without a ``timeout`` or before it, and jobs that ran on for long after it."""
+    """P4: jobs that timed out without a ``timeout`` or before it, and jobs that ran long after it."""
     for job, request in case.requests.items():
         runs = case.runs.get(job, [])
         out = next((s for s in case.sights.get(job, ()) if s.seen and s.seen["state"] == "timed_out"), None)
@@ -49,14 +49,14 @@ def timed(case: Case) -> Iterator[Violation]:
 
 
 def _early(request: Event, runs: list[Run], out: Event) -> float:
-    """Seconds that were left of the time of a job that was seen to have timed out, at least; 0: none."""
+    """The least seconds by which a job timed out too early; 0: none."""
     assert request.timeout is not None
     left = [request.timeout - (out.t - run.began) for run in runs if run.began is not None]
     return max([0.0, *(seconds for seconds in left if seconds > EARLY_MAX_SECONDS)])
 
 
 def limited(case: Case) -> Iterator[Violation]:
-    """P3: more output than a job's ``output_limit``, or a limit that was reached though there was none."""
+    """P3: more output than a job's ``output_limit``, or a reached limit that the job did not have."""
     for job, request in case.requests.items():
         last = case.last.get(job)
         reason = (last.seen["output_error"] if last and last.seen else None) or ""
@@ -79,10 +79,10 @@ def limited(case: Case) -> Iterator[Violation]:
 
 
 def retried(case: Case) -> Iterator[Violation]:
-    """P1 and P2: attempts that are missing, too many, after an end that is none to try again after, or too early."""
+    """P1 and P2: attempts that are missing, too many, too early, or after an end that is not retried."""
     for job, request in case.requests.items():
         before = case.attempts(job)[:-1]
-        if (allowed := request.attempts) is None:  # nobody says
+        if (allowed := request.attempts) is None:  # not known
             continue
         if len(before) > allowed:
             text = f"is attempt {len(before) + 1} of its request, which allows {allowed + 1}"
@@ -93,7 +93,7 @@ def retried(case: Case) -> Iterator[Violation]:
         if last is None or last.seen is None or job in case.adopted:
             continue
         if job in case.stops or last.seen["stop_requested_at"]:
-            continue  # a stop, also one for want of a client, ends the attempts
+            continue  # a stop ends the attempts, also one for lack of attendance
         ran = last.seen["exit_code"] is not None or last.seen["signal"] is not None
         if ran and last.seen["state"] in _TRIED_AGAIN and len(before) < allowed and not last.seen["retried_by"]:
             text = f"{last.seen['state']} as attempt {len(before) + 1} of {allowed + 1}, and is not tried again"
@@ -116,7 +116,7 @@ def _follows(case: Case, job: str, before: str) -> Iterator[Violation]:
 
 
 def stopped(case: Case) -> Iterator[Violation]:
-    """P5: jobs that go on, or are tried again, after a stop that was promised or said to be carried out."""
+    """P5: jobs that continue, or are retried, after a stop that was promised or reported as done."""
     for stop in case.of("stop"):
         if stop.job is None or stop.status not in (200, 202):
             continue
@@ -140,7 +140,7 @@ def stopped(case: Case) -> Iterator[Violation]:
 
 
 def _on(case: Case, job: str, stop: Event) -> Event | None:
-    """Where it was seen, later, not to have ended."""
+    """A later observation of the job as not ended."""
     later = (sight for sight in case.sights.get(job, ()) if sight.seen and sight.began >= stop.t)
     on = (sight for sight in later if sight.seen and sight.seen["state"] not in FINAL)
     return next((sight for sight in on if case.remembers(sight)), None)

@@ -1,4 +1,4 @@
-"""What a client of the load wants run, once, and how it asks for that."""
+"""A job that a client of the load wants to run once, and the request for it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.faults import filter as late_filter
 from tests.faults import job as load_job
 from tests.faults.mix import Mix
 
-#: Seconds a job may wait for its worker; longer than any fault lasts.
+#: Seconds that a job may wait for its worker; longer than any fault.
 _QUEUED = 600.0
 
-#: Seconds for which a filter outlives its job, at most; much less than any ``linger``.
+#: The most seconds by which a filter outlives its job; much less than any ``linger``.
 _LONGEST_FILTER = 0.5
 
-#: Seconds that a job goes without a client that attends it, at least and at most; what it runs beyond that while it is
-#: attended, and how long it would run if nobody stopped it.
+#: Seconds that a job may be unattended, at least and at most; further seconds that it runs while it is attended, and
+#: seconds that it would run if it were not stopped.
 _UNATTENDED = (1.4, 2.4)
 _ATTENDED_LONGER = 0.6
 _FOR_EVER = 300.0
@@ -35,31 +35,31 @@ _TIMEOUT_LONG = 600.0
 #: Seconds between lines of a job that would run for ever.
 _SLOW_PAUSE = 0.05
 
-#: Bytes of stdin of a job, at random.
+#: Sizes of a job's stdin, in bytes, drawn at random.
 _STDINS = (1, 1000, 65_536, 300_000)
 
-#: How often a job is tried again, at most, and after how many seconds.
+#: The most retries of a job, and their delays in seconds.
 _ATTEMPTS = (1, 2)
 _DELAYS = (0, 0.3)
 
-#: Seconds that an answer waits for the end of a job, and bytes of output that it has at most; both in turn.
+#: Seconds that an answer waits for the end of a job, and the most bytes of output in it.
 _WAITS = (0.2, 0.5, 1.5)
 _OUTPUTS = (0, 100, 1000, 65536)
 
-#: In ``bash -c``, with the job as its arguments: the job becomes the main process.
+#: In ``bash -c`` with the job as arguments: the job becomes the main process.
 _LEAVE_BEHIND = "sleep 1000 </dev/null >/dev/null 2>&1 & "
 _RUN, _RUN_FILTERED = 'exec "$@"', 'exec "$@" > >(exec {filter})'
 
 
 @frozen
 class Shape:
-    """What a job has beside its main process."""
+    """A job's further processes."""
 
     filtered: bool = False
     background: int = 0
 
     def command(self, argv: list[str], random: Random) -> list[str]:
-        """``argv`` in that shape."""
+        """``argv`` with these processes."""
         if not self.filtered and not self.background:
             return argv
         delay = f"{random.uniform(0.0, _LONGEST_FILTER):f}"
@@ -70,19 +70,19 @@ class Shape:
 
 @frozen
 class Terms:
-    """Under which terms a job runs beside the usual ones: how long, how much it may write, how often it is tried."""
+    """Unusual terms of a job: its timeout, its output limit, its retries."""
 
     timeout: float | None = None
-    #: Of all that the job prints, how much it may print.
+    #: The share of its output that the job may print.
     limit_share: float | None = None
     attempts: int = 0
     delay: float = 0.0
-    #: The attempt that succeeds; 0: as the seed of the job says.
+    #: The attempt that succeeds; 0: the seed decides.
     good: int = 0
 
     @classmethod
     def draw(cls, random: Random, mix: Mix) -> Terms:
-        """At random; most jobs have none."""
+        """Random terms; most jobs have none."""
         chance = random.random()
         if chance < mix.timeouts:
             return cls(timeout=round(random.uniform(*_TIMEOUT), 3))
@@ -102,21 +102,21 @@ class Terms:
         return self.timeout is not None and self.timeout < _TIMEOUT_LONG
 
     def limit(self, lines: int) -> int | None:
-        """Bytes of output."""
+        """The output limit in bytes."""
         if self.limit_share is None:
             return None
         return max(1, int(self.limit_share * load_job.LINE * (lines + -(-lines // load_job.ERROR_EVERY))))
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Those of the request that do not depend on the job."""
+        """The fields of the request that do not depend on the job."""
         found: dict[str, Any] = {} if self.timeout is None else {"timeout": self.timeout}
         return found | ({"retry": {"attempts": self.attempts, "delay": self.delay}} if self.attempts else {})
 
 
 @frozen
 class Asked:
-    """How an answer shall be that waits for the end of a job."""
+    """The form of an answer that waits for the end of a job."""
 
     wait: float
     output: int
@@ -124,26 +124,26 @@ class Asked:
 
     @classmethod
     def draw(cls, random: Random) -> Asked:
-        """One at random."""
+        """A random form."""
         return cls(random.choice(_WAITS), random.choice(_OUTPUTS), random.random() < 0.5)
 
     @property
     def query(self) -> str:
-        """The parameters."""
+        """The query parameters."""
         return f"wait={self.wait:g}&output={self.output}&check={int(self.check)}"
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """As the history has it."""
+        """The form as recorded in the history."""
         return {"wait": self.wait, "output": self.output, "check": self.check}
 
 
 @frozen
 class Ticket:
-    """A request for a job, and what the client does with the job."""
+    """A request for a job, and the client's further plans for the job."""
 
     name: str
-    #: Of all that the job prints, and of its exit code.
+    #: The seed of the job's output and exit code.
     seed: int
     lines: int
     #: Seconds that it runs.
@@ -155,16 +155,16 @@ class Ticket:
     #: Its ``unattended_timeout``; ``attended``: a client follows it throughout.
     unattended: float | None = None
     attended: bool = False
-    #: Seconds, bytes, bytes, and how often it is tried again.
+    #: Seconds, bytes, bytes, and the number of retries.
     timeout: float | None = None
     output_limit: int | None = None
     stdin: int = 0
     attempts: int = 0
-    #: Answered at the end of the job, or with its output as it comes; else at once.
+    #: Answered at the end of the job, or with its output as it comes; ``None``: at once.
     asked: Asked | None = None
     streamed: bool = False
     followed: bool = False
-    #: What happens to the job.
+    #: Further plans for the job.
     stopped: bool = False
     signalled: bool = False
     waited: bool = False
@@ -176,7 +176,7 @@ class Ticket:
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """As the history has it."""
+        """The ticket as recorded in the history."""
         return {
             "ticket": self.name,
             "key": self.key,
@@ -196,25 +196,27 @@ class Ticket:
 
 @frozen
 class Desk:
-    """Makes tickets, at random, whose jobs write into ``folder``."""
+    """Makes random tickets whose jobs write into ``folder``."""
 
     folder: Path
     mix: Mix
 
     @property
     def evidence(self) -> Path:
-        """Where the jobs write."""
+        """The folder in which the jobs write."""
         return self.folder / "evidence"
 
     def make_folders(self) -> None:
-        """Before the first ticket."""
+        """Create the folders, before the first ticket."""
         self.evidence.mkdir(exist_ok=True)
         (self.folder / "scripts").mkdir(exist_ok=True)
 
     def draw(
         self, random: Random, name: str, seconds: float | None, worker: str | None, waits: bool | None, own: bool
     ) -> Ticket:
-        """One; what is ``None`` is as the mix has it. ``own``: the job is its asker's, nothing else happens to it."""
+        """A ticket. A value of ``None`` is drawn from the mix. ``own``: the job belongs to the caller, without other
+        plans.
+        """
         mix = self.mix
 
         def share(part: float) -> bool:
@@ -255,7 +257,7 @@ class Desk:
             if share(mix.scripts):
                 body |= {"script": f'#!/bin/sh\nexec {shlex.quote(argv[0])} "$@"\n'}
                 del body["command"]
-        alone = unattended is None and not terms.attempts  # with ``wait`` the answer is that of the last attempt
+        alone = unattended is None and not terms.attempts  # with ``wait`` the answer is about the last attempt
         asked = Asked.draw(random) if modern and not own and alone and share(mix.answered) else None
         plain = not own and unattended is None
         return Ticket(
@@ -292,7 +294,7 @@ class Desk:
     def _request(
         self, name: str, argv: list[str], worker: str | None, waits: bool, core: bool
     ) -> tuple[str, dict[str, Any]]:
-        """Path and body."""
+        """The path and body of the request."""
         body = {"command": argv[0], "args": argv[1:]}
         if worker is None:
             return "/v1/jobs", {**body, "selector": {}}

@@ -1,4 +1,4 @@
-"""A file system in memory, small enough to be filled."""
+"""A file system in memory that is small enough to be filled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.faults.run import Skipped
 
 @frozen
 class Volume:
-    """Mounted at ``path``."""
+    """A file system mounted at ``path``."""
 
     path: Path
 
     def fill(self) -> None:
-        """Leave no room."""
+        """Use all free space."""
         with (self.path / "ballast").open("ab") as ballast:
             for size in (65536, 4096, 1):
                 try:
@@ -33,13 +33,13 @@ class Volume:
                         raise
 
     def empty(self) -> None:
-        """Give it back."""
+        """Free the used space."""
         (self.path / "ballast").unlink()
 
 
 @contextlib.contextmanager
 def mounted(path: Path, size: str) -> Iterator[Volume]:
-    """One of that size (as ``mount -o size=``), until the end."""
+    """A file system of that size (as in ``mount -o size=``), until the end."""
     path.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True, capture_output=True)
     try:
@@ -49,7 +49,7 @@ def mounted(path: Path, size: str) -> Iterator[Volume]:
 
 
 def possible() -> None:
-    """``Skipped`` where nothing can be mounted."""
+    """``Skipped`` if no file system can be mounted."""
     try:
         with tempfile.TemporaryDirectory() as folder, mounted(Path(folder), "64k"):
             pass

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, for clients ruder than any library's."""
+"""HTTP/2 frames by hand, for clients that behave worse than any library's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def literal(name: str, value: str) -> bytes:
 
 
 def headers(path: str, metadata: Sequence[tuple[str, str]] = ()) -> bytes:
-    """Of a call."""
+    """The headers of a call."""
     fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
     return b"".join(
         literal(*field) for field in {**fields, "content-type": "application/grpc", **dict(metadata)}.items()
@@ -47,7 +47,7 @@ def half_open(
 
 
 def ended(connection: socket.socket, count: int) -> None:
-    """Returns once the server has ended so many streams of the connection; ``OSError``: it did not within 10 s."""
+    """Wait until the server has ended so many streams of the connection; ``OSError`` after 10 s."""
     connection.settimeout(10)
     received, streams = b"", set()
     while len(streams) < count:
@@ -59,7 +59,7 @@ def ended(connection: socket.socket, count: int) -> None:
 
 
 class _Connection:
-    """Has as many calls open as the server allows; one that is ended is followed by the next."""
+    """Keeps as many calls open as the server allows; one that is ended is followed by the next."""
 
     def __init__(self, address: tuple[str, int], path: str, message: bytes | None) -> None:
         self.socket = socket.create_connection(address)
@@ -70,7 +70,7 @@ class _Connection:
         self._allowed = 0
         self._open: set[int] = set()
         self.ended = 0
-        # With a window of no bytes no answer can be sent.
+        # With a window of no bytes the server can't send an answer.
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)))
 
     def _frames(self) -> Iterator[tuple[int, int, int, bytes]]:
@@ -102,10 +102,10 @@ class _Connection:
 
 
 class Attack:
-    """So many connections, each with all the calls that it may have, while it is entered.
+    """So many connections, each with all the calls that it may have, while the context is active.
 
-    The calls send ``message``, if there is one, and then nothing; no answer is taken. ``ended``: how many the server
-    has ended.
+    The calls send ``message``, if there is one, and then nothing; no answer is read. ``ended``: the number of calls
+    that the server has ended.
     """
 
     def __init__(self, address: tuple[str, int], path: str, connections: int, message: bytes | None = None) -> None:

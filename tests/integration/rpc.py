@@ -35,24 +35,24 @@ ANY_PORT = Address("127.0.0.1", 0)
 
 
 def later(seconds: float) -> Deferred[None]:
-    """For what nothing tells of."""
+    """Wait for something that nothing reports."""
     deferred: Deferred[None] = Deferred()
     reactor.callLater(seconds, deferred.callback, None)
     return deferred
 
 
 def a_worker(address: object, worker_id: str = "w", boot_id: str = "boot") -> Worker:
-    """Listening there."""
+    """A worker at that address."""
     return Worker(worker_id, worker_id, str(address), boot_id=boot_id)
 
 
 def a_job(job_id: str = "j", **spec: object) -> Job:
-    """About to be started."""
+    """A job that is about to be started."""
     return Job(job_id, JobSpec(**{"command": "true", **spec}), JobState.STARTING, 7.0)
 
 
 def an_identity(nonce: str = "nonce", worker_id: str = "") -> Identity:
-    """Of a process with that nonce, which may know its id already."""
+    """The identity of a process with that nonce, which may know its id already."""
     identity = Identity(reactor.callFromThread, "folder", nonce)
     identity.worker_id = worker_id
     return identity
@@ -60,7 +60,7 @@ def an_identity(nonce: str = "nonce", worker_id: str = "") -> Identity:
 
 @implementer(IIdentity)
 class Heedless:
-    """The identity of a program that ignores what calls say, and does not say who it is."""
+    """The identity of a program that ignores the metadata of calls, and does not name its process."""
 
     folder_id = nonce = worker_id = ""
 
@@ -75,7 +75,7 @@ Method = Callable[[Any, grpc.ServicerContext], Any]
 
 
 class StandIn(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer):
-    """A worker of these methods alone."""
+    """A worker with only these methods."""
 
     def __init__(self, methods: dict[str, Method]) -> None:
         for name, method in methods.items():
@@ -88,11 +88,11 @@ class RpcCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        reactor.suggestThreadPoolSize(20)  # for calls that a test makes itself
+        reactor.suggestThreadPoolSize(20)  # for a test's own calls
         self.addCleanup(self.threads_end, frozenset(threading.enumerate()))
 
     async def threads_end(self, before: frozenset[threading.Thread]) -> None:
-        """Once there are no others than before, but for the reactor's own."""
+        """Wait until only the threads of ``before`` and the reactor's own are left."""
         before |= set(reactor.getThreadPool().threads)
         while not before.issuperset(threading.enumerate()):
             await later(0.01)
@@ -132,7 +132,7 @@ class RpcCase(TestCase):
         return client
 
     def stand_in(self, **methods: Method) -> Worker:
-        """A worker that does what a test tells it to, in threads of its own, and lacks all else."""
+        """A worker whose methods are the test's, in threads of its own; it lacks all others."""
         server = grpc.server(threads := futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         stand_in = StandIn(methods)
         worker_pb2_grpc.add_WorkerServicer_to_server(stand_in, server)
@@ -144,13 +144,13 @@ class RpcCase(TestCase):
         return a_worker(f"127.0.0.1:{port}", "stand-in")
 
     def channel(self, address: object) -> grpc.Channel:
-        """Of gRPC itself, to call what our clients never would."""
+        """A channel of gRPC itself, for calls that our clients would never make."""
         channel = grpc.insecure_channel(str(address), options=[("grpc.use_local_subchannel_pool", 1)])
         self.addCleanup(channel.close)
         return channel
 
     def process(self, module: str, *arguments: str) -> tuple[subprocess.Popen, str]:
-        """One that runs that module, and the first line it prints."""
+        """Run the module in a process; the process, and the first line it prints."""
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdout=subprocess.PIPE,
@@ -163,14 +163,14 @@ class RpcCase(TestCase):
         return process, process.stdout.readline().strip()
 
     def dead_address(self) -> Address:
-        """Where nobody listens: the port is taken, and not listened on."""
+        """An address without a server: the port is bound, but nothing listens."""
         taken = socket.socket()
         self.addCleanup(taken.close)
         taken.bind(("127.0.0.1", 0))
         return Address(*taken.getsockname())
 
     def silent_address(self) -> Address:
-        """Where connections are taken and never spoken on."""
+        """An address where connections are accepted, and nothing is ever sent."""
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         return Address(*listening.getsockname())

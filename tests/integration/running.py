@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -16,12 +18,15 @@ from scheduler.model import JobSpec, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.units import parse_share
 from scheduler.worker.commands import Policy
-from scheduler.worker.jobs import JobRunner
+from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
+from scheduler.worker.life import JobLives
 from scheduler.worker.retention import RetentionLimits
+from scheduler.worker.runner import JobRunner
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.spools import Spools
+from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
@@ -70,7 +75,7 @@ def wall_time() -> float:
 
 
 class Running:
-    """One life of a worker's job runner."""
+    """The job runner of one worker process."""
 
     def __init__(
         self,
@@ -90,10 +95,13 @@ class Running:
         self.watch = OutputWatch(reactor)
         limits = RetentionLimits(keep_spool, parse_share(spool_max), parse_share(spool_min_free))
         self.used = UsedIds(os.path.join(state_dir, "used-ids"))
-        self.spools = Spools(
-            self.jobs_dir, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
+        self.spools = Spools(self.jobs_dir, self.used, wall_time)
+        self.starter = Starter(
+            self.spools, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
         )
-        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, limits)
+        self.jobs = Jobs(reactor, self.pool, self.spools, limits)
+        lives = JobLives(reactor, self.pool, self.spools, self.starter, wall_time, self.jobs)
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, self.jobs, lives)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
 
@@ -101,7 +109,7 @@ class Running:
         self.pool.startService()
         self._up = True
         await self.runner.recover()
-        self.runner.on_end(self._look)
+        self.jobs.on_end(self._look)
 
     async def drop(self) -> None:
         """End as a worker process does: by letting go of everything."""
@@ -117,7 +125,7 @@ class Running:
         return self.spools.spool(job_id)
 
     def shim(self, job_id: str) -> Identity:
-        """Of a job that was started."""
+        """Answer the shim of a job that was started."""
         found = self.spool(job_id).begun_by()
         assert found is not None
         return found
@@ -193,6 +201,29 @@ class RunningCase(TestCase):
                     proctree.send(each.identity, signal.SIGKILL)
         with contextlib.suppress(FileNotFoundError), open(worker.log, encoding="utf-8") as log:
             self.assertEqual(log.read(), "")
+
+
+def ask(process: subprocess.Popen[bytes], job_id: str, *command: str) -> None:
+    """Have a worker in a process of its own start a job."""
+    process.stdin.write(json.dumps([job_id, *command]).encode() + b"\n")
+    process.stdin.flush()
+
+
+class ProcessCase(RunningCase):
+    """Has workers in processes of their own."""
+
+    def process(self, failpoints: str = "") -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.worker_process", self.state_dir],
+            cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SCHEDULER_FAILPOINTS": failpoints},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
 
 
 def edit(path: str, **fields: object) -> None:

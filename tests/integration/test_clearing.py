@@ -17,7 +17,7 @@ from tests.integration.test_trees import MAKE_DEEP, TreeCase
 
 
 class ClearingTests(TreeCase):
-    """What is left is found again."""
+    """The leftovers of a process are found by the next one."""
 
     def test_names(self) -> None:
         """A folder that is to go gets a name of its own, though another of that job resists."""
@@ -60,13 +60,13 @@ class FullTests(RunningCase):
     async def ended_and_acknowledged(self, *command: str) -> str:
         status = await self.worker.run(*command)
         self.assertIs(status.state, JobState.SUCCEEDED)
-        self.worker.runner.acknowledge([status.job_id])
+        self.worker.jobs.acknowledge([status.job_id])
         return status.job_id
 
     async def swept(self) -> None:
         """Once one more sweep is over."""
         await self.worker.pool.run(lambda: None)
-        await self.worker.runner._retention.make_room()
+        await self.worker.jobs.retention.make_room()
 
     async def test_deep(self) -> None:
         """A job that leaves folders in folders is removed."""
@@ -88,7 +88,7 @@ class FullTests(RunningCase):
             self.assertEqual(os.path.exists(self.worker.spool(jobs[3]).work), False)
             await self.worker.drop()
             self.worker = await self.next_life(spool_max="4MB")
-            self.assertLess(self.worker.runner._retention._size, 400_000)
+            self.assertLess(self.worker.jobs.retention.ended.size, 400_000)
 
     async def test_work_folder_of_a_job_that_runs(self) -> None:
         """A job that runs and fills its work folder pushes out a quarter at most."""
@@ -105,7 +105,7 @@ class FullTests(RunningCase):
         self.assertEqual((await self.worker.runner.stop(running, wait=True)).state, JobState.STOPPED)
 
     async def test_what_resists(self) -> None:
-        """What can't be removed counts, for a quarter at most, is named once, and goes when it can."""
+        """A leftover counts for a quarter at most, is logged once, and is removed when that is possible."""
         await self.worker.drop()
         self.worker = await self.next_life(spool_max="3MB")
         errors: list[dict] = []
@@ -118,7 +118,7 @@ class FullTests(RunningCase):
             raise SkipTest("chattr +i is not possible here")
         moved = [kept, kept.replace(first, f".gone-{first}")]
         self.addCleanup(subprocess.run, ["chattr", "-i", *moved], check=False, capture_output=True)
-        self.worker.runner.acknowledge([first])
+        self.worker.jobs.acknowledge([first])
         second, *others = [await self.ended_and_acknowledged("head", "-c", "600000", "/dev/zero") for _ in range(4)]
         for _ in range(3):
             await self.swept()

@@ -40,7 +40,7 @@ WELL: dict[str, Any] = {
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers from the dictionary of its server; a number is a status."""
+    """Answers from its server's dictionary; a number is a status."""
 
     def do_GET(self) -> None:
         self.server.seen.append((self.path, self.headers["Authorization"]))  # type: ignore[attr-defined]
@@ -56,13 +56,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """With answers by path, and the requests it has seen."""
+    """A server with answers by path, which records its requests."""
 
     answers: dict[str, Any]
     seen: list[tuple[str, str | None]]
 
     def handle_error(self, *_: Any) -> None:
-        """A handshake that failed is what was tested."""
+        """Ignore failed handshakes, which some tests cause."""
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def connection(port: int, scheme: str = "http", **more: Any) -> Connection:
 
 
 class AskTests(SynchronousTestCase):
-    """One request, and why it has no answer."""
+    """A request, and the reason if it has no answer."""
 
     def problem(self, where: Connection) -> NoAnswer:
         found = ask(where, "/readyz")
@@ -96,7 +96,7 @@ class AskTests(SynchronousTestCase):
         return found
 
     def test_answer(self) -> None:
-        """Status, document and clock of the answer; the token is shown."""
+        """Status, document and clock of the answer; the token is sent."""
         with serving(WELL) as server:
             answer = ask(connection(server.server_port, token="s3cret"), "/readyz")
             assert isinstance(answer, Answer)
@@ -114,7 +114,7 @@ class AskTests(SynchronousTestCase):
         self.assertIn("does not resolve", self.problem(Connection("http://no-such-host.invalid:1")).problem)
 
     def test_no_http(self) -> None:
-        """What listens does not speak HTTP, or hangs up, or says nothing."""
+        """The server does not speak HTTP, hangs up, or sends nothing."""
         for said, problem in ((b"220 mail\r\n", "does not speak HTTP"), (b"", "")):
             with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
 
@@ -133,7 +133,7 @@ class AskTests(SynchronousTestCase):
             self.assertIn("no answer in time", self.problem(connection(listening.getsockname()[1])).problem)
 
     def test_tls(self) -> None:
-        """Over TLS the certificate is that of an authority that is trusted, and its expiry is looked at."""
+        """Over TLS the certificate must be trusted, and its expiry is checked."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         ca = CA()
@@ -162,7 +162,7 @@ class DoctorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
-        # Nothing of the user's own is read.
+        # The user's own environment is not read.
         self.patch(cli.os, "environ", {"XDG_CONFIG_HOME": "/nonexistent"})
 
     def run_cli(self, *arguments: str) -> tuple[int, str]:
@@ -172,7 +172,7 @@ class DoctorTests(SynchronousTestCase):
         return code, out.getvalue()
 
     def test_well(self) -> None:
-        """0, and a line for each thing that is well."""
+        """The exit code is 0, with a line for each good result."""
         with serving(WELL) as server:
             code, out = self.run_cli("--url", f"http://127.0.0.1:{server.server_port}", "doctor")
         self.assertEqual(code, 0, out)
@@ -186,7 +186,7 @@ class DoctorTests(SynchronousTestCase):
         self.assertIn("note    configuration: No file", out)
 
     def test_wrong(self) -> None:
-        """1, and below each line what to do about it; or a line of JSON."""
+        """The exit code is 1, with advice below each problem; or lines of JSON."""
         with serving({**WELL, "/readyz": 503, "/v1/workers": {"workers": []}}) as server:
             url = f"http://127.0.0.1:{server.server_port}"
             code, out = self.run_cli("--url", url, "doctor")
@@ -199,7 +199,7 @@ class DoctorTests(SynchronousTestCase):
         self.assertEqual([each["subject"] for each in found if each["severity"] == "warning"], ["workers"])
 
     def test_no_scheduler_at_all(self) -> None:
-        """An address at which nothing listens is one error, and the workers are not asked for."""
+        """An address without a server is one error, and the workers are not requested."""
         with contextlib.closing(socket.socket()) as bound:
             bound.bind(("127.0.0.1", 0))
             code, out = self.run_cli("--url", f"http://127.0.0.1:{bound.getsockname()[1]}", "doctor")
@@ -207,7 +207,7 @@ class DoctorTests(SynchronousTestCase):
         self.assertEqual(out.count("error"), 1)
 
     def test_scheduler_that_hangs(self) -> None:
-        """What does not answer is not asked again, which would take long each time; its hint is as for any."""
+        """A scheduler that does not answer is asked once, since that takes long; its advice is as usual."""
         self.patch(service, "ANSWER_TIMEOUT", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             for scheme, hint in (("http", "See whether it hangs"), ("https", "use http:// if no TLS is served there")):
@@ -226,7 +226,7 @@ class DoctorTests(SynchronousTestCase):
         self.assertIn("bad.toml: grpc_serverr = {...}: unknown key; did you mean grpc_server?\n", out)
 
     def test_address_from_the_file(self) -> None:
-        """Without an address it asks the scheduler that a file configures, and none where there is a worker alone."""
+        """Without an address it asks the scheduler that a file configures, and none with only a worker's file."""
         with serving(WELL) as server:
             (self.folder / "scheduler.toml").write_text(
                 f'state_dir = "s"\n[http_server]\naddr = "127.0.0.1:{server.server_port}"\n'

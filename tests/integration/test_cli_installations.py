@@ -20,7 +20,7 @@ from scheduler.net import Address
 
 
 class Case(SynchronousTestCase):
-    """With a folder, and sockets that listen."""
+    """A test with a folder and listening sockets."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -34,7 +34,7 @@ class Case(SynchronousTestCase):
         return port
 
     def answer(self, said: bytes) -> int:
-        """The port of a server that says so to the first who says something."""
+        """The port of a server that sends ``said`` to the first client that sends something."""
         listening = socket.create_server(("127.0.0.1", 0))
         listening.settimeout(10)
 
@@ -48,7 +48,7 @@ class Case(SynchronousTestCase):
 
         thread = threading.Thread(target=run)
         thread.start()
-        # The last one is the first: nobody may have connected.
+        # Cleanups run in reverse order, so the socket closes first even if no client connected.
         self.addCleanup(listening.close)
         self.addCleanup(thread.join)
         self.addCleanup(listening.shutdown, socket.SHUT_RDWR)
@@ -56,7 +56,7 @@ class Case(SynchronousTestCase):
         return port
 
     def closed_port(self) -> int:
-        """One on which nothing listens, and which nobody else is given."""
+        """A port on which nothing listens, reserved for this test."""
         bound = socket.socket()
         self.addCleanup(bound.close)
         bound.bind(("127.0.0.1", 0))
@@ -89,7 +89,7 @@ class FileTests(Case):
         self.assertIn("[worker] slots", self.wrong(self.write("a.toml", "[worker]\nslots = -1\n")))
 
     def test_program(self) -> None:
-        """Whose file it is shows in its tables, or else in its name."""
+        """The program of a file is recognised by its tables, or else by its name."""
         state = 'state_dir = "s"\n'
         for name, text, program in (
             ("a.toml", "[http_server]\n", "scheduler"),
@@ -102,7 +102,7 @@ class FileTests(Case):
             self.assertIn(f"configuration of a {program}", self.said(self.write(name, state + text)))
 
     def test_system_state(self) -> None:
-        """A file that names no state folder is that of a service of the system, where there is one."""
+        """A file without a state folder belongs to a system service, if there is one."""
         system = self.folder / "var"
         self.patch(installations, "_SYSTEM_STATE", {"scheduler": system, "worker": system})
         file = self.write("a.toml", "[cluster]\n")
@@ -112,7 +112,7 @@ class FileTests(Case):
         self.assertEqual(installations.load(self.write("a.toml", 'state_dir = "s"')).state_dir, self.folder / "s")
 
     def test_registration(self) -> None:
-        """A worker that runs is one that the scheduler knows, by the address at which it is to be called."""
+        """The scheduler must know a running worker, by the address at which it is to be called."""
         port = self.closed_port()
         scheduler = f'[scheduler]\naddr = "127.0.0.1:{port}"\n'
         file = self.write("worker.toml", f'state_dir = "s"\n{scheduler}[worker]\nname = "box"\n')
@@ -137,21 +137,21 @@ class FileTests(Case):
         self.assertNotIn("knows", said(), "the scheduler was not asked")
 
     def test_scripts(self) -> None:
-        """A worker that runs scripts alone needs the folder with them."""
+        """A worker that only runs scripts needs the folder with them."""
         file = self.write("worker.toml", 'state_dir = "s"\n[worker]\nscripts_only = true\n')
         self.assertIn("scripts_dir", self.wrong(file))
         (self.folder / "scripts").mkdir()
         self.assertNotIn("scripts_dir", self.wrong(file))
 
     def test_disk(self) -> None:
-        """The room is that of the disk of the state folder, also before there is one."""
+        """The disk of the state folder is checked, even before the folder exists."""
         self.assertIn("free on its disk", self.said(self.write("a.toml", 'state_dir = "s/t/u"')))
         file = self.write("worker.toml", 'state_dir = "s"\n[worker]\nspool_min_free = "100%"\n')
         self.assertIn("it takes no jobs", self.wrong(file))
 
 
 class PortTests(Case):
-    """Where its servers listen, or would."""
+    """The addresses of its servers."""
 
     def scheduler(self, grpc: int, http: int) -> str:
         return self.write(
@@ -166,7 +166,7 @@ class PortTests(Case):
         (state / "endpoints.json").write_text(json.dumps(endpoints))
 
     def test_free(self) -> None:
-        """One that does not run is a warning; its ports are free, or it is said who has them."""
+        """A program that does not run is a warning; its ports are free, or their owner is named."""
         file = self.scheduler(0, self.closed_port())
         self.assertIn("twistd scheduler -c", self.wrong(file))
         self.assertNotIn("taken", self.wrong(file))
@@ -174,7 +174,7 @@ class PortTests(Case):
         self.assertIn(f"is taken by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})", taken)
 
     def test_running(self) -> None:
-        """Of one that runs the ports answer, wherever they are; or its process was killed."""
+        """The ports of a running program answer, wherever they are; otherwise its process was killed."""
         grpc, http = self.listen(), self.listen()
         file = self.scheduler(0, 0)
         self.runs(grpc=f"127.0.0.1:{grpc}", http=f"127.0.0.1:{http}")
@@ -185,7 +185,7 @@ class PortTests(Case):
         self.assertIn("killed, or hangs", self.wrong(file))
 
     def test_unreadable_state(self) -> None:
-        """What can't be looked at is not concluded from."""
+        """An unreadable state folder leads to no conclusion."""
         for text in ("{", "[]", '{"grpc": 3}', '{"grpc": "nowhere"}'):
             self.runs()
             (self.folder / "state" / "endpoints.json").write_text(text)
@@ -193,7 +193,7 @@ class PortTests(Case):
             self.assertIn("is not known", self.said(self.scheduler(0, 0)), text)
 
     def test_worker_dials(self) -> None:
-        """A worker must reach the scheduler, and what it has the scheduler dial should be reachable."""
+        """A worker must reach the scheduler, and the address that it tells the scheduler should be reachable."""
 
         def file(scheduler: int, told: int) -> str:
             return self.write(
@@ -213,7 +213,7 @@ class PortTests(Case):
         self.assertIn("advertise_addr", wrong)
 
     def test_listeners(self) -> None:
-        """Listeners are found by address, those of every address included, and those of IPv6."""
+        """Listeners are found by address, including those of every address, and of IPv6."""
         port = self.listen()
         self.assertIsNotNone(listener_at(Address("127.0.0.1", port), find_listeners()))
         self.assertIsNone(listener_at(Address("127.0.0.1", self.closed_port()), find_listeners()))
@@ -230,7 +230,7 @@ class PortTests(Case):
             self.assertEqual(None if listener is None else listener.process, process, (host, number))
 
     def test_proc(self) -> None:
-        """An address of /proc/net is read as this machine writes it, IPv6 by its words, and IPv4 inside of it."""
+        """An address of /proc/net is read in this machine's byte order, IPv6 by words, and IPv4 inside of it."""
         net = self.folder / "net"
         net.mkdir()
         rest = "00:0 00:0 0 0 0 0 12 1"
@@ -266,7 +266,7 @@ class TlsTests(Case):
         )
 
     def serve(self, answer: Callable[[ssl.SSLSocket], None] = lambda secured: secured.sendall(b"x")) -> Address:
-        """A TLS server of these files that wants a certificate of this authority, for one connection."""
+        """A TLS server with these files that wants a certificate of this authority, for one connection."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "server.pem", self.folder / "server.key")
         context.load_verify_locations(self.folder / "ca.pem")
@@ -293,7 +293,7 @@ class TlsTests(Case):
         return TlsFiles(folder / "server.pem", folder / "server.key", folder / "ca.pem")
 
     def test_files(self) -> None:
-        """The pair is checked as it is in the files, for the host that others dial."""
+        """The pair in the files is checked, for the host that others dial."""
         self.assertIn("The certificate is valid until", self.said(self.config()))
         self.issue(self.ca, "elsewhere")
         self.assertIn("not valid for 127.0.0.1", self.wrong(self.config()))
@@ -303,7 +303,7 @@ class TlsTests(Case):
         self.assertIn("chmod", self.wrong(self.config()))
 
     def test_unusable_files(self) -> None:
-        """A file without what it should hold is named."""
+        """A file with other content is named."""
         for name, key in (("server.pem", "crt_file"), ("server.key", "key_file"), ("ca.pem", "ca_file")):
             before = (self.folder / name).read_bytes()
             (self.folder / name).write_text("nothing")
@@ -315,7 +315,7 @@ class TlsTests(Case):
         self.assertEqual(dial(self.serve(), self.files(self.folder)), "")
 
     def test_refused(self) -> None:
-        """It says which side does not accept the other."""
+        """The result says which side does not accept the other."""
         other = self.folder / "other"
         other.mkdir()
         issued = CA().issue_cert("127.0.0.1")
@@ -329,6 +329,6 @@ class TlsTests(Case):
         self.assertIn("it hangs up", dial(silent, self.files(self.folder)))
 
     def test_unreachable(self) -> None:
-        """A name that does not resolve, and a port that is closed, are told apart."""
+        """An unknown name differs from a closed port."""
         self.assertIn("connection refused", connect(Address("127.0.0.1", self.closed_port())))
         self.assertIn("does not resolve", connect(Address("no-such-host.invalid", 1)))

@@ -1,4 +1,4 @@
-"""Both Python clients over real sockets: to the HTTP API in this process, and to servers that do worse."""
+"""Both Python clients over real sockets: to the HTTP API in this process, and to servers with faults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.integration.test_http_sockets import MIB, SocketTestCase
 
 JOB = b'{"id": "j1", "state": "running"}'
 
-#: Answers that say how long they are, each in its way.
+#: Answers that give their length, each in another way.
 WHOLE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 32\r\nX-More: 1\r\n\r\n" + JOB,
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-More: 1\r\n\r\n"
@@ -51,7 +51,7 @@ class CannedTests(TestCase):
 
     def canned(self, answer: Callable[[bytes], bytes | None], context: ssl.SSLContext | None = None) -> CannedServer:
         server = CannedServer(answer, context)
-        # In a thread: it waits until the client has closed its connections, which TwistedClient does in the reactor's.
+        # In a thread: it waits until the client has closed its connections, which TwistedClient does in the reactor.
         self.addCleanup(deferToThread, server.close)
         return server
 
@@ -63,7 +63,7 @@ class CannedTests(TestCase):
         return await self.assertFailure(deferred, error)
 
     async def test_every_prefix(self) -> None:
-        """An answer that is cut, at whatever byte, is never taken for one."""
+        """An answer that is cut, at whatever byte, never counts as an answer."""
 
         async def check(kind: Kind) -> None:
             for whole in WHOLE:
@@ -78,7 +78,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_no_length(self) -> None:
-        """A body whose end can't be told from a cut is none."""
+        """A body whose end can't be distinguished from a cut does not count."""
 
         async def check(kind: Kind) -> None:
             lengths = iter((b"", b"Content-Length: -1\r\n", b"Content-Length: abc\r\n", b"Content-Length: 9, 32\r\n"))
@@ -91,7 +91,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_snapshot(self) -> None:
-        """Output that is not followed, and was cut, is asked for again as far as it went at first."""
+        """Output without following that was cut is requested again, up to its first length."""
 
         def answered(request: bytes) -> bytes:
             first = 0 if b"offset=0" in request else 3
@@ -107,7 +107,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_compressed(self) -> None:
-        """Compression is not asked for; what a proxy compressed all the same is read, whatever length it has."""
+        """Compression is not requested; an answer that a proxy compressed all the same is read, whatever its length."""
         output = b"".join(b"line %d\n" % number for number in range(1000))
 
         def answered(request: bytes) -> bytes:
@@ -126,7 +126,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_silent(self) -> None:
-        """A server that takes a start and says nothing: the job may run."""
+        """If a server accepts a start and sends nothing, the job may run."""
 
         async def check(kind: Kind) -> None:
             client = kind(self.canned(lambda _: None).url, timeout=1.0, patience=0.0)
@@ -138,7 +138,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_cancelled(self) -> None:
-        """A Deferred that is cancelled fails with that, also where the request would not be repeated."""
+        """A cancelled Deferred fails with CancelledError, even if the request would not be repeated."""
         server = self.canned(lambda _: None)
         client = TwistedClient(reactor, server.url)
         signalling = client.signal("j1", "SIGHUP")
@@ -149,7 +149,7 @@ class CannedTests(TestCase):
         await client.close()
 
     async def test_refused(self) -> None:
-        """Nobody listens: nothing was started, and that is known at once."""
+        """If nothing listens, nothing was started, and the error comes at once."""
 
         async def check(kind: Kind) -> None:
             server = self.canned(lambda _: None)
@@ -166,7 +166,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_sent(self) -> None:
-        """What is sent: once, straight to the server, with the token; a redirect is an answer as any other."""
+        """A request is sent once, directly to the server, with the token; a redirect is an answer like any other."""
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):
             self.patch(os, "environ", {**os.environ, name: "http://127.0.0.1:9"})
 
@@ -187,7 +187,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_once(self) -> None:
-        """A start whose answer is lost is sent again with the key it had."""
+        """A start whose answer is lost is repeated with the same key."""
 
         async def check(kind: Kind) -> None:
             answers = iter([b"", WHOLE[0][:100], WHOLE[0]])
@@ -203,7 +203,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_trouble(self) -> None:
-        """Each failure that will be tried again is told, and the first answer after that."""
+        """Each failure before a repetition is reported, and the first answer after that."""
         busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\nRetry-After: 0\r\n\r\n{}"
 
         async def check(kind: Kind) -> None:
@@ -217,7 +217,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_not_http(self) -> None:
-        """What does not speak HTTP is no scheduler: it started nothing, and is not asked again."""
+        """A server that does not speak HTTP is no scheduler: nothing was started, and it is not asked again."""
 
         async def check(kind: Kind) -> None:
             server = self.canned(lambda _: b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
@@ -230,7 +230,7 @@ class CannedTests(TestCase):
         await self.for_each_kind(check)
 
     async def test_tls(self) -> None:
-        """A certificate of the authority in ``ca_file`` is trusted, for its own name alone, and no other."""
+        """A certificate of the authority in ``ca_file`` is trusted, only for its own name, and no other is."""
         ours, others = trustme.CA(), trustme.CA()
         ca_file = self.mktemp()
         ours.cert_pem.write_to_path(ca_file)
@@ -279,9 +279,9 @@ class ApiTests(SocketTestCase):
         return self.clients[-1]
 
     async def test_live(self) -> None:
-        """Events come as the job writes, and end with it."""
+        """Events arrive as the job writes, and end with it."""
         for kind in (Blocking, Twisted):
-            job = self.scheduler.add_job()
+            job = self.fleet.add_job()
             got: list[Any] = []
             waiting: list[tuple[int, Deferred[None]]] = []
 
@@ -295,25 +295,29 @@ class ApiTests(SocketTestCase):
             for number, (stream, data) in enumerate(((Stream.STDOUT, b"a\xff"), (Stream.STDERR, b"b")), 1):
                 arrived: Deferred[None] = Deferred()
                 waiting.append((number, arrived))
-                self.scheduler.write(job.id, data, stream)
+                self.fleet.write(job.id, data, stream)
                 await arrived
-            self.scheduler.finish(job.id, JobState.FAILED, exit_code=5)
+            self.fleet.end(job.id, 5)
             events = await following
             self.assertEqual(got, [Output("stdout", 0, b"a\xff"), Output("stderr", 0, b"b")])
             self.assertIsInstance(events[-1], Ended)
             self.assertEqual(events[-1].job.exit_code, 5)
 
+    def read_up_to(self) -> int:
+        """The last offset at which the scheduler has read output so far."""
+        return max(call.args[2] for call in self.house.workers.calls if call.method == "read_output")
+
     async def test_left_early(self) -> None:
-        """Who takes no more has read no more than buffers hold, and the connection is closed."""
+        """A caller that stops early has read no more than buffers hold, and the connection is closed."""
         output = os.urandom(MIB) * 64
-        self.scheduler.piece = 256 * 1024
-        job = self.scheduler.add_job(output, state=JobState.SUCCEEDED)
+        self.house.workers.piece = 256 * 1024
+        job = self.fleet.add_job(output, state=JobState.SUCCEEDED)
 
         def first() -> bytes:
             with Client(self.url) as client:
                 pieces = client.output(job.id, follow=True)
                 data = next(pieces)
-                offsets.extend(reader.offset for reader in self.scheduler.readers())
+                offsets.append(self.read_up_to())
                 pieces.close()  # type: ignore[attr-defined]
                 return data
 
@@ -327,21 +331,21 @@ class ApiTests(SocketTestCase):
                 # Many other requests are served meanwhile.
                 for _ in range(300):
                     await client.ready()
-                offsets.extend(reader.offset for reader in self.scheduler.readers())
+                offsets.append(self.read_up_to())
                 break
         self.assertEqual(len(offsets), 2)
         self.assertLess(max(offsets), 32 * MIB)
 
     async def test_cancelled(self) -> None:
-        """A Deferred that is cancelled closes its connection, and is not tried again."""
+        """A cancelled Deferred closes its connection, and its request is not repeated."""
         client = self.client(Twisted).client
-        job = self.scheduler.add_job(b"some")
+        job = self.fleet.add_job(b"some")
         waiting = client.wait(job.id)
         items = client.follow(job.id)
         while not isinstance(await items.__anext__(), Output):
             pass
         following = items.__anext__()
-        while not self.scheduler.waits:
+        while self.house.parts.ledger.idle:
             await client.ready()
         for deferred in (waiting, following):
             deferred.cancel()
@@ -351,9 +355,9 @@ class ApiTests(SocketTestCase):
         await self.everyone_gone()
 
     async def test_each(self) -> None:
-        """Without a coroutine, a callback takes the items, one after the other."""
+        """Without a coroutine, a callback gets the items, one after the other."""
         client = self.client(Twisted).client
-        job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"some", state=JobState.SUCCEEDED)
         got: list[Any] = []
         held: Deferred[None] = Deferred()
 
@@ -375,7 +379,7 @@ class ApiTests(SocketTestCase):
         await self.assertFailure(client.follow(job.id).each(fails), ZeroDivisionError)
 
     async def test_interrupted(self) -> None:
-        """``run`` that is interrupted leaves its job running, or stops it, as it was told."""
+        """``run`` that is interrupted leaves its job running, or stops it, as requested."""
         for stop, state in ((False, JobState.RUNNING), (True, JobState.STOPPED)):
             started: list[Job] = []
 
@@ -404,7 +408,7 @@ class ApiTests(SocketTestCase):
             self.assertIs(self.scheduler.job(job.id).state, state)
 
     async def test_errors(self) -> None:
-        """Refusals of the API are errors that say what they are; output that was cut is lost, after all there is."""
+        """Refusals of the API are errors with their type; cut output raises OutputLost after all existing bytes."""
         for kind in (Blocking, Twisted):
             client = self.client(kind)
             error = await self.assertFailure(client.submit("true", worker="nobody"), ApiProblem)
@@ -412,14 +416,14 @@ class ApiTests(SocketTestCase):
             await self.assertFailure(client.job("nothing"), ApiProblem)
             error = await self.assertFailure(client.submit("true", worker="w1", colour="red"), ApiProblem)
             self.assertIn("colour", str(error))
-            job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED, output_error="disk full")
+            job = self.fleet.end(self.fleet.add_job(b"some").id, output_error="disk full")
             got: list[bytes] = []
             cut = client.items("output", job.id, follow=True, each=got.append)
             await self.assertFailure(cut, OutputLost)
             self.assertEqual(b"".join(got), b"some")
 
     async def test_workers(self) -> None:
-        """Workers, and what is done to them; and whether the scheduler takes work."""
+        """Requests about workers, and whether the scheduler takes work."""
         for kind in (Blocking, Twisted):
             client = self.client(kind)
             self.assertEqual([worker.name for worker in await client.workers()], ["w1"])

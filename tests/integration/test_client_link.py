@@ -1,4 +1,4 @@
-"""The blocking client and what may be at the other end of its connection."""
+"""The blocking client with different servers at the other end of its connection."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.canned import CannedServer
 VERSION = b'HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n{"version": "1.0", "api": "v1" }'
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\nRetry-After: 0\r\n\r\n{}"
 
-#: How a gRPC server greets: no line of it ends.
+#: The first bytes of a gRPC server, without a line end.
 GRPC = b"\x00\x00\x1e\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x08"
 
 
 class LinkTests(SynchronousTestCase):
-    """``Client`` and a server that answers as told."""
+    """``Client`` and a server with given answers."""
 
     def serve(self, *answers: bytes) -> CannedServer:
         following = iter(answers)
@@ -30,7 +30,7 @@ class LinkTests(SynchronousTestCase):
         return server
 
     def test_trouble(self) -> None:
-        """Each failure that will be tried again is told, and the first answer after that."""
+        """Each failure before a repetition is reported, and the first answer after that."""
         told: list[str | None] = []
         with Client(self.serve(b"", BUSY, VERSION).url, on_trouble=told.append) as client:
             self.assertEqual(client.version().version, "1.0")
@@ -40,14 +40,14 @@ class LinkTests(SynchronousTestCase):
         self.assertIsNone(told[2])
 
     def test_no_trouble(self) -> None:
-        """Where nothing failed, nothing is told."""
+        """Without a failure nothing is reported."""
         told: list[str | None] = []
         with Client(self.serve(VERSION).url, on_trouble=told.append) as client:
             client.version()
         self.assertEqual(told, [])
 
     def test_not_http(self) -> None:
-        """What speaks another protocol is no scheduler: it started nothing. Other garbage may have passed one."""
+        """A server of another protocol is no scheduler: nothing was started. Other garbage may have passed one."""
         for greeting, started in (
             (GRPC, False),
             (b"SSH-2.0-OpenSSH_9.2\r\n", False),
@@ -61,7 +61,7 @@ class LinkTests(SynchronousTestCase):
             self.assertIn("does not speak HTTP", str(caught.exception))
 
     def test_closed(self) -> None:
-        """A client that was closed sends nothing, and says so at once."""
+        """A closed client sends nothing, and says so at once."""
         client = Client("http://127.0.0.1:9")
         client.close()
         with self.assertRaisesRegex(ConnectionFailed, "the client was closed") as caught:
@@ -69,7 +69,7 @@ class LinkTests(SynchronousTestCase):
         self.assertIs(caught.exception.started, False)
 
     def test_forked(self) -> None:
-        """A child of a fork uses no connection of its parent: both would read each other's answers."""
+        """A forked child uses no connection of its parent: both would read each other's answers."""
         listening = socket.create_server(("127.0.0.1", 0))
         connections: list[socket.socket] = []
 
@@ -95,7 +95,7 @@ class LinkTests(SynchronousTestCase):
             each.close()
 
     def test_cut_at_once(self) -> None:
-        """A beginning of HTTP that was cut may have been a scheduler's: it is asked again."""
+        """An answer that was cut in its first bytes may have been a scheduler's: the request is repeated."""
         for beginning in (b"", b"HT", b"HTTP/1.1 20"):
             with Client(self.serve(beginning, VERSION).url) as client:
                 self.assertEqual(client.version().version, "1.0")

@@ -37,7 +37,7 @@ class CopyCase(RunningCase):
         """The copy reports no such job, and does nothing with it, whatever it is asked."""
         record = copy.spool(job)
         before = sorted(os.listdir(record.folder))
-        self.assertEqual((copy.runner.running(), copy.runner.unacknowledged()), ((), ()))
+        self.assertEqual((copy.jobs.running(), copy.jobs.unacknowledged()), ((), ()))
         with self.assertRaises(NotFound):
             copy.runner.query(job)
         with self.assertRaises(NotFound):
@@ -79,7 +79,7 @@ class CopiedJobTests(CopyCase):
         self.assertEqual((await self.worker.ended(job)).exit_code, 3)
 
     async def test_shim_killed(self) -> None:
-        """That its shim is gone does not make the job one of the copy."""
+        """A job stays that of the original although its shim is gone."""
         job = await self.worker.start("sleep", "600")
         self.copy()
         shim = self.worker.shim(job)
@@ -105,7 +105,7 @@ class CopiedJobTests(CopyCase):
         self.assertIs(self.worker.runner.query(job).state, JobState.RUNNING)
 
     async def test_left_processes(self) -> None:
-        """What could not be ended of an ended job is not killed by a stop in the copy, which names it all the same."""
+        """A stop in the copy does not kill the processes that are left of an ended job, but names them."""
         left = subprocess.Popen(["sleep", "600"])
         self.addCleanup(left.wait)
         self.addCleanup(left.kill)
@@ -154,7 +154,7 @@ class NewIdTests(CopyCase):
         self.assertNotEqual(identity.folder_id, original.folder_id)
         self.assertEqual(identity.set_aside, f"{self.copied}/jobs-of-no-worker")
         copy = await self.life()
-        self.assertEqual((copy.runner.running(), copy.runner.unacknowledged()), ((), ()))
+        self.assertEqual((copy.jobs.running(), copy.jobs.unacknowledged()), ((), ()))
         for job_id in (job, ended.job_id):
             with self.assertRaises(NotFound):
                 copy.runner.query(job_id)

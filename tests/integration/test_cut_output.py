@@ -41,7 +41,7 @@ class CutOutputTests(RunningCase):
         self.assertEqual(self.end_of(job), Chunk(b"", 0, True))
 
     async def test_output_limit(self) -> None:
-        """Of a job that reached its output limit more may be missing, in either stream."""
+        """A job that reached its output limit may lack output in either stream."""
         job = (await self.worker.run("sh", "-c", "exec yes", output_limit=3_000_001)).job_id
         for stream in Stream:
             self.assertEqual(self.end_of(job, stream).cut, "output limit of 3000001 bytes reached")
@@ -55,7 +55,7 @@ class CutOutputTests(RunningCase):
         self.assertEqual(warnings, [f"the output of job {job} was cut: output limit of 1000 bytes reached"] * 2)
 
     async def test_lost(self) -> None:
-        """What was in the pipes of a job went with its shim: nobody can say that the rest is all."""
+        """Data in the pipes of a job is lost with its shim, so its output is not known to be complete."""
         job = await self.worker.start("sh", "-c", f"echo up; {UNTIL_TOLD}")
         await self.worker.lines(job, 1)
         shim = self.worker.shim(job).pid
@@ -82,7 +82,7 @@ class CutOutputTests(RunningCase):
             self.end_of(job)
 
     async def test_removed_meanwhile(self) -> None:
-        """Of a job that is removed while its output is read it can't be told any more whether that is all."""
+        """The output of a job that is removed during a read is not known to be complete."""
         job = (await self.worker.run("echo", "hello")).job_id
         spool = self.worker.spool(job)
         spools, find = self.worker.spools, self.worker.spools.spool

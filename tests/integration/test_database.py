@@ -1,4 +1,4 @@
-"""A database before it is used: whose it is, whether it is fit, and how an old one becomes a new one."""
+"""A database before its use: owner, fitness, and upgrades."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded, Record
-from scheduler.model import IdempotencyKey, JobSpec, JobState, QueueTerms, Retry, Target
+from scheduler.model import IdempotencyKey, JobSpec, JobState
 from scheduler.store.database import Database, PostgresServer, SqliteFile, prepare
 from scheduler.store.schema import METADATA, STEPS
 from scheduler.store.writer import Writer
+from scheduler.terms import QueueTerms, Retry, Target
 from tests import postgres
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -37,7 +38,7 @@ _SPEC = JobSpec(
     output_limit=10,
 )
 
-#: What tests/fixtures/store-1.sql holds.
+#: The records in tests/fixtures/store-1.sql.
 HELD: tuple[Record, ...] = (
     a_job(
         "j-1",
@@ -59,7 +60,7 @@ HELD: tuple[Record, ...] = (
     IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed(), target=None)),
 )
 
-#: The columns that version 1 did not have, by the version that added them.
+#: Columns that version 1 lacks, by the version that added them.
 VERSION_2 = {
     "jobs": ("output_error", "leftover", "background_ended", "retried_by"),
     "job_specs": ("linger", "stop_signal", "stop_mode", "umask", "script_summary"),
@@ -90,7 +91,7 @@ class DatabaseTests:
     """Mixed into a test case of one kind of database."""
 
     def use(self) -> Database:
-        """Another process comes to the same database."""
+        """The same database, for another process."""
         raise NotImplementedError
 
     def run_sql(self, statement: str) -> None:
@@ -116,7 +117,7 @@ class DatabaseTests:
             database.release()
 
     def test_upgrade(self) -> None:
-        """Each step that is missing is taken once, in order, and what was there stays."""
+        """Each missing step is taken once, in order, and existing data stays."""
         database = self.use()
         database.prepare()
         writer = Writer(database)
@@ -130,7 +131,7 @@ class DatabaseTests:
         self.assertEqual(self.read(database, "select id, note from jobs order by id"), [("j-1", "old"), ("j-2", "old")])
 
     def test_failed_upgrade(self) -> None:
-        """A step that fails leaves everything as it was after the step before."""
+        """A step that fails leaves the state after the step before."""
         database = self.use()
         database.prepare()
         database.release()
@@ -148,7 +149,7 @@ class DatabaseTests:
             }
 
     def test_from_the_future(self) -> None:
-        """A database of a later version is refused, with both versions, and not touched."""
+        """A database of a later version is refused, with both versions, and not changed."""
         database = self.use()
         database.prepare()
         database.release()
@@ -160,12 +161,12 @@ class DatabaseTests:
         )
 
     def test_foreign(self) -> None:
-        """Tables of another program are left alone."""
+        """A database with tables of another program is refused and unchanged."""
         self.run_sql("create table jobs (title text)")
         self.assertEqual(self.refusal(lambda: self.use().prepare()), "holds tables of another program (jobs)")
 
     def test_without_a_version(self) -> None:
-        """One that does not say its version any more is refused."""
+        """A database without its version is refused."""
         database = self.use()
         database.prepare()
         database.release()
@@ -185,7 +186,7 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
             connection.executescript(statement)
 
     def test_alone(self) -> None:
-        """A second scheduler is refused until the first has let go, through a link to the file too."""
+        """A second scheduler is refused until the first has released the database, also through a link to the file."""
         first = self.use()
         first.prepare()
         link = self.file.with_suffix(".link")
@@ -199,21 +200,21 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
         self.use().prepare()
 
     def test_for_its_owner_alone(self) -> None:
-        """Others on the machine can't read it: it holds what jobs were given."""
+        """Other users can't read it, because it contains data of jobs."""
         os.umask(os.umask(0o022))
         self.use().prepare()
         for path in (self.file, self.file.with_name(f"{self.file.name}.lock")):
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
 
     def test_survives_power_loss(self) -> None:
-        """A commit is on the disk when it is answered, and readers don't hold it up."""
+        """A commit is on the disk when it is answered, and readers do not delay it."""
         database = self.use()
         database.prepare()
         self.assertEqual(self.read(database, "pragma synchronous"), [(2,)])
         self.assertEqual(self.read(database, "pragma journal_mode"), [("wal",)])
 
     def test_no_place(self) -> None:
-        """What can't be a file of ours is refused with the reason."""
+        """A path that can't be a file of ours is refused with the reason."""
         for path, problem in {
             "/no/such/folder/x.db": "No such file or directory",
             str(Path(self.mktemp()).absolute().parent): "Is a directory",
@@ -221,13 +222,13 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
             self.assertIn(problem, self.refusal(lambda path=path: SqliteFile(path).prepare()))
 
     def test_no_database(self) -> None:
-        """A file that is something else is refused and left alone."""
+        """A file that is no database is refused and unchanged."""
         self.file.write_bytes(b"#!/bin/sh\n" * 1000)
         self.assertEqual(self.refusal(lambda: self.use().prepare()), "can't be used: file is not a database")
         self.assertEqual(self.file.read_bytes(), b"#!/bin/sh\n" * 1000)
 
     def test_damaged(self) -> None:
-        """One that is broken somewhere inside is refused before anything is answered from it."""
+        """A database that is damaged inside is refused before it answers anything."""
         database = self.use()
         database.prepare()
         writer = Writer(database)
@@ -241,7 +242,7 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
         self.assertTrue("is damaged" in problem or "malformed" in problem, problem)
 
     def test_of_version_1(self) -> None:
-        """A database as version 1 wrote it is read today; a copy is kept of one that has to be changed for that."""
+        """A database of version 1 is read; before a change, a copy is kept."""
         self.run_sql((FIXTURES / "store-1.sql").read_text())
         database = self.use()
         database.prepare()
@@ -254,7 +255,7 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
         self.assertEqual(self.columns(database), self.columns(fresh))
 
     def test_backup(self) -> None:
-        """Before the first step a whole copy is made beside the file, which can take its place."""
+        """Before the first step a complete copy is made beside the file, which can replace it."""
         self.run_sql((FIXTURES / "store-1.sql").read_text())
         self.use().prepare([*STEPS, _add_a_column])
         copy = self.file.with_name(f"{self.file.name}.v1.bak")
@@ -281,7 +282,7 @@ class PostgresTests(DatabaseTests, TestCase):
         self.server.sql(statement, self.url.rpartition("/")[2])
 
     def test_of_version_1(self) -> None:
-        """A database of version 1 gets the columns it lacks, and what it holds is read with their defaults."""
+        """A database of version 1 gets the missing columns, and its records are read with their defaults."""
         database = self.use()
         database.prepare()
         writer = Writer(database)
@@ -310,18 +311,18 @@ class PostgresTests(DatabaseTests, TestCase):
         self.use().prepare()
 
     def test_beside_others(self) -> None:
-        """Tables of other names are none of ours."""
+        """Tables with other names are ignored."""
         self.run_sql("create table invoices (id int)")
         self.use().prepare()
 
     def test_no_server(self) -> None:
-        """One that can't be reached is refused with what the driver says, on one line."""
+        """A server that can't be reached is refused with the driver's message, in one line."""
         url = f"postgresql+psycopg://me:secret@127.0.0.1:{self.server.port}/none"
         self.assertIn("can't be used: ", self.refusal(lambda: prepare(url)))
         self.assertIn("can't be used: ", self.refusal(lambda: prepare("postgresql+psycopg://me:secret@127.0.0.1:1/x")))
 
     def test_no_driver(self) -> None:
-        """Without the driver the refusal says what to install."""
+        """Without the driver the refusal names the package to install."""
         modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "psycopg"}
         self.addCleanup(sys.modules.update, modules)
         sys.modules["psycopg"] = None  # type: ignore[assignment]

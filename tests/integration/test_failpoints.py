@@ -22,7 +22,7 @@ for number in range(3):
 
 
 def passed(setting: str) -> tuple[str, int, str]:
-    """What a process that passes a point three times prints, how it ends, and its complaint."""
+    """Run a process that passes a point three times; answers its output, its exit status and its errors."""
     done = subprocess.run(
         [sys.executable, "-c", PASSING],
         env={"SCHEDULER_FAILPOINTS": setting, "PYTHONPATH": str(ROOT.parent)},
@@ -34,24 +34,24 @@ def passed(setting: str) -> tuple[str, int, str]:
 
 
 class FailpointTests(SynchronousTestCase):
-    """When a process dies."""
+    """The time of a process's death."""
 
     def test_off(self) -> None:
-        """Without the variable, or where it names another point, nothing happens."""
+        """Without the variable, or if it names another point, nothing happens."""
         self.assertEqual(passed(""), ("012", 0, ""))
         self.assertEqual(passed("worker.before-start-answer"), ("012", 0, ""))
 
     def test_first(self) -> None:
-        """A point that is named kills at once, as -9 does."""
+        """A named point kills at once, like -9."""
         self.assertEqual(passed("scheduler.before-answer,worker.before-ack-written"), ("0", -signal.SIGKILL, ""))
 
     def test_counted(self) -> None:
-        """With a number it kills when it is passed for that time, and not if that never comes."""
+        """With a number it kills at that pass, and not if that pass never comes."""
         self.assertEqual(passed("worker.before-ack-written:3"), ("012", -signal.SIGKILL, ""))
         self.assertEqual(passed("worker.before-ack-written:4"), ("012", 0, ""))
 
     def test_misspelt(self) -> None:
-        """A name that is none ends the process before it does anything."""
+        """An unknown name ends the process before it does anything."""
         printed, code, complaint = passed("worker.before-ack")
         self.assertEqual((printed, code), ("", 1))
         self.assertIn("'worker.before-ack' is none of scheduler.after-commit-before-rpc", complaint)

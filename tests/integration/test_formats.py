@@ -27,7 +27,7 @@ class FormatTests(RunningCase):
         await self.check_taken_back("spool-1", created_at=1795528640.975634, output_limit=None)
 
     async def test_second_format(self) -> None:
-        """So are those of the version before this one, which has no linger, no stop signal and no umask."""
+        """Spools of the previous version, without linger, stop signal and umask, are read, too."""
         await self.check_taken_back("spool-2", created_at=1795866460.8035526, output_limit=1000)
 
     async def check_taken_back(self, fixture: str, created_at: float, output_limit: int | None) -> None:
@@ -38,11 +38,11 @@ class FormatTests(RunningCase):
         self.assertEqual((finished.state, finished.exit_code, finished.reason), (JobState.FAILED, 3, "exit status 3"))
         self.assertEqual((finished.leftover, finished.background_ended), ((), 0))
         self.assertEqual((lost.state, lost.reason, lost.stdout_bytes), (JobState.LOST, "rebooted", 17))
-        self.assertEqual([report.status for report in runner.unacknowledged()], [finished, lost])
+        self.assertEqual([report.status for report in self.worker.jobs.unacknowledged()], [finished, lost])
         self.assertEqual(self.worker.output("finished"), b"from stdin\ndone\n")
         self.assertEqual(self.worker.output("running-at-crash"), b"before the crash\n")
         self.assertEqual(self.worker.output("running-at-crash", Stream.STDERR), b"oops\n")
-        first, second = await runner.describe(["finished", "running-at-crash"])
+        first, second = await self.worker.jobs.describe(["finished", "running-at-crash"])
         command = ("-c", "echo before the crash; echo oops >&2; sleep 600")
         self.assertEqual(
             second.spec,
@@ -66,7 +66,7 @@ class FormatTests(RunningCase):
             self.addCleanup(holder.kill)
             spool.begin(lock, proctree.process(holder.pid).identity)
         self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.running(), ("running-at-crash",))
+        self.assertEqual(self.worker.jobs.running(), ("running-at-crash",))
         with open(spool.exit_path, "wb") as file:
             file.write(record)
         holder.stdin.close()
@@ -98,7 +98,7 @@ while True:
             shim.stdout.read(1)
             spool.begin(lock, proctree.process(shim.pid).identity)
         self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.running(), ("running-at-crash",))
+        self.assertEqual(self.worker.jobs.running(), ("running-at-crash",))
         status = await self.worker.runner.stop("running-at-crash", wait=True)
         self.assertEqual((status.state, status.reason), (JobState.STOPPED, "exit status 3"))
         self.assertTrue(spool.stop_asked())
@@ -117,7 +117,7 @@ while True:
         await self.assertFailure(self.worker.runner.seal("finished"), NotFound)
         self.flushLoggedErrors(ValueError)
         self.assertEqual(folder(self.worker.spool("finished").folder), before)
-        self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], ["running-at-crash"])
+        self.assertEqual([report.status.job_id for report in self.worker.jobs.unacknowledged()], ["running-at-crash"])
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
 
 

@@ -10,17 +10,15 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from scheduler.api.site import make_site
-from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.conversation import HOSTS
-from tests.unit.api.routes import NOW, Reply, RouteScenarios
+from tests.unit.api.conversation import HOSTS, Stage
+from tests.unit.api.scenarios import NOW, Reply, RouteScenarios
 
 
 class SocketRouteTests(RouteScenarios, TestCase):
     """The scenarios, with connections that are kept."""
 
     def setUp(self) -> None:
-        self.scheduler = FakeScheduler(reactor, lambda: NOW)
-        self.scheduler.add_worker(labels={"zone": "a"})
+        self.scheduler, self.fleet, self.house = Stage(reactor).parts
         self._site = make_site(self.scheduler, reactor, lambda: NOW, HOSTS)
         self._port = reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self._pool = HTTPConnectionPool(reactor)
@@ -30,7 +28,8 @@ class SocketRouteTests(RouteScenarios, TestCase):
         await self._pool.closeCachedConnections()
         await self._port.stopListening()
         await self._site.drain(5.0)
-        self.assertEqual(self.scheduler.readers(), [])
+        self.assertTrue(self.house.parts.outputs.idle)
+        await self.house.stop()
 
     def play(self, done: Deferred[None]) -> Deferred[None]:
         return done

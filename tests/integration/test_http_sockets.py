@@ -1,4 +1,4 @@
-"""Blocking clients over raw sockets: those that look up too late, read too slowly, or are gone; and what it costs."""
+"""Blocking clients over raw sockets: clients that look up too late, read too slowly, or are gone."""
 
 import contextlib
 import hashlib
@@ -18,20 +18,19 @@ from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
 from scheduler.model import JobSpec, JobState
 from scheduler.net import Address
-from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.conversation import HOSTS, NOW, Response, read_response
+from tests.unit.api.conversation import HOSTS, NOW, Response, Stage, read_response
 
 MIB = 1024 * 1024
 
 
 def request(line: str, body: bytes = b"", *headers: str) -> bytes:
-    """A request, the only one of its connection."""
+    """A request that is the only one of its connection."""
     head = [f"{line} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
 def read_answer(connection: socket.socket) -> bytes:
-    """Until a response is complete or the server closes."""
+    """Read until a response is complete or the server closes."""
     received = b""
     while (response := read_response(received)) is None or not response.complete:
         data = connection.recv(65536)
@@ -42,7 +41,7 @@ def read_answer(connection: socket.socket) -> bytes:
 
 
 def exchange(port: int, *pieces: bytes) -> bytes:
-    """Send all of it, and only then look for an answer."""
+    """Send everything, and only then read the answer."""
     with socket.create_connection(("127.0.0.1", port), 20) as connection:
         for piece in pieces:
             connection.sendall(piece)
@@ -50,7 +49,7 @@ def exchange(port: int, *pieces: bytes) -> bytes:
 
 
 def hang_up(port: int, sent: bytes, reset: bool, read: bool) -> None:
-    """Send that, perhaps read a little, and go, politely or not."""
+    """Send some bytes, perhaps read a little, and leave by a close or a reset."""
     with socket.create_connection(("127.0.0.1", port), 20) as connection:
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -60,7 +59,7 @@ def hang_up(port: int, sent: bytes, reset: bool, read: bool) -> None:
 
 
 def digest_of_chunks(connection: socket.socket) -> tuple[str, bool]:
-    """Read a chunked response; of its body the digest, and whether it ended."""
+    """Read a chunked response; the digest of its body, and whether it ended."""
     stream = connection.makefile("rb")
     while stream.readline().strip():
         pass
@@ -79,8 +78,9 @@ class ServiceTests(TestCase):
     timeout = 60
 
     async def test_bound_is_not_serving(self) -> None:
-        """Who connects while the process is still starting is answered once it has started, and not before."""
-        scheduler = FakeScheduler(reactor, lambda: NOW)
+        """A client that connects while the process starts is answered once it has started, and not before."""
+        scheduler, _, house = Stage(reactor).parts
+        self.addCleanup(Deferred.fromCoroutine, house.stop())
         site = make_site(scheduler, reactor, lambda: NOW, HOSTS)
         server = HttpServer(reactor, Address("127.0.0.1", 0), site, drain=5.0)
         server.privilegedStartService()
@@ -96,13 +96,12 @@ class ServiceTests(TestCase):
 
 
 class SocketTestCase(TestCase):
-    """A server that listens; afterwards it has no connection, no reader and no error left."""
+    """A listening server, which in the end has no connection, reader or error left."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        self.scheduler = FakeScheduler(reactor, lambda: NOW)
-        self.scheduler.add_worker()
+        self.scheduler, self.fleet, self.house = Stage(reactor).parts
         self.site = make_site(self.scheduler, reactor, lambda: NOW, HOSTS)
         self.listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.port = self.listening.getHost().port
@@ -118,13 +117,14 @@ class SocketTestCase(TestCase):
 
     async def tearDown(self) -> None:
         await self.everyone_gone()
-        self.assertEqual(self.scheduler.readers(), [])
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.outputs.idle)
+        await self.house.stop()
+        self.assertTrue(self.house.parts.ledger.idle)
         await self.listening.stopListening()
 
     async def everyone_gone(self) -> None:
-        """Once the server has noticed that all clients are gone."""
-        # Connections are taken in order, so those before this one have been.
+        """Wait until the server has noticed that all clients are gone."""
+        # Connections are accepted in order, so all before this one have been accepted.
         await self.ask(request("GET /healthz"))
         if self.site.channels:
             gone: Deferred[None] = Deferred()
@@ -138,7 +138,7 @@ class SocketTestCase(TestCase):
 
 
 class TooMuchTests(SocketTestCase):
-    """Clients that send more than is wanted."""
+    """Clients that send too much."""
 
     async def test_100_megabytes(self) -> None:
         """A client that sends 100 MB before it looks up sees the refusal, with a length told or in chunks."""
@@ -152,11 +152,11 @@ class TooMuchTests(SocketTestCase):
 
 
 class HangUpTests(SocketTestCase):
-    """One side is gone."""
+    """Clients or the server hang up."""
 
     async def test_each_stage(self) -> None:
-        """Wherever in its life a request is left, by a close or by a reset, everything it held is free again."""
-        job = self.scheduler.add_job(b"x" * MIB)
+        """A request that is left at any stage, by a close or a reset, frees everything it held."""
+        job = self.fleet.add_job(b"x" * MIB)
         self.scheduler.held["query"] = Deferred()
         output = f"/v1/jobs/{job.id}/output"
         start = request("POST /start", b'{"worker_id": "w1", "command": "a"}')
@@ -185,14 +185,13 @@ class HangUpTests(SocketTestCase):
                 for reset in (False, True):
                     await deferToThread(hang_up, self.port, sent, reset, read)
         await self.everyone_gone()
-        self.assertEqual(self.scheduler.readers(), [])
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.outputs.idle)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         self.assertIs(self.scheduler.job(job.id).state, JobState.RUNNING)
 
     async def test_server_hangs_up(self) -> None:
         """At shutdown a follower's connection is closed without the end of the body."""
-        job = self.scheduler.add_job(b"some")
+        job = self.fleet.add_job(b"some")
 
         def follow(seen: Callable[[], None]) -> bytes:
             with socket.create_connection(("127.0.0.1", self.port), 20) as connection:
@@ -213,7 +212,7 @@ class HangUpTests(SocketTestCase):
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """The bytes of memory of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
@@ -224,10 +223,10 @@ class SlowClientTests(SocketTestCase):
     async def test_lists_of_large_jobs(self) -> None:
         """Forty clients that ask for large jobs and never read take little memory, and others are answered."""
         jobs = [
-            self.scheduler.add_job(spec=JobSpec(command="true", args=(f"{number:06}" * 150_000,)))
+            self.fleet.add_job(spec=JobSpec(command="true", args=(f"{number:06}" * 150_000,)), created_at=NOW + number)
             for number in range(20)
         ]
-        ended = self.scheduler.add_job(spec=jobs[0].spec, state=JobState.SUCCEEDED)
+        ended = self.fleet.add_job(spec=jobs[0].spec, state=JobState.SUCCEEDED, created_at=NOW + 20)
         events = "Accept: text/event-stream"
         asked = [
             request("GET /v1/jobs?limit=1000"),
@@ -245,7 +244,7 @@ class SlowClientTests(SocketTestCase):
             for _ in range(3):
                 page = (await self.ask(request("GET /v1/jobs?limit=3"))).json()
                 self.assertEqual([job["id"] for job in page["jobs"]], [ended.id, jobs[-1].id, jobs[-2].id])
-            held = self.site._under_way.held
+            held = self.site.under_way.held
             self.assertGreater(held.total, 10 * MIB)
             self.assertLessEqual(held.total, HELD_MAX_BYTES)
             self.assertLess(resident() - before, HELD_MAX_BYTES + 64 * MIB)
@@ -253,20 +252,20 @@ class SlowClientTests(SocketTestCase):
         self.assertEqual(held.total, 0)
 
     async def test_back_pressure(self) -> None:
-        """While a client reads nothing, output is read no further than buffers go; then all of it arrives."""
+        """While a client reads nothing, output is read only as far as buffers go; then all of it arrives."""
         output = os.urandom(MIB) * 64
-        self.scheduler.piece = 256 * 1024
-        job = self.scheduler.add_job(output, state=JobState.SUCCEEDED)
+        self.house.workers.piece = 256 * 1024
+        job = self.fleet.add_job(output, state=JobState.SUCCEEDED)
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             connection.settimeout(20)
             await deferToThread(connection.connect, ("127.0.0.1", self.port))
             await deferToThread(connection.sendall, request(f"GET /v1/jobs/{job.id}/output?follow=1"))
-            # Another client is served meanwhile, many times over.
+            # Other requests are answered meanwhile.
             for _ in range(50):
                 self.assertEqual((await self.ask(request("GET /healthz"))).status, 200)
-            [reader] = self.scheduler.readers()
-            self.assertLess(reader.offset, 16 * MIB)
+            offsets = [call.args[2] for call in self.house.workers.calls if call.method == "read_output"]
+            self.assertLess(max(offsets), 16 * MIB)
             digest, complete = await deferToThread(digest_of_chunks, connection)
         self.assertEqual(digest, hashlib.sha256(output).hexdigest())
         self.assertTrue(complete)

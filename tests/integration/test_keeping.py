@@ -1,4 +1,4 @@
-"""What stays of jobs, for how long, and how little the worker keeps itself."""
+"""Spools of ended jobs: which are kept, for how long, and how little the worker holds in memory."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def no_room(path: str, data: bytes) -> None:
 
 
 class KeepingTests(RunningCase):
-    """What stays, and for how long."""
+    """Spools are kept within limits of age and size."""
 
     async def removed(self, job_id: str) -> None:
         """Once the worker has nothing more of that job."""
@@ -53,7 +53,7 @@ class KeepingTests(RunningCase):
             await self.worker.ended(job)
         runs = await self.worker.start("sh", "-c", UNTIL_TOLD)
         old, unacknowledged, young = jobs
-        self.worker.runner.acknowledge([old, young])
+        self.worker.jobs.acknowledge([old, young])
         await self.worker.drop()
         edit(self.worker.spool(old).exit_path, finished_at=1000.0)
         edit(self.worker.spool(unacknowledged).exit_path, finished_at=1000.0)
@@ -73,7 +73,7 @@ class KeepingTests(RunningCase):
         self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 1000.0)
         pruned, sealed = (await self.worker.run("true")).job_id, f"sealed-{JOB}"
         await self.assertFailure(self.worker.runner.seal(sealed), NotFound)
-        self.worker.runner.acknowledge([pruned])
+        self.worker.jobs.acknowledge([pruned])
         await self.worker.drop()
         edit(self.worker.spool(pruned).exit_path, finished_at=1000.0)
         self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 2000.0)
@@ -108,6 +108,97 @@ class KeepingTests(RunningCase):
         self.patch(used_ids, "write_file", real)
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
 
+    async def test_an_acknowledgement_that_can_not_be_written(self) -> None:
+        """An acknowledged job may be removed although the full disk does not take the mark."""
+        await self.worker.drop()
+        self.worker = await self.next_life(keep_spool=0.1)
+        self.patch(Spool, "acknowledge", no_descriptor)
+        jobs = [(await self.worker.run("true")).job_id for _ in range(2)]
+        self.worker.jobs.acknowledge(jobs)
+        for job in jobs:
+            await self.removed(job)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
+    async def test_clock_step(self) -> None:
+        """A step of the clock, however far, makes nothing older."""
+        await self.worker.drop()
+        clock = [time.time()]
+        self.worker = await self.next_life(keep_spool=3600.0, wall_time=lambda: clock[0])
+        job = (await self.worker.run("true")).job_id
+        self.worker.jobs.acknowledge([job])
+        for step in (1e9, -2e9):
+            clock[0] += step
+            second = (await self.worker.run("true")).job_id
+            self.worker.jobs.acknowledge([second])
+            await self.swept()
+            self.assertEqual(self.worker.runner.query(job).state, JobState.SUCCEEDED)
+            self.assertEqual(self.worker.runner.query(second).state, JobState.SUCCEEDED)
+
+    async def swept(self) -> None:
+        """Once one more sweep is over."""
+        await self.worker.pool.run(lambda: None)
+        await self.worker.jobs.retention.make_room()
+
+    async def write(self, size: int) -> str:
+        """The id of a job that has written so much and ended."""
+        status = await self.worker.run("head", "-c", str(size), "/dev/zero")
+        self.assertEqual((status.state, status.stdout_bytes), (JobState.SUCCEEDED, size))
+        return status.job_id
+
+    async def test_most(self) -> None:
+        """Beyond ``spool_max`` the oldest that were acknowledged go; the next life counts what it finds."""
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        first, second = await self.write(1_000_000), await self.write(1_000_000)
+        self.worker.jobs.acknowledge([first, second])
+        await self.swept()
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {first, second})
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        third = await self.write(1_000_000)
+        await self.removed(first)
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {second, third})
+        self.assertEqual(len(self.worker.output(second)), 1_000_000)
+        await self.assertFailure(self.worker.runner.start(first, JobSpec(command="true"), None), Conflict)
+
+    async def test_mark_of_an_earlier_version(self) -> None:
+        """A mark that says less of what a folder takes is an acknowledgement as well; the folder is looked at."""
+        job = await self.write(1_000_000)
+        self.worker.jobs.acknowledge([job])
+        await self.worker.drop()
+        with open(os.path.join(self.worker.spool(job).folder, "acknowledged"), "wb") as mark:
+            mark.write(b"123\n")
+        self.worker = await self.next_life()
+        await self.swept()
+        self.assertEqual(self.worker.jobs.unacknowledged(), ())
+        self.assertGreaterEqual(self.worker.jobs.retention.ended.size, 1_000_000)
+
+    async def test_most_of_what_is_not_acknowledged(self) -> None:
+        """An unacknowledged job loses its output if need be, and is still reported, by the next process, too."""
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        jobs = [await self.write(1_000_000) for _ in range(3)]
+        await self.swept()
+        statuses = [self.worker.runner.query(job) for job in jobs]
+        for _ in range(2):
+            self.assertEqual([report.status for report in self.worker.jobs.unacknowledged()], statuses)
+            self.assertEqual(len(await self.worker.jobs.describe(jobs)), 3)
+            for offset in (0, 1_000_000):
+                with self.assertRaises(OutputPruned):
+                    self.worker.runner.read_output_thd(jobs[0], Stream.STDOUT, offset, 1)
+            self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
+            again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
+            self.assertEqual(again, statuses[0])
+            await self.worker.drop()
+            self.worker = await self.next_life(spool_max="2.5MB")
+            await self.swept()
+        self.worker.jobs.acknowledge(jobs)
+        await self.swept()
+
+
+class StartsAndSealsTests(RunningCase):
+    """Starts and seals that meet each other, or a lack of descriptors."""
+
     async def test_start_while_sealing(self) -> None:
         """A start that comes while its id is being sealed is refused, however long that takes."""
         go_on, real = threading.Event(), self.worker.spools.seal_thd
@@ -138,19 +229,8 @@ class KeepingTests(RunningCase):
         self.worker.tell(job)
         self.assertEqual((await self.worker.ended(job)).exit_code, 3)
 
-    async def test_an_acknowledgement_that_can_not_be_written(self) -> None:
-        """What the scheduler keeps may be removed, though the disk takes no mark of that."""
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=0.1)
-        self.patch(Spool, "acknowledge", no_descriptor)
-        jobs = [(await self.worker.run("true")).job_id for _ in range(2)]
-        self.worker.runner.acknowledge(jobs)
-        for job in jobs:
-            await self.removed(job)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
-
     async def test_seal_of_a_failed_start(self) -> None:
-        """Of a start that left a spool and no job nothing is left when it is sealed."""
+        """The seal of a start that left a spool and no job removes the spool."""
         await self.leave_a_spool()
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
         with self.assertRaises(NotFound):
@@ -158,11 +238,11 @@ class KeepingTests(RunningCase):
         await self.assertFailure(self.worker.runner.seal(JOB), NotFound)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
-        self.assertEqual(self.worker.runner.unacknowledged(), ())
+        self.assertEqual(self.worker.jobs.unacknowledged(), ())
 
     async def leave_a_spool(self) -> None:
         """Have a start fail that can't even remove its spool."""
-        unmake = self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)
+        unmake = self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)
         launch = self.patch(self.worker.launcher, "launch_thd", no_descriptor)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
         unmake.restore()
@@ -178,7 +258,7 @@ class KeepingTests(RunningCase):
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
         await self.worker.drop()
         self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.unacknowledged(), ())
+        self.assertEqual(self.worker.jobs.unacknowledged(), ())
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
 
     async def test_spool_that_is_not_durable(self) -> None:
@@ -223,92 +303,6 @@ class KeepingTests(RunningCase):
         status = await self.worker.ended(JOB)
         self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: no shim began it"))
 
-    async def test_clock_step(self) -> None:
-        """A step of the clock, however far, makes nothing older."""
-        await self.worker.drop()
-        clock = [time.time()]
-        self.worker = await self.next_life(keep_spool=3600.0, wall_time=lambda: clock[0])
-        job = (await self.worker.run("true")).job_id
-        self.worker.runner.acknowledge([job])
-        for step in (1e9, -2e9):
-            clock[0] += step
-            second = (await self.worker.run("true")).job_id
-            self.worker.runner.acknowledge([second])
-            await self.swept()
-            self.assertEqual(self.worker.runner.query(job).state, JobState.SUCCEEDED)
-            self.assertEqual(self.worker.runner.query(second).state, JobState.SUCCEEDED)
-
-    async def swept(self) -> None:
-        """Once one more sweep is over."""
-        await self.worker.pool.run(lambda: None)
-        await self.worker.runner._retention.make_room()
-
-    async def write(self, size: int) -> str:
-        """The id of a job that has written so much and ended."""
-        status = await self.worker.run("head", "-c", str(size), "/dev/zero")
-        self.assertEqual((status.state, status.stdout_bytes), (JobState.SUCCEEDED, size))
-        return status.job_id
-
-    async def test_most(self) -> None:
-        """Beyond ``spool_max`` the oldest that were acknowledged go; the next life counts what it finds."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
-        first, second = await self.write(1_000_000), await self.write(1_000_000)
-        self.worker.runner.acknowledge([first, second])
-        await self.swept()
-        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {first, second})
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
-        third = await self.write(1_000_000)
-        await self.removed(first)
-        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {second, third})
-        self.assertEqual(len(self.worker.output(second)), 1_000_000)
-        await self.assertFailure(self.worker.runner.start(first, JobSpec(command="true"), None), Conflict)
-
-    async def test_mark_of_an_earlier_version(self) -> None:
-        """A mark that says less of what a folder takes is an acknowledgement as well; the folder is looked at."""
-        job = await self.write(1_000_000)
-        self.worker.runner.acknowledge([job])
-        await self.worker.drop()
-        with open(os.path.join(self.worker.spool(job).folder, "acknowledged"), "wb") as mark:
-            mark.write(b"123\n")
-        self.worker = await self.next_life()
-        await self.swept()
-        self.assertEqual(self.worker.runner.unacknowledged(), ())
-        self.assertGreaterEqual(self.worker.runner._retention._size, 1_000_000)
-
-    async def test_most_of_what_is_not_acknowledged(self) -> None:
-        """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
-        jobs = [await self.write(1_000_000) for _ in range(3)]
-        await self.swept()
-        statuses = [self.worker.runner.query(job) for job in jobs]
-        for _ in range(2):
-            self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], statuses)
-            self.assertEqual(len(await self.worker.runner.describe(jobs)), 3)
-            for offset in (0, 1_000_000):
-                with self.assertRaises(OutputPruned):
-                    self.worker.runner.read_output_thd(jobs[0], Stream.STDOUT, offset, 1)
-            self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
-            again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
-            self.assertEqual(again, statuses[0])
-            await self.worker.drop()
-            self.worker = await self.next_life(spool_max="2.5MB")
-            await self.swept()
-        self.worker.runner.acknowledge(jobs)
-        await self.swept()
-
-    async def test_descriptors(self) -> None:
-        """Fifty jobs later the worker has the descriptors it had before."""
-        await self.worker.run("true")
-        before = sorted(os.listdir("/proc/self/fd"))
-        jobs = await gatherResults([self.worker.runner.start("", JobSpec(command="true"), None) for _ in range(50)])
-        for job in jobs:
-            await self.worker.ended(job.job_id)
-        await self.worker.run("false", cwd="/no/such")
-        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
-
     async def test_many_at_once(self) -> None:
         """As many as are started at once all run, each once, with the output that is its own."""
         jobs = await gatherResults(
@@ -324,6 +318,16 @@ class KeepingTests(RunningCase):
         status = await self.worker.runner.stop(JOB, wait=True)
         self.assertEqual(status.state, JobState.STOPPED)
         self.assertEqual((await started).state, JobState.RUNNING)
+
+    async def test_descriptors(self) -> None:
+        """Fifty jobs later the worker has the descriptors it had before."""
+        await self.worker.run("true")
+        before = sorted(os.listdir("/proc/self/fd"))
+        jobs = await gatherResults([self.worker.runner.start("", JobSpec(command="true"), None) for _ in range(50)])
+        for job in jobs:
+            await self.worker.ended(job.job_id)
+        await self.worker.run("false", cwd="/no/such")
+        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
 
     async def test_no_descriptor_left(self) -> None:
         """Without descriptors for all some starts are refused, and work later; no job that was begun is forgotten."""

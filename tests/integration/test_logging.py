@@ -59,7 +59,7 @@ LINE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (info |warn |error|critical|debu
 
 @frozen
 class Ran:
-    """What became of a twistd."""
+    """The result of a twistd."""
 
     code: int
     stdout: str
@@ -67,7 +67,7 @@ class Ran:
 
 
 class TwistdTests(TestCase):
-    """twistd picks our observer, and only that."""
+    """twistd uses our observer, and only that."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -83,7 +83,7 @@ class TwistdTests(TestCase):
         environment = {**os.environ, "PYTHONPATH": found, "PYTHONDONTWRITEBYTECODE": "1"}
 
         def run_thd() -> Ran:
-            # The daemon keeps the write end of this pipe, so its end is the pipe's.
+            # The daemon keeps the write end of this pipe, so the pipe ends with it.
             alive, keep = os.pipe()
             try:
                 ran = subprocess.run(
@@ -116,7 +116,7 @@ class TwistdTests(TestCase):
         self.assertEqual(said[-1], "stopped")
 
     async def test_foreground(self) -> None:
-        """In the foreground it goes to stdout, and nowhere else."""
+        """In the foreground the log goes to stdout, and nowhere else."""
         ran = await self.twistd("-n", "--pidfile=", "probe")
         self.assertEqual((ran.code, ran.stderr), (0, ""))
         self.check(ran.stdout)
@@ -135,7 +135,7 @@ class TwistdTests(TestCase):
         self.assertEqual((ran.code, ran.stdout, ran.stderr), (0, "", ""))
 
     async def test_daemon(self) -> None:
-        """A daemon writes it to the file it was given, and nothing to where it was started."""
+        """A daemon writes to the given file, and nothing to its terminal."""
         ran = await self.twistd("--logfile", str(self.log), "--pidfile", "probe.pid", "probe")
         self.assertEqual((ran.code, ran.stdout, ran.stderr), (0, "", ""))
         self.check(self.log.read_text())
@@ -147,7 +147,7 @@ class TwistdTests(TestCase):
         self.assertIn("stopped", self.log.read_text())
 
     async def test_other_logger(self) -> None:
-        """What twistd was told to use is used instead."""
+        """The logger of twistd's options is used instead."""
         (self.folder / "probe_logger.py").write_text(
             "import sys\nfrom twisted.logger import jsonFileLogObserver\n"
             "def own():\n    return jsonFileLogObserver(sys.stdout, '')\n"

@@ -4,6 +4,7 @@ import ctypes
 import os
 import stat
 
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 
 from scheduler.errors import Unavailable
@@ -49,7 +50,7 @@ class MountCase(RunningCase):
         """The id of a job that has mounted the data, and was acknowledged."""
         status = await self.worker.run("sh", "-ec", script.format(self.data))
         self.assertIs(status.state, JobState.SUCCEEDED)
-        self.worker.runner.acknowledge([status.job_id])
+        self.worker.jobs.acknowledge([status.job_id])
         return status.job_id
 
     async def empty(self) -> None:
@@ -75,7 +76,7 @@ class RemovedTests(MountCase):
         await self.expire()
 
     async def test_mounts_in_what_is_mounted(self) -> None:
-        """What is mounted in the data stays mounted there, though mounts share what happens to them."""
+        """A mount in the data stays mounted there, although mounts are shared."""
         mount("--make-rshared", "/")
         mount("-t", "tmpfs", "none", os.path.join(self.data, "sub"))
         with open(os.path.join(self.data, "sub", "file"), "wb") as file:
@@ -84,11 +85,11 @@ class RemovedTests(MountCase):
         self.assertEqual(mounted(self.data), [os.path.join(self.data, "sub")])
 
     async def test_on_top_of_each_other(self) -> None:
-        """One mount over another at the same place are both detached, and names may have any characters."""
+        """Two mounts at the same place are both detached, and names may have any characters."""
         await self.expire('mkdir "a b\n\\c"; cd "a b\n\\c"; mkdir d; mount -t tmpfs n d; mount --bind {0} d')
 
     async def test_hidden_by_another(self) -> None:
-        """What is mounted over a folder in which something is mounted goes first: it hides that."""
+        """A mount over a folder with a mount inside is detached first, as it hides that one."""
         await self.expire(
             "mkdir -p d/e/f; mount --bind {0} d/e/f; mount -t tmpfs n d/e; mount -t tmpfs n d;"
             "mkdir -p d/e; mount --bind {0} d/e"
@@ -123,23 +124,23 @@ class RemovedTests(MountCase):
         point = os.path.join(self.worker.spool(job).work, "d")
         if libc.mount(b"hangs", os.fsencode(point), b"fuse", 0, options):
             self.skipTest(f"no FUSE here: {os.strerror(ctypes.get_errno())}")
-        self.worker.runner.acknowledge([job])
+        self.worker.jobs.acknowledge([job])
         await self.empty()
 
 
 @namespaced
 class KeptTests(MountCase):
-    """What is mounted is not the job's."""
+    """Mounts don't belong to the job."""
 
     async def test_size(self) -> None:
-        """What is mounted does not count as the job's, so it does not push out its output."""
+        """A mount does not count for the job, so it does not push out its output."""
         await self.worker.drop()
         self.worker = await self.next_life(spool_max="1MB")
         job = await self.mounts(MOUNTS + "echo written")
         await self.worker.pool.run(lambda: None)
-        await self.worker.runner._retention.make_room()
+        await self.worker.jobs.retention.make_room()
         self.assertEqual(self.worker.output(job), b"written\n")
-        self.assertLess(self.worker.runner._retention._size, 200_000)
+        self.assertLess(self.worker.jobs.retention.ended.size, 200_000)
         self.assertUntouched()
 
     async def test_not_permitted(self) -> None:
@@ -208,10 +209,13 @@ class FewInodesTests(RunningCase):
 
     async def acknowledged(self, job: str) -> None:
         """Once that is written down, and known to who makes room."""
-        self.worker.runner.acknowledge([job])
-        kept = self.worker.runner._retention._kept
-        while job in kept and not kept[job].acknowledged:
-            await later(0.01)
+        known: Deferred[None] = Deferred()
+        ended = self.worker.jobs.retention.ended
+        acknowledged = ended.acknowledged
+        patched = self.patch(ended, "acknowledged", lambda *args: (acknowledged(*args), known.callback(None)))
+        self.worker.jobs.acknowledge([job])
+        await known
+        patched.restore()
 
     async def test_acknowledged(self) -> None:
         """Jobs that were acknowledged make room, so no start is refused."""
@@ -219,21 +223,21 @@ class FewInodesTests(RunningCase):
             status = await self.worker.run("true")
             self.assertIs(status.state, JobState.SUCCEEDED, number)
             await self.acknowledged(status.job_id)
-        self.assertEqual(self.worker.runner.refusing(), "")
+        self.assertEqual(self.worker.jobs.refusing(), "")
 
     async def test_refusing(self) -> None:
-        """What was not acknowledged stays; starts are refused with the reason, which is told, until there is room."""
+        """Unacknowledged jobs stay, and starts are refused with the reason, which is reported, until there is room."""
         told: list[str] = []
-        self.worker.runner.on_end(lambda: told.append(self.worker.runner.refusing()))
+        self.worker.jobs.on_end(lambda: told.append(self.worker.jobs.refusing()))
         jobs = []
         with self.assertRaises(Unavailable) as refused:
             for _ in range(60):
                 jobs.append((await self.worker.run("true")).job_id)
         self.assertIn("inodes free, less than the 64 that a start needs", str(refused.exception))
-        self.assertEqual(self.worker.runner.refusing(), str(refused.exception))
+        self.assertEqual(self.worker.jobs.refusing(), str(refused.exception))
         self.assertEqual(told[-1], str(refused.exception))
-        self.worker.runner.acknowledge(jobs)
-        while self.worker.runner.refusing():
+        self.worker.jobs.acknowledge(jobs)
+        while self.worker.jobs.refusing():
             await later(0.05)
         self.assertEqual(told[-1], "")
         self.assertIs((await self.worker.run("true")).state, JobState.SUCCEEDED)
@@ -243,7 +247,7 @@ class FewInodesTests(RunningCase):
         self.patch(clearing.Clearing, "discard", lambda *_: None)
         job = (await self.worker.run("true")).job_id
         await self.acknowledged(job)
-        real, tries = self.worker.spools._create, []
+        real, tries = self.worker.starter.make_thd, []
 
         def full_once(*args: object) -> object:
             tries.append(os.listdir(self.worker.jobs_dir))
@@ -251,7 +255,7 @@ class FewInodesTests(RunningCase):
                 raise OSError(122, "Disk quota exceeded")
             return real(*args)
 
-        self.worker.spools._create = full_once
+        self.worker.starter.make_thd = full_once
         late = await self.worker.runner.start("late", JobSpec(command="true"), None)
         self.assertEqual(late.job_id, "late")
         await self.worker.ended("late")

@@ -29,7 +29,7 @@ class SignalTests(SynchronousTestCase):
         self.assertEqual(self.sleeper.wait(), -signal.SIGUSR1)
 
     def test_gone(self) -> None:
-        """Of a process that is gone there is nothing to signal."""
+        """A process that is gone gets no signal."""
         self.sleeper.kill()
         self.sleeper.wait()
         self.assertIsNone(proctree.open_pidfd(self.identity))
@@ -54,7 +54,7 @@ class SignalTests(SynchronousTestCase):
 
 
 class TreeTests(SynchronousTestCase):
-    """Who descends from whom."""
+    """The descent of processes."""
 
     def test_name(self) -> None:
         """A process is read right whatever its name holds."""

@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import jobs, removals
+from scheduler.worker import life, removals
 from scheduler.worker.records import HeldByShim
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity
@@ -49,8 +49,8 @@ class RemovedTests(RunningCase):
         self.assertTrue(status.reason.startswith("its spool was removed"), status.reason)
         self.assertTrue(set(pids) <= set(status.leftover), status)
         self.assertIsNotNone(status.started_at)
-        self.assertEqual(self.worker.runner.running(), ())
-        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        self.assertEqual(self.worker.jobs.running(), ())
+        self.assertEqual([report.status for report in self.worker.jobs.unacknowledged()], [status])
         return status
 
     async def test_noticed(self) -> None:
@@ -73,7 +73,7 @@ class RemovedTests(RunningCase):
             self.worker.output(job)
 
     async def test_output_that_cannot_be_read(self) -> None:
-        """What keeps the worker from reading is named, and may pass."""
+        """An error that prevents a look is named, and may pass."""
         job, _ = await self.running("job")
         path = Path(self.worker.spool(job).output("stdout"))
         path.unlink()
@@ -86,17 +86,17 @@ class RemovedTests(RunningCase):
         """Its id is not started again, by the next process either, and the acknowledged end goes without a word."""
         job, _ = await self.running("job")
         shutil.rmtree(self.worker.spool(job).folder)
-        await self.worker.runner._removals.look()
+        await self.worker.runner.removals.look()
         await self.worker.runner.stop(job, wait=True)
         self.assertIs((await self.worker.runner.start(job, JobSpec(command="true"), None)).state, JobState.LOST)
-        self.worker.runner.acknowledge([job])
+        self.worker.jobs.acknowledge([job])
         await self.worker.pool.run(lambda: None)
-        self.assertEqual(await self.worker.runner.describe([job]), ())
+        self.assertEqual(await self.worker.jobs.describe([job]), ())
         self.assertEqual(await self.worker.pool.run(self.worker.spools.use_up_thd, [job]), (job,))
         self.assertIsNone(await self.worker.pool.run(self.worker.spools.remove_thd, job))
         await self.worker.drop()
         self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.unacknowledged(), ())
+        self.assertEqual(self.worker.jobs.unacknowledged(), ())
         await self.assertFailure(self.worker.runner.start(job, JobSpec(command="true"), None), Conflict)
 
     async def test_stopped_first(self) -> None:
@@ -107,7 +107,7 @@ class RemovedTests(RunningCase):
             status = await self.worker.runner.stop(job, wait)
             self.assertEqual((status.state, status.leftover), (JobState.LOST, ()))
             self.assertTrue(all(map(is_gone, pids)))
-            self.worker.runner.acknowledge([job])
+            self.worker.jobs.acknowledge([job])
 
     async def test_ended_first(self) -> None:
         """A job that ends without its folder is lost at once, and once in the log."""
@@ -138,7 +138,7 @@ class RemovedTests(RunningCase):
         status = await self.worker.runner.seal(job)
         self.assertEqual((status.state, sorted(status.leftover)), (JobState.LOST, sorted(pids)))
         self.assertIn("its spool was removed; processes of it still run: ", status.reason)
-        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        self.assertEqual([report.status for report in self.worker.jobs.unacknowledged()], [status])
         self.assertEqual((await self.worker.runner.stop(job, wait=True)).leftover, ())
         self.assertTrue(all(map(is_gone, pids)))
         await self.assertFailure(self.worker.runner.seal("other"), NotFound)
@@ -158,22 +158,22 @@ class RemovedTests(RunningCase):
         first, second = await self.running(), await self.running()
         shutil.rmtree(self.worker.jobs_dir)
         self.assertIs((await self.worker.run("true")).state, JobState.SUCCEEDED)
-        await self.worker.runner._removals.look()
+        await self.worker.runner.removals.look()
         for job, pids in (first, second):
             self.assertIs(self.worker.runner.query(job).state, JobState.LOST)
             await self.worker.runner.stop(job, wait=True)
             self.assertTrue(all(map(is_gone, pids)))
         shutil.rmtree(self.worker.jobs_dir)
-        await self.worker.runner._removals.look()
+        await self.worker.runner.removals.look()
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        await self.worker.runner._retention.make_room()
+        await self.worker.jobs.retention.make_room()
 
     async def test_in_part(self) -> None:
         """A folder of which something is left, as the job writes there, is one that was removed."""
         for name in ("lock", "job.json"):
             job, pids = await self.running()
             os.unlink(os.path.join(self.worker.spool(job).folder, name))
-            await self.worker.runner._removals.look()
+            await self.worker.runner.removals.look()
             self.assertIs(self.worker.runner.query(job).state, JobState.LOST)
             await self.worker.runner.stop(job, wait=True)
             self.assertTrue(all(map(is_gone, pids)))
@@ -190,7 +190,7 @@ class RemovedTests(RunningCase):
 
     async def test_undecided(self) -> None:
         """An end that can't be decided on, however often it is tried, is logged once."""
-        self.patch(jobs, "_RETRY_AFTER_FAILURE_SECONDS", 0.01)
+        self.patch(life, "RETRY_AFTER_FAILURE_SECONDS", 0.01)
         endings, tried = self.worker.spools.endings, []
         judge_thd = endings.judge_thd
 
@@ -224,7 +224,7 @@ class RemovedTests(RunningCase):
 
 
 async def unkillable(worker: Running) -> None:
-    """What this user may not signal stays, and is named until it is gone."""
+    """A process that this user may not signal stays, and is named until it is gone."""
     status = await worker.run("true", job_id="job")
     root = proctree.process(int(os.environ["OF_ROOT"]))
     edit(worker.spool("job").exit_path, leftover=[root.pid], leftover_started=[root.identity.starttime])
@@ -257,7 +257,7 @@ async def locked(worker: Running) -> None:
 
 
 class UnprivilegedTests(TestCase):
-    """Of a worker that is not root's."""
+    """A worker without root's rights."""
 
     timeout = 60
 

@@ -24,7 +24,7 @@ class RemoveTests(RunningCase):
     async def ended(self, acknowledged: bool = True) -> str:
         status = await self.worker.run("sh", "-c", "echo hello > file; cat file", job_id=JOB)
         if acknowledged:
-            self.worker.runner.acknowledge([JOB])
+            self.worker.jobs.acknowledge([JOB])
             while self.worker.spool(JOB).acknowledged() is None:
                 await later(0.01)
         return status.job_id
@@ -35,8 +35,8 @@ class RemoveTests(RunningCase):
             self.assertEqual(os.listdir(self.worker.jobs_dir), [])
             with self.assertRaises(NotFound):
                 self.worker.runner.query(JOB)
-            self.assertEqual(self.worker.runner.unacknowledged(), ())
-            self.assertEqual(await self.worker.runner.describe([JOB]), ())
+            self.assertEqual(self.worker.jobs.unacknowledged(), ())
+            self.assertEqual(await self.worker.jobs.describe([JOB]), ())
             with self.assertRaises(OutputPruned):
                 self.worker.output(JOB)
             await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
@@ -48,14 +48,14 @@ class RemoveTests(RunningCase):
         for acknowledged in (True, False):
             await self.ended(acknowledged)
             await self.worker.runner.remove(JOB)
-            self.assertEqual(self.worker.runner._retention._size, 0)
+            self.assertEqual(self.worker.jobs.retention.ended.size, 0)
             await self.check_gone()
             os.unlink(os.path.join(self.state_dir, "used-ids"))
             await self.worker.drop()
             self.worker = await self.next_life()
 
     async def test_remains(self) -> None:
-        """What can't be removed of its folder is not removed, in this life and the next, until it can be."""
+        """A job with a part that can't be removed does not count as removed, in this process and the next."""
         await self.ended()
         real = trees.remove
         self.patch(trees, "remove", lambda base, path, *_: Left(path, "resists"))
@@ -73,7 +73,7 @@ class RemoveTests(RunningCase):
     async def test_at_once(self) -> None:
         """Right after its end, though its folder is being looked at, and asked for more than once."""
         await self.ended(acknowledged=False)
-        sweep = self.worker.runner._retention.make_room()
+        sweep = self.worker.jobs.retention.make_room()
         await gatherResults([self.worker.runner.remove(JOB) for _ in range(3)])
         await sweep
         await self.check_gone(1)
@@ -88,7 +88,7 @@ class RemoveTests(RunningCase):
         await self.check_gone()
 
     async def test_killed_while_the_folder_went(self) -> None:
-        """One that died later leaves a folder by another name, which goes when it is back."""
+        """A worker that died later leaves a renamed folder, which its next process removes."""
         await self.ended()
         await self.worker.pool.run(self.worker.spools.use_up_thd, [JOB])
         await self.worker.drop()
@@ -99,7 +99,7 @@ class RemoveTests(RunningCase):
     async def test_resisting(self) -> None:
         """A folder that can't be moved stays, with its job and its report, and is removed when that is possible."""
         await self.ended(acknowledged=False)
-        clearing, refusals = self.worker.spools._clearing, []
+        clearing, refusals = self.worker.spools.clearing, []
 
         def refuse(job_id: str) -> None:
             refusals.append(job_id)
@@ -108,7 +108,7 @@ class RemoveTests(RunningCase):
         patched = self.patch(clearing, "move_away", refuse)
         error = await self.assertFailure(self.worker.runner.remove(JOB), Unavailable)
         self.assertIn("Operation not permitted", str(error))
-        self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], [JOB])
+        self.assertEqual([report.status.job_id for report in self.worker.jobs.unacknowledged()], [JOB])
         self.assertEqual(self.worker.output(JOB), b"hello\n")
         patched.restore()
         await self.worker.runner.remove(JOB)
@@ -141,20 +141,20 @@ class RemoveTests(RunningCase):
         await self.check_gone()
 
     async def test_start_that_failed(self) -> None:
-        """Of a start that comes to nothing there is nothing to remove, and none comes to more."""
-        real, created = self.worker.spools.start_thd, []
+        """The removal of a job whose start fails succeeds, and no later start of it runs."""
+        real, created = self.worker.starter.start_thd, []
 
         def fail_thd(job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None) -> None:
             created.append(job_id)
             raise Unavailable("no room")
 
-        patched = self.patch(self.worker.spools, "start_thd", fail_thd)
+        patched = self.patch(self.worker.starter, "start_thd", fail_thd)
         start = self.worker.runner.start(JOB, JobSpec(command="true"), None)
         removed = self.worker.runner.remove(JOB)
         await self.assertFailure(start, Unavailable)
         await removed
         patched.restore()
-        self.assertEqual(self.worker.spools.start_thd, real)
+        self.assertEqual(self.worker.starter.start_thd, real)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
 
     async def test_unreadable(self) -> None:
@@ -171,14 +171,14 @@ class RemoveTests(RunningCase):
         await self.check_gone()
 
     async def test_removed_by_hand(self) -> None:
-        """One whose folder somebody removed is removed all the same."""
+        """A job whose folder is gone already can be removed."""
         await self.ended()
         shutil.rmtree(self.worker.spool(JOB).folder)
         await self.worker.runner.remove(JOB)
         await self.check_gone()
 
     async def test_reader(self) -> None:
-        """Whoever is in the middle of the output is told that it is gone."""
+        """A reader in the middle of the output is told that it was removed."""
         await self.ended()
         self.assertEqual(self.worker.runner.read_output_thd(JOB, Stream.STDOUT, 0, 2).data, b"he")
         remove = await self.worker.runner.watch_output(JOB, Stream.STDOUT, lambda: None)

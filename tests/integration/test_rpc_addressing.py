@@ -1,4 +1,4 @@
-"""Which process a call is meant for, and which one answers: what the worker's server refuses, and what is believed."""
+"""The addressee of a call and the process that answers: refusals by the worker's server, and believed answers."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class ServerTests(RpcCase):
         self.wire = self.channel(self.server.bound)
 
     async def call(self, method: str, metadata: tuple = (), message: bytes = b"") -> grpc.Call:
-        """It is over."""
+        """A finished call."""
 
         def call_thd() -> grpc.Call:
             answers = self.wire.stream_stream(method)(iter([message]), metadata=metadata, timeout=10)
             try:
-                if method.endswith("Watch"):  # it has no end
+                if method.endswith("Watch"):  # a watch does not end
                     next(answers)
                     answers.cancel()
                 list(answers)
@@ -72,7 +72,9 @@ class ServerTests(RpcCase):
         return await deferToThread(call_thd)
 
     async def test_misdirected(self) -> None:
-        """Whichever method is called, nothing runs for another worker or process; the error says so, and who it is."""
+        """Whichever method is called, nothing runs for another worker or process; the error says so, and names the
+        process.
+        """
         self.runner.started.clear()
         for method in METHODS:
             for told in (
@@ -87,7 +89,7 @@ class ServerTests(RpcCase):
         self.assertEqual((self.runner.started, self.runner.stops, self.runner.signals), ([], [], []))
 
     async def test_signed(self) -> None:
-        """Each answer says which process gives it, an error too, and a stream before its first message."""
+        """Each answer names its process, also an error, and a stream before its first message."""
         job = worker_pb2.QueryJobReq(jobID="j").SerializeToString()
         codes = set()
         for method in METHODS:
@@ -95,7 +97,7 @@ class ServerTests(RpcCase):
                 for message in (b"", job):
                     call = await self.call(method, metadata, message)
                     codes.add(call.code())
-                    if not method.endswith("Watch"):  # that one is cancelled here
+                    if not method.endswith("Watch"):  # a watch is cancelled here
                         self.assertEqual(addressing.nonce_in(call.trailing_metadata()), "mine", method)
                     if method.endswith(("Watch", "StreamJob", "Info")):
                         self.assertEqual(addressing.nonce_in(call.initial_metadata()), "mine", method)
@@ -103,14 +105,14 @@ class ServerTests(RpcCase):
         self.assertLessEqual({of.OK, of.NOT_FOUND, of.INVALID_ARGUMENT, of.UNIMPLEMENTED}, codes)
 
     async def test_unaddressed(self) -> None:
-        """A call that does not say whom it is meant for is answered, and so is one that says part of it."""
+        """A call without an addressee is answered, and so is one with a part of it."""
         query = worker_pb2.QueryJobReq(jobID="j").SerializeToString()
         for metadata in ((), MEANT[:1], MEANT[1:], MEANT, (("scheduler-worker-id", ""),)):
             call = await self.call("/jobscheduler.Worker/QueryJob", metadata, query)
             self.assertIs(call.code(), grpc.StatusCode.OK)
 
     async def test_scheduler(self) -> None:
-        """The first call of each process of the scheduler is noticed, a health check too; a misdirected one is not."""
+        """The first call of each process of the scheduler is noticed, also a health check; a misdirected one is not."""
         told: list[str] = []
         self.identity.on_new_scheduler(lambda: told.append(threading.current_thread().name))
         for nonce, meant, count in (
@@ -128,7 +130,7 @@ class ServerTests(RpcCase):
         self.assertEqual(set(told), {threading.current_thread().name})
 
     async def test_no_thread(self) -> None:
-        """A call that is refused is answered though its message never comes, so it keeps no thread from others."""
+        """A refused call is answered though its message never comes, so it holds no thread."""
         address = (self.server.bound.host, self.server.bound.port)
         connection = half_open(address, "/jobscheduler.Worker/StopJob", 50, [("scheduler-worker-nonce", "other")])
         self.addCleanup(connection.close)
@@ -136,7 +138,7 @@ class ServerTests(RpcCase):
 
 
 def signed(nonce: str, method: Method) -> Method:
-    """The method of a stand-in, whose answer says that it comes from that process."""
+    """A stand-in's method whose answer names that process."""
 
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
         context.set_trailing_metadata(((addressing.WORKER_NONCE_KEY, nonce),))
@@ -153,7 +155,7 @@ def giving(message: Any) -> Method:
     return lambda request, context: message
 
 
-#: What a server of grpcio says that has no place for a call.
+#: The details of a grpcio server that has no thread for a call.
 NO_PLACE = "Concurrent RPC limit exceeded!"
 
 
@@ -166,7 +168,7 @@ def telling(error: Any) -> Method:
 
 
 class ClientTests(RpcCase):
-    """What is sent with each call, and what is believed."""
+    """The metadata of calls, and the answers that are believed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -174,9 +176,9 @@ class ClientTests(RpcCase):
         self.chunks: list[Chunk] = []
 
     def worker(self, **methods: Method) -> Worker:
-        """One whose process has the nonce ``n``, at whose address another program has these methods.
+        """A worker with the nonce ``n``, at whose address another program has these methods.
 
-        Only its health check is answered as the worker would.
+        Only its health check is answered as by the worker.
         """
         return evolve(self.stand_in(**{"Check": signed("n", check), **methods}), nonce="n")
 
@@ -193,7 +195,7 @@ class ClientTests(RpcCase):
         }
 
     async def test_metadata(self) -> None:
-        """Every call says whom it is meant for, as far as that is known, who calls, and for which request."""
+        """Every call names its addressee, as far as known, the calling process, and its request."""
         self.patch(worker_calls, "CHECK_VALID_SECONDS", 60.0)
         seen: dict[str, dict[str, str]] = {}
 
@@ -223,7 +225,7 @@ class ClientTests(RpcCase):
             seen.clear()
 
     async def test_unsigned_errors(self) -> None:
-        """No error of another program is believed: none says that there is no job, or that a start was refused."""
+        """No error of another program is believed: neither that a job is unknown, nor that a start was refused."""
         code = grpc.StatusCode
         for refusal in (
             refusing(code.NOT_FOUND),
@@ -248,7 +250,9 @@ class ClientTests(RpcCase):
                     self.assertIsInstance(error, Misdirected, name)
 
     async def test_unsigned_answers(self) -> None:
-        """So it is of what it answers. A start and a signal may have been taken there, which is told."""
+        """No other answer of it is believed either. A start and a signal may have been accepted there, which is
+        reported.
+        """
         asked = self.asked(
             self.worker(
                 StartJob=giving(worker_pb2.StartJobRes(jobID="j")),
@@ -269,7 +273,7 @@ class ClientTests(RpcCase):
         self.assertEqual(self.chunks, [])
 
     async def test_empty_stream(self) -> None:
-        """A stream of another program that ends without a message has not ended."""
+        """A stream of another program that ends without a message does not count as ended."""
         worker = self.worker(StreamJob=lambda request, context: iter(()))
         stream = self.client.stream_output(worker, "j", Stream.STDOUT, 0, self.chunks.append)
         await self.assertFailure(stream.finished, Misdirected)
@@ -279,14 +283,14 @@ class ClientTests(RpcCase):
         await self.assertFailure(self.client.start_job(self.worker(), a_job()), Misdirected)
 
     async def test_refused_after_the_check(self) -> None:
-        """A start or a signal that another process refuses was not taken, though the check before it was answered."""
+        """A start or signal that another process refuses was not accepted, though the check before it was answered."""
         refusal = signed("other", telling(Misdirected("w")))
         worker = self.worker(StartJob=refusal, SignalJob=refusal)
         await self.assertFailure(self.client.start_job(worker, a_job()), Misdirected)
         await self.assertFailure(self.client.signal_job(worker, "j", "SIGHUP", "main"), Misdirected)
 
     async def test_of_grpc_itself(self) -> None:
-        """What gRPC answers in place of a server can't be signed: it says as much as it did."""
+        """A status that gRPC makes in place of a server can't name a process, and keeps its meaning."""
         code = grpc.StatusCode
         for refusal, error in (
             (code.UNAVAILABLE, Unreachable),
@@ -303,14 +307,14 @@ class ClientTests(RpcCase):
                     self.assertEqual((told.sent, told.reason), (True, "" if refusal is code.CANCELLED else "details"))
 
     async def test_no_place(self) -> None:
-        """A server that has no place for a check can't say who it is: nothing is learnt, and no start leaves."""
+        """A server without a thread for a check can't name its process: nothing is known, and no start is sent."""
         worker = evolve(self.stand_in(Check=refusing(grpc.StatusCode.RESOURCE_EXHAUSTED, NO_PLACE)), nonce="n")
         await self.assertFailure(self.client.probe(worker), Busy)
         await self.assertFailure(self.client.start_job(worker, a_job()), Busy)
         await self.client.probe(evolve(worker, nonce=""))
 
     async def test_freshness(self) -> None:
-        """A call that one process answered is no check of another."""
+        """A call answered by one process does not count as a check of another."""
         self.patch(worker_calls, "CHECK_VALID_SECONDS", 60.0)
         checks: list[str] = []
 
@@ -330,17 +334,17 @@ class ClientTests(RpcCase):
         self.assertEqual(checks, ["m"])
 
     async def test_many_queries(self) -> None:
-        """Nor is an answer of another program to queries that meet."""
+        """An answer of another program to simultaneous queries is not believed."""
         worker = self.worker(QueryJobs=giving(worker_pb2.QueryJobsRes()))
         for call in [self.client.query_job(worker, f"j{number}") for number in range(3)]:
             await self.assertFailure(call, Misdirected)
 
 
 class OlderWorkerTests(RpcCase):
-    """A worker that registered without a nonce, as one of an earlier version does, and ignores what calls say."""
+    """A worker that registered without a nonce, like one of an earlier version, and ignores metadata."""
 
     async def test_older(self) -> None:
-        """It is called as ever; errors that it answers are believed."""
+        """A worker without a nonce is called as before; its errors are believed."""
         client = self.worker_client()
         worker = self.stand_in(
             StartJob=giving(worker_pb2.StartJobRes(jobID="j")),

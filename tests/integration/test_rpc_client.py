@@ -1,4 +1,4 @@
-"""Calls to workers that are slow, stuck, gone, or answer with anything: what is said of them, and what it costs."""
+"""Calls to workers that are slow, stuck, gone, or give any answer: their errors, and their cost."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def _tell(error: SchedulerError, request: object, context: grpc.ServicerContext)
 
 
 class AnswerTests(RpcCase):
-    """What a worker answers, and what is made of it."""
+    """Answers of a worker, and their meaning."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -82,7 +82,7 @@ class AnswerTests(RpcCase):
         return self.client.stream_output(worker, "j", Stream.STDOUT, 0, lambda chunk: None).finished
 
     async def test_codes(self) -> None:
-        """Each status has its error, from a worker that knows no other way to tell."""
+        """Each status of a core worker has its error."""
         code = grpc.StatusCode
         for refusal, error in (
             (code.NOT_FOUND, NotFound),
@@ -118,7 +118,7 @@ class AnswerTests(RpcCase):
                     self.assertEqual((told.worker, told.detail), ("stand-in", "details"))
 
     async def test_raises(self) -> None:
-        """A worker that fails in its own code is at fault."""
+        """A worker that raises in its own code is at fault."""
 
         def fails(request: object, context: object) -> None:
             raise ZeroDivisionError
@@ -126,7 +126,7 @@ class AnswerTests(RpcCase):
         await self.outcome(WorkerFault, self.query, QueryJob=fails)
 
     async def test_no_method(self) -> None:
-        """A method it does not have is a capability it lacks."""
+        """A missing method is a missing capability."""
         for method in (self.read, self.stream, self.signal, self.remove):
             await self.outcome(Unsupported, method)
 
@@ -140,7 +140,7 @@ class AnswerTests(RpcCase):
                 self.assertEqual(str(told), f"worker 'stand-in' can't be reached: {told.reason}")
 
     async def test_told(self) -> None:
-        """Of errors told as ours only those are taken that a worker may have; none says that a start never left."""
+        """Only those of our errors are accepted that a worker may have; none says that a start was not sent."""
 
         def telling(error: SchedulerError):
             return lambda request, context: status.abort(context, error)
@@ -159,7 +159,7 @@ class AnswerTests(RpcCase):
                     self.assertTrue(got.sent)
 
     async def test_told_not_found(self) -> None:
-        """A worker may say that it has no such job, or nothing of it; of a start, which has none yet, it is a fault."""
+        """A worker may answer that a job, or its output, is unknown; in answer to a start that is a fault."""
         for told, kind in ((NotFound("job", "other"), "job"), (NotFound("what ever", "x"), "job")):
             refusal = partial(_tell, told)
             got = await self.outcome(NotFound, self.read, ReadOutput=refusal)
@@ -168,7 +168,7 @@ class AnswerTests(RpcCase):
             self.assertEqual(fault.detail, str(told))
 
     async def test_nonsense(self) -> None:
-        """Answers that can't be are the worker's fault."""
+        """Impossible answers are the worker's fault."""
         status_of = worker_pb2.JobStatus
         for message in (
             worker_pb2.StartJobRes(),
@@ -191,18 +191,18 @@ class AnswerTests(RpcCase):
             await self.outcome(WorkerFault, self.read, ReadOutput=answer(message))
 
     async def test_stop_without_a_status(self) -> None:
-        """A core worker takes a stop and says no more of the job."""
+        """A core worker accepts a stop, and reports nothing else of the job."""
         worker = self.stand_in(StopJob=answer(worker_pb2.StopJobRes()))
         self.assertIsNone(await self.client.stop_job(worker, "j"))
 
     async def test_no_health(self) -> None:
-        """A worker without health checks is as good as any."""
+        """A worker without health checks works like any other."""
         worker = self.stand_in(StartJob=answer(worker_pb2.StartJobRes(jobID="7")))
         self.assertIsNone(await self.client.probe(worker))
         self.assertEqual(await self.client.start_job(worker, a_job()), JobStatus("7", JobState.RUNNING))
 
     async def test_check(self) -> None:
-        """A start is preceded by a check, but where something was answered a moment ago."""
+        """A start is preceded by a check, unless another call was answered a moment ago."""
         checks: list[object] = []
 
         def check(request: object, context: grpc.ServicerContext) -> health_pb2.HealthCheckResponse:
@@ -219,14 +219,14 @@ class AnswerTests(RpcCase):
             self.assertEqual(len(checks), expected)
 
     async def test_stream_without_end(self) -> None:
-        """A stream that the worker ends without an end is over, with what it brought."""
+        """A stream that the worker ends without an end is over, and its data is kept."""
         chunks: list[Chunk] = []
         worker = self.stand_in(StreamJob=lambda request, context: iter([worker_pb2.StreamJobRes(output=b"abc")]))
         await self.client.stream_output(worker, "j", Stream.STDOUT, 0, chunks.append).finished
         self.assertEqual(chunks, [Chunk(b"abc", 0)])
 
     async def test_request_id(self) -> None:
-        """What a call is made for goes with it, and nothing if it is for nothing."""
+        """A call carries the id of its request, and none if it has no request."""
         seen: list[object] = []
 
         def query(request: object, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
@@ -243,7 +243,7 @@ class AnswerTests(RpcCase):
 
 
 class StuckTests(RpcCase):
-    """Workers that take calls and don't answer."""
+    """Workers that accept calls and do not answer."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -267,22 +267,20 @@ class StuckTests(RpcCase):
     async def test_start_unanswered(self) -> None:
         """A start that was taken and not answered is told from one that never left."""
         client, worker = self.worker_client(deadline=0.5), self.stand_in(StartJob=self.hang)
-        for sent in (None, lambda: None):
-            error = await self.assertFailure(client.start_job(worker, a_job(), sent), DeadlineExceeded)
-            self.assertTrue(0 < error.seconds <= 0.5, error.seconds)  # less what the check before it took
-        self.assertEqual(self.calls, ["j", "j"])
+        error = await self.assertFailure(client.start_job(worker, a_job()), DeadlineExceeded)
+        self.assertTrue(0 < error.seconds <= 0.5, error.seconds)  # less what the check before it took
+        self.assertEqual(self.calls, ["j"])
 
     async def test_start_while_hung_up_on(self) -> None:
         """A start under way on a line that is closed may have arrived."""
         client, worker = self.worker_client(deadline=60.0), self.stand_in(StartJob=self.hang)
-        for sent in (None, lambda: None):
-            start = client.start_job(worker, a_job(), sent)
-            await deferToThread(self.arrived.acquire)
-            client.forget(worker.id)
-            self.assertTrue((await self.assertFailure(start, Unreachable)).sent)
+        start = client.start_job(worker, a_job())
+        await deferToThread(self.arrived.acquire)
+        client.forget(worker.id)
+        self.assertTrue((await self.assertFailure(start, Unreachable)).sent)
 
     async def test_signal_unanswered(self) -> None:
-        """A signal that was taken may have been sent, whatever became of the answer; it is not sent again."""
+        """A signal that was accepted may have been sent, whatever became of the answer; it is not repeated."""
         client, worker = self.worker_client(deadline=0.5), self.stand_in(SignalJob=self.hang)
         await self.assertFailure(client.signal_job(worker, "j", "SIGHUP", "main"), DeadlineExceeded)
         client, calls = self.worker_client(deadline=60.0), len(self.calls)
@@ -294,7 +292,7 @@ class StuckTests(RpcCase):
         self.assertEqual(self.calls, ["j", "j"])
 
     async def test_limits(self) -> None:
-        """Four calls at a time and a queue; beyond it Busy at once; who waited too long is never called for."""
+        """Four calls at a time and a queue, then Busy at once; a call that waited too long is never made."""
         client = self.worker_client(deadline=1.0)
         worker = self.stand_in(StopJob=self.hang)
         calls = [client.stop_job(worker, f"j{number}") for number in range(68)]
@@ -302,16 +300,16 @@ class StuckTests(RpcCase):
         self.assertEqual(beyond.limit, 68)
         await self.assertFailure(client.start_job(worker, a_job()), Busy)
         await self.assertFailure(client.query_job(worker, "j"), Busy)
-        await client.probe(worker)  # a queue of its own
+        await client.probe(worker)  # it has a queue of its own
         for number, call in enumerate(calls):
             error = await self.assertFailure(call, DeadlineExceeded, Busy)
             self.assertIsInstance(error, DeadlineExceeded if number < 4 else (DeadlineExceeded, Busy))
-        self.assertIsInstance(error, Busy)  # the last, whose start would be known not to have left
+        self.assertIsInstance(error, Busy)  # the last one, whose start was certainly not sent
         self.assertLess(len(self.calls), 20)
         self.assertNotIn("beyond", self.calls)
 
     async def test_others(self) -> None:
-        """Calls to others go through meanwhile, and so does reading output."""
+        """Calls to others succeed meanwhile, and so do reads of output."""
         client = self.worker_client(deadline=5.0)
         stuck = self.stand_in(StopJob=self.hang, ReadOutput=answer(worker_pb2.ReadOutputRes()))
         healthy = self.healthy()
@@ -325,7 +323,7 @@ class StuckTests(RpcCase):
         await gatherResults(calls)
 
     async def test_many_that_are_silent(self) -> None:
-        """Two dozen workers on which all calls hang, and a dozen on which reads do, keep nobody from the others."""
+        """Two dozen workers on which all calls hang, and a dozen on which reads do, do not block the others."""
         client = self.worker_client(deadline=5.0)
         healthy, address = self.healthy(), self.silent_address()
         silent = [a_worker(address, f"silent-{number}") for number in range(24)]
@@ -339,7 +337,7 @@ class StuckTests(RpcCase):
             await self.assertFailure(call, DeadlineExceeded, Busy, Unreachable)
 
     async def test_stopped_process(self) -> None:
-        """A worker that is frozen costs its callers no more than their deadline, and is as before when it goes on."""
+        """A frozen worker costs its callers no more than their deadline, and works again when it continues."""
         self.patch(worker_calls, "CHECK_VALID_SECONDS", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         frozen, healthy = a_worker(address, "frozen"), self.healthy()
@@ -367,7 +365,7 @@ class StuckTests(RpcCase):
             await later(0.01)
 
     async def test_killed_process(self) -> None:
-        """A stream from a worker that dies is cut at once, as one that can't be reached."""
+        """A stream from a worker that dies is cut at once, as unreachable."""
         self.patch(worker_calls, "CHECK_VALID_SECONDS", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         client, worker = self.worker_client(), a_worker(address)
@@ -379,7 +377,7 @@ class StuckTests(RpcCase):
         self.assertFalse(error.sent)
 
     async def test_stop(self) -> None:
-        """A client that stops waits for nothing: what is under way fails, and so does what comes later."""
+        """A client that stops waits for nothing: calls in flight fail, and so do later ones."""
         client = self.worker_client(deadline=60.0)
         worker = self.stand_in(StopJob=self.hang)
         calls = [client.stop_job(worker, "j") for _ in range(9)]
@@ -396,7 +394,7 @@ class StuckTests(RpcCase):
 
 
 class LateTests(RpcCase):
-    """A core worker that answers a start when nobody waits for it any more."""
+    """A core worker that answers a start after its deadline."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -406,7 +404,7 @@ class LateTests(RpcCase):
         self.late: list[Deferred[JobStatus]] = []
 
     async def too_late(self, answer: Callable[[grpc.ServicerContext], worker_pb2.StartJobRes]) -> Deferred[JobStatus]:
-        """A start that is not answered in time, but so, once it is released."""
+        """A start that is answered after its deadline, once it is released."""
 
         def start(request: object, context: grpc.ServicerContext) -> worker_pb2.StartJobRes:
             self.release.wait(30)
@@ -419,31 +417,31 @@ class LateTests(RpcCase):
         return late
 
     async def test_answered(self) -> None:
-        """The answer is told, with the worker's id of the job."""
+        """The late answer is passed on, with the worker's id of the job."""
         late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
         self.release.set()
         self.assertEqual(await late, JobStatus("theirs", JobState.RUNNING))
 
     async def test_refused(self) -> None:
-        """So is a fault."""
+        """A late fault is passed on, too."""
         late = await self.too_late(lambda context: context.abort(grpc.StatusCode.INTERNAL, "no such image"))
         self.release.set()
         self.assertEqual((await self.assertFailure(late, WorkerFault)).detail, "no such image")
 
     async def test_never(self) -> None:
-        """It is listened for within a bound."""
+        """The wait for a late answer is limited."""
         self.patch(worker_calls, "LATE_ANSWER_MAX_SECONDS", 1.0)
         late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
         await self.assertFailure(late, DeadlineExceeded)
 
     async def test_gone(self) -> None:
-        """And for as long as the worker is known."""
+        """The wait also ends when the worker is forgotten."""
         late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
         self.client.forget(self.worker.id)
         self.assertTrue((await self.assertFailure(late, Unreachable)).sent)
 
     async def test_too_many(self) -> None:
-        """Only so many answers of one worker are listened for."""
+        """The number of awaited answers of one worker is limited."""
         self.patch(worker_client, "LATE_ANSWERS_PER_WORKER", 1)
         late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
         again = self.client.start_job(self.worker, a_job(), late=self.late.append)
@@ -453,14 +451,14 @@ class LateTests(RpcCase):
         await late
 
     async def test_ours(self) -> None:
-        """A worker of ours is asked by our id, so nothing is listened for."""
+        """A worker of ours is queried by our id, so no late answer is awaited."""
         worker = self.stand_in(StartJob=lambda request, context: self.release.wait(30))
         await self.assertFailure(self.client.start_job(worker, a_job(), late=self.late.append), DeadlineExceeded)
         self.assertEqual(self.late, [])
 
 
 class ChannelTests(RpcCase):
-    """Where calls go to."""
+    """The destinations of calls."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -469,13 +467,13 @@ class ChannelTests(RpcCase):
         self.client = self.worker_client()
 
     async def test_moved(self) -> None:
-        """A worker that has moved is called where it is now."""
+        """A worker that has moved is called at its new address."""
         for number, address in enumerate(self.addresses):
             await self.client.start_job(a_worker(address), a_job(f"j{number}"))
         self.assertEqual([runner.running() for runner in self.runners], [("j0",), ("j1",)])
 
     async def test_moved_while_called(self) -> None:
-        """What is under way to where it was is over, and may have arrived."""
+        """Calls in flight to its old address fail, and may have arrived."""
         self.runners[0].start("j", a_job().spec, None)
         stream = self.client.stream_output(
             a_worker(self.addresses[0]), "j", Stream.STDOUT, 0, lambda chunk: received.callback(None)
@@ -487,7 +485,7 @@ class ChannelTests(RpcCase):
         self.assertTrue((await self.assertFailure(stream.finished, Unreachable)).sent)
 
     async def test_proxy(self) -> None:
-        """A worker is dialled as it is, whatever proxies the environment names."""
+        """A worker is dialled directly, whatever proxies the environment names."""
         for name in ("http_proxy", "https_proxy", "grpc_proxy"):
             self.addCleanup(os.environ.pop, name)
             os.environ[name] = f"http://{self.dead_address()}"
@@ -505,7 +503,7 @@ class StreamTests(RpcCase):
         return self.client.stream_output(worker, "j", Stream.STDOUT, 0, deliver)
 
     async def test_all_streams(self) -> None:
-        """There are so many streams; one more is Busy at once, and cancelled ones make room at once."""
+        """The number of streams is limited. One more is Busy at once, and a cancelled one makes room at once."""
         worker = a_worker(self.silent_address())
         for _ in range(2):
             streams = [await self.open_when_free(worker) for _ in range(worker_client.MAX_OUTPUT_STREAMS)]
@@ -521,7 +519,7 @@ class StreamTests(RpcCase):
                 await later(0.01)
 
     async def test_cancelled_while_held(self) -> None:
-        """A stream that is cancelled while its receiver holds it up makes room at once."""
+        """A stream that is cancelled while its receiver delays it makes room at once."""
         self.patch(worker_client, "MAX_OUTPUT_STREAMS", 1)
         runner = FakeJobRunner()
         worker = a_worker(self.worker_server(runner).bound)
@@ -535,7 +533,7 @@ class StreamTests(RpcCase):
 
         stream = self.open(worker, deliver)
         await held
-        await later(0)  # not from inside the receiver
+        await later(0)  # not inside the receiver's call
         began = time.monotonic()
         stream.cancel()
         (await self.open_when_free(worker)).cancel()
@@ -587,7 +585,7 @@ class StreamTests(RpcCase):
             stream.cancel()
 
     def test_reactor_is_free(self) -> Deferred:
-        """Nothing here blocks the reactor thread, be the worker as silent as can be."""
+        """No silent worker blocks the reactor thread."""
         worker = a_worker(self.silent_address())
         streams = [self.open(worker) for _ in range(8)]
         probes = [self.client.probe(worker).addErrback(lambda _: None) for _ in range(8)]

@@ -1,4 +1,4 @@
-"""Calls that keep a server waiting: for a message that does not come, or to take an answer."""
+"""Calls that make a server wait: for a message that does not come, or for an answer to be read."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ OF_JOB = worker_pb2.QueryJobReq(jobID="j").SerializeToString()
 
 
 class HalfOpenCase(RpcCase):
-    """A server of each kind; the worker's has a job ``j`` that runs."""
+    """A server of each kind; the worker's has a running job ``j``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -39,7 +39,7 @@ class HalfOpenCase(RpcCase):
         self.scheduler = self.scheduler_server(AsMembership(FakeSchedulerClient()))
 
     def calls(self, server: GrpcServer) -> tuple[Callable[[], object], ...]:
-        """A health check, and what must get through above all."""
+        """A health check, and the most important call of the server."""
         channel = self.channel(server.bound)
         check = health_pb2_grpc.HealthStub(channel).Check
         stop = worker_pb2_grpc.WorkerStub(channel).StopJob
@@ -58,7 +58,7 @@ class HalfOpenCase(RpcCase):
         )
 
     def called(self, server: GrpcServer, seconds: float) -> list[float]:
-        """Make these calls for so long; how many seconds each of them took."""
+        """Make these calls for so long; the seconds that each of them took."""
         took = []
         calls = self.calls(server)
         end = time.monotonic() + seconds
@@ -73,15 +73,15 @@ class HalfOpenCase(RpcCase):
     async def attacked(
         self, server: GrpcServer, path: str, connections: int, seconds: float, message: bytes | None = None
     ) -> int:
-        """Calls are answered within a second all the while; how many of the attackers' calls were ended."""
+        """Calls are answered within a second during an attack; the number of the attackers' calls that were ended."""
         with Attack((server.bound.host, server.bound.port), path, connections, message) as attack:
             took = await deferToThread(self.called, server, seconds)
-        # one more for a machine that is busy with something else
+        # One slower call is allowed, on a busy machine.
         self.assertLess(sorted(took)[-2], 1.0, f"of {len(took)} calls")
         return attack.ended
 
     async def both_attacked(self, connections: int) -> None:
-        """By calls of which the message never comes, for longer than they are waited for."""
+        """Attack both with calls whose message never comes, for longer than their deadline."""
         heartbeat = "/jobscheduler.Scheduler/Heartbeat"
         ended = await gatherResults(
             Deferred.fromCoroutine(self.attacked(server, path, connections, 7.0))
@@ -92,10 +92,10 @@ class HalfOpenCase(RpcCase):
 
 
 class AttackTests(HalfOpenCase):
-    """Clients that hold all the calls they may have take nothing that others need."""
+    """Clients with all the calls they may have take nothing that others need."""
 
     async def test_one(self) -> None:
-        """One connection."""
+        """A single connection."""
         await self.both_attacked(1)
 
     async def test_four(self) -> None:
@@ -107,35 +107,35 @@ class AttackTests(HalfOpenCase):
         await self.both_attacked(40)
 
     async def test_reflection(self) -> None:
-        """Streams of the reflection service that ask nothing."""
+        """Streams of the reflection service without a question."""
         await self.attacked(self.scheduler, REFLECTION, 8, 2.0)
 
     async def test_reflection_untaken(self) -> None:
-        """Such streams that ask, and take no answer."""
+        """Streams of the reflection service with a question, whose answer is not read."""
         await self.attacked(self.worker, REFLECTION, 4, 2.0, LIST_SERVICES.SerializeToString())
 
     async def test_watch(self) -> None:
-        """Watches of the health that do not say of what."""
+        """Health watches without a message."""
         await self.attacked(self.scheduler, WATCH, 8, 2.0)
 
     async def test_watch_untaken(self) -> None:
-        """Such watches whose answer is not taken."""
+        """Health watches whose answer is not read."""
         await self.attacked(self.worker, WATCH, 4, 2.0, b"")
 
     async def test_output_untaken(self) -> None:
-        """Streams of a job's output that is not taken."""
+        """Streams of a job's output that is not read."""
         self.runner.write("j", b"x")
         await self.attacked(self.worker, "/jobscheduler.Worker/StreamJob", 4, 2.0, OF_JOB)
 
 
 def silence(over: threading.Event, *messages: bytes) -> Iterator[bytes]:
-    """These messages, and then none, and no end."""
+    """These messages, and then none, without an end."""
     yield from messages
     over.wait(60)
 
 
 class CancelTests(HalfOpenCase):
-    """What is ended when, and how the client is told."""
+    """The times at which calls are ended, and the client's errors."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -143,7 +143,7 @@ class CancelTests(HalfOpenCase):
         self.addCleanup(self.over.set)
 
     def open(self, server: GrpcServer, path: str, *messages: bytes) -> tuple[grpc.StatusCode, str, float]:
-        """Send these messages, and nothing after them; how it ends, and after how many seconds."""
+        """Send these messages, and nothing after them; the end, and the seconds until then."""
         call = self.channel(server.bound).stream_stream(path)
         began = time.monotonic()
         answers = call(silence(self.over, *messages), timeout=20)
@@ -174,7 +174,7 @@ class CancelTests(HalfOpenCase):
             self.assertLess(seconds, 10.0)
 
     def asked_slowly(self) -> int:
-        """How often a stream of the reflection service was answered that asks every three seconds, for six."""
+        """The number of answers of a reflection stream with a question every three seconds, within six."""
 
         def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
             for _ in range(3):
@@ -185,7 +185,7 @@ class CancelTests(HalfOpenCase):
         return len(list(ask(questions(), timeout=20)))
 
     def watched(self, service: str) -> list[int]:
-        """What a watch says within seven seconds, which is as long as it is wanted."""
+        """The answers of a watch within seven seconds, at whose end it is cancelled."""
         said = []
         watch = health_pb2_grpc.HealthStub(self.channel(self.worker.bound)).Watch
         try:
@@ -196,7 +196,7 @@ class CancelTests(HalfOpenCase):
         return said
 
     async def test_not_cancelled(self) -> None:
-        """A watch stays open, and a stream of the reflection service that goes on asking."""
+        """A watch stays open, and so does a reflection stream that continues to ask."""
         watches = (deferToThread(self.watched, service) for service in ("", "jobscheduler.Worker", "none"))
         answers, *watched = await gatherResults([deferToThread(self.asked_slowly), *watches])
         status = health_pb2.HealthCheckResponse
@@ -204,19 +204,19 @@ class CancelTests(HalfOpenCase):
         self.assertEqual(watched, [[status.SERVING], [status.SERVING], [status.SERVICE_UNKNOWN]])
 
     async def code(self, *messages: bytes) -> grpc.StatusCode:
-        """How a query that sends these messages, and their end, is answered."""
+        """The status of a query that sends these messages, and their end."""
         call = self.channel(self.worker.bound).stream_unary("/jobscheduler.Worker/QueryJob")
         error = await self.assertFailure(deferToThread(call, iter(messages), timeout=10), grpc.RpcError)
         return error.code()
 
     async def test_other_messages(self) -> None:
-        """A call without a message, or with another one, is refused as gRPC refuses it; an empty one is a message."""
+        """A call without a message, or with an invalid one, is refused like gRPC does; an empty message is valid."""
         self.assertIs(await self.code(), grpc.StatusCode.UNIMPLEMENTED)
         self.assertIs(await self.code(b"\xff"), grpc.StatusCode.INTERNAL)
         self.assertIs(await self.code(b""), grpc.StatusCode.NOT_FOUND)
 
     async def test_late_message(self) -> None:
-        """A message that comes late, and within the five seconds, is answered."""
+        """A late message within the five seconds is answered."""
 
         def late() -> Iterator[bytes]:
             time.sleep(2)
@@ -227,7 +227,7 @@ class CancelTests(HalfOpenCase):
         self.assertFalse(worker_pb2.QueryJobRes.FromString(answer).done)
 
     async def test_gone(self) -> None:
-        """Of a client that leaves before its message nothing is left."""
+        """A client that leaves before its message leaves nothing behind."""
         with Attack((self.worker.bound.host, self.worker.bound.port), STOP, 1):
             while len(self.worker._waiting._since) < 80:
                 await later(0.01)
@@ -248,7 +248,7 @@ class CancelTests(HalfOpenCase):
 
 class PingTests(HalfOpenCase):
     async def test_pings(self) -> None:
-        """A client may ping every five seconds, and more often, as networks delay some pings and others not."""
+        """A client may ping every five seconds, even if the network delays some pings."""
         asked = (
             deferToThread(pings, (server.bound.host, server.bound.port), 5, 3.0)
             for server in (self.worker, self.scheduler)

@@ -1,4 +1,4 @@
-"""What the log has of calls at level debug."""
+"""Log lines of calls at level debug."""
 
 import io
 
@@ -19,7 +19,7 @@ class LogTests(RpcCase):
     """Calls, as both sides log them."""
 
     def logged(self, log_level: str) -> io.StringIO:
-        """What is written at that level, from now on."""
+        """The log at that level, from now on."""
         out = io.StringIO()
         ours = from_level(observer(out, False), log_level)
         globalLogPublisher.addObserver(ours)
@@ -27,7 +27,7 @@ class LogTests(RpcCase):
         return out
 
     async def test_calls(self) -> None:
-        """Each call is a line on both sides, at debug alone, and nothing that it carries is in it."""
+        """Each call is a line on both sides, only at debug, without its content."""
         debug, info = self.logged("debug"), self.logged("info")
         server = self.worker_server(FakeJobRunner())
         client = self.worker_client()

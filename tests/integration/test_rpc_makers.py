@@ -1,4 +1,4 @@
-"""Statuses that gRPC makes itself, from servers that really answer so: the texts are of the grpcio that is here."""
+"""Statuses that gRPC makes itself, from servers that really answer so, with the texts of the installed grpcio."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def close(stream: int) -> bytes:
     raise ConnectionError
 
 
-#: What comes in place of an answer, and the code that gRPC makes of it.
+#: Data in place of an answer, and gRPC's code for it.
 IN_PLACE_OF_AN_ANSWER: dict[str, tuple[Callable[[int], bytes], grpc.StatusCode]] = {
     **{f"reset {number}": (reset(number), code.INTERNAL) for number in (0, 1, 2, 6, 9)},
     "reset 11": (reset(11), code.RESOURCE_EXHAUSTED),
@@ -80,7 +80,7 @@ IN_PLACE_OF_AN_ANSWER: dict[str, tuple[Callable[[int], bytes], grpc.StatusCode]]
     "unknown compression": (ended_well(message(b"x", compressed=True), grpc_encoding="br"), code.INTERNAL),
 }
 
-#: What says that the call was not answered, or can't be: the error for a start, and for any other call.
+#: Causes of a missing answer: the error for a start, and for any other call.
 NO_ANSWER: dict[str, tuple[Callable[[int], bytes], type[SchedulerError], type[SchedulerError]]] = {
     "closed": (close, Unreachable, Unreachable),
     "reset 7": (reset(7), Unreachable, Unreachable),
@@ -97,7 +97,7 @@ class MakerCase(RpcCase):
         self.client = self.worker_client(deadline=5.0)
 
     def serving(self, answer: Callable[[int], bytes]) -> Address:
-        """Where each call is answered so."""
+        """The address of a server that answers each call so."""
         listening = socket.create_server(("127.0.0.1", 0))
 
         def connected_thd(connection: socket.socket) -> None:
@@ -121,7 +121,7 @@ class MakerCase(RpcCase):
         return Address(*listening.getsockname())
 
     def calls(self, worker):
-        """One of each kind."""
+        """A call of each kind."""
         return {
             "StartJob": self.client.start_job(worker, a_job()),
             "SignalJob": self.client.signal_job(worker, "j", "SIGHUP", "main"),
@@ -133,20 +133,20 @@ class MakerCase(RpcCase):
 
 class TableTests(MakerCase):
     def test_complete(self) -> None:
-        """Of each code it is said who may have made it, and any may be of the program that was called."""
+        """Each code has its possible makers, and each may come from the called program."""
         self.assertEqual(set(MAKERS), set(code) - {code.OK})
         for makers in MAKERS.values():
             self.assertIn(Maker.PROGRAM, makers)
 
     def test_of_our_library(self) -> None:
-        """Each code that our own library makes here is said to be made by it."""
+        """Each code that our own library makes here is listed for it."""
         for _, made in IN_PLACE_OF_AN_ANSWER.values():
             if made is not code.OK:
                 self.assertIn(Maker.CLIENT, MAKERS[made])
 
 
 class UnreadableTests(MakerCase):
-    """What comes in place of an answer says nothing of what the worker did."""
+    """Data in place of an answer proves nothing about the worker."""
 
     async def test_each(self) -> None:
         """A start and a signal may have been carried out; any other call has failed."""
@@ -159,7 +159,7 @@ class UnreadableTests(MakerCase):
             self.client.forget(worker.id)
 
     async def test_of_nobody(self) -> None:
-        """It is of no other process either, as it is of none."""
+        """The error does not mean another process either, because no process is named."""
         for name, (answer, made) in IN_PLACE_OF_AN_ANSWER.items():
             if made is not code.OK:
                 worker = evolve(a_worker(self.serving(answer)), nonce="n")
@@ -168,7 +168,7 @@ class UnreadableTests(MakerCase):
                 self.client.forget(worker.id)
 
     async def test_no_answer(self) -> None:
-        """Nor does a connection that is lost, or a proxy that does not know the worker."""
+        """A lost connection, and a proxy that does not know the worker, prove nothing either."""
         for name, (answer, of_start, of_any) in NO_ANSWER.items():
             address = self.serving(answer)
             worker = a_worker(address)
@@ -186,7 +186,7 @@ class UnreadableTests(MakerCase):
 
 
 class TooLargeTests(MakerCase):
-    """Answers of a program that answers properly, and at length."""
+    """Long answers of a program."""
 
     async def start(self, StartJob) -> SchedulerError:
         worker = self.stand_in(StartJob=StartJob)
@@ -198,7 +198,7 @@ class TooLargeTests(MakerCase):
         return lambda request, context: context.abort(status, details)
 
     async def test_long_details(self) -> None:
-        """An error with a stack trace comes as what it is, and is cut when it is shown."""
+        """An error with a stack trace arrives with its code, and is cut for display."""
         for text in ("x" * 20_000, "\u00e9" * 100_000):
             for status in (code.INTERNAL, code.RESOURCE_EXHAUSTED):
                 error = await self.start(self.refusing(status, text))
@@ -206,19 +206,19 @@ class TooLargeTests(MakerCase):
                 self.assertEqual(error.detail, text.encode()[:TEXT_MAX_BYTES].decode())
 
     async def test_too_long(self) -> None:
-        """One that is longer than can be taken says nothing of what was done, least of all that nothing was."""
+        """An error that is too long to receive proves nothing, least of all that nothing was done."""
         for text in ("x" * 2 * METADATA_MAX_BYTES, "x" * 20_000_000):
             error = await self.start(self.refusing(code.INTERNAL, text))
             self.assertIs(type(error), AnswerUnreadable)
 
     async def test_message_too_large(self) -> None:
-        """Nor does an answer that is."""
+        """The same holds for an answer that is too large."""
         for size in (MESSAGE_MAX_BYTES + 1, 20_000_000):
             error = await self.start(lambda request, context, size=size: worker_pb2.StartJobRes(jobID="x" * size))
             self.assertIs(type(error), AnswerUnreadable)
 
     async def test_no_room(self) -> None:
-        """Only a server of grpcio that has no place for the call is known not to have done anything."""
+        """Only a grpcio server without a thread for the call has certainly done nothing."""
         for text, kind in (
             ("Concurrent RPC limit exceeded!", Unavailable),
             ("no room", WorkerFault),
@@ -228,10 +228,10 @@ class TooLargeTests(MakerCase):
 
 
 class SchedulerTests(MakerCase):
-    """The same of a scheduler that a worker calls."""
+    """The same for a scheduler that a worker calls."""
 
     async def test_each(self) -> None:
-        """It is at fault, and not mistaken for one that knows no heartbeats."""
+        """The scheduler is at fault, and not mistaken for one without heartbeats."""
         for name, (answer, _) in {**IN_PLACE_OF_AN_ANSWER, "HTTP 404": (of_http(404), code.UNIMPLEMENTED)}.items():
             client = self.scheduler_client(self.serving(answer))
             for call in (client.heartbeat(Heartbeat("w", "boot", ())), client.deregister("w", "n")):
@@ -239,12 +239,12 @@ class SchedulerTests(MakerCase):
                 self.assertIs(type(error), AnswerUnreadable, f"{name}: {error}")
 
     async def test_no_heartbeats(self) -> None:
-        """One that answers so lacks the method."""
+        """A scheduler that answers so lacks the method."""
         client = self.scheduler_client(self.serving(lambda stream: headers(stream, END_STREAM, **OK, grpc_status="12")))
         await self.assertFailure(client.heartbeat(Heartbeat("w", "boot", ())), Unsupported)
 
     async def test_not_found(self) -> None:
-        """A scheduler of others says so, too, that it does not know the worker; of a registration it is a fault."""
+        """Another scheduler's NOT_FOUND also means that the worker is unknown; for a registration it is a fault."""
         client = self.scheduler_client(self.serving(lambda stream: headers(stream, END_STREAM, **OK, grpc_status="5")))
         told = await self.assertFailure(client.heartbeat(Heartbeat("w", "boot", ())), NotFound)
         self.assertEqual((told.kind, told.name), ("worker", "w"))

@@ -16,29 +16,29 @@ from scheduler.rpc.worker_client import WorkerClient
 from tests.doubles.runner import FakeJobRunner
 from tests.integration.rpc import RpcCase, a_worker, an_identity, later
 
-#: Workers that are mute. Probes of 100, one after the other in 16 threads for 5 s each, would take half a minute.
+#: The number of mute workers. Probes of 100 in 16 threads for 5 s each would take half a minute.
 MUTE = 100
 
-#: Seconds that a probe of one that answers takes meanwhile, at most.
+#: The most seconds that a probe of an answering worker takes meanwhile.
 SOON = 5.0
 
 
 class MuteCase(RpcCase):
     def mute(self, client: WorkerClient) -> tuple[list[Worker], list[Deferred]]:
-        """The workers that are mute, and a probe of each."""
+        """The mute workers, and a probe of each."""
         address = self.silent_address()
         workers = [a_worker(address, f"mute-{number}") for number in range(MUTE)]
         return workers, [self.probe(client, worker) for worker in workers]
 
     def probe(self, client: WorkerClient, worker: Worker) -> Deferred:
-        """It answers the reason why it failed; ``None``: it did not."""
+        """The reason why a probe failed; ``None`` if it succeeded."""
         return client.probe(worker).addErrback(lambda reason: reason.trap(Unreachable) and reason.value.reason)
 
     def healthy(self) -> Worker:
         return a_worker(self.worker_server(FakeJobRunner()).bound, "healthy")
 
     async def end(self, client: WorkerClient, workers: list[Worker], probes: list[Deferred]) -> None:
-        """Cuts what is under way."""
+        """End the calls in flight."""
         for worker in workers:
             client.forget(worker.id)
         await gatherResults(probes)
@@ -46,7 +46,7 @@ class MuteCase(RpcCase):
 
 class MuteTests(MuteCase):
     async def test_first(self) -> None:
-        """A worker that answers is known to do so soon, though many that do not are probed for the first time."""
+        """A worker that answers is reached soon, though many mute ones are probed for the first time."""
         client, healthy = self.worker_client(), self.healthy()
         workers, under_way = self.mute(client)
         began = time.monotonic()
@@ -55,7 +55,7 @@ class MuteTests(MuteCase):
         await self.end(client, workers, under_way)
 
     async def test_again(self) -> None:
-        """Nor are those that are probed again and again in the way of one that is probed for the first time."""
+        """Mute workers that are probed again do not delay the first probe of another."""
         client, healthy = self.worker_client(), self.healthy()
         workers, under_way = self.mute(client)
         lines = [client._stubs[worker.id] for worker in workers]
@@ -68,7 +68,7 @@ class MuteTests(MuteCase):
         await self.end(client, workers, under_way)
 
     async def test_question(self) -> None:
-        """Who answers at an address is known at once meanwhile: a worker that was restarted registers."""
+        """The question which process answers is settled at once meanwhile: a restarted worker registers."""
         client, dead = self.worker_client(), self.dead_address()
         workers, under_way = self.mute(client)
         began = time.monotonic()
@@ -78,7 +78,7 @@ class MuteTests(MuteCase):
         await self.end(client, workers, under_way)
 
     async def test_nobody_or_another(self) -> None:
-        """Silence is told from another process."""
+        """Silence differs from another process."""
         client = self.worker_client()
         self.assertIsNone(await client.answers(a_worker(self.silent_address())))
         server = self.worker_server(FakeJobRunner(), identity=an_identity("another", "another"))
@@ -87,7 +87,7 @@ class MuteTests(MuteCase):
 
 class AttemptTests(MuteCase):
     def slow(self, seconds: float) -> Worker:
-        """One that takes ``self.seconds`` to answer a check; ``self.checks`` counts them."""
+        """A worker that takes ``self.seconds`` to answer a check; ``self.checks`` counts them."""
         self.seconds, self.checks = seconds, 0
         over = threading.Event()
         self.addCleanup(over.set)
@@ -100,7 +100,7 @@ class AttemptTests(MuteCase):
         return self.stand_in(Check=check)
 
     async def test_slow(self) -> None:
-        """A worker that answers late, but within the time of a check, is reached; so it is the next time."""
+        """A worker that answers late, but within the time of a check, is reached, also the next time."""
         self.patch(probes, "SHORT_ATTEMPT_SECONDS", 0.2)
         client, worker = self.worker_client(), self.slow(1.0)
         for count in (2, 4):
@@ -108,7 +108,7 @@ class AttemptTests(MuteCase):
             self.assertEqual(self.checks, count)
 
     async def test_back(self) -> None:
-        """One that was mute is reached again by a short attempt, and slow ones by one of several."""
+        """A mute worker that is back is reached by a short attempt, and a slow one by one of several."""
         self.patch(probes, "LONG_PROBE_EVERY", 3)
         self.patch(probes, "SHORT_ATTEMPT_SECONDS", 0.2)
         client, worker = self.worker_client(deadline=3.0), self.slow(60.0)
@@ -125,7 +125,7 @@ class AttemptTests(MuteCase):
         self.assertEqual([await self.probe(client, worker) for _ in range(3)], [None] * 3)
 
     async def test_elsewhere(self) -> None:
-        """What is known of a worker's silence goes with its connection."""
+        """A worker's silence is forgotten with its connection."""
         client = self.worker_client(deadline=1.0)
         address = self.silent_address()
         await self.probe(client, a_worker(address, "healthy"))
@@ -134,7 +134,7 @@ class AttemptTests(MuteCase):
         self.assertFalse(client._stubs["healthy"].silent)
 
     async def test_answered(self) -> None:
-        """Any answer shows that it is silent no more, that of another process too."""
+        """Any answer ends its silence, also one of another process."""
         client = self.worker_client()
         server = self.worker_server(FakeJobRunner(), identity=an_identity("another", "another"))
         worker = a_worker(server.bound)

@@ -1,4 +1,4 @@
-"""Queries of one worker that go together in one call, whatever it makes of that."""
+"""Queries of one worker that go together in one call, with any answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNNING = JobState.RUNNING
 
 
 class Asked(RpcCase):
-    """A worker that notes what it is asked, each call by its ids, and lets it wait where the test says so."""
+    """A worker that records the ids of each call, and delays it if the test says so."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -61,7 +61,7 @@ class Asked(RpcCase):
         return [self.client.query_job(worker or self.worker, job_id, seal) for job_id in ids]
 
     async def answered(self, *ids: str, **how: Any) -> None:
-        """Each with what is its own."""
+        """Each query gets its own answer."""
         for job_id, answer in zip(ids, self.ask(*ids, **how), strict=True):
             self.assertEqual(await answer, JobStatus(job_id, RUNNING, f"of {job_id}"))
 
@@ -72,7 +72,7 @@ class Asked(RpcCase):
 
 class BatchTests(Asked):
     async def test_together(self) -> None:
-        """One goes alone, those that come meanwhile in one call; of a job that is there no id need be sealed."""
+        """The first query goes alone, and those that come meanwhile in one call; a known job needs no seal."""
         await self.answered("a", "b", "c", "b", seal=True)
         self.assertEqual(self.calls, ["a", "b c b"])
         await self.answered("d")
@@ -85,7 +85,7 @@ class BatchTests(Asked):
         self.assertEqual(sorted(self.calls), ["a", "b", "c"])
 
     async def test_lacks_it(self) -> None:
-        """A worker that can't answer for several is asked one by one; it is tried again when its line is another."""
+        """A worker without QueryJobs gets single queries; with a new channel it is tried again."""
         tried: list[str] = []
 
         def lacking(request: worker_pb2.QueryJobsReq, context: grpc.ServicerContext) -> None:
@@ -108,13 +108,13 @@ class BatchTests(Asked):
         self.assertEqual(self.calls[-2:], ["g", "h i"])
 
     async def test_without_it(self) -> None:
-        """So is one that has never heard of it."""
+        """So does a worker that does not know the method at all."""
         self.worker = self.stand_in(QueryJob=self.one)
         await self.answered("a", "b", "c", "d")
         self.assertEqual(sorted(self.calls), ["a", "b", "c", "d"])
 
     async def test_request_ids(self) -> None:
-        """One that goes alone goes with its request's id; a call for several is for no one request."""
+        """A single query carries its request's id; a call for several belongs to no request."""
         asked = []
         for name in "abc":
             token = REQUEST_ID.set(f"r-{name}")
@@ -126,7 +126,7 @@ class BatchTests(Asked):
 
 
 class AnswerTests(Asked):
-    """What is made of an answer."""
+    """Answers, and their meaning."""
 
     def answers(self, *statuses: worker_pb2.JobStatus) -> None:
         self.does(lambda request, context: worker_pb2.QueryJobsRes(status=statuses))
@@ -135,7 +135,7 @@ class AnswerTests(Asked):
         self.worker = self.stand_in(QueryJob=self.one, QueryJobs=method)
 
     async def outcomes(self, *ids: str, **how: Any) -> list[JobStatus | SchedulerError]:
-        """Of those that go together."""
+        """The results of queries that go together."""
         found: list[JobStatus | SchedulerError] = []
         for answer in self.ask("first", *ids, **how)[1:]:
             try:
@@ -145,7 +145,7 @@ class AnswerTests(Asked):
         return found
 
     async def test_left_out(self) -> None:
-        """A job that is left out is asked about alone: it may be there all the same, and if not, that seals its id."""
+        """A job that is left out is queried alone: it may exist, and if not, this seals its id."""
         self.answers(self.told("b"))
         a, b, none = await self.outcomes("a", "b", "none", seal=True)
         self.assertEqual((a.job_id, b.job_id), ("a", "b"))
@@ -155,14 +155,14 @@ class AnswerTests(Asked):
         self.assertEqual(sorted(self.sealed), ["a", "first", "none"])
 
     async def test_others(self) -> None:
-        """What it says of jobs that nobody asked about is nothing to anybody, however often it says it."""
+        """Statuses of jobs that were not queried are ignored, however often they come."""
         self.answers(self.told("x"), self.told("b"), self.told("../x"), self.told("a"), self.told("x"), self.told("b"))
         a, b = await self.outcomes("a", "b")
         self.assertEqual((a.job_id, a.reason, b.job_id, b.reason), ("a", "of a", "b", "of b"))
         self.assertEqual(self.calls, ["first"])
 
     async def test_malformed(self) -> None:
-        """A status that can't be is the worker's fault, for the job that it is of."""
+        """An impossible status is the worker's fault, for its job alone."""
         self.answers(self.told("a", startedAt=float("nan")), self.told("b"), self.told("c", outcome=77))
         a, b, c = await self.outcomes("a", "b", "c")
         for fault, field in ((a, "startedAt"), (c, "outcome")):
@@ -171,7 +171,7 @@ class AnswerTests(Asked):
         self.assertEqual(b.reason, "of b")
 
     async def test_refused(self) -> None:
-        """A refusal is one for each; none of them is that there is no such job."""
+        """A refusal counts for each query; none means that a job is unknown."""
         for code, expected in (
             (grpc.StatusCode.INTERNAL, WorkerFault),
             (grpc.StatusCode.INVALID_ARGUMENT, WorkerFault),
@@ -187,10 +187,10 @@ class AnswerTests(Asked):
 
 
 class StuckTests(Asked):
-    """A worker that does not answer, or not all."""
+    """A worker that answers some queries late or never."""
 
     async def test_hung_call(self) -> None:
-        """A query that hangs keeps those of other jobs for a moment only, and one that was given up keeps nobody."""
+        """A query that hangs delays those of other jobs only for a moment; a cancelled one delays none."""
         self.hangs = {"a"}
         hanging, given_up, *others = self.ask("a", "b", "c", "d")
         given_up.addErrback(lambda reason: reason.trap(CancelledError))
@@ -204,7 +204,7 @@ class StuckTests(Asked):
         self.assertEqual((await hanging).job_id, "a")
 
     async def test_limit(self) -> None:
-        """Queries that are not answered hold few places; they gather to a limit, then are Busy; all end in time."""
+        """Unanswered queries hold few places. They wait up to a limit, then fail with Busy; all end in time."""
         self.client = self.worker_client(deadline=1.0)
         ids = [f"j{number}" for number in range(QUERIES_PER_WORKER)]
         self.hangs = set(ids)
@@ -215,15 +215,15 @@ class StuckTests(Asked):
         await self.until(held)
         errors = [await self.assertFailure(answer, DeadlineExceeded) for answer in asked[:193]]
         self.assertEqual(errors[0].seconds, 1.0)
-        self.assertLess(max(error.seconds for error in errors[1:]), 1.0)  # of which they had waited for a part
-        for answer in asked[193:]:  # there was no place for them before their time was over
+        self.assertLess(max(error.seconds for error in errors[1:]), 1.0)  # they had waited for a part of it
+        for answer in asked[193:]:  # their time was over before they had a place
             await self.assertFailure(answer, Busy, DeadlineExceeded)
         self.assertEqual(self.calls[:4], held)
         self.go_on.set()
         await self.answered("after")
 
     async def test_deadline(self) -> None:
-        """Who waited for others is not called for when its time is over."""
+        """A query whose time is over while it waits is never sent."""
         self.client = self.worker_client(deadline=0.5)
         self.hangs = set("abcdef")
         asked = []
@@ -236,7 +236,7 @@ class StuckTests(Asked):
         self.assertLessEqual(len(self.calls), 5)
 
     async def test_forgotten(self) -> None:
-        """What was asked of a worker that is forgotten, and what was to be, fails; it can be asked again."""
+        """Queries of a forgotten worker fail, sent and waiting ones; it can be queried again."""
         self.hangs = {"a"}
         asked = self.ask("a", "b", "c")
         await self.until(["a"])
@@ -247,7 +247,7 @@ class StuckTests(Asked):
         self.assertEqual(self.calls, ["a", "d", "e"])
 
     async def test_moved(self) -> None:
-        """What waits when a worker moves is asked where it is now."""
+        """Queries that wait when a worker moves go to its new address."""
         self.hangs = {"a"}
         asked = self.ask("a", "b")
         await self.until(["a"])
@@ -257,7 +257,7 @@ class StuckTests(Asked):
         await self.assertFailure(asked[0], Unreachable)
 
     async def test_stopped(self) -> None:
-        """When the client stops, all that is asked and all that waits fails."""
+        """When the client stops, all sent and waiting queries fail."""
         self.hangs = {"a"}
         asked = self.ask("a", "b", "c")
         await self.until(["a"])
@@ -266,7 +266,7 @@ class StuckTests(Asked):
             await self.assertFailure(answer, Unreachable, ShuttingDown)
 
     async def test_stopped_for_good(self) -> None:
-        """What fails then makes nobody call anew."""
+        """Their failures make no new call."""
         self.hangs = {"a"}
         asked = self.ask("a", "b")
         asked[1].addErrback(lambda _: self.client.probe(self.worker))

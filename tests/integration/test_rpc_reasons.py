@@ -1,4 +1,4 @@
-"""The reasons of ``Unreachable``, from servers that really fail so: the texts are those of the grpcio that is here."""
+"""The reasons of ``Unreachable``, from servers that really fail so, with the texts of the installed grpcio."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOT_ACCEPTED = "the peer closed the connection: it may not accept the certificat
 
 class ReasonCase(TlsCase):
     async def reason(self, address: object, tls: TlsFiles | None = None, deadline: float = 10.0) -> str:
-        """Of two probes, which say the same though the second makes no connection of its own."""
+        """The reason of two probes, which is the same though the second makes no connection of its own."""
         client = self.worker_client(tls, deadline)
         worker = a_worker(address)
         first, second = [(await self.assertFailure(client.probe(worker), Unreachable)).reason for _ in range(2)]
@@ -39,7 +39,7 @@ class ReasonCase(TlsCase):
         return first
 
     def speaking(self, speak: Callable[[socket.socket], None]) -> Address:
-        """Where each connection is dealt with so, and then closed."""
+        """The address of a server that calls ``speak`` with each connection, and then closes it."""
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
 
@@ -62,7 +62,7 @@ class ReasonCase(TlsCase):
 
 class ConnectionTests(ReasonCase):
     async def test_refused(self) -> None:
-        """Nobody listens; by TLS and by name, too."""
+        """Nothing listens; with TLS and by name, too."""
         dead = self.dead_address()
         for tls in (None, self.files("client")):
             for address in (dead, Address("localhost", dead.port)):
@@ -73,7 +73,7 @@ class ConnectionTests(ReasonCase):
         self.assertEqual(await self.reason("no-such-host.invalid:1"), "its name does not resolve")
 
     async def test_dropped(self) -> None:
-        """What is sent there is dropped, and never answered: the deadline of the check is over, or that of gRPC."""
+        """Packets are dropped: the deadline of the check, or gRPC's own, passes."""
         full = socket.create_server(("127.0.0.1", 0), backlog=0)
         self.addCleanup(full.close)
         for _ in range(3):  # a connection that is not accepted, and those for which there is no room
@@ -84,7 +84,7 @@ class ConnectionTests(ReasonCase):
         await self.times_out(Address(*full.getsockname()), None)
 
     async def test_mute(self) -> None:
-        """The connection comes up, and nothing is said on it."""
+        """The connection comes up, and nothing is sent on it."""
         for tls in (None, self.files("client")):
             await self.times_out(self.silent_address(), tls)
 
@@ -124,7 +124,7 @@ class ConnectionTests(ReasonCase):
         self.assertEqual(await self.reason(self.speaking(speak), self.files("client")), "the peer does not speak TLS")
 
     async def test_killed(self) -> None:
-        """The process is killed while it is called, or shuts down."""
+        """The process is killed during a call, or shuts down."""
         process, address = self.process("tests.integration.rpc_worker")
         client = self.worker_client()
         await client.query_job(a_worker(address), "j")
@@ -160,12 +160,12 @@ class CertificateTests(ReasonCase):
         return self.speaking(speak)
 
     def serving(self, *hosts: str, issuer: trustme.CA = OURS, **dates: datetime.datetime) -> Address:
-        self.pairs += 1  # a server reads its own anew when they change
+        self.pairs += 1  # a server reads its own files again when they change
         files = self.files(f"server-{self.pairs}", *hosts, issuer=issuer, **dates)
         return self.worker_server(FakeJobRunner(), files).bound
 
     async def test_of_the_server(self) -> None:
-        """The certificate of the server is not good for this client."""
+        """This client does not accept the server's certificate."""
         client = self.files("client")
         unknown = "certificate signed by an unknown authority"
         for address, expected in (
@@ -180,7 +180,7 @@ class CertificateTests(ReasonCase):
         self.assertEqual(await self.reason(named, client), "no subject alternative name for localhost")
 
     async def test_of_the_client(self) -> None:
-        """The certificate of this client is not good for the server, which only closes the connection."""
+        """The server does not accept this client's certificate, and only closes the connection."""
         for files in (self.files("other", issuer=OTHERS), self.files("old", not_after=PAST)):
             self.assertEqual(await self.reason(self.serving(), files), NOT_ACCEPTED)
 
@@ -191,7 +191,7 @@ class CertificateTests(ReasonCase):
         self.assertEqual(told, "the peer does not accept the certificate that it is shown")
 
     async def test_without_tls(self) -> None:
-        """One side speaks TLS, the other does not."""
+        """TLS on one side meets plain text on the other."""
         plain = self.worker_server(FakeJobRunner()).bound
         self.assertEqual(await self.reason(plain, self.files("client")), "the peer does not speak TLS")
         self.assertEqual(await self.reason(self.serving()), "the peer closed the connection: it may speak TLS alone")
@@ -204,7 +204,7 @@ class CertificateTests(ReasonCase):
 
 class SchedulerTests(ReasonCase):
     async def test_worker_side(self) -> None:
-        """A worker is told why it can't reach its scheduler."""
+        """A worker gets the reason why it can't reach its scheduler."""
         client = self.scheduler_client(self.dead_address())
         error = await self.assertFailure(client.deregister("w", ""), Unreachable)
         self.assertEqual((error.kind, error.reason), ("scheduler", "connection refused"))

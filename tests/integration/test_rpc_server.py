@@ -1,4 +1,4 @@
-"""Both gRPC servers: how they start and stop, what they take on, and what else they answer."""
+"""Both gRPC servers: start, stop, limits, and their further services."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.logs import REQUEST_ID
-from scheduler.errors import Unreachable
+from scheduler.errors import NotFound, Unreachable
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.net import Address
@@ -59,11 +59,11 @@ os.write(1, b"%d" % len(os.listdir("/proc/self/task")))
 
 class ServerCase(RpcCase):
     async def called(self, method, request: object, timeout: float = 10.0) -> object:
-        """What a stub of gRPC's own answers, called in a thread."""
+        """The answer of a stub of gRPC's own, called in a thread."""
         return await deferToThread(method, request, timeout=timeout)
 
     async def code(self, method, request: object, timeout: float = 10.0) -> grpc.StatusCode:
-        """The status it is refused with."""
+        """The status of the refusal."""
         error = await self.assertFailure(deferToThread(method, request, timeout=timeout), grpc.RpcError)
         self.details = error.details()
         return error.code()
@@ -71,7 +71,7 @@ class ServerCase(RpcCase):
 
 class StartTests(ServerCase):
     def test_nothing_before_the_start(self) -> None:
-        """What was made and not started has no thread, so that the process may fork to become a daemon."""
+        """A server that was not started has no thread, so the process may fork to become a daemon."""
         done = subprocess.run(
             [sys.executable, "-c", NOTHING_YET],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -86,18 +86,18 @@ class StartTests(ServerCase):
         return str(self.assertRaises(OSError, server.startService))
 
     def test_port_taken(self) -> None:
-        """A port that is taken is told at once, with the address, be it by another of ours or a stranger."""
+        """A port in use is reported at once, with the address, by whichever program it is used."""
         stranger = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(stranger.close)
         for taken in (self.worker_server(FakeJobRunner()).bound, Address(*stranger.getsockname())):
             self.assertIn(f"can't listen on {taken}", self.refused(taken))
 
     def test_no_address_of_ours(self) -> None:
-        """So is an address that is none of this machine."""
+        """An address of another machine is reported, too."""
         self.assertIn("can't listen on 192.0.2.1:0", self.refused(Address("192.0.2.1", 0)))
 
     async def test_before_privileges_go(self) -> None:
-        """The port is taken while the process may still take any, and served once it starts."""
+        """The port is bound while the process is still privileged, and served once it starts."""
         server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner(), an_identity())
         server.privilegedStartService()
         self.addCleanup(server.stopService)
@@ -108,14 +108,14 @@ class StartTests(ServerCase):
         await self.worker_client().probe(a_worker(bound))
 
     async def test_stop_without_threads(self) -> None:
-        """It stops at once where the machine has no thread to give that would wait for the calls under way."""
+        """A stop is immediate if the machine has no thread that could wait for the calls in flight."""
         server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner(), an_identity())
         server.startService()
         await self.worker_client().probe(a_worker(server.bound))
         begun = threading.Thread.start
 
         def start(thread: threading.Thread) -> None:
-            if thread.name.startswith("Thread-"):  # those of grpc
+            if thread.name.startswith("Thread-"):  # grpc's threads
                 raise RuntimeError("can't start new thread")
             begun(thread)
 
@@ -130,7 +130,7 @@ class StartTests(ServerCase):
 
 
 class BesideTests(ServerCase):
-    """What every gRPC server has."""
+    """Services of every gRPC server."""
 
     def servers(self) -> list[tuple[GrpcServer, str]]:
         return [
@@ -139,7 +139,7 @@ class BesideTests(ServerCase):
         ]
 
     async def test_health(self) -> None:
-        """Health is answered, for the whole and for the service."""
+        """Health is answered, for the whole server and for the service."""
         for server, service in self.servers():
             check = health_pb2_grpc.HealthStub(self.channel(server.bound)).Check
             for name in ("", service):
@@ -153,12 +153,12 @@ class BesideTests(ServerCase):
         return {each.name for each in answer.list_services_response.service}
 
     async def test_reflection(self) -> None:
-        """On loopback a server says what it has."""
+        """On loopback a server lists its services."""
         for server, service in self.servers():
             self.assertIn(service, await self.services(server.bound))
 
     async def test_no_reflection(self) -> None:
-        """Elsewhere it does not."""
+        """On other addresses it does not."""
         server = self.worker_server(FakeJobRunner(), address=Address("0.0.0.0", 0))
         error = await self.assertFailure(
             Deferred.fromCoroutine(self.services(f"127.0.0.1:{server.bound.port}")), grpc.RpcError
@@ -181,7 +181,7 @@ class WorkerCase(ServerCase):
         return FakeJobRunner()
 
     async def stopped_soon(self) -> None:
-        """By what is let go of, not by the grace that calls get."""
+        """The server stops because calls are released, before the grace time for calls is over."""
         self.patch(rpc_server, "STOP_GRACE_SECONDS", 30.0)
         began = time.monotonic()
         await self.server.stopService()
@@ -189,7 +189,7 @@ class WorkerCase(ServerCase):
 
 
 class Counting(FakeJobRunner):
-    """Counts reads, and what is not let go of."""
+    """Counts reads, and resources that are not released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,12 +227,12 @@ class WorkerTests(WorkerCase):
         return Counting()
 
     async def test_chosen_id(self) -> None:
-        """A start without an id is a job with one of the worker's choice."""
+        """A start without an id gets one of the worker's choice."""
         answer = await self.called(self.stub.StartJob, worker_pb2.StartJobReq(command="true"))
         self.assertEqual(answer.jobID, "job-1")
 
     async def test_bad_values(self) -> None:
-        """Values that can't be are refused by name, and nothing is started."""
+        """Impossible values are refused by name, and nothing is started."""
         for method, request, field in (
             (self.stub.StartJob, worker_pb2.StartJobReq(jobID="a/b"), "jobID"),
             (self.stub.StartJob, worker_pb2.StartJobReq(timeout=float("nan")), "timeout"),
@@ -260,16 +260,16 @@ class WorkerTests(WorkerCase):
     def test_query_of_busy(self) -> None:
         """A query is answered though the reactor is busy."""
         self.runner.start("j", SPEC, None)
-        answer = self.stub.QueryJob(worker_pb2.QueryJobReq(jobID="j"), timeout=10)  # here, so the reactor waits for it
+        answer = self.stub.QueryJob(worker_pb2.QueryJobReq(jobID="j"), timeout=10)  # blocks the reactor
         self.assertIs(convert.query_from_pb("j", answer).state, JobState.RUNNING)
 
     async def test_query_many(self) -> None:
-        """Asked about several, it tells of those it has, though the reactor is busy; too many are refused."""
+        """A query for several jobs returns the known ones, even if the reactor is busy; too many are refused."""
         self.runner.start("j", SPEC, None)
         self.runner.start("k", SPEC, None)
         ended = self.runner.end("k", 3)
         request = worker_pb2.QueryJobsReq(jobID=["k", "none", "j", "../j", ""] + ["j"] * 59)
-        answer = self.stub.QueryJobs(request, timeout=10)  # here, so the reactor waits for it
+        answer = self.stub.QueryJobs(request, timeout=10)  # blocks the reactor
         self.assertEqual(convert.status_from_pb(answer.status[0]), ended)
         self.assertEqual([status.jobID for status in answer.status], ["k", *["j"] * 60])
         request.jobID.append("j")
@@ -279,7 +279,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(len(answer.status), 0)
 
     async def test_stop_waits(self) -> None:
-        """A stop without ``wait`` is answered at the end, with how it ended."""
+        """A stop without ``wait`` is answered at the job's end, with its status."""
         self.runner.ends_on_stop = False
         self.runner.start("j", SPEC, None)
         answer = self.called(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"))
@@ -290,12 +290,12 @@ class WorkerTests(WorkerCase):
         self.assertEqual((await answer).status.exitCode, 9)
 
     async def stops(self, count: int) -> None:
-        """Once so many stops have arrived."""
+        """Wait until so many stops have arrived."""
         while len(self.runner.stops) < count:
             await later(0.01)
 
     async def test_stop_of_ended(self) -> None:
-        """Of an ended job it is answered at once, and of an unknown one it says so."""
+        """A stop of an ended job is answered at once, and of an unknown one with NOT_FOUND."""
         self.runner.start("j", SPEC, None)
         self.runner.end("j")
         answer = await self.called(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"))
@@ -304,7 +304,7 @@ class WorkerTests(WorkerCase):
         self.assertIs(await self.code(self.stub.StopJob, request), grpc.StatusCode.NOT_FOUND)
 
     async def test_stop_too_long(self) -> None:
-        """It waits no longer than its client, and then nothing is left of it."""
+        """A stop waits no longer than its client, and then leaves nothing behind."""
         self.runner.ends_on_stop = False
         self.runner.start("j", SPEC, None)
         code = await self.code(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"), timeout=0.5)
@@ -313,7 +313,7 @@ class WorkerTests(WorkerCase):
             await later(0.01)
 
     async def test_many_stops(self) -> None:
-        """So many stops wait; one more is carried out, and waits instead of the one that has waited longest."""
+        """A limited number of stops wait. One more is carried out, and replaces the one that has waited longest."""
         self.runner.ends_on_stop = False
         self.runner.start("j", SPEC, None)
         request = worker_pb2.StopJobReq(jobID="j")
@@ -338,7 +338,7 @@ class WorkerTests(WorkerCase):
             await later(0.01)
 
     async def test_cancelled_stream(self) -> None:
-        """A stream whose client is gone is let go of, though its job writes nothing."""
+        """A stream whose client is gone is released, even if its job writes nothing."""
         self.runner.start("j", SPEC, None)
         stream = self.stub.StreamJob(worker_pb2.StreamJobReq(jobID="j"))
         while not self.runner.watching:
@@ -347,8 +347,22 @@ class WorkerTests(WorkerCase):
         while self.runner.watching:
             await later(0.01)
 
+    async def test_stream_before_its_start(self) -> None:
+        """A stream that was told of a start on the way waits for it, but not for long; any other does not wait."""
+        chunks: list[Chunk] = []
+        worker, client = a_worker(self.server.bound), self.worker_client()
+        early = client.stream_output(worker, "j", Stream.STDOUT, 0, chunks.append, starting=True)
+        never = client.stream_output(worker, "k", Stream.STDOUT, 0, chunks.append, starting=True)
+        await self.assertFailure(client.stream_output(worker, "j", Stream.STDOUT, 0, chunks.append).finished, NotFound)
+        self.runner.start("j", SPEC, None)
+        self.runner.write("j", b"x")
+        self.runner.end("j")
+        await early.finished
+        self.assertEqual([chunk.data for chunk in chunks if chunk.data], [b"x"])
+        await self.assertFailure(never.finished, NotFound)
+
     async def test_idle_stream(self) -> None:
-        """A stream of a job that writes nothing does nothing, and looks again when it is told to."""
+        """A stream of a job that writes nothing sleeps until it is woken."""
         self.runner.start("j", SPEC, None)
         received: Deferred[None] = Deferred()
         worker = a_worker(self.server.bound)
@@ -364,7 +378,7 @@ class WorkerTests(WorkerCase):
         self.assertLessEqual(self.runner.reads, 4)
 
     async def test_big_chunks(self) -> None:
-        """No message is larger than a client takes by default, however much there is."""
+        """No message is larger than a client accepts by default, however much output exists."""
         self.runner.start("j", SPEC, None)
         self.runner.write("j", bytes(9 << 20))
         self.runner.end("j")
@@ -374,7 +388,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(sum(len(message.output) for message in messages), 9 << 20)
 
     async def test_stop_of_server(self) -> None:
-        """A server that stops lets go of what waits: streams and stops end at once, told as going down."""
+        """A server that stops releases waiting streams and stops at once, with the error that it shuts down."""
         self.runner.ends_on_stop = False
         self.runner.start("j", SPEC, None)
         self.runner.write("j", b"x")
@@ -394,7 +408,7 @@ class WorkerTests(WorkerCase):
 
 
 class NeverAnswers(FakeJobRunner):
-    """Starts are never answered."""
+    """A start is never answered."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -416,7 +430,7 @@ class SlowWorkerTests(WorkerCase):
         return NeverAnswers()
 
     async def test_deadline(self) -> None:
-        """What is not answered in the client's time is given up on both sides."""
+        """A call that misses the client's deadline is abandoned on both sides."""
         began = time.monotonic()
         code = await self.code(self.stub.StartJob, worker_pb2.StartJobReq(command="true"), timeout=0.5)
         self.assertIs(code, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -425,7 +439,7 @@ class SlowWorkerTests(WorkerCase):
         self.assertLess(time.monotonic() - began, 8.0)
 
     async def test_stop_of_server(self) -> None:
-        """A server stops though a call waits for the reactor; its client is told that the start may have arrived."""
+        """A server stops though a call waits for the reactor; its client learns that the start may have arrived."""
         client = self.worker_client()
         start = client.start_job(a_worker(self.server.bound), a_job())
         await self.runner.asked
@@ -448,7 +462,7 @@ class BugTests(WorkerCase):
         return Bug()
 
     async def test_bug(self) -> None:
-        """A bug is logged, and its client is told no more than that there is one."""
+        """A bug is logged, and its details are not sent."""
         self.runner.start("j", SPEC, None)
         read = worker_pb2.ReadOutputReq(jobID="j")
         stream = worker_pb2.StreamJobReq(jobID="j")
@@ -463,7 +477,7 @@ class BugTests(WorkerCase):
 
 
 class Notes(FakeJobRunner):
-    """Notes on whose behalf it is asked."""
+    """Records the request for which it is called."""
 
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         self.noted = REQUEST_ID.get()
@@ -475,7 +489,7 @@ class RequestTests(WorkerCase):
         return Notes()
 
     async def test_request_id(self) -> None:
-        """What is done for a request knows its id; it ends with the call, and is not as long as it likes."""
+        """Code that runs for a request knows its id, which ends with the call, and whose length is limited."""
         for metadata, noted in (
             ((("x-request-id", "r-1"),), "r-1"),
             ((("x-request-id", "x" * 1000),), "x" * 64),
@@ -488,7 +502,7 @@ class RequestTests(WorkerCase):
 
 
 class Slow(AsMembership):
-    """Answers when told to."""
+    """Answers when the test says so."""
 
     def __init__(self) -> None:
         super().__init__(FakeSchedulerClient())
@@ -513,7 +527,7 @@ class SchedulerTests(ServerCase):
         self.assertIs(await self.code(stub.DeregisterWorker, request), grpc.StatusCode.NOT_FOUND)
 
     async def test_bound_is_not_serving(self) -> None:
-        """A worker that calls while the process is still starting is answered once it has started, and not before."""
+        """A worker that calls while the process is still starting is answered once it has started."""
         scheduler = FakeSchedulerClient()
         server = scheduler_server(reactor, ANY_PORT, None, AsMembership(scheduler))
         server.privilegedStartService()
@@ -527,7 +541,7 @@ class SchedulerTests(ServerCase):
         self.assertTrue((await calling).success)
 
     async def test_bad_heartbeat(self) -> None:
-        """A heartbeat that can't be is refused, and one with an id that another scheduler gave is of no worker here."""
+        """An impossible heartbeat is refused, and one with an id of another scheduler is of no known worker."""
         server = self.scheduler_server(AsMembership(FakeSchedulerClient()))
         stub = scheduler_pb2_grpc.SchedulerStub(self.channel(server.bound))
         for request, code in (
@@ -551,7 +565,7 @@ class ThreadsTests(SynchronousTestCase):
     """The threads of a server."""
 
     def test_no_further_thread(self) -> None:
-        """Where the machine has no further thread to give, those that are there do the work."""
+        """If the machine has no further thread, the existing ones do the work."""
         threads = _Threads(4)
         self.addCleanup(threads.shutdown)
         self.assertEqual(threads.submit(int).result(60), 0)

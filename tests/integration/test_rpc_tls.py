@@ -1,4 +1,4 @@
-"""Certificates in both roles: who is let in, who is believed, and how they are changed under way."""
+"""Certificates in both roles: accepted clients, believed servers, and changes during use."""
 
 import datetime
 import os
@@ -30,7 +30,7 @@ OURS, OTHERS = trustme.CA(), trustme.CA()
 
 
 class TlsCase(RpcCase):
-    """Makes certificates, and a worker with a job that wants them."""
+    """Makes certificates, and a worker with a job that uses them."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -45,7 +45,7 @@ class TlsCase(RpcCase):
         trusted: trustme.CA | None = OURS,
         **dates: datetime.datetime,
     ) -> TlsFiles:
-        """A pair for those hosts, and whom its holder trusts; an existing one of that name is replaced.
+        """A pair for those hosts, and its holder's trusted authority; replaces an existing one of that name.
 
         ``dates`` are ``not_before`` and ``not_after``.
         """
@@ -76,7 +76,7 @@ class TlsCase(RpcCase):
         self.assertEqual((await client.query_job(worker, "j")).state, JobState.RUNNING)
 
     async def refused(self, client: WorkerClient, worker: Worker, reason: str) -> None:
-        """Nothing gets through, a start is known not to have, and each error says why."""
+        """No call succeeds, a start was certainly not sent, and each error has the reason."""
         self.patch(worker_calls, "CHECK_VALID_SECONDS", 0.0)
         error = await self.assertFailure(client.start_job(worker, a_job("k")), Unreachable)
         self.assertFalse(error.sent)
@@ -87,59 +87,59 @@ class TlsCase(RpcCase):
         self.assertEqual(self.runner.running(), ("j",))
 
     def plain_call(self, address: object, credentials: grpc.ChannelCredentials) -> None:
-        """As a client of gRPC's own."""
+        """Make a call like a client of gRPC's own."""
         with grpc.secure_channel(str(address), credentials) as channel:
             worker_pb2_grpc.WorkerStub(channel).QueryJob(worker_pb2.QueryJobReq(jobID="j"), timeout=10)
 
 
 class WorkerTests(TlsCase):
-    """From scheduler to worker."""
+    """Calls from scheduler to worker."""
 
     async def test_both_known(self) -> None:
-        """Who shows a certificate of the authority that both trust is let in, and believed."""
+        """Both sides with certificates of a common authority accept each other."""
         await self.works(self.worker_client(self.files("client")), self.worker(self.files("server")))
 
     async def test_stranger_calls(self) -> None:
-        """A client of another authority is not let in, though it believes the server."""
+        """A client of another authority is refused, though it believes the server."""
         client = self.worker_client(self.files("client", issuer=OTHERS))
         await self.refused(client, self.worker(self.files("server")), "it may not accept the certificate")
 
     async def test_stranger_serves(self) -> None:
-        """A server of another authority is not believed, though it would let the client in."""
+        """A server of another authority is not believed, though it would accept the client."""
         worker = self.worker(self.files("server", issuer=OTHERS, trusted=OURS))
         await self.refused(self.worker_client(self.files("client")), worker, "signed by an unknown authority")
 
     async def test_nameless(self) -> None:
-        """Who shows no certificate is not let in."""
+        """A client without a certificate is refused."""
         worker = self.worker(self.files("server"))
         credentials = grpc.ssl_channel_credentials(OURS.cert_pem.bytes())
         error = await self.assertFailure(deferToThread(self.plain_call, worker.address, credentials), grpc.RpcError)
         self.assertIs(error.code(), grpc.StatusCode.UNAVAILABLE)
 
     async def test_nameless_is_welcome(self) -> None:
-        """Without an authority of its own a server lets in who shows none."""
+        """A server without an authority of its own accepts clients without a certificate."""
         worker = self.worker(self.files("server", trusted=None))
         await deferToThread(self.plain_call, worker.address, grpc.ssl_channel_credentials(OURS.cert_pem.bytes()))
 
     async def test_other_host(self) -> None:
-        """A certificate for another host is none for the one that was dialled."""
+        """A certificate for another host than the dialled one is not accepted."""
         worker = self.worker(self.files("server", "elsewhere.example"))
         client = self.worker_client(self.files("client"))
         await self.refused(client, worker, "no subject alternative name for 127.0.0.1")
 
     async def test_host_by_name(self) -> None:
-        """A host that was dialled by its name is believed by its name."""
+        """A host that was dialled by name is verified by its name."""
         server = self.worker(self.files("server", "localhost"))
         named = a_worker(server.address.replace("127.0.0.1", "localhost"))
         await self.works(self.worker_client(self.files("client")), named)
 
     async def test_plain_text(self) -> None:
-        """Plain text and TLS don't meet, either way."""
+        """Plain text and TLS do not connect, in either direction."""
         await self.refused(self.worker_client(), self.worker(self.files("server")), "it may speak TLS alone")
         await self.refused(self.worker_client(self.files("client")), self.worker(None), "does not speak TLS")
 
     def test_unreadable(self) -> None:
-        """Files that have gone since they were checked end the start, by name."""
+        """Files that vanished since they were checked end the start, with the file's name."""
         files = self.files("gone")
         files.key_file.unlink()
         for service in (
@@ -151,18 +151,18 @@ class WorkerTests(TlsCase):
 
 
 class SchedulerTests(TlsCase):
-    """From worker to scheduler."""
+    """Calls from worker to scheduler."""
 
     def client(self, tls: TlsFiles | None) -> SchedulerClient:
         server = self.scheduler_server(AsMembership(FakeSchedulerClient()), self.files("server"))
         return self.scheduler_client(server.bound, tls)
 
     async def test_known(self) -> None:
-        """Who is known registers."""
+        """A worker with a known certificate registers."""
         self.assertEqual((await self.client(self.files("client")).register(FACTS)).worker_id, "w1")
 
     async def test_strangers(self) -> None:
-        """Others can't; why is in the error, and in the log once."""
+        """Others can't; the reason is in the error, and in the log once."""
         logged: list[str] = []
 
         def note(event: dict) -> None:
@@ -187,10 +187,10 @@ class SchedulerTests(TlsCase):
 
 
 class ChangeTests(TlsCase):
-    """Certificates that change while everything runs."""
+    """Certificates that change during use."""
 
     def shown(self, worker: Worker) -> bytes:
-        """The certificate the server shows now, whoever asks."""
+        """The server's present certificate, shown to any client."""
         host, _, port = worker.address.rpartition(":")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -202,7 +202,7 @@ class ChangeTests(TlsCase):
         return ssl.PEM_cert_to_DER_cert(files.crt_file.read_text().split("\n\n")[0])
 
     async def test_server(self) -> None:
-        """A server shows the certificate that is there now, and keeps the one before while the new one does not fit."""
+        """A server shows the new certificate, and keeps the previous one while the new files do not match."""
         files = self.files("server")
         worker = self.worker(files)
         first = self.held(files)
@@ -218,7 +218,7 @@ class ChangeTests(TlsCase):
         await self.works(self.worker_client(self.files("client")), worker)
 
     async def test_all(self) -> None:
-        """Another authority for all takes over with no restart: what is connected stays, the next call reconnects."""
+        """Another authority for all takes over without a restart: connections stay, the next call reconnects."""
         worker = self.worker(self.files("server"))
         client = self.worker_client(self.files("client"))
         await self.works(client, worker)
@@ -229,11 +229,11 @@ class ChangeTests(TlsCase):
         self.files("server", issuer=OTHERS, trusted=OTHERS)
         await self.refused(client, worker, "signed by an unknown authority")
         self.files("client", issuer=OTHERS, trusted=OTHERS)
-        await self.assertFailure(client.probe(worker), Unreachable)  # the last by the old certificates
+        await self.assertFailure(client.probe(worker), Unreachable)  # the last call with the old certificates
         await self.works(client, worker)
 
     async def test_worker_side(self) -> None:
-        """So it does, with the next call, for a worker that calls its scheduler."""
+        """The new authority takes over with the next call of a worker to its scheduler, too."""
         server = self.scheduler_server(AsMembership(FakeSchedulerClient()), self.files("server"))
         client = self.scheduler_client(server.bound, self.files("client", issuer=OTHERS, trusted=OTHERS))
         await self.assertFailure(client.register(FACTS), Unreachable)

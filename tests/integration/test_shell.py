@@ -9,7 +9,7 @@ from scheduler import wire
 
 
 class ShellTests(SynchronousTestCase):
-    """What the line sees, and what comes of it."""
+    """A shell line gets its arguments, and its exit status is the job's."""
 
     def run_line(self, line: str, *args: str) -> tuple[int, str]:
         body: dict[str, Any] = {"worker": "w1", "shell": line, "args": list(args)}

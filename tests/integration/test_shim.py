@@ -5,16 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextvars import copy_context
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SkipTest
 
-from scheduler.model import JobState, Stream
+from scheduler.daemon.logs import REQUEST_ID
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker.environment import own_variables
-from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 
 class EndTests(RunningCase):
-    """How a job ended."""
+    """The state, code and reason of a job's end."""
 
     async def test_exit_codes(self) -> None:
         """The exit code is the main process's own, and none left means the tree was empty."""
@@ -71,7 +75,7 @@ class EndTests(RunningCase):
         self.assertEqual((await self.worker.runner.stop(job, wait=True)).exit_code, 5)
 
     async def test_stop_of_a_stubborn_tree(self) -> None:
-        """What ignores TERM, double-forked and left the session is gone within the grace and two seconds."""
+        """Processes that ignore TERM, double-forked and left the session are gone within the grace and two seconds."""
         job = await self.worker.start(sys.executable, "-c", stubborn())
         pids = [int(line) for line in await self.worker.lines(job, 3)]
         before = time.monotonic()
@@ -103,7 +107,7 @@ class EndTests(RunningCase):
 
 
 class StartTests(RunningCase):
-    """What a job is given, and what it is told when it can't be started."""
+    """The environment and files of a job, and the reasons of starts that fail."""
 
     async def refused(self, *command: str, **spec: object) -> str:
         status = await self.worker.run(*command, **spec)
@@ -198,7 +202,7 @@ class StartTests(RunningCase):
         self.assertIn("Argument list too long", await self.refused("true", "x" * 200_000))
 
     async def test_private(self) -> None:
-        """Nobody but the owner gets into the spool, whatever the umask, so work folder and stdin may be open to all."""
+        """The owner alone gets into the spool, with any umask, so work folder and stdin may be open to all."""
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         job = await self.worker.start(script=b"#!/bin/sh\ntrue\n", stdin=b"x")
@@ -208,6 +212,26 @@ class StartTests(RunningCase):
         self.assertEqual((modes.pop("work"), modes.pop("stdin")), (0o777, 0o644))
         self.assertGreater(set(modes), {".", "script", "job.json", "exit.json", "lock", "stdout"})
         self.assertEqual({name for name, mode in modes.items() if mode & 0o077}, set())
+
+
+class RequestTests(RunningCase):
+    """The request that starts a job."""
+
+    async def test_end(self) -> None:
+        """The end of a job does not belong to the request: a heartbeat about it does not carry the request's id."""
+        seen: list[str] = []
+        self.worker.jobs.on_end(lambda: seen.append(REQUEST_ID.get()))
+
+        def start(command: str) -> Deferred[JobStatus]:
+            REQUEST_ID.set("r1")
+            return self.worker.runner.start("", JobSpec(command=command), None)
+
+        status = await copy_context().run(start, "true")
+        await self.worker.ended(status.job_id)
+        await later(0)  # this listener is the last one
+        self.assertEqual(seen, [""])
+        await copy_context().run(start, "no-such-program")
+        self.assertEqual(seen, ["", "r1"])  # it ended at once, as the answer to the request
 
 
 class AnotherUserTests(RunningCase):
@@ -223,26 +247,26 @@ class AnotherUserTests(RunningCase):
             raise SkipTest(f"another user can't be had here: {tried.stderr.strip()}")
 
     async def test_output_by_name(self) -> None:
-        """It can write to its output by the names /dev/stdout and /dev/stderr."""
+        """A job of another user can write to its output by the names /dev/stdout and /dev/stderr."""
         job = await self.worker.start(*self.AS_NOBODY, "sh", "-c", "echo one > /dev/stdout; echo two >> /dev/stderr")
         self.assertEqual((await self.worker.ended(job)).reason, "")
         self.assertEqual(self.worker.output(job), b"one\n")
         self.assertEqual(self.worker.output(job, Stream.STDERR), b"two\n")
 
     async def test_input_by_name(self) -> None:
-        """It can read its input by the name /dev/stdin."""
+        """A job of another user can read its input by the name /dev/stdin."""
         job = await self.worker.start(*self.AS_NOBODY, "cat", "/dev/stdin", stdin=b"given")
         status = await self.worker.ended(job)
         self.assertEqual((status.reason, self.worker.output(job)), ("", b"given"))
 
     async def test_output_is_write_only(self) -> None:
-        """It can't read by those names what was written to them."""
+        """A job of another user can't read its own output by those names."""
         job = await self.worker.start(*self.AS_NOBODY, "sh", "-c", "cat < /dev/stdout")
         self.assertEqual((await self.worker.ended(job)).state, JobState.FAILED)
         self.assertIn(b"Permission denied", self.worker.output(job, Stream.STDERR))
 
     async def test_work_folder(self) -> None:
-        """It can use the work folder, and only from inside: the spool around it is closed to it."""
+        """A job of another user can use the work folder, but not the spool around it."""
         job = await self.worker.start(
             "sh", "-c", f'echo mine > roots; {" ".join(self.AS_NOBODY)} sh -c "$1"', "sh",
             'mkdir a && echo x > a/b && mv a c && cat c/b && ! rm -f roots && ! ls "$PWD/.."',

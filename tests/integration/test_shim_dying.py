@@ -4,8 +4,9 @@ import errno
 import os
 import resource
 import signal
-import socket
+import subprocess
 import sys
+from typing import Any
 
 from twisted.internet.defer import gatherResults
 
@@ -71,7 +72,7 @@ class UnwritableTests(RunningCase):
             while not (said := self.said()):
                 await later(0.01)
             self.assertEqual(said, f"the end of job {job} can't be written down yet: File too large\n")
-            self.assertEqual(self.worker.runner.running(), (job,))
+            self.assertEqual(self.worker.jobs.running(), (job,))
             if stopped:  # it is too late for that
                 await self.worker.runner.stop(job, wait=False)
             resource.prlimit(shim, resource.RLIMIT_FSIZE, limits)
@@ -107,7 +108,7 @@ class TracedTests(RunningCase):
         self.assertEqual(status.reason, "signal: user defined signal 1")
 
     async def test_again(self) -> None:
-        """It may ask again, as often as it likes."""
+        """A process may ask to be traced again and again."""
         again = "for _ in range(20):\n os.kill(os.getpid(), signal.SIGCHLD)\n ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n"
         self.assertEqual((await self.traced(again + "os._exit(7)")).exit_code, 7)
 
@@ -137,7 +138,7 @@ class DyingTests(RunningCase):
     """Parts that are killed."""
 
     async def test_shim(self) -> None:
-        """Of a job whose shim was killed nothing is left, and it is lost: no code is invented."""
+        """A job whose shim was killed leaves no process, and is lost, without an exit code."""
         job = await self.worker.start(sys.executable, "-c", stubborn())
         pids = [int(line) for line in await self.worker.lines(job, 3)]
         os.kill(self.worker.shim(job).pid, 9)
@@ -177,20 +178,20 @@ class DyingTests(RunningCase):
         """Where no zygote ever answers the start is refused, and a shim that comes late does not begin it."""
         self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
         await self.worker.run("true")
-        begun = self.worker.launcher._start
+        real = subprocess.Popen
 
-        def hanging() -> socket.socket:
-            requests = begun()
-            os.kill(self.worker.launcher.pid, signal.SIGSTOP)
-            return requests
+        def hanging(*args: Any, **named: Any) -> subprocess.Popen[bytes]:
+            zygote = real(*args, **named)
+            zygote.send_signal(signal.SIGSTOP)
+            return zygote
 
-        self.worker.launcher._start = hanging
+        patched = self.patch(subprocess, "Popen", hanging)
         os.kill(self.worker.launcher.pid, signal.SIGSTOP)
         late = f"late-{os.getpid()}"
         refused = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("the worker's machine can't start a job now: no shim answered within 0.3 s", str(refused))
         self.assertNotIn(late, os.listdir(self.worker.jobs_dir))
-        self.worker.launcher._start = begun
+        patched.restore()
         self.assertEqual((await self.worker.run("true", job_id=late)).state, JobState.SUCCEEDED)
 
     async def test_ready_shim(self) -> None:
@@ -208,7 +209,7 @@ class DyingTests(RunningCase):
         await gone(ready)
 
     async def test_ready_shim_hangs(self) -> None:
-        """One that gets a job and does not begin it is not waited for, and does not begin it later."""
+        """A start does not wait for a shim that does not begin, and that shim does not begin later."""
         self.patch(starting, "START_DEADLINE_SECONDS", 0.5)
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
         ready = await ready_shim(self.worker)

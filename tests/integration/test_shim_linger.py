@@ -1,4 +1,4 @@
-"""What becomes of a job's process tree once its main process has ended, or was asked to."""
+"""The process tree of a job after its main process has ended, or was asked to end."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ class LingerTests(RunningCase):
             await later(0.01)
 
     async def test_tee(self) -> None:
-        """What a filter in front of the output still holds is not lost."""
+        """Output that a filter still holds at the end of the main process is kept."""
         source = "exec > >(tee -a log) 2>&1; echo step 1; echo FATAL; exit 3"
         runs = [Deferred.fromCoroutine(self.worker.run("bash", "-c", source)) for _ in range(30)]
         for status in await gatherResults(runs):
@@ -41,7 +41,7 @@ class LingerTests(RunningCase):
             self.assertEqual((status.tree, status.background_ended), ("exited", 0))
 
     async def test_pipeline_in_the_background(self) -> None:
-        """Nor is the output of a pipeline that the main process does not wait for."""
+        """The output of a pipeline that the main process does not wait for is kept."""
         lines = b"".join(b"%d\n" % number for number in range(200_000, 0, -1))
         for merge in (False, True):
             status = await self.worker.run("bash", "-c", "seq 200000 | sort -rn & exit 0", merge_stderr=merge)
@@ -54,18 +54,18 @@ class LingerTests(RunningCase):
         source = f"echo up; ({TOLD}; echo down) & exit 4"
         job = await self.worker.start("sh", "-c", source, linger=LONG)
         await self.lingering(job)
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
         self.assertEqual(await self.worker.lines(job, 1), [b"up"])
         await self.worker.drop()
         self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
         self.worker.tell(job)
         status = await self.worker.ended(job)
         self.assertEqual((status.exit_code, self.worker.output(job)), (4, b"up\ndown\n"))
         self.assertGreaterEqual(status.finished_at, status.started_at)
 
     async def test_one_pipe_is_enough(self) -> None:
-        """It is waited for both pipes, whichever is closed first."""
+        """The shim waits as long as one of the pipes is open, whichever it is."""
         for other in (">", "2>"):
             number = ">&2" if other == ">" else ""
             source = f"(sleep 0.3; echo late {number}) {other} /dev/null & exit 0"
@@ -73,14 +73,14 @@ class LingerTests(RunningCase):
             self.assertEqual((status.stdout_bytes + status.stderr_bytes, status.reason), (5, ""))
 
     async def test_daemon(self) -> None:
-        """What has closed both pipes is ended at once, and the job says so."""
+        """A process that has closed both pipes is ended at once, and the job names their number."""
         source = "sleep 600 > /dev/null 2>&1 & exec > /dev/null 2>&1; sleep 600 & exit 0"
         status = await self.worker.run("sh", "-c", source, linger=LONG)
         self.assertEqual((status.state, status.tree, status.background_ended), (JobState.SUCCEEDED, "terminated", 2))
         self.assertEqual(status.reason, "2 background processes were ended after the main process")
 
     async def test_time_is_up(self) -> None:
-        """What still has a pipe when the time is up is ended, and output up to then is kept."""
+        """A process that still has a pipe when the time is up is ended, and its output up to then is kept."""
         source = "(echo up; exec sleep 600) & exit 0"
         status = await self.worker.run("sh", "-c", source, linger=1.0)
         self.assertEqual((status.state, status.tree, status.background_ended), (JobState.SUCCEEDED, "terminated", 1))
@@ -115,13 +115,13 @@ class LingerTests(RunningCase):
         self.assertEqual((status.state, status.exit_code, status.background_ended), (JobState.SUCCEEDED, 0, 1))
 
     async def test_timeout(self) -> None:
-        """So does the timeout, which counts from the start."""
+        """The timeout, which counts from the start, ends the linger."""
         status = await self.worker.run("sh", "-c", "sleep 600 & exit 3", linger=LONG, timeout=1.0)
         self.assertEqual((status.state, status.reason), (JobState.FAILED, "exit status 3"))
         self.assertEqual((status.background_ended, status.tree), (1, "terminated"))
 
     async def test_limit(self) -> None:
-        """So does too much output, which is cut and said to be."""
+        """Too much output ends the linger; it is cut, and the job says so."""
         source = f"({TOLD}; exec yes) & exit 0"
         job = await self.worker.start("sh", "-c", source, linger=LONG, output_limit=1000)
         await self.lingering(job)
@@ -246,7 +246,7 @@ os._exit(0)
         self.assertEqual((status.state, self.worker.output(job)), (JobState.STOPPED, b":up\n:bye\n"))
 
     async def test_closed_after_main(self) -> None:
-        """What has closed the pipes is killed without waiting for the grace."""
+        """A process that has closed the pipes is killed without the grace."""
         source = "trap '' TERM; sleep 600 > /dev/null 2>&1 & trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done"
         job = await self.worker.start("bash", "-c", source, stop_mode="main", stop_grace=LONG)
         await self.worker.lines(job, 1)
@@ -254,7 +254,7 @@ os._exit(0)
         self.assertEqual((status.state, status.exit_code, status.tree), (JobState.STOPPED, 0, "killed"))
 
     async def test_linger(self) -> None:
-        """What is left when the linger is over gets the stop signal; with ``stop_mode`` main, TERM."""
+        """The processes that are left after the linger get the stop signal; with ``stop_mode`` main, TERM."""
         source = self.HANDLE + (
             "if os.fork(): os._exit(0)\nname = 'rest'\ndef end(): os._exit(0)\nos.write(1, b'up\\n')\n"
             "while True: signal.pause()"
@@ -302,7 +302,7 @@ class LeftoverTests(RunningCase):
         return pid
 
     async def test_every_end(self) -> None:
-        """Whatever state a job ends in, it says what could not be ended, after what there is to say of its end."""
+        """The reason names processes that could not be ended, after the reason of the end, in every state."""
         beside = f"{self.PROTECTED} & trap 'exit 6' TERM; while :; do sleep 0.01; done"
         stopped = await self.worker.start("bash", "-c", beside)
         main_itself = await self.worker.start("sh", "-c", f"exec {self.PROTECTED}")

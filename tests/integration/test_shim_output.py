@@ -1,4 +1,4 @@
-"""What becomes of the output of real jobs: all of it, too much of it, and on a full disk."""
+"""The output of real jobs: all of it, too much of it, and on a full disk."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ WAIT = "import time\nwhile not os.path.exists('told'): time.sleep(0.02)\n"
 
 
 class OutputTests(RunningCase):
-    """What the job writes is in the spool."""
+    """The output of a job is in its spool."""
 
     async def test_two_streams(self) -> None:
         """Each stream has its own file, though somebody opens it anew by name."""
@@ -53,7 +53,7 @@ class OutputTests(RunningCase):
         self.assertEqual(hashlib.sha256(self.worker.output(job)).hexdigest(), written)
 
     async def test_all_of_it(self) -> None:
-        """What is in the pipe when the job has ended is not lost, however much."""
+        """Data in the pipe at the end of the job is kept, however much it is."""
         source = (
             f"import fcntl, os, signal; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n{WAIT}"
             "os.kill(os.getppid(), signal.SIGSTOP); os.write(1, b'x' * (1 << 20)); os._exit(0)"
@@ -104,7 +104,7 @@ class LimitTests(RunningCase):
         self.check(status, 1_000_000)
 
     async def test_whole_tree(self) -> None:
-        """What ignores TERM is killed after the grace, wherever it went."""
+        """A process that ignores TERM is killed after the grace, also in another session."""
         source = stubborn(main=WAIT + "os.write(1, b'x' * 999)\nwhile True: signal.pause()")
         job = await self.worker.start(sys.executable, "-c", source, output_limit=500)
         pids = [int(line) for line in await self.worker.lines(job, 2)]
@@ -148,7 +148,7 @@ class LimitTests(RunningCase):
         for own, limit in ((None, 5000), (9000, 5000), (600, 600)):
             status = await self.worker.run("yes", output_limit=own)
             self.check(status, limit)
-            (report,) = await self.worker.runner.describe([status.job_id])
+            (report,) = await self.worker.jobs.describe([status.job_id])
             self.assertEqual(report.spec.output_limit, own)
 
     async def test_without_a_worker(self) -> None:
@@ -232,13 +232,14 @@ class FullDiskTests(RunningCase):
         late = f"late-{os.getpid()}"
         short = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("less than the 50% of spool_min_free", str(short))
-        self.assertEqual((self.worker.runner.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
+        self.assertEqual((self.worker.jobs.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
         with self.assertRaises(NotFound):
             self.worker.runner.query(late)
         known: Deferred[None] = Deferred()
-        acknowledged = self.worker.runner._acknowledged
-        self.worker.runner._acknowledged = lambda found: (acknowledged(found), known.callback(None))
-        self.worker.runner.acknowledge([filler])
+        ended = self.worker.jobs.retention.ended
+        acknowledged = ended.acknowledged
+        self.patch(ended, "acknowledged", lambda *args: (acknowledged(*args), known.callback(None)))
+        self.worker.jobs.acknowledge([filler])
         await known
         started = await self.worker.runner.start(late, JobSpec(command="true"), None)
         self.assertEqual(started.job_id, late)
@@ -271,7 +272,7 @@ class FullDiskTests(RunningCase):
         late = f"late-{os.getpid()}"
         full = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("No space left on device", str(full))
-        self.assertEqual(self.worker.runner.running(), ())
+        self.assertEqual(self.worker.jobs.running(), ())
         os.truncate(self.worker.spool(filler).output("stdout"), 0)
         started = await self.worker.runner.start(late, JobSpec(command="true"), None)
         self.assertEqual(started.job_id, late)

@@ -27,7 +27,7 @@ NOT_NOW = "the worker's machine can't start a job now"
 
 @contextlib.contextmanager
 def without_processes(pid: int) -> Iterator[None]:
-    """That process, which is not root's, can start no other."""
+    """Keep a process without root's rights from starting others."""
     soft, hard = resource.prlimit(pid, PROCESSES)
     resource.prlimit(pid, PROCESSES, (0, hard))
     try:
@@ -43,8 +43,8 @@ async def refused(worker: Running) -> str:
         await worker.runner.start("job", JobSpec(command="sh", args=("-c", "echo ran")), None)
     except Unavailable as error:
         assert not os.path.exists(worker.spool("job").folder), os.listdir(worker.spool("job").folder)
-        assert worker.runner.running() == ()
-        assert "job" not in worker.runner._jobs
+        assert worker.jobs.running() == ()
+        assert worker.jobs.find("job") is None
         return str(error)
     raise AssertionError("it was started")
 
@@ -113,7 +113,7 @@ class MachineTests(TestCase):
 
 
 class ShortageTests(RunningCase):
-    """What a start does that meets a shortage."""
+    """Starts that meet a shortage of the machine."""
 
     async def test_no_interpreter(self) -> None:
         """Where the worker's interpreter is gone that is told."""
@@ -164,23 +164,22 @@ class ShortageTests(RunningCase):
         self.assertEqual((await self.worker.run("true", job_id="job")).state, status.state)
 
     async def test_same_start_meanwhile(self) -> None:
-        """Nor is it for the same start, where its spool could not be removed."""
+        """A spool with that record that could not be removed does not keep the same start from running the job."""
         await self.worker.run("true", job_id="job")
         spool = self.worker.spool("job")
         await self.worker.drop()
+        aside = self.mktemp()
+        os.rename(spool.folder, aside)
         self.worker = await self.next_life()
+        os.rename(aside, spool.folder)
         spool.write_exit(spool.read_exit() | {"state": "failed", "shortage": "no memory"})
-        del self.worker.runner._jobs["job"]
-        self.worker.runner._unacknowledged.clear()
-        self.worker.runner._retention._kept.clear()
-        self.worker.runner._retention._unmeasured.clear()
         self.assertEqual((await self.worker.run("echo", "ran", job_id="job")).state, JobState.SUCCEEDED)
         self.assertEqual(self.worker.output("job"), b"ran\n")
 
     async def test_late_shim(self) -> None:
         """A shim that was told to begin and hangs does not run what was refused meanwhile, when it goes on."""
         self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
-        self.patch(starting, "_MAX_LAUNCHES", 1)
+        self.patch(starting, "MAX_LAUNCHES", 1)
         await self.worker.run("true")
         ready = await ready_shim(self.worker)
         os.kill(ready, 19)

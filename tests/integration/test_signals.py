@@ -55,7 +55,7 @@ class SignalTests(RunningCase):
         return job
 
     async def heard(self, job: str, count: int) -> list[str]:
-        """What the processes said after their names, sorted, once so much is there."""
+        """Wait for so many lines; answers the words after the names of the processes, sorted."""
         lines = [line.decode() for line in await self.worker.lines(job, 3 + count)]
         return sorted(lines[3:])
 
@@ -147,7 +147,7 @@ class SignalTests(RunningCase):
             await self.assertFailure(self.worker.runner.signal(job, "SIGKILL", "main"), JobNotRunning)
             edit(self.worker.spool(job).start_path, **record)
         self.assertIsNone(stranger.poll())
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
 
     async def test_main_not_known(self) -> None:
         """Where the disk was too full to note who the main process is, only the tree can be signalled."""
@@ -169,7 +169,7 @@ class SignalTests(RunningCase):
         self.assertIn("SIGKILL can't be sent to 3 processes", str(error))
         self.assertIn("Too many open files", str(error))
         pidfd_open.restore()
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
 
     @staticmethod
     def refuse(*_: object) -> None:
@@ -177,7 +177,7 @@ class SignalTests(RunningCase):
 
 
 async def unpermitted(worker: Running) -> None:
-    """Of two processes one is another user's, whom this process may not signal."""
+    """A job with two processes, one of which runs as another user and may not be signalled."""
     job = await worker.start("sh", "-c", f"{OTHER_USERS} & echo $!; exec sleep 600")
     (other,) = map(int, await worker.lines(job, 1))
     await becomes_another_users(other)

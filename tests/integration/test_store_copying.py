@@ -1,4 +1,4 @@
-"""All of a database into another one."""
+"""Copying a database into another one."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class CopyTests(SynchronousTestCase):
         return loaded
 
     def test_to_a_file(self) -> None:
-        """What one file holds the other does, and the first still."""
+        """The copy has all records of the original, which is unchanged."""
         target = self.new_file()
         self.assertEqual(copy(self.source, target), self.held(self.source))
         self.assertEqual(self.held(target), Loaded(HELD[:2], HELD[2:3], HELD[3:]))
 
     def test_large_arguments(self) -> None:
-        """What is loaded of a job in part alone is copied as a whole, a few jobs in each transaction."""
+        """Jobs of which only a part is loaded are copied completely, a few in each transaction."""
         self.patch(copying, "CHARACTERS_PER_TRANSACTION", 10_000)
         specs = {f"large-{number}": JobSpec(command="x", args=(f"{number}" * 9000,)) for number in range(5)}
         writer = Writer(self.use(self.source))
@@ -64,7 +64,7 @@ class CopyTests(SynchronousTestCase):
         self.assertEqual(writer.read_specs_thd(list(specs)), specs)
 
     def test_to_a_server_and_back(self) -> None:
-        """From one kind to the other nothing is lost."""
+        """A copy between the two kinds of database loses nothing."""
         target = postgres.server().url()
         copy(self.source, target)
         back = self.new_file()
@@ -74,7 +74,7 @@ class CopyTests(SynchronousTestCase):
     test_to_a_server_and_back.skip = postgres.why_not() or None
 
     def test_refused(self) -> None:
-        """Nothing is mixed, and nothing is copied that a scheduler still writes to."""
+        """A target with data is refused, and so is a source that a scheduler uses."""
         self.assertEqual(self.assertRaises(Invalid, copy, self.source, self.source).field, "TO")
         target = self.new_file()
         copy(self.source, target)
@@ -86,7 +86,7 @@ class CopyTests(SynchronousTestCase):
         self.assertEqual(self.assertRaises(Invalid, copy, "memory:", target).field, "FROM")
 
     def test_mistyped(self) -> None:
-        """A source that is not there is not made, and what is no database is told so, in one line."""
+        """A missing source is not created, and a file that is no database is refused in one line."""
         absent = self.new_file()
         refused = self.assertRaises(SystemExit, main, [absent, self.new_file()])
         self.assertIn("FROM: must be there", str(refused))

@@ -1,4 +1,4 @@
-"""Databases that fail: what is answered meanwhile, and that the store recovers by itself."""
+"""Databases that fail: the answers meanwhile, and the store's recovery by itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StoreCase(TestCase):
         return store
 
     async def until_saved(self, store: SqlStore) -> None:
-        """Whoever saves again and again succeeds in the end."""
+        """Save repeatedly until it succeeds."""
         while True:
             try:
                 return await store.save([a_job("j-after")])
@@ -46,7 +46,7 @@ class StoreCase(TestCase):
 
 
 class HeldDatabase(SqliteFile):
-    """``release_thd`` lets the thread go on that wants to connect."""
+    """``release_thd`` lets the waiting thread connect."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -68,7 +68,7 @@ class GroupTests(StoreCase):
         self.addCleanup(self.database.go_on.set)
 
     async def test_one_commit_for_all_that_waits(self) -> None:
-        """Saves of one turn share a transaction, and those that arrive while it is written the next, however many."""
+        """Saves of one turn share a transaction, and all that arrive while it is written share the next."""
         store = self.open(self.database)
         commits: list[Connection] = []
         event.listen(self.database._engine, "commit", commits.append)
@@ -82,7 +82,7 @@ class GroupTests(StoreCase):
         self.assertEqual(len((await store.load()).jobs), 500)
 
     async def test_bounded(self) -> None:
-        """No more saves wait than may; the rest fail at once, and the store goes on."""
+        """The number of waiting saves is limited; further ones fail at once, and the store continues."""
         store = self.open(self.database, most_waiting=3)
         self.database.go_on.clear()
         saves = [store.save([a_job(f"j-{number}")]) for number in range(6)]
@@ -93,7 +93,9 @@ class GroupTests(StoreCase):
         await store.save([a_job()])
 
     async def test_no_answer(self) -> None:
-        """What does not end in time has failed, so has all that waits for it, and nothing waits until it is back."""
+        """A transaction that misses its deadline fails with all waiting saves, and later ones fail until its thread is
+        back.
+        """
         store = self.open(self.database, deadline=0.2)
         self.database.go_on.clear()
         saves = [store.save([a_job("j-1")]), store.save([a_job("j-2")])]
@@ -105,7 +107,7 @@ class GroupTests(StoreCase):
         await self.until_saved(store)
 
     async def test_no_space(self) -> None:
-        """On a full disk saves fail and what is there can be read; with space again they succeed."""
+        """On a full disk saves fail and reads succeed; with space again saves succeed."""
         pages = 40
         event.listen(self.database._engine, "connect", lambda raw, _: raw.execute(f"pragma max_page_count = {pages}"))
         store = self.open(self.database)
@@ -119,11 +121,11 @@ class GroupTests(StoreCase):
         self.assertEqual(len((await store.load()).jobs), 2)
 
     async def test_somebody_else_writes(self) -> None:
-        """Who holds the file up for too long with another program makes saves fail, until he lets go."""
+        """Saves fail while another program locks the file for too long."""
         store = self.open(self.database)
         with closing(self.database._engine.connect()) as blocker:
             event.listen(self.database._engine, "connect", lambda raw, _: raw.execute("pragma busy_timeout = 1"))
-            blocker.exec_driver_sql("select 1")  # begins, and holds the only writer's place
+            blocker.exec_driver_sql("select 1")  # begins, and takes the write lock
             self.assertIn("database is locked", await self.refusal(store.save([a_job()])))
         await store.save([a_job()])
 
@@ -136,7 +138,7 @@ class PostgresTests(StoreCase):
         self.url = self.server.url()
 
     async def test_frozen(self) -> None:
-        """A server that does not move makes saves fail in time, and is used again as soon as it moves."""
+        """While the server is frozen saves fail in time, and the store uses it again as soon as it continues."""
         store = self.open(PostgresServer(self.url), deadline=1.0)
         await store.save([a_job("j-1")])
         self.addCleanup(self.server.signal, signal.SIGCONT)
@@ -149,7 +151,7 @@ class PostgresTests(StoreCase):
         self.assertIn("j-after", [job.id for job in (await store.load()).jobs])
 
     async def test_nothing_tells_whether_it_works(self) -> None:
-        """After a failure even a save of nothing succeeds only when something could be written."""
+        """After a failure even a save of nothing succeeds only if something could be written."""
         store = self.open(PostgresServer(self.url))
         await store.save([])
         name = self.url.rpartition("/")[2]
@@ -161,7 +163,7 @@ class PostgresTests(StoreCase):
         await store.save([])
 
     async def test_killed(self) -> None:
-        """While the server is down saves fail; once it is back they succeed, with all that was ever committed."""
+        """While the server is down saves fail; once it is back they succeed, with everything ever committed."""
         store = self.open(PostgresServer(self.url))
         await store.save([a_job("j-1")])
         self.server.kill()
@@ -182,7 +184,7 @@ class PostgresTests(StoreCase):
         self.assertEqual(len((await store.load()).jobs), 2)
 
     async def test_the_lock_goes_with_the_session(self) -> None:
-        """Who lost its session writes no more while another scheduler has the database, and does again after."""
+        """A scheduler that lost its session writes nothing while another has the database, and then again."""
         store = self.open(PostgresServer(self.url), deadline=30.0)
         await store.save([a_job("j-1")])
         other = PostgresServer(self.url)
@@ -201,12 +203,12 @@ class PostgresTests(StoreCase):
         self.took = other.connect_thd()
 
     async def test_a_session_believed_alive(self) -> None:
-        """The lock of a session that only the server still believes in is taken back."""
+        """The lock of a session that only the server believes alive is taken back."""
         database = PostgresServer(self.url)
         store = self.open(database)
         await store.save([a_job("j-1")])
         ghost = store._writer._connection
         assert ghost is not None
         self.addCleanup(ghost.close)
-        store._writer._connection = None  # as if the line had broken, and the server had not noticed
+        store._writer._connection = None  # as if the connection had broken, and the server had not noticed
         await store.save([a_job("j-2")])

@@ -15,12 +15,12 @@ from twisted.trial.unittest import TestCase
 from scheduler.errors import DeadlineExceeded, Invalid, ShuttingDown, Unavailable
 from scheduler.threads import Hop, Pool
 
-#: Seconds no test waits, unless something is broken.
+#: Seconds that no test waits unless something is broken.
 LONG = 60.0
 
 
 def a_pool(test: TestCase, size: int) -> Pool:
-    """Running, until the test ends."""
+    """A pool that runs until the test ends."""
     pool = Pool(reactor, "test-pool", size)
     pool.startService()
     test.addCleanup(pool.stopService)
@@ -36,7 +36,7 @@ class PoolTests(TestCase):
         self.assertIs(threading.current_thread(), threading.main_thread())
 
     async def test_failure(self) -> None:
-        """What is raised there is the failure here."""
+        """An exception in the thread is the failure of the Deferred."""
 
         def raises_thd() -> None:
             raise Invalid("x", "is none")
@@ -44,7 +44,7 @@ class PoolTests(TestCase):
         await self.assertFailure(a_pool(self, 1).run(raises_thd), Invalid)
 
     async def test_size(self) -> None:
-        """So many run at once, no more."""
+        """The number of simultaneous calls is limited."""
         pool, meet = a_pool(self, 3), threading.Barrier(3)
         running, most, lock = 0, 0, threading.Lock()
 
@@ -61,7 +61,7 @@ class PoolTests(TestCase):
         self.assertEqual(most, 3)
 
     async def test_no_more_threads(self) -> None:
-        """Where the machine has no thread to give, those that are there do the work; if there is none it is refused."""
+        """If the machine has no further thread, the existing ones do the work; without any it is refused."""
         pool, begun, go_on = Pool(reactor, "ready", 3, least=1), threading.Event(), threading.Event()
         pool.startService()
         self.addCleanup(pool.stopService)
@@ -86,7 +86,7 @@ class PoolTests(TestCase):
         await pool.stopService()
 
     async def test_stop_waits(self) -> None:
-        """It has stopped when its last work has ended, whose result is still delivered; then it refuses."""
+        """A pool stops when its last call has ended, whose result is still delivered; later calls are refused."""
         pool, begun, go_on = Pool(reactor, "test-pool", 1), threading.Event(), threading.Event()
         pool.startService()
 
@@ -123,7 +123,7 @@ class HopTests(TestCase):
         return self.pool.run(self.hop.call_thd, "the call", deadline, function)
 
     async def test_there_and_back(self) -> None:
-        """The function is called on the reactor's thread, and the thread gets what its Deferred fires with."""
+        """The function is called on the reactor's thread, and the thread gets the result of its Deferred."""
         answer: Deferred[threading.Thread] = Deferred()
 
         def function() -> Deferred[threading.Thread]:
@@ -141,14 +141,14 @@ class HopTests(TestCase):
         await self.assertFailure(self.call(function), Invalid)
 
     async def test_deadline(self) -> None:
-        """A thread waits so long and no longer, and what it waited for is cancelled."""
+        """The thread's wait is limited, and what it waited for is cancelled."""
         cancelled: Deferred[None] = Deferred()
         slow: Deferred[None] = Deferred(lambda _: cancelled.callback(None))
         await self.assertFailure(self.call(lambda: slow, 0.01), DeadlineExceeded)
         await cancelled
 
     async def test_close_frees_threads(self) -> None:
-        """A thread that waits for an answer is free as soon as the hop is closed, whatever its deadline."""
+        """A waiting thread is free as soon as the hop is closed, whatever its deadline."""
         asked: Deferred[None] = Deferred()
 
         def function() -> Deferred[None]:

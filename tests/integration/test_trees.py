@@ -81,7 +81,7 @@ class RemoveTests(TreeCase):
     """``remove``."""
 
     def test_too_few_descriptors(self) -> None:
-        """What can't be removed for want of descriptors does not resist: it is unfinished."""
+        """A removal that lacks descriptors is unfinished; its entries don't count as resisting."""
         self.make("file")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
@@ -105,7 +105,7 @@ class RemoveTests(TreeCase):
         self.assertEqual((os.listdir(self.base), len(os.listdir("/proc/self/fd"))), ([], used))
 
     def test_deep_on_an_old_kernel(self) -> None:
-        """The same without ``openat2``."""
+        """The same walks on a kernel without ``openat2``."""
         self.patch(beneath, "has_openat2", lambda: False)
         self.test_deep()
 
@@ -193,7 +193,7 @@ class NotRootTests(TreeCase):
     """A worker that is not root."""
 
     def as_nobody(self, task: str) -> object:
-        """What ``REMOVE`` answers."""
+        """Run ``REMOVE``; answers its output."""
         if not os.getuid():
             subprocess.run(["chown", "-R", f"{NOBODY}", self.base], check=True)
             for each in self.foreign:
@@ -238,7 +238,7 @@ class NotRootTests(TreeCase):
         self.assertIsNone(self.as_nobody("remove"))
 
     def test_another_user(self) -> None:
-        """What belongs to another user is named, with the reason, and all else goes."""
+        """An entry of another user is named, with the reason, and all others are removed."""
         if os.getuid():
             raise SkipTest("only root can make files of another user")
         self.make("a", "theirs")

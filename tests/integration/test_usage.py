@@ -1,4 +1,4 @@
-"""What the processes of a job took, measured by its shim."""
+"""The resource usage of a job's processes, measured by its shim."""
 
 import signal
 import sys
@@ -29,7 +29,7 @@ class UsageTests(RunningCase):
         self.assertTrue(BURNT <= status.usage.cpu_seconds < 2 * BURNT, status.usage)
 
     async def test_orphan(self) -> None:
-        """So does that of a process that is left when its parent ended; ``max_rss`` is that of the largest."""
+        """A process whose parent has ended counts, too; ``max_rss`` is that of the largest process."""
         source = f"""{BURN}
 import os
 ends, held = os.pipe()
@@ -60,7 +60,7 @@ burn()
         self.assertGreater(before.usage.max_rss, 0)
 
     async def test_not_known(self) -> None:
-        """It is not known of a job that never ran, of one that lost its shim, and from a record that lacks it."""
+        """The usage is not known for a job that never ran, one that lost its shim, and a record without it."""
         refused = await self.worker.run("/no/such/command")
         self.assertEqual((refused.state, refused.usage), (JobState.FAILED, None))
         job = await self.worker.start("sh", "-c", UNTIL_TOLD)

@@ -19,6 +19,7 @@ from zope.interface.verify import verifyObject
 from scheduler.errors import ShuttingDown
 from scheduler.worker import watch
 from scheduler.worker.watch import OutputWatch
+from tests.integration.running import later
 from tests.namespaces import in_namespaces
 
 
@@ -46,7 +47,7 @@ class Watcher:
 
 
 def watched_inodes(descriptor: int) -> int:
-    """How many watches the kernel holds for this instance."""
+    """Count the kernel's watches of this instance."""
     return Path(f"/proc/self/fdinfo/{descriptor}").read_text().count("inotify wd:")
 
 
@@ -88,11 +89,11 @@ class WatchTests(TestCase):
                 os.close(descriptor)
 
     def test_interface(self) -> None:
-        """It is what the reactor takes it for."""
+        """The watch provides the reactor's interface."""
         verifyObject(IReadDescriptor, self.watch)
 
     async def test_byte_written(self) -> None:
-        """One byte is told within a fraction of a second; a file nobody wrote to is not mentioned."""
+        """A watcher is called within a fraction of a second after one byte; the watcher of another file is not."""
         watcher, elsewhere = Watcher(), Watcher()
         self.watch.add(str(self.file), watcher)
         self.watch.add(str(self.other), elsewhere)
@@ -144,7 +145,7 @@ class WatchTests(TestCase):
         self.assertEqual((first.calls, second.calls), (1, 2))
 
     async def test_leaving(self) -> None:
-        """Who left is not called; the kernel's watch goes with the last, and leaving twice harms nobody."""
+        """A removed watcher is not called; the kernel's watch goes with the last, and a second removal does nothing."""
         watcher = Watcher()
         leave = self.watch.add(str(self.file), Watcher())
         leave()
@@ -157,7 +158,7 @@ class WatchTests(TestCase):
         await told
 
     async def test_leaving_while_called(self) -> None:
-        """Who is sent away by another one's call is not called, and who comes during one is not either."""
+        """A watcher that another one removes in its call is not called, nor is one that is added then."""
         late = Watcher()
         watchers: list[Watcher] = []
         leaves: list[Callable[[], None]] = []
@@ -294,8 +295,8 @@ class ShortageTests(TestCase):
         self.file.write_bytes(b"some")
         self.refusals = {"inotify_add_watch": errno.ENOSPC}
         self.patch(watch, "POLL_INTERVAL_SECONDS", 0.01)
-        self.real_call = watch._call
-        self.patch(watch, "_call", self.call)
+        self.real_call = watch.call_kernel
+        self.patch(watch, "call_kernel", self.call)
 
     def call(self, function: str, *arguments: int | bytes) -> int:
         if function in self.refusals:
@@ -307,6 +308,18 @@ class ShortageTests(TestCase):
         with self.file.open("ab") as output:
             output.write(b"x")
         await told
+
+    async def assert_not_polled(self) -> None:
+        real, looks = os.stat, []
+
+        def stat(path: str, *args: object, **named: object) -> os.stat_result:
+            looks.append(str(path))
+            return real(path, *args, **named)
+
+        patched = self.patch(os, "stat", stat)
+        await later(0.05)
+        patched.restore()
+        self.assertNotIn(str(self.file), looks)
 
     async def test_no_instance(self) -> None:
         """Where the user has all instances of inotify, a growing file is noticed all the same; one warning says why."""
@@ -334,11 +347,11 @@ class ShortageTests(TestCase):
             leave()
             leave()
             self.file.write_bytes(b"some")
-            self.assertEqual(self.watch._polled, set())
+            await self.assert_not_polled()
 
     async def test_other_files(self) -> None:
-        """What the kernel watches stays watched, and a later file is watched again when there are watches again."""
-        watched, later = Watcher(), Watcher()
+        """Existing watches stay, and a later file is watched by the kernel once it has watches again."""
+        watched, other = Watcher(), Watcher()
         self.refusals = {}
         self.watch.add(str(self.file), watched)
         self.refusals = {"inotify_add_watch": errno.ENOSPC}
@@ -346,15 +359,15 @@ class ShortageTests(TestCase):
         await self.grow(watched)
         leave()
         self.refusals = {}
-        self.watch.add(str(self.file), later)
-        await self.grow(later)
-        self.assertEqual(self.watch._polled, set())
+        self.watch.add(str(self.file), other)
+        await self.grow(other)
+        await self.assert_not_polled()
 
-    def test_closed(self) -> None:
-        """Once closed nothing is looked at any more."""
+    async def test_closed(self) -> None:
+        """A closed watch polls no file."""
         self.watch.add(str(self.file), Watcher())
         self.watch.close()
-        self.assertIsNone(self.watch._next_poll)
+        await self.assert_not_polled()
 
     def test_other_errors(self) -> None:
         """Another error is no shortage."""

@@ -37,8 +37,8 @@ def die(failure: Failure) -> None:
 async def begin() -> None:
     worker = Running(sys.argv[1])
     await worker.begin()
-    runner = worker.runner
-    runner.on_end(lambda: runner.acknowledge([report.status.job_id for report in runner.unacknowledged()]))
+    jobs = worker.jobs
+    jobs.on_end(lambda: jobs.acknowledge([report.status.job_id for report in jobs.unacknowledged()]))
     stdio.StandardIO(Commands(worker))
 
 

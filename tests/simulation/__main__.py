@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: run seeds, print what was found; exit status 1 on any new violation."""
+"""``python -m tests.simulation``: runs seeds and prints the findings; exit status 1 on any new violation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.simulation.selection import ALL, parse
 from tests.simulation.summary import Summary, record
 from tests.simulation.world import World
 
-#: The seeds of each profile that are run unless others are asked for.
+#: The seeds of each profile that are run by default.
 FIRST, LAST = 1, 20
 
-#: Everything there is.
+#: The whole scope: all known faults and all profiles.
 SCOPE = Scope(KNOWN, tuple(PROFILES), make_plan)
 
 
 def main(arguments: Sequence[str] | None = None, scope: Scope = SCOPE) -> int:
-    """Exit status."""
+    """Run the command line, and return the exit status."""
     options = _options(arguments, scope)
     if options.seed is not None:
         return _one(options, scope)
@@ -66,7 +66,7 @@ def _options(arguments: Sequence[str] | None, scope: Scope) -> argparse.Namespac
 
 
 def _range(seeds: str | None, fresh: bool) -> tuple[int, int]:
-    """The seeds that are run in any case; fresh ones begin with the time, which no run of the tests comes near."""
+    """The seeds that are run in any case. Fresh ones begin with the time, far from those of the tests."""
     if fresh:
         now = int(time.time())
         return now, now + LAST - FIRST
@@ -77,7 +77,7 @@ def _range(seeds: str | None, fresh: bool) -> tuple[int, int]:
 
 
 def _one(options: argparse.Namespace, scope: Scope) -> int:
-    """One seed, and what is known of it."""
+    """Run one seed, and print its result."""
     (profile,) = options.profile
     seed, selection = options.seed, options.selection
     result = search(scope, profile, seed, selection, shrunk=selection == ALL)
@@ -90,7 +90,7 @@ def _one(options: argparse.Namespace, scope: Scope) -> int:
 
 
 def _many(options: argparse.Namespace, scope: Scope) -> int:
-    """Seeds, and then each known fault, to see that it is still there."""
+    """Run seeds, and then each known fault, to see whether it still occurs."""
     began = time.monotonic()
     until = began + options.seconds
     print(f"seeds from {options.first}, profiles {', '.join(scope.profiles)}", flush=True)
@@ -115,6 +115,6 @@ def _many(options: argparse.Namespace, scope: Scope) -> int:
 
 
 if __name__ == "__main__":
-    # Rules judge what is logged: else Twisted would print it, too.
+    # Rules judge the log. Twisted would otherwise print it, too.
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     sys.exit(main())

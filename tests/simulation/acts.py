@@ -1,4 +1,4 @@
-"""What clients do: each act is one client with one aim, which asks again where that is safe."""
+"""Acts of clients. Each act is one client with one aim, which repeats its request where that is safe."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from scheduler.errors import KeyInUse, KeyUnsettled, SchedulerError, StartUnanswered
-from scheduler.interfaces import JobFilter
 from scheduler.messages import RequestKey
-from scheduler.model import NO_WAITING, Job, JobSpec, QueueTerms, Stream, Target
+from scheduler.model import Job, JobSpec, Stream
+from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.simulation.clients import AGAIN, TRIES, ask, carry_out, pause
 from tests.simulation.follow import Follow, Follower, hung_up
 from tests.simulation.machine import Plan as JobPlan
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Submit:
-    """Wants a job run, once, and then perhaps something of it. ``key``: it asks again until it knows."""
+    """Submits a job, once, with further steps. ``key``: the client repeats the request until it is answered."""
 
     at: float
     ticket: str
@@ -40,9 +41,9 @@ class Submit:
     follow: Follow | None = None
     #: Seconds after which the client closes the connection of its first request.
     hang_up: float | None = None
-    #: Seconds before it sends a request with a key again that was not answered.
+    #: Seconds until a request with a key that was not answered is repeated.
     again: float = AGAIN
-    #: Stop what came of it, whether or not that is known, so many seconds after the last request; ``None``: never.
+    #: Seconds after the last request at which the client stops its jobs, known or not; ``None``: never.
     withdraw: float | None = None
 
     def __str__(self) -> str:
@@ -50,7 +51,7 @@ class Submit:
         return f"{self.ticket} submits {self.job.seconds:g} s of work for {where}"
 
     def spec(self) -> JobSpec:
-        """What it wants run."""
+        """The spec of the job."""
         return self.job.spec(labels={"ticket": self.ticket})
 
     def begin(self, world: World) -> None:
@@ -68,7 +69,7 @@ class Submit:
         carry_out(world, f"{self.ticket} {type(step).__name__}", step.do(world, self, job_id))
 
     async def _submit(self, world: World) -> str | None:
-        """The id of the job, where it is told."""
+        """The id of the job, if it was answered."""
         key = None if self.key is None else RequestKey(self.key, self.ticket)
         hang_up, follow = self.hang_up, self.follow
         for _ in range(TRIES if key is not None else 1):
@@ -107,7 +108,7 @@ class Submit:
         return submitted
 
     async def _run(self, world: World, follow: Follow, key: RequestKey | None, wire: str) -> Job:
-        """Submit it, and follow its output on the same connection; the job that was answered."""
+        """Submit the job, and follow its output on the same connection; the answered job."""
         answered: Deferred[Job] = Deferred()
         followers: list[Follower] = []
 
@@ -136,7 +137,7 @@ class Submit:
         return await answered
 
     async def _followed(self, world: World, follow: Follow, follower: Follower, result: Failure | None) -> None:
-        """See what the end of that connection means, and follow further."""
+        """Handle the end of that connection, and continue to follow."""
         await follow.until(world, follower, succeed(None) if result is None else fail(result))
         if not follower.over and follow.resumes:
             await follow.go_on(world, follower.job_id, follower)
@@ -147,7 +148,7 @@ class Submit:
 
 @frozen
 class StopMatching:
-    """All unfinished jobs of a ticket shall be stopped; the client asks until none is left."""
+    """Stops all unfinished jobs of a ticket; the client repeats this until none is left."""
 
     at: float
     ticket: str
@@ -176,7 +177,7 @@ def _stop_matching(service: Any, which: JobFilter) -> Any:
 
 @frozen
 class ListJobs:
-    """List all jobs, ``limit`` at a time, with a pause of so many seconds between the pages."""
+    """Lists all jobs, ``limit`` at a time, with a pause of so many seconds between the pages."""
 
     at: float
     limit: int
@@ -212,7 +213,7 @@ def _page(service: Any, limit: int, cursor: str | None) -> Any:
 
 @frozen
 class Drain:
-    """A worker shall take no new jobs, or, ``resume``, shall take some again: that is asked until it is done."""
+    """Drains a worker, or with ``resume`` resumes it; the client repeats this until it is done."""
 
     at: float
     worker: str
@@ -240,7 +241,7 @@ class Drain:
 
 @frozen
 class Forget:
-    """A worker shall be forgotten, if it is not online."""
+    """Forgets a worker that is not online."""
 
     at: float
     worker: str

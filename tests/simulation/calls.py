@@ -1,6 +1,6 @@
-"""What the two sides call each other by: ``IWorkerClient`` and ``ISchedulerClient`` over the simulated network.
+"""The calls between both sides: ``IWorkerClient`` and ``ISchedulerClient`` over the simulated network.
 
-Both turn what the network says into the errors that the real clients promise (``scheduler.rpc.worker_calls``,
+Both turn the network's results into the documented errors of the real clients (``scheduler.rpc.worker_calls``,
 ``scheduler.rpc.scheduler_client``).
 """
 
@@ -42,15 +42,15 @@ from tests.simulation.flows import Flow
 from tests.simulation.network import Call, Caller, CallFailed, Endpoint, Network
 from tests.simulation.streams import serve_stream
 
-#: Seconds: of a call, of a check whether a worker answers, and for which such an answer is believed.
+#: Seconds: of a call, of a check whether a worker answers, and for which such an answer is valid.
 DEADLINE = 10.0
 CHECK_DEADLINE = CHECK_DEADLINE_SECONDS
 FRESH = 0.02
 
-#: Seconds after which a process that does not answer is not there.
+#: Seconds after which a process that does not answer counts as gone.
 ANSWERS_DEADLINE = 2.0
 
-#: Bytes that one answer has of an output, at most.
+#: The most bytes of output in one answer.
 CHUNK = 128
 
 #: Output streams at once, and seconds after which one is cut.
@@ -72,11 +72,11 @@ class SimulatedSchedulerClient:
         acknowledged: Callable[[Sequence[str]], None] = lambda job_ids: None,
         deregistered: Callable[[str], None] = lambda worker_id: None,
     ) -> None:
-        """``registered`` is told of each id that the scheduler answers with, also where the answer gets lost.
+        """``registered`` is called with each id that the scheduler answers, even if the answer is lost.
 
-        ``reported``: of a worker's id and the jobs whose ends it reports, when the scheduler hears that;
-        ``acknowledged``: of the jobs whose ends are acknowledged, also where that gets lost; ``deregistered``: of the
-        id of a worker that is deregistered, likewise.
+        ``reported``: with a worker's id and the jobs whose ends it reports, when the scheduler hears that.
+        ``acknowledged``: with the jobs whose ends are acknowledged, even if that is lost. ``deregistered``: with the id
+        of a worker that is deregistered, likewise.
         """
         self._network = network
         self._caller = caller
@@ -85,7 +85,7 @@ class SimulatedSchedulerClient:
         self._reported = reported
         self._acknowledged = acknowledged
         self._deregistered = deregistered
-        #: Where the connection is to.
+        #: The process to which it is connected.
         self._connected: Endpoint | None = None
         self._notify: Callable[[], None] = lambda: None
         self._under_way: Call | None = None
@@ -177,7 +177,7 @@ class _Line:
 
 @implementer(IOutputStream)
 class _OutputStream:
-    """One stream under way, of a line."""
+    """A stream in progress over a connection."""
 
     def __init__(self, line: _Line, flow: Flow, understood: Callable[[Failure], Failure]) -> None:
         self.finished: Deferred[None] = Deferred()
@@ -191,7 +191,7 @@ class _OutputStream:
             self._flow.cancel()
 
     def cut(self) -> None:
-        """The connection is closed, as the worker is forgotten, or has another address."""
+        """The connection is closed, because the worker is forgotten or has another address."""
         if self in self._line.streams:
             self.cancel()
             self.finished.errback(Unreachable("the worker"))
@@ -218,12 +218,10 @@ class SimulatedWorkerClient:
     ) -> None:
         """``nonce`` is that of the scheduler's process.
 
-        ``arrived`` is told of each call that a server takes: for which worker, its name, and the server.
-
-        ``answered`` is told of the worker of each call that is answered, and of the error if it is one;
-        ``start_failed`` of that of each start that ends with an error;
-        ``stopping`` is told of each stop that is sent: to which worker, and of which job, by the id it has there.
-        ``chunk``: bytes that one answer has of an output, at most; a message of a stream has half of that.
+        ``arrived`` is called for each call that a server accepts, with the worker, the call's name, and the server.
+        ``answered`` is called with the worker of each answered call, and its error, if any; ``start_failed`` with the
+        worker of each start that fails. ``stopping`` is called for each stop that is sent, with the worker and its id
+        of the job. ``chunk``: the most bytes of output in one answer; a message of a stream has half of that.
         """
         self._network = network
         self._caller = caller
@@ -264,7 +262,6 @@ class SimulatedWorkerClient:
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -272,21 +269,18 @@ class SimulatedWorkerClient:
             self._start_failed(worker)
             return reason
 
-        return Deferred.fromCoroutine(self._start(worker, job, sent, key, late)).addErrback(failed)
+        return Deferred.fromCoroutine(self._start(worker, job, key, late)).addErrback(failed)
 
     async def _start(
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None,
         key: RequestKey | None,
         late: Callable[[Deferred[JobStatus]], None] | None,
     ) -> JobStatus:
         line = self._line(worker)
         if self._caller.process.loop.now - line.answered > FRESH:
             await self.probe(worker)
-        if sent is not None:
-            sent()
         if worker.is_core:
             spec = JobSpec(command=job.spec.command, path=job.spec.path)
             started = self._call(
@@ -314,7 +308,7 @@ class SimulatedWorkerClient:
         wire = f"job={job_id} {signal}"
         try:
             await self._call(worker, "signal", lambda server: server.signal(job_id, signal, to), wire=wire)
-        except Unreachable as error:  # nobody can say whether it arrived
+        except Unreachable as error:  # it may have arrived
             raise DeadlineExceeded(f"signal on worker {worker.name!r}", DEADLINE) from error
 
     def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
@@ -335,7 +329,7 @@ class SimulatedWorkerClient:
         return self._call(worker, "read", read, wire=f"job={job_id} from {offset}")
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
         line = self._line(worker)
         if sum(len(each.streams) for each in self._lines.values()) >= STREAMS:
@@ -347,7 +341,7 @@ class SimulatedWorkerClient:
             except Misdirected as error:
                 flow.fail(error)
                 return
-            serve_stream(server, flow, job_id, stream, offset, self._chunk // 2)
+            serve_stream(server, flow, job_id, stream, offset, self._chunk // 2, starting)
 
         flow = Flow(
             self._network,
@@ -365,7 +359,7 @@ class SimulatedWorkerClient:
         line = self._lines.pop(worker_id, None)
         if line is None:
             return
-        # As a closed channel does: those who wait are told in a moment, not in this call.
+        # Like a closed channel, it notifies the callers a moment later, not within this call.
         for call in list(line.calls):
             self._caller.process.after(0, self._network.hang_up, call)
         for stream in list(line.streams):
@@ -404,7 +398,7 @@ class SimulatedWorkerClient:
         return call.answer.addBoth(over)
 
     def _check(self, worker: Worker, server: Any) -> None:
-        """``Misdirected`` where the call is meant for another process; a program of others shows no nonce."""
+        """``Misdirected`` if the call is meant for another process; another program has no nonce."""
         identity: IIdentity | None = getattr(server, "identity", None)
         if identity is not None:
             identity.check_thd(worker.id, worker.nonce, self._nonce)

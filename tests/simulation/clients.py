@@ -1,4 +1,4 @@
-"""What all clients of a run have in common: requests, pauses, and what they tell the judge."""
+"""The common part of a run's clients: requests, pauses, and reports to the judge."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.simulation.network import CallFailed
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Seconds between the tries of a client that may ask again, and how often it does.
+#: Seconds between the attempts of a client that may repeat its request, and the number of attempts.
 AGAIN = 3.0
 TRIES = 40
 
 
 @frozen
 class Reply:
-    """What became of one request about ``job_id`` (``""``: about none); times by the loop's clock, in seconds.
+    """The result of one request about ``job_id`` (``""``: about none); times by the loop's clock, in seconds.
 
-    ``error`` is the error that it was answered with, or ``CallFailed`` where no answer came; else ``value`` is the
-    answer. ``detail`` is what the request said that is needed to judge the answer.
+    ``error`` is the error in the answer, or ``CallFailed`` without an answer; otherwise ``value`` is the answer.
+    ``detail`` is the part of the request that is needed to judge the answer.
     """
 
     name: str
@@ -37,22 +37,22 @@ class Reply:
 
     @property
     def answered(self) -> bool:
-        """Whether the request was answered with what it asks for."""
+        """Whether the request succeeded."""
         return self.error is None
 
     @property
     def refused(self) -> bool:
-        """Whether the scheduler answered, with an error."""
+        """Whether the scheduler answered with an error."""
         return isinstance(self.error, SchedulerError)
 
 
 def carry_out(world: World, name: str, act: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Have a client do it; an error that no client may see is a finding."""
+    """Run a client's act; an error that no client may see is a finding."""
     Deferred.fromCoroutine(act).addErrback(lambda reason: world.judge.crashed(name, reason))
 
 
 async def pause(world: World, seconds: float) -> None:
-    """Do nothing for a while."""
+    """Do nothing for that time."""
     over: Deferred[None] = Deferred()
     world.loop.after(seconds, over.callback, None)
     await over
@@ -68,7 +68,7 @@ async def ask(
     detail: Any = None,
     hang_up: float | None = None,
 ) -> Reply:
-    """Make a request, and tell the judge what came of it.
+    """Make a request, and report its result to the judge.
 
     The client gives it up after so many ``seconds``, and closes its connection after ``hang_up`` seconds.
     """

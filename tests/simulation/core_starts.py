@@ -1,7 +1,7 @@
-"""Starts on core workers as the scheduler's client hears of them: answered in time, late, or never.
+"""Starts on core workers as the scheduler's client sees them: answered in time, late, or never.
 
-A core worker tells its id of a job with the answer to the start alone. So it is remembered which starts may be
-answered yet, and which were, for the rule that no such job may be given up.
+A core worker gives its id of a job only in the answer to the start. So this module records which starts may still be
+answered, and which were, for the rule that no such job may be given up.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from tests.simulation.process import Process
 
-#: Seconds for which an answer is listened for; nobody waits for it for longer than the deadline of all calls.
+#: Seconds for which a late answer is awaited; no longer than the deadline of all calls.
 LISTENS = 15.0
 
 
 class CoreStarts:
-    """Those of one process of the scheduler."""
+    """The starts of one process of the scheduler."""
 
     def __init__(self, process: Process, deadline: float) -> None:
-        """``deadline``: seconds after which a start fails that is not answered."""
+        """``deadline``: seconds after which a start without an answer fails."""
         self._process = process
         self._deadline = deadline
         # ids of jobs
@@ -32,17 +32,19 @@ class CoreStarts:
         self._answered: set[str] = set()
 
     def may_be_traced(self, job_id: str) -> bool:
-        """Whether the worker's id of that job is known to the client, or may be yet."""
+        """Whether the client knows, or may still learn, the worker's id of that job."""
         return job_id in self._open or job_id in self._answered
 
     def is_open(self, job_id: str) -> bool:
-        """Whether the start of that job may be answered yet."""
+        """Whether the start of that job may still be answered."""
         return job_id in self._open
 
     def follow(
         self, job_id: str, started: Deferred[str], late: Callable[[Deferred[JobStatus]], None] | None
     ) -> Deferred[JobStatus]:
-        """The start of a job, whose answer is ``started``: it fails at the deadline, and the rest is for ``late``."""
+        """The start of a job with the answer ``started``: it fails at the deadline, and a later answer goes to
+        ``late``.
+        """
         heard: Deferred[JobStatus] = Deferred()
         answers = [heard]
         self._open.add(job_id)

@@ -1,9 +1,9 @@
-"""Core workers: programs of others that speak only the core protocol.
+"""Core workers: other people's programs that speak only the core protocol.
 
 Such a worker registers with an address and nothing else, each time that it starts. It is called with a command and a
-path, answers a start with an id of its own, late at times, and a stop when the job has ended. It sends no heartbeats.
-Some deregister when they are stopped. The jobs of some end with the process; others have jobs that run on, which the
-next process knows by their ids.
+path. It answers a start with an id of its own, sometimes late, and a stop when the job has ended. It sends no
+heartbeats. Some deregister when they are stopped. The jobs of some end with the process. Others have jobs that
+continue, which the next process knows by their ids.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tests.simulation.nodes import InstalledWorker, Surroundings
 from tests.simulation.plan import PlannedCoreWorker
 from tests.simulation.process import Process
 
-#: Seconds before a registration that failed is sent again, and that a deregistration may take.
+#: Seconds before a failed registration is repeated, and the most for a deregistration.
 REGISTER_AGAIN = 5.0
 DEREGISTER_DEADLINE = 5.0
 
-#: The share of starts that are answered late, and the most seconds that this takes.
+#: The share of starts that are answered late, and the most seconds of delay.
 LATE_SHARE, LATE_MOST = 0.1, 25.0
 
 _SIGNAL_TEXTS = {"SIGTERM": "signal: terminated", "SIGKILL": "signal: killed"}
@@ -40,17 +40,17 @@ _SIGNAL_TEXTS = {"SIGTERM": "signal: terminated", "SIGKILL": "signal: killed"}
 
 @define(eq=False)
 class CoreJobs:
-    """The jobs of a core worker, by its ids; in the variant where they run on, on its disk."""
+    """The jobs of a core worker, by its ids; kept on its disk if they outlive the process."""
 
     spools: dict[str, Spool] = field(factory=dict)
-    #: How many it has started: its ids are never used twice.
+    #: The number of its starts: its ids are never used twice.
     started: int = 0
-    #: Ids of the scheduler for those that it knows nothing of any more.
+    #: The scheduler's ids of the jobs that it does not know any more.
     dropped: dict[str, None] = field(factory=dict)
 
 
 class CoreServer:
-    """The jobs of a core worker as one process of it has them, and what it is called by."""
+    """A process of a core worker: its jobs, and its methods."""
 
     def __init__(
         self, process: Process, name: str, machine: Machine, jobs: CoreJobs, random: Random, late: Random
@@ -65,19 +65,19 @@ class CoreServer:
         self._ended: dict[str, list[Deferred[None]]] = {}
 
     def recover(self) -> None:
-        """Take back the jobs that run on."""
+        """Take back the jobs that continue."""
         for spool in self._jobs.spools.values():
             if self._machine.runs_job(spool):
                 self._machine.follow(spool, self._when_ended(spool.job_id))
 
     def end_jobs(self) -> None:
-        """The process ends, and all that it runs, and knows, with it."""
+        """The process ends, and all its jobs and their records with it."""
         self._machine.destroy("its core worker ended", list(self._jobs.spools))
         self._jobs.dropped.update(dict.fromkeys(spool.known_as for spool in self._jobs.spools.values()))
         self._jobs.spools.clear()
 
     def core_start(self, spec: JobSpec, known_as: str) -> Deferred[str]:
-        """The id of the job; ``known_as`` is for the judge, and not told to the worker."""
+        """The id of the job. ``known_as`` is for the judge, and not told to the worker."""
         if self._machine.shortage:
             return fail(WorkerFault(self._name, self._machine.shortage))
         self._jobs.started += 1
@@ -114,13 +114,13 @@ class CoreServer:
         return ended
 
     def core_query(self, job_id: str) -> worker_pb2.QueryJobRes:
-        """What a core worker says of a job."""
+        """A core worker's answer about a job."""
         spool = self._jobs.spools.get(job_id)
         if spool is None:
             raise NotFound("job", job_id)
         ended = spool.exit
         if ended is None:
-            # of one that ended with its machine nobody knows how
+            # the end of a job that ended with its machine is unknown
             done = not self._machine.runs_job(spool)
             return worker_pb2.QueryJobRes(done=done, error=done, errorText="interrupted" if done else "")
         if not ended.exit_code and ended.signal is None:
@@ -128,45 +128,45 @@ class CoreServer:
         text = f"exit status {ended.exit_code}" if ended.signal is None else _SIGNAL_TEXTS[ended.signal]
         return worker_pb2.QueryJobRes(done=True, error=True, errorText=text)
 
-    # what a scheduler calls that takes it for one of ours: it reads what it knows of the request
+    # calls of a scheduler that takes it for a worker of ours: it reads the core fields
 
     def start(
         self, job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
     ) -> Deferred[JobStatus]:
-        """A start is a start."""
+        """A start with the core fields."""
         return self.core_start(spec, job_id).addCallback(lambda own: JobStatus(own, JobState.RUNNING))
 
     def stop(self, job_id: str, wait: bool) -> Deferred[None]:
-        """A stop is a stop."""
+        """A stop with the core fields."""
         return self.core_stop(job_id)
 
     def query(self, job_id: str) -> JobStatus:
-        """A query is a query."""
+        """A query with the core fields."""
         return convert.query_from_pb(job_id, self.core_query(job_id))
 
     def seal(self, job_id: str) -> JobStatus:
-        """The same."""
+        """A query, since it does not know seals."""
         return self.query(job_id)
 
     def signal(self, job_id: str, signal: str, to: str) -> NoReturn:
-        """It has no such method."""
+        """Not implemented."""
         raise Unsupported(self._name, "SignalJob")
 
     def remove(self, job_id: str) -> NoReturn:
-        """It has no such method."""
+        """Not implemented."""
         raise Unsupported(self._name, "RemoveJob")
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> NoReturn:
-        """It has no such method."""
+        """Not implemented."""
         raise Unsupported(self._name, "ReadOutput")
 
     def watch_output(self, job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
-        """It has no such method."""
+        """Not implemented."""
         return fail(Unsupported(self._name, "StreamJob"))
 
 
 class CoreWorkerProcess:
-    """One run of a core worker."""
+    """A run of a core worker."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class CoreWorkerProcess:
         scheduler: str,
     ) -> None:
         self.process = Process(around.loop, name, around.crashed)
-        #: As it was told; ``""``: it has not registered yet.
+        #: The id that it was given; ``""`` before it has registered.
         self.worker_id = ""
         self._around = around
         self._planned = planned
@@ -215,7 +215,7 @@ class CoreWorkerProcess:
         self.process.after(REGISTER_AGAIN, self._register)
 
     def stop(self) -> Deferred[None]:
-        """As SIGTERM does; fires when it has ended."""
+        """Stop like on SIGTERM; fires when it has ended."""
         self._around.trace.add(self.process.name, "is told to stop")
         return self.process.stop(self._leave)
 
@@ -249,10 +249,10 @@ class CoreWorkerNode(InstalledWorker[CoreWorkerProcess]):
 
     @property
     def dropped(self) -> Mapping[str, None]:
-        """Jobs that it knows nothing of any more, by the ids that the scheduler knows them by."""
+        """The jobs that it does not know any more, by the scheduler's ids."""
         return self._jobs.dropped
 
     @property
     def worker_id(self) -> str:
-        """The one it was told last."""
+        """The id that it was given last."""
         return "" if self.running is None else self.running.worker_id

@@ -1,4 +1,4 @@
-"""Crashes at the worst moments: what has to be durable, and is not yet, when a process dies."""
+"""Crashes at the worst moments: a process dies before something is durable."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Streams over the network: messages of a server to a caller, in order, over one connection.
 
-Theory of operation. A connection keeps the order of what is sent, and loses nothing as long as it lives. A message
-that the network can't deliver is sent again until it arrives; a connection over a link that is cut for ``DEAD_AFTER``
-is given up by both sides, and bad weather resets some. A process that ends resets its connections. The caller takes
-one message at a time. A server that is ``AHEAD`` messages before it waits, so a slow caller slows the server down.
+Theory of operation. A connection keeps the order of messages, and loses nothing as long as it lives. A message that the
+network can't deliver is sent again until it arrives. A connection over a link that is cut for ``DEAD_AFTER`` is given
+up by both sides, and bad weather resets some. A process that ends resets its connections. The caller takes one message
+at a time. A server that is ``AHEAD`` messages before it waits, so a slow caller slows the server down.
 
-However it ends, the caller is told once: ``finished`` fires after the last message, or fails with the error that the
-server ended it with, or with a ``CallFailed``.
+However it ends, the caller is notified once: ``finished`` fires after the last message, or fails with the server's
+error, or with a ``CallFailed``.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from twisted.python.failure import Failure
 from tests.simulation.loop import Timer
 from tests.simulation.network import Caller, CallFailed, Endpoint, Network
 
-#: Seconds after which a silent connection is known to be dead, and between tries to deliver a message.
+#: Seconds after which a silent connection counts as dead, and between attempts to deliver a message.
 DEAD_AFTER = 40.0
 TRY_AGAIN = 1.0
 
-#: Seconds between two looks of the caller whether the other side is still there.
+#: Seconds between two checks by the caller whether the other side is still there.
 LOOK = 30.0
 
 #: Messages that a server sends before the first of them was taken.
 AHEAD = 4
 
-#: Seconds for which a caller may hold the connection up.
+#: Seconds for which a caller may delay the next message.
 HOLD_DEADLINE = 30.0
 
-#: Takes a message; a Deferred that it returns holds the connection up until it fires.
+#: Takes a message. If it returns a Deferred, the next message waits until that fires.
 Take = Callable[[Any], "Deferred[None] | None"]
 
-#: Serves a flow: it is given the server, and the flow to send by. What it raises ends the flow.
+#: Serves a flow with the server, and the flow to send on. An exception ends the flow.
 Serve = Callable[[Any, "Flow"], None]
 
 
 class Flow:
-    """One connection. The caller has ``finished`` and ``cancel``; the server has all the rest."""
+    """A connection. The caller uses ``finished`` and ``cancel``, and the server uses the rest."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Flow:
         deadline: float | None = None,
         wire: str = "",
     ) -> None:
-        """``serve`` is called in the process that listens at ``address``. ``deadline`` in seconds, of all of it."""
+        """``serve`` is called in the process that listens at ``address``. ``deadline``: seconds for the whole flow."""
         self.finished: Deferred[None] = Deferred()
         self.name = name
-        #: The server may send more; and the flow is no more.
+        #: Called when the server may send more; and when the flow has ended.
         self.on_room: Callable[[], None] = _nothing
         self.on_gone: Callable[[], None] = _nothing
         self._network = network
@@ -124,7 +124,7 @@ class Flow:
         self._take_next()
 
     def _end(self, result: Failure | None) -> None:
-        """The caller knows that it is over."""
+        """Report the end to the caller."""
         if self._over:
             return
         self._close()
@@ -141,7 +141,7 @@ class Flow:
                 self._caller.process.on_end.remove(self._caller_ended)
 
     def _look(self) -> None:
-        """A connection on which nothing moves is dead where the link is cut for long."""
+        """A connection without traffic is dead if the link is cut for long."""
         if self._over:
             return
         if self._is_cut():
@@ -157,7 +157,7 @@ class Flow:
         return self._machine is None or not (self._reaches(here, self._machine) and self._reaches(self._machine, here))
 
     def _reaches(self, source: str, target: str) -> bool:
-        """Whether what is sent now arrives: no link is cut, and the server's machine still has its address."""
+        """Whether a message sent now arrives: no link is cut, and the server's machine still has its address."""
         return self._network.machine_at(self._address) == self._machine and self._network.reaches(source, target)
 
     # -- on the way
@@ -191,7 +191,7 @@ class Flow:
             serve(endpoint.server, self)
 
     def _travel(self) -> None:
-        """The first message that was sent and has not arrived is on its way."""
+        """Send the first message that has not arrived."""
         if not self._travelling and self._sent:
             self._travelling = True
             self._loop.after(self._network.delay(), self._deliver)
@@ -219,7 +219,7 @@ class Flow:
         self._travel()
 
     def reset(self) -> None:
-        """The connection is no more; both sides are told, the caller once something comes through to it."""
+        """Reset the connection. Both sides are notified, the caller once a packet reaches it."""
         self._gone()
         self._loop.after(self._network.delay(), self._reset_arrives, self._loop.now)
 
@@ -234,7 +234,7 @@ class Flow:
             self._loop.after(TRY_AGAIN, self._reset_arrives, since)
 
     def _tell_server(self, since: float) -> None:
-        """The caller is gone; the server learns it once something comes through to it."""
+        """The caller is gone. The server notices once a packet reaches it."""
         endpoint = self._endpoint
         if endpoint is None or self._closed:
             return
@@ -252,21 +252,21 @@ class Flow:
         return not self._closed and len(self._sent) + len(self._received) + self._taking < AHEAD
 
     def send(self, message: Any) -> None:
-        """Behind all that was sent before."""
+        """Send a message after all previous ones."""
         self._put(self._message, message)
 
     def finish(self) -> None:
-        """That was the last message, and all is well."""
+        """End the flow properly after the last message."""
         self._put(self._end, None)
         self._let_go()
 
     def fail(self, error: Exception) -> None:
-        """End it with an error, which the caller is told after the last message."""
+        """End the flow with an error, which the caller gets after the last message."""
         self._put(self._end, Failure(error))
         self._let_go()
 
     def after(self, seconds: float, function: Callable[[], object]) -> Timer:
-        """Have the server do something later."""
+        """Call a function in the server's process later."""
         assert self._endpoint is not None
         return self._loop.after(seconds, self._endpoint.process.run, function)
 
@@ -286,7 +286,7 @@ class Flow:
             self._endpoint.flows.pop(self, None)
 
     def _gone(self) -> None:
-        """The connection is no more, for the server."""
+        """The connection has ended for the server."""
         endpoint = self._endpoint
         if endpoint is not None and not self._closed:
             self._let_go()
@@ -294,4 +294,4 @@ class Flow:
 
 
 def _nothing() -> None:
-    """Of a flow that nobody serves."""
+    """Called for a flow that is not served yet."""

@@ -1,4 +1,4 @@
-"""Clients that read the output of a job: all of it, live, or a part of what is there."""
+"""Clients that read the output of a job: all of it, live, or a part of the present output."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     from tests.simulation.acts import Submit
     from tests.simulation.world import World
 
-#: Seconds before a follower that was cut goes on where it was.
+#: Seconds until a follower resumes after a cut.
 RESUME = 1.0
 
 
 @define(eq=False)
 class Follower:
-    """One client in one stream of a job: ``offset`` is where it is; ``over`` why it reads no more."""
+    """A client that reads one stream of a job, from ``offset`` on; ``over`` is why it stopped reading."""
 
     job_id: str
     stream: Stream
     began: int
     offset: int
     over: str = ""
-    #: When it made its present request, by the loop's clock.
+    #: The time of its present request, by the loop's clock.
     asked_at: float = 0.0
-    #: It reads on until it has everything, however often it is cut.
+    #: Whether it reads until it has everything, however often it is cut.
     stubborn: bool = True
 
 
 @frozen
 class Follow:
-    """Follow a stream of the job from a byte on, and resume where it was cut.
+    """Follows a stream of the job from an offset on, and resumes after cuts.
 
-    ``slow`` are the seconds that the client takes for each message. It hangs up once after ``hang_up`` seconds, for
-    good unless it ``resumes``.
+    ``slow``: seconds that the client takes for each message. It hangs up once after ``hang_up`` seconds, for good
+    unless it ``resumes``.
     """
 
     after: float
@@ -57,11 +57,11 @@ class Follow:
         await self.go_on(world, job_id, self.follower(job_id))
 
     def follower(self, job_id: str) -> Follower:
-        """One that has read nothing."""
+        """A follower that has read nothing."""
         return Follower(job_id, self.stream, self.begin, self.begin, stubborn=self.resumes)
 
     async def go_on(self, world: World, job_id: str, follower: Follower) -> None:
-        """Read from where the follower is."""
+        """Read on from the follower's offset."""
         world.judge.follows(follower)
         hang_up = self.hang_up
         while not follower.over and world.loop.now < world.clients_end:
@@ -81,7 +81,7 @@ class Follow:
             await pause(world, RESUME)
 
     async def until(self, world: World, follower: Follower, finished: Deferred[None]) -> None:
-        """Wait for the end of one connection, and see what it means."""
+        """Wait for the end of one connection, and handle it."""
         try:
             await finished
         except OutputCutShort as error:
@@ -115,7 +115,7 @@ def _serve(world: World, job_id: str, stream: Stream, offset: int, service: Any,
 
 
 def hung_up(flow: Flow) -> None:
-    """The client closes the connection."""
+    """Close the client's connection."""
     if not flow.finished.called:
         flow.cancel()
         flow.finished.errback(CallFailed("reset"))
@@ -123,7 +123,7 @@ def hung_up(flow: Flow) -> None:
 
 @frozen
 class Read:
-    """Read ``size`` bytes, at most, from an offset, of what there is now."""
+    """Reads at most ``size`` bytes of the present output, from an offset on."""
 
     after: float
     offset: int

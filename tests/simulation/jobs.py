@@ -1,8 +1,8 @@
 """A worker's jobs in memory, over a state folder that outlives the process.
 
-They keep the promises of ``scheduler.worker.jobs`` in its order of steps: a start makes the spool,
-then has a shim begin the job, then is answered; each step takes a moment in which the process can die.
-A process that starts takes back what the folder has.
+They keep the promises of ``scheduler.worker.runner`` in its order of steps: a start makes the spool, makes a shim begin
+the job, and is then answered. Each step takes a moment in which the process can die. A process that starts takes back
+the jobs in the folder.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobRunner, IJobs
 from tests.simulation.machine import COMMAND, Folder, Machine, Spool
 from tests.simulation.process import Process
 
-#: Seconds that one step of a start takes, or one write to the disk.
+#: Seconds of one step of a start, or of one write to the disk.
 STEP = 0.003
 
 
 @define(eq=False)
 class _Starting:
-    """A start that was not answered yet, and those who wait for it."""
+    """A start without an answer, and its waiting callers."""
 
     spec: JobSpec
     waiting: list[Deferred[JobStatus]] = field(factory=list)
@@ -78,12 +78,12 @@ class FolderCount:
 
 @implementer(IJobRunner, IJobs)
 class SimulatedJobs:
-    """The jobs as one worker process has them. ``recover`` comes first."""
+    """The jobs of one worker process. Call ``recover`` first."""
 
     def __init__(self, process: Process, machine: Machine, folder: Folder, random: Random) -> None:
         self._process = process
         self._machine = machine
-        #: Where they are.
+        #: The folder with the jobs.
         self.folder = folder
         own = f"{machine.name}-{process.name.replace('.', '-')}"
         folder.folder_id = folder.folder_id or f"secret-{own}"
@@ -101,11 +101,11 @@ class SimulatedJobs:
     # life
 
     def recover(self) -> None:
-        """Take back the jobs of the process before this one."""
+        """Take back the jobs of the previous process."""
         for spool in list(self.folder.spools.values()):
             spool.awaited = False
             if spool.exit is None and not spool.begun and spool.boot_id == self._machine.boot_id:
-                del self.folder.spools[spool.job_id]  # it is as if its start had never come
+                del self.folder.spools[spool.job_id]  # as if its start had never come
                 continue
             if spool.exit is None:
                 if self._machine.runs_job(spool):
@@ -124,14 +124,14 @@ class SimulatedJobs:
         self._for_end.clear()
 
     def _gone(self, spool: Spool) -> JobStatus:
-        """The record of a job that no shim has."""
+        """The status of a job whose shim is gone."""
         now = self._machine.wall_time()
         reason = "its shim was killed by a signal" if spool.boot_id == self._machine.boot_id else "rebooted"
         return JobStatus(spool.job_id, JobState.LOST, reason, spool.started_at, now)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs, nobody waits, and all ends were acknowledged."""
+        """Whether nothing runs, no caller waits, and all ends were acknowledged."""
         return not (self._starting or self._sealing or self._running or self._unacknowledged or self._for_end)
 
     # IJobRunner
@@ -168,7 +168,7 @@ class SimulatedJobs:
         self._process.after(self._random.uniform(0, STEP), step, spool)
 
     def _refuse(self, spool: Spool) -> None:
-        """There is no such command: the job has failed, and is kept like any other."""
+        """An unknown command: the job has failed, and is kept like any other."""
         reason = f"command {spool.spec.command!r} not found"
         now = self._machine.wall_time()
         spool.exit = JobStatus(spool.job_id, JobState.FAILED, reason, None, now, stdout_bytes=0, stderr_bytes=0)
@@ -190,7 +190,7 @@ class SimulatedJobs:
         self._machine.follow(spool, lambda: self._process.after(0, self._ended, spool))
 
     def _nobody(self) -> None:
-        """Is told of ends where nobody follows."""
+        """Called for an end that nothing follows."""
 
     def _ended(self, spool: Spool) -> None:
         if self._running.pop(spool.job_id, None) is None:
@@ -324,7 +324,7 @@ class SimulatedJobs:
             spool.awaited = True
 
     def expect_acknowledgements(self, expected: bool) -> None:
-        """Retention is not simulated."""
+        """Ignored, because retention is not simulated."""
 
     def on_end(self, notify: Callable[[], None]) -> None:
         self._notify.append(notify)

@@ -1,8 +1,8 @@
-"""Judges a run while it happens: every state that anybody could see, every answer, and the end.
+"""Judges a run while it happens: every visible state, every answer, and the end.
 
-The truth is known here, whatever scheduler and workers say: what ran, how it ended, and what destroyed it. ``Facts`` is
-what was seen and asked so far; the rules, in ``tests.simulation.rules``, are told of each event after it is among the
-facts. The first rule that is broken ends the run.
+The truth is known here, independently of scheduler and workers: each run, its end, and its destruction. ``Facts`` are
+the observations and requests so far. The rules, in ``tests.simulation.rules``, are called for each event after it is
+among the facts. The first broken rule ends the run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from twisted.python.failure import Failure
 
 from scheduler.cluster.changes import Change, JobChanged, WorkerChanged
 from scheduler.errors import SchedulerError, WorkerOnline
-from scheduler.interfaces import JobFilter, Loaded
+from scheduler.interfaces import Loaded
 from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.views import JobFilter
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
 from tests.simulation.logs import brief as brief_of_error
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-#: Seconds that a request to resume a worker may take: as long as that, it may be carried out after a drain.
+#: The most seconds of a request to resume a worker, during which it may be carried out after a drain.
 RESUME_MAX_SECONDS = 60.0
 
 
 @frozen
 class Violation:
-    """A broken rule, by its name; ``job`` is the one it was broken for, where it was one."""
+    """A broken rule, by its name; ``job`` is the job that broke it, if any."""
 
     rule: str
     what: str
@@ -53,45 +54,45 @@ class Violation:
 
 @define(eq=False)
 class Ticket:
-    """What a client wants run once, and what it was told."""
+    """A job that a client wants to run once, and the answers about it."""
 
-    #: Ids of the jobs that it came to, without their next attempts.
+    #: Ids of its jobs, without their further attempts.
     jobs: dict[str, None] = field(factory=dict)
     #: The job that it was told will run, or runs; ``""``: none.
     acknowledged: str = ""
-    #: A request for it had an answer that does not say that nothing was started, or had none.
+    #: Whether an answer left open that a job was started, or an answer is missing.
     open: bool = False
-    #: The last answer that says so.
+    #: The last answer that says that nothing was started.
     refused: str = ""
 
 
 @define(eq=False)
 class Facts:
-    """What is known of a run."""
+    """The facts of a run."""
 
     world: World
     tickets: dict[str, Ticket] = field(factory=dict)
-    #: Each job as it was shown last, by any process of the scheduler.
+    #: The last shown state of each job, by any process of the scheduler.
     shown: dict[str, Job] = field(factory=dict)
     runs: dict[str, list[Run]] = field(factory=dict)
     #: When the present process of the scheduler first showed a job as queued, by the loop's clock.
     queued: dict[str, float] = field(factory=dict)
-    #: Ids of the jobs that clients asked to be stopped, and to be removed.
+    #: Ids of the jobs whose stop, and whose removal, a client requested.
     stops: dict[str, None] = field(factory=dict)
     removals: dict[str, None] = field(factory=dict)
-    #: Names or ids of the workers that clients asked to be forgotten, or that lost their folders.
+    #: Names or ids of the workers that clients asked to forget, or that lost their folders.
     forgotten: dict[str, None] = field(factory=dict)
     #: Ids of the workers that a client was told are draining, with their names.
     drained: dict[str, str] = field(factory=dict)
-    #: Ids of the core workers that there were, with their addresses.
+    #: Ids of all core workers, with their addresses.
     core: dict[str, str] = field(factory=dict)
-    #: When clients last asked for a worker to be resumed, or forgotten, by its name or id and the loop's clock.
+    #: The times of the last requests to resume, and to forget, a worker, by its name or id, on the loop's clock.
     resumes: dict[str, float] = field(factory=dict)
-    #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
+    #: Jobs that a fault may have destroyed, with the fault: such a job may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
-    #: Ids of workers, each with the folder that was first given it, though it may not have heard.
+    #: Ids of workers, each with the folder that it was first given to, even if the worker has not heard of it.
     owners: dict[str, Folder] = field(factory=dict)
-    #: Ids of the jobs that a database which was set back has not, or not as they are; of them those that nobody has;
+    #: Ids of jobs that a database which was set back lacks, or has in another state; those of them that no side has;
     #: and when that was last, by the loop's clock.
     set_back: dict[str, None] = field(factory=dict)
     erased: dict[str, None] = field(factory=dict)
@@ -99,29 +100,30 @@ class Facts:
     #: When each of those jobs was shown again, by the loop's clock.
     told_at: dict[str, float] = field(factory=dict)
 
-    #: Tickets whose jobs clients asked to be stopped.
+    #: Tickets whose jobs clients asked to stop.
     withdrawn: dict[str, None] = field(factory=dict)
-    #: Jobs whose stop was answered, as they were over; and first attempts: when a stop of any attempt was answered.
+    #: Jobs that were over when their stop was answered; and first attempts, with the time when a stop of any attempt
+    #: was answered.
     stopped: dict[str, None] = field(factory=dict)
     chains_stopped: dict[str, float] = field(factory=dict)
-    #: Ids of the jobs that were shown as next attempts of others: a worker does not know that they are.
+    #: Ids of jobs that were shown as retries of others, which a worker does not know.
     attempts: dict[str, None] = field(factory=dict)
     #: Jobs that were answered as the last attempt, at its end.
     last_attempts: dict[str, None] = field(factory=dict)
-    #: Jobs that were dropped, and those whose removal was answered as done, with when that was.
+    #: Jobs that were dropped, and those whose removal was answered as done, with the time.
     gone: dict[str, None] = field(factory=dict)
     removed: dict[str, float] = field(factory=dict)
-    #: Jobs that were removed when their worker had deregistered, or was forgotten: it keeps what it has of them.
+    #: Jobs that were removed when their worker had deregistered, or was forgotten: it keeps its part of them.
     left_behind: dict[str, None] = field(factory=dict)
-    #: Copies of folders that were taken for the workers that they were copied from.
+    #: Copies of folders that were taken for the original workers.
     copies: list[Folder] = field(factory=list)
-    #: Clients that follow an output, or did.
+    #: Clients that follow, or followed, an output.
     followers: list[Follower] = field(factory=list)
-    #: Clients that attend a job: to which process of the scheduler, which job, and since when.
+    #: Clients that attend a job: the process of the scheduler, the job, and since when.
     attended: dict[object, tuple[Process, str, float]] = field(factory=dict)
 
     def existing(self) -> dict[str, None]:
-        """The jobs that are there."""
+        """The existing jobs."""
         return {job_id: None for job_id in self.shown if job_id not in self.gone}
 
     def is_untold(self, job_id: str) -> bool:
@@ -129,13 +131,14 @@ class Facts:
         return job_id in self.set_back and job_id not in self.shown
 
     def is_key_unknown(self, job_id: str) -> bool:
-        """Whether nobody can tell the key of the request that the job came from, as the database was set back."""
+        """Whether the key of the job's request can't be known, because the database was set back."""
         return (job_id in self.erased and self.is_untold(job_id)) or self.is_unheard(job_id)
 
     def is_unheard(self, job_id: str) -> bool:
         """Whether a database was set back, and a worker that has the job has not called the scheduler since.
 
-        Nobody can tell it then that the job began. Nor is a worker believed that has another name than the job is for.
+        Until then the scheduler can't know that the job began. A worker with another name than the job's target is not
+        believed either.
         """
         if job_id not in self.set_back or self.world.scheduler is None:
             return False
@@ -150,9 +153,9 @@ class Facts:
         )
 
     def may_be_unknown(self, job_id: str, asked_at: float) -> bool:
-        """Whether a client that asked then may be answered that there is no such job.
+        """Whether a request at that time may be answered that the job is unknown.
 
-        The job's worker has to tell of it first, or nobody can.
+        The job's worker must report it first, or it can't be known at all.
         """
         if not self.is_untold(job_id):
             return asked_at <= self.told_at.get(job_id, -math.inf)
@@ -164,19 +167,19 @@ class Facts:
         return job_id if job is None else job.group_id or job_id
 
     def is_untraceable(self, job: Job) -> bool:
-        """Whether a core worker never said by which id it knows the job, so that nobody can ask for it."""
+        """Whether a core worker never told its id of the job, so that the job can't be queried."""
         return job.worker_id in self.core and job.remote_id is None
 
     def is_given_up(self, job: Job) -> bool:
-        """Whether it may run on a core worker though it is lost: that never reports by itself what it runs."""
+        """Whether it may run on a core worker though it is lost, because such a worker never reports its jobs."""
         return self.is_untraceable(job) or (job.worker_id in self.core and job.worker_id in self.forgotten)
 
     def ticket_of(self, job: Job) -> Ticket | None:
-        """The ticket that a job came from."""
+        """The ticket of a job."""
         return self.tickets.get(job.spec.labels.get("ticket", ""))
 
     def running(self) -> bool:
-        """Whether a job runs."""
+        """Whether any job runs."""
         return any(runs[-1].ended is None for runs in self.runs.values())
 
     def run_of(self, job_id: str) -> Run | None:
@@ -185,20 +188,20 @@ class Facts:
         return runs[-1] if runs else None
 
     def may_be_stopped(self, job: Job) -> bool:
-        """Whether its end may be under way as it is stopped: a client asked for that, or has to attend it."""
+        """Whether the job may end as stopped: a client requested that, or it must be attended."""
         return job.terms.unattended_timeout is not None or self.stop_was_asked(job)
 
     def stop_is_explained(self, job: Job) -> bool:
-        """Whether it may have been stopped: a client asked for that, or it says why it was without.
+        """Whether a stop of the job has a cause: a client's request, or the job's own reason.
 
-        What a database that was set back does not know any more, nobody can say.
+        The cause may be unknown after the database was set back.
         """
         if job.terms.unattended_timeout is not None and (job.stop_reason is not None or job.id in self.set_back):
             return True
         return self.stop_was_asked(job)
 
     def stop_was_asked(self, job: Job) -> bool:
-        """Whether a client asked for a stop of it, or of an attempt before it."""
+        """Whether a client requested a stop of the job, or of an earlier attempt."""
         if job.spec.labels.get("ticket") in self.withdrawn:
             return True
         chain: Job | None = job
@@ -210,19 +213,19 @@ class Facts:
 
 
 class Judge:
-    """Is told of everything; ``violation`` is the first that was found."""
+    """Receives all events; ``violation`` is the first that was found."""
 
     def __init__(self, world: World) -> None:
         self.violation: Violation | None = None
         self.facts = Facts(world)
         self._world = world
-        #: Workers that clients asked to be forgotten: those of them that were drained, as in ``Facts.drained``.
+        #: Drained workers that clients asked to forget, as in ``Facts.drained``.
         self._undrained: dict[str, dict[str, str]] = {}
         self.rules: list[Rule] = [make(self.facts, self.broken) for make in RULES]
 
     @property
     def jobs(self) -> int:
-        """How many jobs there were."""
+        """The number of jobs."""
         return len({*self.facts.shown, *self.facts.runs})
 
     def broken(self, rule: str, what: str, job: str | None = None) -> None:
@@ -238,18 +241,18 @@ class Judge:
     # -- what happens
 
     def began(self, run: Run) -> None:
-        """A job's command runs, whoever knows."""
+        """A job's command runs, known or not."""
         self.facts.runs.setdefault(run.job_id, []).append(run)
         for copy in self.facts.copies:
             job_of_copy(self.facts, copy, run.job_id)
         self._each(lambda rule: rule.began(run))
 
     def crashed(self, process: str, reason: Failure) -> None:
-        """An error that nobody expects."""
+        """An unexpected error was raised."""
         self.broken("no traceback", f"{process}: {brief_of_error(reason)}")
 
     def logged(self, where: str, what: str) -> None:
-        """A failure is in the log."""
+        """A failure was logged."""
         self.broken("no traceback", f"{where}: {what}")
 
     def registered(self, worker_id: str, folder: Folder) -> None:
@@ -268,31 +271,31 @@ class Judge:
         self._each(lambda rule: rule.ends_reported(worker_id, job_ids))
 
     def ends_acknowledged(self, job_ids: Sequence[str]) -> None:
-        """A worker is told that the ends of these jobs are kept."""
+        """A worker is told that the ends of these jobs are durable."""
         self._each(lambda rule: rule.ends_acknowledged(job_ids))
 
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
-        """What is called at the address of a worker takes the call."""
+        """The process at a worker's address accepts a call."""
         self._each(lambda rule: rule.arrived(worker, call, server))
 
     def call_answered(self, worker: Worker, error: Exception | None = None) -> None:
-        """What listens at the address of a worker answers a call; ``error``: with that."""
+        """The process at a worker's address answers a call; ``error``: with that error."""
         self._each(lambda rule: rule.call_answered(worker, error))
 
     def start_failed(self, worker: Worker) -> None:
-        """A call that is to start a job there ends with an error."""
+        """A call that should start a job there fails."""
         self._each(lambda rule: rule.start_failed(worker))
 
     def stopping(self, worker: Worker, job_id: str) -> None:
-        """The scheduler sends the stop of a job to a worker."""
+        """The scheduler sends a stop of the job to a worker."""
         self._each(lambda rule: rule.stopping(worker, job_id))
 
     def folder_lost(self, folder: Folder) -> None:
-        """Nobody knows any more what ran there."""
+        """The records of all jobs in a folder are lost."""
         folder_lost(self.facts, folder)
 
     def set_back(self, database: Loaded) -> None:
-        """The database is older than what was shown, and is as it is given."""
+        """The database was set back to this older state."""
         set_back(self.facts, database)
 
     # -- what clients ask, and are told
@@ -303,7 +306,7 @@ class Judge:
         self._each(lambda rule: rule.submitting(ticket))
 
     def not_answered(self, ticket: str, error: SchedulerError | None = None) -> None:
-        """Nobody can say what became of that request, or the answer was just that."""
+        """The request has no answer, or one that leaves its effect open."""
         self.facts.tickets[ticket].open = True
         self._each(lambda rule: rule.unanswered(ticket, error))
 
@@ -323,31 +326,31 @@ class Judge:
         self.answered(job)
 
     def answered(self, job: Job) -> None:
-        """A client saw the job so; it may be different by now, unless it was final."""
-        if job.state.final and not self.facts.is_untold(job.id):  # else a process before the present one answered
+        """A client saw the job in this state. It may have changed since, unless it was final."""
+        if job.state.final and not self.facts.is_untold(job.id):  # otherwise an earlier process answered
             self._show(None, job)
 
     def stop_asked(self, job_id: str) -> None:
-        """A client asks for a stop of it, and of what follows."""
+        """A client requests a stop of the job, and of its retries."""
         self.facts.stops[job_id] = None
 
     def removal_asked(self, job_id: str) -> None:
-        """A client asks for its removal."""
+        """A client requests the removal of the job."""
         self.facts.removals[job_id] = None
 
     def ticket_withdrawn(self, ticket: str) -> None:
-        """A client asks for a stop of all that came of it."""
+        """A client requests a stop of all jobs of the ticket."""
         self.facts.withdrawn[ticket] = None
 
     def forget_asked(self, worker: str) -> None:
-        """A client asks that a worker is forgotten: what is unfinished there may be lost, and that it was drained."""
+        """A client asks to forget a worker: its unfinished jobs and its drain may be lost."""
         self.facts.forgotten[worker] = None
         before = dict(self.facts.drained)
         self.resume_asked(worker)
         self._undrained[worker] = {each: name for each, name in before.items() if each not in self.facts.drained}
 
     def _not_forgotten(self, worker: str, asked_at: float) -> None:
-        """It was online, so it stays as it was, unless it was resumed since."""
+        """The worker was online, so it stays as it was, unless it was resumed since."""
         for worker_id, name in self._undrained.pop(worker, {}).items():
             if all(self.facts.resumes.get(each, asked_at) <= asked_at for each in (worker_id, name)):
                 self.facts.drained[worker_id] = name
@@ -366,15 +369,15 @@ class Judge:
                 del self.facts.drained[worker_id]
 
     def replied(self, reply: Reply) -> None:
-        """A request came to an end."""
-        if isinstance(reply.value, Job) and reply.asked_at > self.facts.set_back_at:  # else it may be of the past
+        """A request ended."""
+        if isinstance(reply.value, Job) and reply.asked_at > self.facts.set_back_at:  # otherwise it may be of the past
             self.answered(reply.value)
         if reply.name == "forget" and isinstance(reply.error, WorkerOnline):
             self._not_forgotten(reply.detail, reply.asked_at)
         self._each(lambda rule: rule.replied(reply))
 
     def existing(self) -> dict[str, None]:
-        """The jobs that are there."""
+        """The existing jobs."""
         return self.facts.existing()
 
     def listed(self, existing: dict[str, None], jobs: list[str]) -> None:
@@ -387,26 +390,26 @@ class Judge:
             self.facts.followers.append(follower)
 
     def delivered(self, follower: Follower, offset: int, data: bytes) -> None:
-        """It got these bytes."""
+        """The follower got these bytes."""
         self._each(lambda rule: rule.delivered(follower, offset, data))
 
     def output_over(self, follower: Follower, cut: str) -> None:
-        """It was told of the end, or that there is none."""
+        """The follower was told of the end, or that there is none."""
         self._each(lambda rule: rule.output_over(follower, cut))
 
     def output_refused(self, follower: Follower, error: SchedulerError) -> None:
-        """It can't go on."""
+        """The follower can't continue."""
         self._each(lambda rule: rule.output_refused(follower, error))
 
     # -- what the scheduler shows
 
     def watch(self, scheduler: SchedulerProcess) -> None:
-        """See all that it shows."""
+        """Observe everything that the scheduler shows."""
         feed = scheduler.parts.feed
         publish = feed.publish
 
         def publish_and_see(change: Change) -> None:
-            """See it as it is published: whoever looks from then on sees the same."""
+            """Observe each change as it is published: a reader of the registry sees the same from then on."""
             publish(change)
             if isinstance(change, JobChanged):
                 self._see_job(scheduler, change)
@@ -431,10 +434,10 @@ class Judge:
         worker_id = change.last.id
         self._each(lambda rule: rule.worker_gone(scheduler, worker_id))
         if {worker_id, self.facts.drained.get(worker_id)} & self.facts.forgotten.keys():
-            self.facts.drained.pop(worker_id, None)  # a client had it forgotten, with all that was known of it
+            self.facts.drained.pop(worker_id, None)  # a client had it forgotten, with its drain
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
-        """It knows again what its store has."""
+        """The scheduler has loaded its store."""
         registry = scheduler.parts.ledger.registry
         self.facts.queued.clear()
         for worker in registry.workers():
@@ -445,7 +448,7 @@ class Judge:
         self._each(lambda rule: rule.loaded(scheduler))
 
     def _show(self, scheduler: SchedulerProcess | None, job: Job) -> None:
-        """Somebody could see the job so."""
+        """The job was visible in this state."""
         facts = self.facts
         before = facts.shown.get(job.id)
         facts.shown[job.id] = job
@@ -463,7 +466,7 @@ class Judge:
         self._each(lambda rule: rule.shown(scheduler, before, job))
 
     def _drop(self, scheduler: SchedulerProcess, job: Job) -> None:
-        """The job is not there any more: its start never left, or a client removed it."""
+        """The job is gone: its start was never sent, or a client removed it."""
         self._world.trace.add(scheduler.process.name, f"drops job {job.id}")
         self.facts.gone[job.id] = None
         if job.id in self.facts.removals:
@@ -478,7 +481,7 @@ class Judge:
     # -- when the faults are over
 
     def agreed(self) -> None:
-        """The time within which all sides have to agree is over."""
+        """The time for all sides to agree is over."""
         self._each(lambda rule: rule.agreed())
 
     def ended(self) -> None:

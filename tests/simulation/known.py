@@ -1,9 +1,9 @@
-"""Faults of the product that are known: a run that shows one is counted, and fails nothing until it is fixed.
+"""Known faults of the product. A run that shows one is counted, and does not fail until the fault is fixed.
 
-A violation is known if its rule is one that the fault breaks, if it looks as it should, and if each cause of the fault
-is needed: with the faults of these kinds left out of the plan the rule is not broken. So a new fault that breaks the
-same rule in another way is found all the same. Each entry has a plan that shows it. When none of a few runs of this
-plan shows it any more, the entry has to be taken off the list.
+A violation is known under three conditions: the fault breaks its rule, its looks are right, and each cause of the fault
+is needed. The last means that without the faults of these kinds the rule is not broken. So a new fault that breaks the
+same rule in another way is still found. Each entry has a plan that shows it. When none of a few runs of this plan shows
+it any more, the entry must be removed.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from tests.simulation.judge import Violation
 from tests.simulation.plan import Plan
 from tests.simulation.world import World
 
-#: How many runs of its plan may pass without showing a known fault: delays differ from run to run.
+#: The number of runs of its plan that may not show a known fault: delays differ from run to run.
 REPLAYS = 20
 
-#: What a run of a plan comes to.
+#: Runs a plan, and returns its violation.
 Run = Callable[[Plan], Violation | None]
 
 
 def any_looks(violation: Violation, plan: Plan) -> bool:
-    """Rule and causes say enough."""
+    """Accept every violation, since its rule and causes are sufficient."""
     return True
 
 
 @frozen
 class Known:
-    """A known fault. ``name`` is for tables, ``why`` says what happens in a sentence or two."""
+    """A known fault. ``name`` is for tables, ``why`` explains it in a sentence or two."""
 
     name: str
     why: str
-    #: Names of the rules that it breaks.
+    #: The names of the rules that it breaks.
     rules: Collection[str]
-    #: Each is needed; each is given as the kinds of faults, by the names of their classes, that do alike. None: it
-    #: shows in good weather, too; then nothing can be left out to see what is behind it.
+    #: Causes, all of which are needed. Each is a group of equivalent kinds of faults, by the names of their classes.
+    #: None: the fault shows in good weather, too; then nothing can be left out to see further violations.
     causes: Sequence[Collection[str]]
-    #: Shows it.
+    #: A plan that shows it.
     plan: Plan
-    #: Whether a violation is of this kind.
+    #: Whether a violation looks like this fault.
     looks_right: Callable[[Violation, Plan], bool] = any_looks
 
     def possible(self, violation: Violation, plan: Plan) -> bool:
-        """Whether it may be what a run of the plan has shown."""
+        """Whether a run of the plan may have shown this fault."""
         kinds = {type(fault).__name__ for fault in plan.faults}
         caused = all(kinds.intersection(cause) for cause in self.causes)
         return violation.rule in self.rules and caused and self.looks_right(violation, plan)
 
     def occurs(self) -> bool:
-        """Whether it still does."""
+        """Whether the fault still occurs."""
         for seed in range(REPLAYS):
             violation = World(seed, self.plan).run().violation
             if violation is not None and self.possible(violation, self.plan):
@@ -61,7 +61,7 @@ class Known:
 
 @frozen
 class Explanation:
-    """Which known faults a violation and those behind it come from, and what is left then.
+    """The known faults behind a violation and further ones, and the remaining violation.
 
     ``left_out`` are the kinds of faults without which ``violation`` shows; it is ``None`` if all is explained.
     """
@@ -72,12 +72,12 @@ class Explanation:
 
 
 def without(plan: Plan, kinds: Collection[str]) -> Plan:
-    """The plan, less the faults of these kinds."""
+    """The plan without the faults of these kinds."""
     return evolve(plan, faults=tuple(fault for fault in plan.faults if type(fault).__name__ not in kinds))
 
 
 def explain(known: Sequence[Known], plan: Plan, violation: Violation | None, run: Run) -> Explanation:
-    """See whether known faults are all that a plan shows. One that was found is left out, to see what is behind it."""
+    """Find the known faults that a plan shows. Each that is found is left out, to see further violations."""
     found: list[Known] = []
     left_out: frozenset[str] = frozenset()
     while violation is not None:
@@ -95,7 +95,7 @@ def explain(known: Sequence[Known], plan: Plan, violation: Violation | None, run
                 found.append(each)
                 left_out |= frozenset(each.causes[0])
                 break
-        else:  # something else breaks the rule as well, or alone: it shows without what is not needed
+        else:  # the violation also shows without these causes, so it has another one
             left_out |= frozenset(needless)
         violation = run(without(plan, left_out))
     return Explanation(tuple(found), left_out, violation)

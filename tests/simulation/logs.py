@@ -1,7 +1,7 @@
-"""What is logged during a run: a failure, or a line of level ``critical``, is a finding.
+"""Findings in the log of a run: a failure, or a line of level ``critical``.
 
-Production code logs a failure where something went wrong that nobody expected, and Twisted does so for an error in
-a Deferred that nobody handled. The last one shows when the Deferred is freed, so all that can be is freed at the end.
+Production code logs a failure for an unexpected error, and Twisted does so for an unhandled error in a Deferred. The
+latter shows only when the Deferred is freed, so everything possible is freed at the end.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Twisted says this before it logs the error itself.
+#: Twisted logs this line before the error itself.
 _HEADING = "Unhandled error in Deferred:"
 
 
 def brief(reason: Failure) -> str:
-    """The error, and where it was raised in code of ours; the same text on every machine."""
+    """The error, and the place in our code where it was raised; the same text on every machine."""
     frames = [frame for frame in reason.frames if "scheduler" in frame[1] or "simulation" in frame[1]]
     text = f"{reason.type.__name__ if reason.type else reason.type}: {reason.getErrorMessage()}"
     if not frames:
@@ -31,10 +31,10 @@ def brief(reason: Failure) -> str:
 
 @implementer(ILogObserver)
 class Errors:
-    """An observer that passes on what is logged and must not be."""
+    """An observer that passes on errors in the log."""
 
     def __init__(self, tell: Callable[[str, str], None]) -> None:
-        """``tell`` gets where it was logged, and what it was in one line."""
+        """``tell`` is called with the namespace, and the error in one line."""
         self._tell = tell
 
     def __call__(self, event: LogEvent) -> None:
@@ -50,9 +50,9 @@ class Errors:
 
 @contextmanager
 def watched(tell: Callable[[str, str], None]) -> Iterator[None]:
-    """Tell of errors in the log until this is over, those among them that nobody handled.
+    """Report errors in the log until this is over, including unhandled ones.
 
-    Garbage of the run alone is collected, at the end and not before, so that a run takes the same course each time.
+    Only garbage of this run is collected, at the end, so that a run takes the same course each time.
     """
     errors = Errors(tell)
     was_enabled = gc.isenabled()

@@ -1,8 +1,7 @@
-"""Virtual time: one queue of everything that will happen, in one order.
+"""Virtual time: one queue of all future events, in one order.
 
-What is due at the same moment happens in the order in which it was asked for, so a run
-depends on nothing but its seed. A process sees the loop through a clock of its own: its
-timers end with it, and wait while it is frozen.
+Events of the same time happen in the order in which they were requested, so a run depends only on its seed. A process
+sees the loop through a clock of its own: its timers end with it, and wait while it is frozen.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from zope.interface import implementer
 
 @implementer(IDelayedCall)
 class Timer:
-    """One thing that will happen."""
+    """A future event."""
 
     __slots__ = ("_loop", "_time", "call", "done")
 
@@ -26,7 +25,7 @@ class Timer:
         self._loop = loop
         self._time = time
         self.call = call
-        #: ``""`` until it was ``called`` or ``cancelled``.
+        #: ``""`` before it is ``called`` or ``cancelled``.
         self.done = ""
 
     def getTime(self) -> float:
@@ -56,7 +55,7 @@ class Timer:
 
 
 class Loop:
-    """``now`` in seconds, from 0."""
+    """The queue of events; ``now`` in seconds, from 0."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -65,13 +64,13 @@ class Loop:
         self._count = 0
 
     def at(self, time: float, function: Callable[..., object], *args: Any) -> Timer:
-        """Call it then, or now if that is past."""
+        """Call the function at that time, or now if it is past."""
         timer = Timer(self, max(time, self.now), (lambda: function(*args)) if args else function)
         self.put(timer)
         return timer
 
     def after(self, seconds: float, function: Callable[..., object], *args: Any) -> Timer:
-        """Call it so much later."""
+        """Call the function so many seconds later."""
         return self.at(self.now + seconds, function, *args)
 
     def put(self, timer: Timer) -> None:
@@ -80,7 +79,7 @@ class Loop:
         heapq.heappush(self._heap, (timer.getTime(), self._count, timer))
 
     def run(self, until: float, finished: Callable[[], bool] = lambda: False) -> None:
-        """Have everything happen that is due by then, or until ``finished`` says so after an event."""
+        """Process all events until that time, or until ``finished`` is true after an event."""
         while self._heap and self._heap[0][0] <= until:
             time, _, timer = heapq.heappop(self._heap)
             if timer.done or time != timer.getTime():
@@ -96,9 +95,9 @@ class Loop:
 
 @implementer(IReactorTime)
 class ProcessClock:
-    """The time as one process has it. ``run`` makes each of its calls: it may refuse, or put off, to do so.
+    """The clock of one process. ``run`` makes each of its calls: it may refuse, or delay, a call.
 
-    A timer that is due while the process is frozen is active until the process comes to it, so it can be cancelled.
+    A timer that is due while the process is frozen stays active until the process is thawed, so it can be cancelled.
     """
 
     def __init__(self, loop: Loop, run: Callable[..., object]) -> None:
@@ -116,7 +115,7 @@ class ProcessClock:
 
         def call() -> None:
             if timer.done or timer.getTime() > self._loop.now:
-                return  # it was cancelled, or put off
+                return  # it was cancelled, or delayed
             timer.done = "called"
             del self._timers[timer]
             function(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""What a lost folder, or a database that is set back, does to the facts of a run: which of them nobody can keep.
+"""The effect of a lost folder, or of a database that is set back, on the facts of a run: facts that no side can know.
 
-What a worker still knows has to come back: that is judged when the faults are over, and until then the scheduler may
-not know it. What no database and no worker has any more was known to clients alone, and is taken off the facts.
+Jobs that a worker still knows must come back: that is judged when the faults are over, and until then the scheduler may
+not know them. Facts that no database and no worker has any more were known only to clients, and are removed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tests.simulation.machine import Folder
 if TYPE_CHECKING:
     from tests.simulation.judge import Facts
 
-#: Why the fate of a job is open.
+#: The reason why the fate of a job is open.
 COPY_TAKEN = "a copy of its folder was taken for its worker"
 NOBODY_KNOWS = "its folder is lost, and the database was set back"
 
 
 def folder_lost(facts: Facts, folder: Folder) -> None:
-    """It is gone, with all that ran there."""
+    """A folder is gone, with all its jobs."""
     folder.lost = True
     for worker_id, other in facts.owners.items():
         if other is folder:
@@ -36,19 +36,19 @@ def folder_lost(facts: Facts, folder: Folder) -> None:
 
 
 def folder_taken(facts: Facts, folder: Folder) -> None:
-    """A copy of it was used as it is while its worker did not answer, and was taken for that: no promise covers it."""
+    """A copy was used unchanged while its worker did not answer, and was taken for it: no promise covers that."""
     for job_id in folder.spools:
         facts.excused[job_id] = COPY_TAKEN
 
 
 def job_of_copy(facts: Facts, copy: Folder, job_id: str) -> None:
-    """A job begins; one of a copy that was taken for its worker is not known to that when it answers again."""
+    """A job begins. The original worker does not know it if it began on a copy that was taken for that worker."""
     if job_id in copy.spools:
         facts.excused[job_id] = COPY_TAKEN
 
 
 def set_back(facts: Facts, database: Loaded) -> None:
-    """The database is as it is given; no scheduler runs that knows more."""
+    """The database was set back to this state; no running scheduler knows more."""
     jobs = {job.id: job for job in database.jobs}
     spools = {job_id for node in facts.world.workers.values() for job_id in node.folder.spools}
     removed = {key.job_id for key in database.keys if key.removed_at is not None}
@@ -75,7 +75,7 @@ def set_back(facts: Facts, database: Loaded) -> None:
 
 
 def _forget_promises(facts: Facts, jobs: Mapping[str, Job], spools: Container[str]) -> None:
-    """Of jobs that nobody has, and of those whose starts never arrived and were not yet promised."""
+    """Forget promises about jobs that no side has, and about those whose starts never arrived and were not promised."""
     for ticket in facts.tickets.values():
         for job_id in [job_id for job_id in ticket.jobs if job_id not in spools]:
             job = jobs.get(job_id)
@@ -86,7 +86,7 @@ def _forget_promises(facts: Facts, jobs: Mapping[str, Job], spools: Container[st
 
 
 def _forget_promise(facts: Facts, job_id: str) -> None:
-    """Of a job that the scheduler has not heard of again."""
+    """Forget the promise about a job that the scheduler has not heard of again."""
     for ticket in facts.tickets.values():
         ticket.jobs.pop(job_id, None)
         if ticket.acknowledged == job_id:
@@ -94,7 +94,7 @@ def _forget_promise(facts: Facts, job_id: str) -> None:
 
 
 def _forget_answers(facts: Facts, changed: list[str]) -> None:
-    """Of stops and last attempts that the database does not know."""
+    """Forget answers about stops and last attempts that the database does not have."""
     for job_id in changed:
         facts.chains_stopped.pop(facts.first_attempt(job_id), None)
         facts.stopped.pop(job_id, None)

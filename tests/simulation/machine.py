@@ -1,7 +1,7 @@
-"""A machine: its address, its clock, the state folders on its disk, and the jobs that run on it.
+"""A machine: its address, its clock, the state folders on its disk, and its running jobs.
 
-A job runs under its shim, which needs no worker process: it is part of the machine and ends with it, and what it
-leaves is in the state folder. All that ever ran is kept in ``History.runs``: the truth that the scheduler is judged by.
+A job runs under its shim, which needs no worker process. The shim belongs to the machine and ends with it, and its
+results are in the state folder. Every run is kept in ``History.runs``: the truth by which the scheduler is judged.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from scheduler.model import JobSpec, JobState, Stream, Usage
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.trace import Trace
 
-#: POSIX time when the loop says 0.
+#: POSIX time when the loop's time is 0.
 EPOCH = 1_700_000_000.0
 
 #: Bytes of each line of output.
 LINE = 16
 
-#: What a job that ran takes.
+#: The usage of a job that ran.
 USAGE = Usage(1 << 20, 0.01)
 
-#: The only command that there is on a machine.
+#: The only existing command.
 COMMAND = "work"
 
 
 @define(eq=False)
 class Run:
-    """One execution of a job's command: it began, whatever anybody was told."""
+    """A run of a job's command: it began, whatever any party was told."""
 
     job_id: str
     machine: str
-    #: By the loop's clock; ``None``: it has not ended.
+    #: Times by the loop's clock; ``None``: it has not ended.
     began: float
     ended: float | None = None
     code: int | None = None
     signal: str | None = None
-    #: What took it, where it did not end by itself: ``rebooted``, or what else befell its machine.
+    #: The reason if it did not end by itself: ``rebooted``, or another fault of its machine.
     destroyed: str = ""
-    #: How long it takes in seconds, and how many lines it writes in that time, evenly.
+    #: Its duration in seconds, and the number of lines that it writes in that time, evenly.
     seconds: float = 0.0
     writes: int = 0
-    #: Names of the signals that clients sent to it, in order.
+    #: The names of the signals that clients sent to it, in order.
     signals: list[str] = field(factory=list)
 
     def lines(self, now: float) -> int:
-        """How many lines it has written at ``now``, by the loop's clock."""
+        """The number of lines written at ``now``, by the loop's clock."""
         passed = (now if self.ended is None else min(now, self.ended)) - self.began
         if passed >= self.seconds:
             return self.writes
         return int(self.writes * passed / self.seconds + 1e-6)
 
     def next_line_at(self, now: float) -> float | None:
-        """When it writes its next line; ``None``: it writes no more."""
+        """The time of its next line; ``None``: it writes no more."""
         lines = self.lines(now)
         if self.ended is not None or lines >= self.writes:
             return None
@@ -65,67 +65,67 @@ class Run:
 
 @define(eq=False)
 class Spool:
-    """The folder of a job: what is durable about it."""
+    """The folder of a job: its durable state."""
 
     job_id: str
     spec: JobSpec
     created_at: float
     boot_id: str
-    #: Of the request that the job came from.
+    #: The key of the job's request.
     key: RequestKey | None = None
     stop_asked: bool = False
-    #: The shim has begun the job.
+    #: Whether the shim has begun the job.
     begun: bool = False
     started_at: float | None = None
     exit: JobStatus | None = None
     acknowledged: bool = False
-    #: Not part of the folder: the process that runs was asked to report the end once more.
+    #: Not part of the folder: whether the present process was asked to report the end once more.
     awaited: bool = False
-    #: Lines of output that are on the disk, of a job that was destroyed.
+    #: Lines of output that are on the disk, for a destroyed job.
     kept: int = 0
-    #: The id of the scheduler for it, where ``job_id`` is one of the worker's own; the worker does not know it.
+    #: The scheduler's id for it, if ``job_id`` is the worker's own; the worker does not know it.
     known_as: str = ""
-    #: Not part of the folder: the job as it runs now, where its shim lives.
+    #: Not part of the folder: the present run, if the job's shim lives.
     run: Run | None = None
 
 
 @define(eq=False)
 class Folder:
-    """The state folder of a worker: its id, its spools, and the ids that are used up, each with why."""
+    """The state folder of a worker: its id, its spools, and the used ids, each with the reason."""
 
     worker_id: str = ""
-    #: The highest that a scheduler told it.
+    #: The highest count that a scheduler told it.
     commit_count: int = 0
-    #: Its secret.
+    #: The folder id.
     folder_id: str = ""
-    #: It is gone with its disk, and the worker has another one.
+    #: Whether it is gone with its disk, and the worker has another one.
     lost: bool = False
-    #: It was copied from that of another worker, whose id it has.
+    #: Whether it was copied from another worker's folder, whose id it has.
     copied: bool = False
-    #: It was, and has an id of its own.
+    #: Whether it was a copy, and has an id of its own.
     renewed: bool = False
-    #: A copy was taken for the worker that it was copied from.
+    #: Whether a copy was taken for the original worker.
     taken: bool = False
     spools: dict[str, Spool] = field(factory=dict)
     used: dict[str, str] = field(factory=dict)
-    #: Faults under way that leave no room for ended jobs.
+    #: Present faults that leave no room for ended jobs.
     evictions: dict[object, None] = field(factory=dict)
 
     def evict(self, spool: Spool) -> None:
-        """Remove an ended job, where there is no room, unless its end is still to be acknowledged."""
+        """Remove an ended job if there is no room, unless its end is not acknowledged."""
         going = self.evictions and spool.acknowledged and not spool.awaited
         if going and self.spools.pop(spool.job_id, None) is not None:
             self.used[spool.job_id] = "pruned"
 
     def clone(self) -> Folder:
-        """A copy, as of a machine's image: no shim has anything in it."""
+        """A copy, as in a machine's image: no shim has any of its jobs."""
         spools = {job_id: evolve(spool, run=None, awaited=False) for job_id, spool in self.spools.items()}
         return Folder(
             self.worker_id, self.commit_count, self.folder_id, copied=True, spools=spools, used=dict(self.used)
         )
 
     def renew(self) -> None:
-        """Have an id of its own, as ``--new-id`` does it: what was copied is set aside."""
+        """Give the folder an id of its own, like ``--new-id``: the copied jobs are set aside."""
         self.worker_id = self.folder_id = ""
         self.commit_count = 0
         self.copied, self.renewed = False, True
@@ -134,9 +134,9 @@ class Folder:
 
 @frozen
 class Plan:
-    """What a job of the simulation does, as its spec says: the command ``work`` with the path ``SECONDS CODE LINES``.
+    """The behaviour of a simulated job, as in its spec: the command ``work`` with the path ``SECONDS CODE LINES``.
 
-    A command and a path are all that a core worker is told.
+    A core worker is told only a command and a path.
     """
 
     seconds: float
@@ -145,12 +145,12 @@ class Plan:
 
     @classmethod
     def of(cls, spec: JobSpec) -> Plan:
-        """Read it."""
+        """The plan in a spec."""
         seconds, code, lines = spec.path.split()
         return cls(float(seconds), int(code), int(lines))
 
     def spec(self, **more: object) -> JobSpec:
-        """Write it."""
+        """The spec for this plan."""
         return JobSpec(command=COMMAND, path=f"{self.seconds:g} {self.code} {self.lines}", **more)
 
 
@@ -160,7 +160,7 @@ def output(job_id: str, lines: int) -> bytes:
 
 
 class OutputWatch:
-    """Tells of each line of a job as it is written, as inotify does, and of the end of the job."""
+    """Notifies about each line of a job as it is written, like inotify, and about the end of the job."""
 
     def __init__(self, loop: Loop, spool: Spool, notify: Callable[[], None]) -> None:
         self.spool = spool
@@ -184,20 +184,20 @@ class OutputWatch:
         self._notify()
 
     def stop(self) -> None:
-        """Tell of nothing more."""
+        """Notify no more."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
 
 class Machine:
-    """``runs`` is told of each run; ``clock_error`` is by how much its wall clock is ahead, in seconds."""
+    """A machine. ``runs`` is called with each run; ``clock_error``: seconds by which its wall clock is ahead."""
 
     def __init__(self, loop: Loop, trace: Trace, name: str, address: str, runs: Callable[[Run], None]) -> None:
         self.loop = loop
         self.name = name
         #: Its IP address.
         self.address = address
-        #: It runs; else it has no address, and nothing is started on it.
+        #: Whether it runs. If not, it has no address, and nothing is started on it.
         self.on = True
         self.clock_error = 0.0
         #: Why it can start nothing now; ``""``: it can.
@@ -206,7 +206,7 @@ class Machine:
         self._runs = runs
         self._boots = 1
         self._shims: dict[str, tuple[Spool, Run, Timer, Callable[[], None]]] = {}
-        #: job id -> who is told when the job's output grows, or ends.
+        #: job id -> watches that are notified when the job's output grows, or the job ends
         self._watches: dict[str, dict[OutputWatch, None]] = {}
 
     @property
@@ -214,11 +214,11 @@ class Machine:
         return f"{self.name}-boot-{self._boots}"
 
     def wall_time(self) -> float:
-        """POSIX time, as its clock has it."""
+        """POSIX time by its clock."""
         return EPOCH + self.loop.now + self.clock_error
 
     def begin(self, spool: Spool, ended: Callable[[], None]) -> None:
-        """A shim begins the job; ``ended`` is called when it has ended, as long as ``follow`` sets no other."""
+        """A shim begins the job; ``ended`` is called at its end, unless ``follow`` replaces it."""
         plan = Plan.of(spool.spec)
         run = spool.run = Run(
             spool.known_as or spool.job_id, self.name, self.loop.now, seconds=plan.seconds, writes=plan.lines
@@ -231,21 +231,21 @@ class Machine:
         self._shims[spool.job_id] = (spool, run, timer, ended)
 
     def runs_job(self, spool: Spool) -> bool:
-        """Whether a shim on this machine has it."""
+        """Whether a shim on this machine has the job."""
         return self._shims.get(spool.job_id, (None,))[0] is spool
 
     def follow(self, spool: Spool, ended: Callable[[], None]) -> None:
-        """Tell another process of the end."""
+        """Notify another process of the end."""
         _, run, timer, _ = self._shims[spool.job_id]
         self._shims[spool.job_id] = (spool, run, timer, ended)
 
     def kill(self, job_id: str, signal: str) -> None:
-        """Its main process gets a signal, and ends by it a moment later."""
+        """Send its main process a signal, by which it ends a moment later."""
         if job_id in self._shims:
             self.loop.after(0.01, self._exit, job_id, None, signal)
 
     def signal(self, job_id: str, signal: str) -> None:
-        """A client sends it a signal; it ends by no other than KILL."""
+        """A client sends the job a signal; only KILL ends it."""
         shim = self._shims.get(job_id)
         if shim is not None:
             shim[1].signals.append(signal)
@@ -288,11 +288,11 @@ class Machine:
         )
 
     def output(self, spool: Spool, stream: Stream) -> bytes:
-        """All that a job has written until now."""
+        """The job's output until now."""
         return output(spool.job_id, self.lines(spool)) if stream is Stream.STDOUT else b""
 
     def lines(self, spool: Spool) -> int:
-        """How many lines of output there are now."""
+        """The number of lines of output until now."""
         if spool.exit is not None:
             return spool.kept if spool.exit.stdout_bytes is None else spool.exit.stdout_bytes // LINE
         return spool.kept if spool.run is None else spool.run.lines(self.loop.now)
@@ -304,7 +304,7 @@ class Machine:
         return watch
 
     def unwatch(self, watch: OutputWatch) -> None:
-        """Call it no more."""
+        """End a watch."""
         watch.stop()
         watches = self._watches.get(watch.spool.job_id, {})
         watches.pop(watch, None)
@@ -316,12 +316,12 @@ class Machine:
             watch.ended()
 
     def reboot(self) -> None:
-        """All that ran is gone; the disk is as it was."""
+        """Reboot: all running processes are gone, and the disk is unchanged."""
         self._boots += 1
         self.destroy("rebooted")
 
     def destroy(self, why: str, job_ids: Collection[str] | None = None) -> None:
-        """End these jobs, or all that run, so that nobody can tell any more how they ended."""
+        """End these jobs, or all running ones, so that their ends can't be known."""
         shims = {job_id: shim for job_id, shim in self._shims.items() if job_ids is None or job_id in job_ids}
         for job_id, (spool, run, timer, _) in shims.items():
             del self._shims[job_id]

@@ -1,17 +1,16 @@
-"""The network: calls between processes, which are late, lost, cut, or come to nobody.
+"""The network: calls between processes, which are late, lost, cut, or refused.
 
-Theory of operation. A call is a request and an answer. Each travels for a time of its own, so
-they overtake each other. Either can be lost: on its way, or because the link between the two
-machines is cut in that direction. The caller then learns no more than that its deadline is over,
-and so does the server, which cancels what it does for the call. Where nobody listens at the
-address the caller is told at once that it was refused; where no machine has the address, nothing
-comes back. A process that dies resets its connections, so a caller that waits for it is told.
+Theory of operation. A call is a request and an answer. Each travels for a time of its own, so they overtake each other.
+Either can be lost: on its way, or because the link between the two machines is cut in that direction. The caller then
+notices only that its deadline is over. The server notices that, too, and cancels its work for the call. If nothing
+listens at the address, the caller is told at once that it was refused. If no machine has the address, nothing comes
+back. A process that dies resets its connections, so a waiting caller is notified.
 
-Machines keep their names, and get other IP addresses: a call goes to the machine that has the
-address then, and its answer comes back only while both machines have the addresses it began with.
+Machines keep their names, and get other IP addresses. A call goes to the machine that has the address at that time. Its
+answer comes back only while both machines keep their addresses.
 
-Whatever happens, the caller's Deferred fires: with the answer, with the error of the server, or with
-a ``CallFailed`` that says what is known of the request.
+In every case the caller's Deferred fires: with the answer, with the error of the server, or with a ``CallFailed`` about
+the request.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ class CallFailed(Exception):
 
 @define
 class Weather:
-    """How the network is at present. Delays in seconds; shares of 0 to 1."""
+    """The state of the network. Delays in seconds; shares of 0 to 1."""
 
-    #: Most messages travel as long as the first of these at most, ``slow`` of them up to the second.
+    #: The most seconds that most messages travel, and those of the ``slow`` share.
     usual: float = 0.004
     slowest: float = 0.3
     slow: float = 0.02
@@ -54,7 +53,7 @@ class Weather:
     lost_answers: float = 0.0
 
     def delay(self, random: Random) -> float:
-        """Of one message."""
+        """The delay of one message."""
         if random.random() < self.slow:
             return random.uniform(self.usual, self.slowest)
         return random.uniform(self.usual / 10, self.usual)
@@ -62,12 +61,12 @@ class Weather:
 
 @define(eq=False)
 class Endpoint:
-    """A listening process. ``server`` is what calls are made on."""
+    """A listening process. ``server`` has the methods that calls are made on."""
 
     process: Process
     machine: str
     server: Any
-    #: Calls that it has not answered; a dict, for its order.
+    #: Calls without an answer; a dict, for its order.
     serving: dict[Call, None] = field(factory=dict)
     #: Streams that it has not ended.
     flows: dict[Flow, None] = field(factory=dict)
@@ -75,7 +74,7 @@ class Endpoint:
 
 @frozen(eq=False)
 class Caller:
-    """Where calls come from: ``address`` is the IP address that the server sees."""
+    """The origin of calls; ``address`` is the IP address that the server sees."""
 
     process: Process
     machine: str
@@ -84,19 +83,19 @@ class Caller:
 
 @define(eq=False)
 class Call:
-    """One call, as both sides have it."""
+    """A call, as both sides see it."""
 
     caller: Caller
-    #: Where to, as ``IP address:port``.
+    #: The destination as ``IP address:port``.
     address: str
     name: str
-    #: What is called, in the trace.
+    #: Its description in the trace.
     wire: str = ""
-    #: By the loop's clock.
+    #: Its time by the loop's clock.
     made_at: float = 0.0
     answer: Deferred[Any] = field(factory=Deferred)
     deadline: Timer | None = None
-    #: Where it arrived, and what the server does for it.
+    #: The process where it arrived, and that process's work for the call.
     endpoint: Endpoint | None = None
     work: Deferred[Any] | None = None
 
@@ -107,59 +106,59 @@ class Call:
 
 
 class Network:
-    """All machines and what they listen at."""
+    """All machines and their listening processes."""
 
     def __init__(self, loop: Loop, random: Random, trace: Trace) -> None:
         self.calm = Weather()
-        #: The weather of each storm under way, by a token of its own; the last one counts.
+        #: The weather of each present storm, by a token of its own; the last one counts.
         self.storms: dict[object, Weather] = {}
-        #: Pairs of machines, from and to: what is sent that way does not arrive.
+        #: Pairs of machines (from, to) between which messages do not arrive.
         self.cut: dict[tuple[str, str], None] = {}
-        #: Machines and names of calls, by a token of each fault: what is answered to these calls is lost.
+        #: Machines and names of calls whose answers are lost, by a token of each fault.
         self.unanswered: dict[object, tuple[str, str]] = {}
-        #: The same: when these calls are answered the connection is reset, so the caller knows no more than that.
+        #: The same for calls whose answers are replaced by a reset of the connection.
         self.reset: dict[object, tuple[str, str]] = {}
         self.loop = loop
         self.trace = trace
         self._random = random
         #: IP address -> machine.
         self._machines: dict[str, str] = {}
-        #: (machine, port) -> who listens there.
+        #: (machine, port) -> the listening process
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
 
     @property
     def weather(self) -> Weather:
-        """As it is now."""
+        """The present weather."""
         return next(reversed(self.storms.values())) if self.storms else self.calm
 
     # machines and their addresses
 
     def attach(self, address: str, machine: str) -> None:
-        """The machine has that IP address now."""
+        """Give the machine that IP address."""
         self._machines[address] = machine
 
     def detach(self, address: str, machine: str) -> None:
-        """The machine has it no more; if another one has it by now, it keeps it."""
+        """Take the address from the machine; another machine that has it by now keeps it."""
         if self._machines.get(address) == machine:
             del self._machines[address]
 
     def machine_of(self, address: str) -> str | None:
-        """The machine that has that IP address; ``None``: none that is on."""
+        """The machine with that IP address; ``None`` if no running machine has it."""
         return self._machines.get(address)
 
     def listen(self, port: int, endpoint: Endpoint) -> None:
-        """It listens at every address of its machine, until it is closed or its process ends."""
+        """Listen at every address of the machine, until it is closed or its process ends."""
         place = (endpoint.machine, port)
         assert place not in self._endpoints, f"two processes listen at {place}"
         self._endpoints[place] = endpoint
         endpoint.process.on_end.append(lambda: self._gone(place, endpoint))
 
     def refuse(self, machine: str, port: int) -> Endpoint:
-        """The process listens no more, and still answers what it was asked."""
+        """Stop listening; accepted calls are still answered."""
         return self._endpoints.pop((machine, port))
 
     def close(self, machine: str, port: int) -> None:
-        """The process listens no more; the calls that it has not answered fail, as it is shutting down."""
+        """Stop listening; calls without an answer fail, because the process is shutting down."""
         endpoint = self.refuse(machine, port)
         for call in list(endpoint.serving):
             self._answer(endpoint, call, Failure(ShuttingDown()))
@@ -175,7 +174,7 @@ class Network:
             flow.reset()
 
     def when_gone(self, call: Call, notify: Callable[[], None]) -> None:
-        """Tell the caller when the process that answered is no more, which resets the connection."""
+        """Notify the caller when the answering process has ended, which resets the connection."""
         endpoint = call.endpoint
         assert endpoint is not None
         told = (endpoint.machine, call, call.caller.process.run, notify)
@@ -184,15 +183,15 @@ class Network:
     # messages
 
     def machine_at(self, address: str) -> str | None:
-        """The machine that has the IP address of ``address``, which is ``host:port``."""
+        """The machine with the IP address of ``address``, which is ``host:port``."""
         return self.machine_of(address.rpartition(":")[0])
 
     def endpoint(self, machine: str, port: int) -> Endpoint | None:
-        """Who listens there."""
+        """The process that listens there."""
         return self._endpoints.get((machine, port))
 
     def reaches(self, source: str, target: str) -> bool:
-        """Whether what one machine sends now arrives at the other."""
+        """Whether a message from one machine now arrives at the other."""
         return (source, target) not in self.cut
 
     def delay(self) -> float:
@@ -208,7 +207,7 @@ class Network:
         return self._random.random() < self.weather.lost_answers
 
     def send(self, source: str, target: str, function: Callable[..., object], *args: Any) -> None:
-        """Deliver something later, unless it is lost."""
+        """Deliver a message later, unless it is lost."""
         self.loop.after(self.delay(), self._deliver, source, target, function, *args)
 
     def _deliver(self, source: str, target: str, function: Callable[..., object], *args: Any) -> None:
@@ -216,7 +215,7 @@ class Network:
             function(*args)
 
     def _return(self, machine: str, call: Call, function: Callable[..., object], *args: Any) -> None:
-        """The same, back to the caller, unless the connection is gone with an address of one of its ends."""
+        """Deliver a message to the caller, unless the connection is gone with an address of one of its ends."""
 
         def deliver() -> None:
             here, there = self.machine_of(call.caller.address), self.machine_at(call.address)
@@ -226,7 +225,7 @@ class Network:
         self.loop.after(self.delay(), deliver)
 
     def unanswered_calls(self) -> Iterator[Call]:
-        """Those that a living process has begun to answer, and has not."""
+        """Calls that a living process has begun to answer, and has not."""
         for endpoint in self._endpoints.values():
             yield from endpoint.serving
 
@@ -235,9 +234,9 @@ class Network:
     def call(
         self, caller: Caller, address: str, name: str, make: Callable[[Any], Any], deadline: float, wire: str = ""
     ) -> Call:
-        """Call ``make`` with the server at ``address``; what it returns, or its Deferred fires with, is the answer.
+        """Call ``make`` with the server at ``address``; its result, or that of its Deferred, is the answer.
 
-        ``deadline`` in seconds. ``wire`` is how the call shows in the trace, beside its name.
+        ``deadline`` in seconds. ``wire`` is the description of the call in the trace, beside its name.
         """
         call = Call(caller, address, name, wire, self.loop.now)
         self.trace.add(caller.process.name, f"{name} -> {address} {wire}".rstrip())
@@ -255,7 +254,7 @@ class Network:
             self._return(machine, call, self._fail, call, "refused")
             return
         if endpoint.process.began > call.made_at and not call.caller.process.alive:
-            return  # nobody is there who could have connected to this process
+            return  # no process was there to connect to
         call.endpoint = endpoint
         endpoint.serving[call] = None
         endpoint.process.run(self._serve, endpoint, call, make, deadline)
@@ -267,7 +266,7 @@ class Network:
             self.loop.after(deadline, endpoint.process.run, self._give_up, endpoint, call)
 
     def _give_up(self, endpoint: Endpoint, call: Call) -> None:
-        """The deadline is over for the server, too: as its hop does, it cancels what was done for the call."""
+        """The deadline is over for the server, too: like its hop, it cancels its work for the call."""
         if call in endpoint.serving and call.work is not None:
             call.work.cancel()
 
@@ -291,10 +290,10 @@ class Network:
         call.caller.process.run(self._finish, call, Failure(CallFailed(why)))
 
     def hang_up(self, call: Call, cancels: bool = False) -> None:
-        """The caller closes the connection of a call under way.
+        """The caller closes the connection of a call in flight.
 
-        ``cancels``: the server then cancels what it does for the call, as the HTTP server does. A gRPC server of ours
-        carries it on.
+        ``cancels``: the server then cancels its work for the call, like the HTTP server. A gRPC server of ours
+        continues it.
         """
         self._finish(call, Failure(CallFailed("reset")))
         endpoint = call.endpoint

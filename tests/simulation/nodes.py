@@ -1,7 +1,7 @@
-"""The programs of a run, each as real as it can be: the scheduler, and workers.
+"""The programs of a run, each as real as possible: the scheduler, and workers.
 
-The scheduler is all of ``cluster``, wired by ``make_cluster``, between a simulated store and simulated
-calls. A worker is the real link to the scheduler over simulated jobs.
+The scheduler is the whole of ``cluster``, wired by ``make_cluster``, between a simulated store and simulated calls. A
+worker is the real link to the scheduler over simulated jobs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
 from scheduler.model import FEATURES, Worker
 from scheduler.net import DialRule
+from scheduler.worker.conversation import Conversation
 from scheduler.worker.link import Link
 from tests.simulation.calls import SimulatedSchedulerClient, SimulatedWorkerClient
 from tests.simulation.jobs import FolderCount, FolderId, SimulatedJobs
@@ -29,11 +30,10 @@ from tests.simulation.process import Process
 from tests.simulation.store import Database, SimulatedStore
 from tests.simulation.trace import Trace
 
-#: Seconds a worker may be silent.
+#: Seconds for which a worker may be silent.
 LEASE = 30.0
 
-#: Jobs that may be queued, and seconds for which an ended one, and a worker that deregistered, is kept: longer than any
-#: run takes.
+#: Jobs that may be queued, and seconds for which an ended job, and a deregistered worker, is kept: longer than any run.
 QUEUE_MAX = 1000
 KEEP_JOBS = FORGET_AFTER = 30 * 86400.0
 
@@ -43,22 +43,22 @@ STOP_TIMEOUT = 20.0
 
 @frozen
 class Surroundings:
-    """What all programs of a run have in common. ``random`` gives a source of its own to each that asks."""
+    """The common part of a run's programs. ``random`` gives each a source of randomness of its own."""
 
     loop: Loop
     network: Network
     trace: Trace
     random: Callable[[str], Random]
     crashed: Callable[[str, Failure], None]
-    #: Are told of an id that a worker with that folder registered under; of jobs whose ends a worker reports, by its
-    #: id, and of those whose ends the scheduler acknowledges.
+    #: Called with an id under which a worker with that folder registered; with the jobs whose ends a worker reports, by
+    #: its id; and with those whose ends the scheduler acknowledges.
     registered: Callable[[str, Folder], None]
     ends_reported: Callable[[str, Sequence[str]], None]
     ends_acknowledged: Callable[[Sequence[str]], None]
-    #: Is told of the id of a worker that the scheduler says is deregistered.
+    #: Called with the id of a worker that the scheduler has deregistered.
     deregistered: Callable[[str], None]
-    #: Of a call for a worker, by its name, that a server takes; of one that is answered; of a start that has failed on
-    #: a worker; and of the stop of a job that is sent to one.
+    #: Called for a call to a worker that a server accepts, with its name; for one that is answered; for a start that
+    #: has failed on a worker; and for a stop that is sent to one.
     arrived: Callable[[Worker, str, Any], None]
     call_answered: Callable[[Worker, Exception | None], None]
     start_failed: Callable[[Worker], None]
@@ -66,7 +66,7 @@ class Surroundings:
 
 
 class _Reactor:
-    """What ``Ordered`` needs of a reactor, of one process."""
+    """The part of a reactor that ``Ordered`` needs, for one process."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -74,12 +74,12 @@ class _Reactor:
         self.callLater = process.clock.callLater
 
     def stop(self) -> None:
-        """Its start failed."""
+        """Called if its start failed."""
         self._process.end()
 
 
 class SchedulerProcess:
-    """One run of the scheduler, from its start until it is killed or has stopped."""
+    """A run of the scheduler, from its start until it is killed or has stopped."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class SchedulerProcess:
         ports: tuple[int, int],
         loaded: Callable[[SchedulerProcess], None],
     ) -> None:
-        """``ports`` are those for workers and for clients. ``loaded`` is called when it knows what the store has."""
+        """``ports`` are those for workers and for clients. ``loaded`` is called when it has loaded its store."""
         self.process = Process(around.loop, name, around.crashed)
         self._ports = ports
-        #: It takes requests.
+        #: Whether it accepts requests.
         self.serving = False
         caller = Caller(self.process, machine.name, machine.address)
         store = SimulatedStore(self.process, database, around.random(f"{name} store"), around.trace)
@@ -138,7 +138,7 @@ class SchedulerProcess:
 
     @property
     def service(self) -> Any:
-        """What clients ask."""
+        """The object that clients call."""
         return self.parts.service
 
     def start(self) -> None:
@@ -147,7 +147,7 @@ class SchedulerProcess:
         self.process.run(self._services.startService)
 
     def stop(self) -> Deferred[None]:
-        """As SIGTERM does; fires when it has ended."""
+        """Stop like on SIGTERM; fires when it has ended."""
         self._around.trace.add(self.process.name, "is told to stop")
         return self.process.stop(lambda: self._services.stopService().addBoth(lambda _: self.process.end()))
 
@@ -168,7 +168,7 @@ class SchedulerProcess:
 
 
 class Running(Protocol):
-    """One run of a worker, of either kind."""
+    """A run of a worker, of either kind."""
 
     process: Process
 
@@ -176,11 +176,11 @@ class Running(Protocol):
         """Begin to run."""
 
     def stop(self) -> Deferred[None]:
-        """As SIGTERM does; fires when it has ended."""
+        """Stop like on SIGTERM; fires when it has ended."""
 
 
 class WorkerProcess:
-    """One run of a worker."""
+    """A run of a worker of ours."""
 
     def __init__(
         self,
@@ -228,18 +228,21 @@ class WorkerProcess:
             around.deregistered,
         )
         rng = around.random(f"{name} link")
-        self.link = Link(
-            self.process.clock,
+        clock, identity = self.process.clock, self.jobs.identity
+        commit_count = FolderCount(self.process, folder)
+        conversation = Conversation(
+            clock,
             client,
             self.jobs,
             facts,
             FolderId(folder),
-            FolderCount(self.process, folder),
-            self.jobs.identity,
+            commit_count,
+            identity,
             rng,
             machine.wall_time,
             lambda: None,
         )
+        self.link = Link(clock, client, self.jobs, identity, conversation, rng)
 
     def start(self) -> None:
         """Begin to run."""
@@ -252,7 +255,7 @@ class WorkerProcess:
         self.link.startService()
 
     def stop(self) -> Deferred[None]:
-        """As SIGTERM does; fires when it has ended."""
+        """Stop like on SIGTERM; fires when it has ended."""
         self._around.trace.add(self.process.name, "is told to stop")
         return self.process.stop(lambda: self.link.stopService().addBoth(self._left))
 
@@ -266,7 +269,7 @@ R = TypeVar("R", bound=Running)
 
 
 class InstalledWorker(Generic[R]):
-    """A worker that is installed on a machine: the process that runs now, and the one after it."""
+    """A worker that is installed on a machine: its present process, and the next ones."""
 
     def __init__(self, name: str, machine: Machine, port: int) -> None:
         self.name = name
@@ -280,7 +283,7 @@ class InstalledWorker(Generic[R]):
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start its process, unless it runs, or its machine is off: then it is started with that."""
+        """Start its process, unless it runs, or its machine is off: then it is started with the machine."""
         if not self.machine.on or (self.running is not None and self.running.process.alive):
             return
         self._starts += 1
@@ -288,10 +291,10 @@ class InstalledWorker(Generic[R]):
         self.running.start()
 
     def kill(self) -> None:
-        """As ``kill -9`` does."""
+        """Kill the process like ``kill -9``."""
         if self.running is not None:
             self.running.process.end()
 
     def stop(self) -> Deferred[None] | None:
-        """As SIGTERM does."""
+        """Stop the process like SIGTERM."""
         return None if self.running is None else self.running.stop()

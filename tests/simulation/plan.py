@@ -1,4 +1,4 @@
-"""What is planned for a run, before it begins: its workers, its faults, and what clients do."""
+"""The plan of a run, made before it begins: its workers, its faults, and the acts of clients."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 
 
 class Fault(Protocol):
-    """Something that goes wrong at a time; ``str()`` of it says what, for people."""
+    """A fault at a given time; ``str()`` describes it."""
 
     @property
     def at(self) -> float:
-        """Seconds."""
+        """The time in seconds."""
         ...
 
     def strike(self, world: World) -> None:
-        """It happens; what it breaks it heals itself, later."""
+        """Cause the fault. It is healed later, by itself."""
 
 
 class Act(Protocol):
-    """Something that a client does at a time; ``str()`` of it says what, for people."""
+    """An act of a client at a given time; ``str()`` describes it."""
 
     @property
     def at(self) -> float:
-        """Seconds."""
+        """The time in seconds."""
         ...
 
     def begin(self, world: World) -> None:
-        """It begins to do it."""
+        """Begin the act."""
 
 
 @frozen
 class PlannedWorker:
-    """One of our workers."""
+    """A worker of ours."""
 
     name: str
     slots: int = 2
@@ -49,20 +49,20 @@ class PlannedCoreWorker:
     """A core worker beside ours."""
 
     name: str
-    #: It deregisters when it is stopped.
+    #: Whether it deregisters when it is stopped.
     deregisters: bool = False
-    #: Its jobs run on when its process ends, and the next one knows them; else they end with it.
+    #: Whether its jobs outlive its process, and the next process knows them.
     jobs_run_on: bool = False
 
 
 @frozen
 class Plan:
-    """All of it. ``length`` in seconds: then all faults are over, and no client does anything new."""
+    """The whole plan. ``length``: seconds after which all faults are over, and no client begins anything new."""
 
     length: float
     workers: Sequence[PlannedWorker]
     faults: Sequence[Fault]
     acts: Sequence[Act]
-    #: Share of the messages that travel slowly even in good weather.
+    #: The share of messages that travel slowly even in good weather.
     slow: float = 0.02
     core_workers: Sequence[PlannedCoreWorker] = ()

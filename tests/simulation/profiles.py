@@ -1,4 +1,4 @@
-"""Profiles: kinds of runs, each with its own mix of faults and of what clients do; a seed gives the plan."""
+"""Profiles: kinds of runs, each with its own mix of faults and acts; a seed gives the plan."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ PROFILES: dict[str, Sequence[MakeFault]] = {
     "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage, _eviction, _stranger, _impostor),
 }
 
-#: Of the faults of a profile, the share that is planned as scenarios of identity.
+#: The share of a profile's faults that is planned as scenarios of identity.
 SCENARIO_SHARE = {"identity": 0.7, "all": 0.08}
 
-#: What clients do, where it is not of everything some.
+#: The workloads of profiles that do not have the general one.
 WORKLOADS: dict[str, Workload] = {"queue": QUEUE, "output": OUTPUT}
 
 
@@ -132,7 +132,7 @@ def make_plan(seed: int, profile: str) -> Plan:
         planned += _faults(random, profile, names, ours)
     for _ in range(random.randint(1, 3) if profile == "crashes" else 0):
         struck = random.choice(CRASHES)(random, random.uniform(6.0, LENGTH - 5.0), ours)
-        planned += [fault for fault in struck if fault.at < LENGTH]  # then all of them are over
+        planned += [fault for fault in struck if fault.at < LENGTH]  # at that time all of them are over
     acts = make_acts(random, WORKLOADS.get(profile, MIXED), names, LENGTH)
     return Plan(
         LENGTH,
@@ -145,7 +145,7 @@ def make_plan(seed: int, profile: str) -> Plan:
 
 
 def _faults(random: Random, profile: str, names: Sequence[str], ours: Sequence[str]) -> Sequence[Fault]:
-    """One fault of any worker, or those of a scenario, which is about workers of ours."""
+    """A fault of any worker, or those of a scenario, which is about workers of ours."""
     scenario = profile in SCENARIO_SHARE and random.random() < SCENARIO_SHARE[profile]
     make = None if scenario else random.choice(PROFILES[profile])
     at = random.uniform(5.0, LENGTH - 5.0)

@@ -1,6 +1,6 @@
 """Many seeds, on one or several processors: rounds of one seed of each profile, until there were enough.
 
-Processes share nothing that changes. What they find is passed on in the order of the rounds, whichever was ready first.
+Processes share no changing data. Their results are passed on in the order of the rounds, whichever was ready first.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from attrs import frozen
 
 from tests.simulation.search import Result, Scope, search
 
-#: How many rounds are given to each process ahead of time.
+#: Rounds that are given to each process ahead of time.
 AHEAD = 2
 
-#: Rounds after which the garbage of earlier runs is collected. Python itself would never look at it: each run has
-#: what came before it out of the way of its own collection (see ``logs.watched``).
+#: Rounds after which the garbage of earlier runs is collected. Python itself would never collect it, because each run
+#: moves earlier objects out of the way of its own collection (see ``logs.watched``).
 COLLECTED_EVERY = 5
 
-#: What this process searches, where it is one of several.
+#: The scope of this process, if it is one of several.
 _scope: list[Scope] = []
 
 
 @frozen
 class Rounds:
-    """Which seeds: at least those from ``first`` to ``last``, then as long as ``more`` says so."""
+    """The seeds: at least those from ``first`` to ``last``, then further ones as long as ``more`` is true."""
 
     first: int
     last: int
     more: Callable[[], bool] = lambda: False
 
     def seeds(self) -> Iterator[int]:
-        """In order."""
+        """The seeds in order."""
         seed = self.first
         while seed <= self.last or self.more():
             yield seed
@@ -48,7 +48,7 @@ def run_rounds(scope: Scope, rounds: Rounds, processes: int) -> Iterator[Result]
         for seed in rounds.seeds():
             yield from one_round(scope, seed)
         return
-    # Forked: then the plans of a scope, which can't be pickled, need not be.
+    # Forked, so that the plans of a scope need not be pickled, which is impossible.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _scope.append, (scope,)) as pool:
         under_way: deque[Future[list[Result]]] = deque()
         for seed in rounds.seeds():
@@ -64,7 +64,7 @@ def _one_round(seed: int) -> list[Result]:
 
 
 def one_round(scope: Scope, seed: int) -> list[Result]:
-    """That seed of each profile."""
+    """Run that seed of each profile."""
     if seed % COLLECTED_EVERY == 0:
         gc.collect()
     return [search(scope, profile, seed) for profile in scope.profiles]

@@ -1,4 +1,4 @@
-"""Faults of identity and of addresses, as they are planned: some only show together with others.
+"""Planned faults of identity and of addresses, some of which show only together with others.
 
 A scenario gives a few faults. Each can be left out of the plan by itself.
 """
@@ -23,7 +23,7 @@ from tests.simulation.faults.processes import KillScheduler, KillWorker
 from tests.simulation.faults.store import StoreFails
 from tests.simulation.plan import Fault
 
-#: The time of the first, in seconds, and the names of the workers.
+#: (randomness, time of the first fault in seconds, names of the workers) -> faults
 Scenario = Callable[[Random, float, Sequence[str]], Sequence[Fault]]
 
 

@@ -1,8 +1,8 @@
-"""What is done with one seed: run its plan, and find out what every violation comes from.
+"""Searches one seed: runs its plan, and finds the cause of every violation.
 
-The first broken rule ends a run, so a known fault could hide a new one: where one is recognised, the run is repeated
-without the faults that brought it about, and judged anew. A new violation is shrunk as far as possible, and the result
-is printed with all that a person needs to repeat it.
+The first broken rule ends a run, so a known fault could hide a new one. If a known fault is recognised, the run is
+repeated without its causes, and judged again. A new violation is shrunk as far as possible, and the result is printed
+with everything that is needed to repeat it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from tests.simulation.world import Outcome, World
 
 @frozen
 class Scope:
-    """What is searched: ``profiles`` by name, of each of which ``make`` gives the plan of a seed; and what is known."""
+    """The scope of a search: ``profiles`` by name, for each of which ``make`` gives the plan of a seed; and known
+    faults.
+    """
 
     known: tuple[Known, ...]
     profiles: tuple[str, ...]
@@ -32,17 +34,17 @@ class Scope:
 
 @frozen
 class Finding:
-    """A violation. ``known`` is the name of the fault that it comes from; ``""``: a new one."""
+    """A violation. ``known`` is the name of its known fault; ``""``: a new one."""
 
     what: str
     known: str
-    #: For people: how to repeat it, and its timeline.
+    #: A readable report: how to repeat it, and its timeline.
     report: str
 
 
 @frozen
 class Result:
-    """What became of a seed. ``faults``: how many struck, by kind. ``digest``: of the trace of its run."""
+    """The result of a seed. ``faults``: their numbers by kind. ``digest``: of the trace of its run."""
 
     profile: str
     seed: int
@@ -54,12 +56,12 @@ class Result:
 
 
 def command(profile: str, seed: int, selection: Selection = ALL) -> str:
-    """What repeats a run."""
+    """The command line that repeats a run."""
     return f"python -m tests.simulation --profile {profile} --seed {seed} {selection.arguments()}".rstrip()
 
 
 def search(scope: Scope, profile: str, seed: int, selection: Selection = ALL, shrunk: bool = True) -> Result:
-    """Run a seed, or what is selected of it, and examine what it shows. ``shrunk``: make a new violation smaller."""
+    """Run a seed, or a selection of it, and examine its violations. ``shrunk``: shrink a new violation."""
     plan = scope.make(seed, profile)
     try:
         outcome = World(seed, selection.of(plan)).run()
@@ -79,7 +81,7 @@ def search(scope: Scope, profile: str, seed: int, selection: Selection = ALL, sh
 
 
 class _Examination:
-    """Of the violations that one seed shows."""
+    """Examines the violations of one seed."""
 
     def __init__(self, known: Sequence[Known], profile: str, seed: int, plan: Plan, shrunk: bool) -> None:
         self._profile = profile
@@ -89,7 +91,7 @@ class _Examination:
         self._plan = plan
 
     def findings(self, selection: Selection, violation: Violation | None) -> Iterator[Finding]:
-        """What that violation comes from, and what shows when this is left out."""
+        """The causes of that violation, and the violations that show without them."""
         explained = explain(self._known, selection.of(self._plan), violation, self._violation)
         for known in explained.known:
             yield Finding(str(violation), known.name, command(self._profile, self._seed, selection))
@@ -113,7 +115,7 @@ class _Examination:
                     return False
                 return explain(self._known, plan, violation, self._violation).violation is not None
             except Exception:
-                return False  # what is left out was needed
+                return False  # a part that was left out was needed
 
         return breaks
 
@@ -125,7 +127,7 @@ class _Examination:
         return "\n".join((*lines, "", *self._told(selection)))
 
     def _told(self, selection: Selection) -> list[str]:
-        """A run for people: what is planned, and its timeline."""
+        """A readable run: its plan, and its timeline."""
         world = World(self._seed, selection.of(self._plan))
         outcome: Outcome = world.run()
         return [*described(self._plan, selection), "", *timeline(world, outcome)]

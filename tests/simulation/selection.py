@@ -1,8 +1,8 @@
 """Parts of a plan by name, so that a run can be repeated with some of them left out, or changed.
 
-Faults are ``f1``, ``f2``, ... and acts ``a1``, ``a2``, ..., in the order of the whole plan; a worker goes by its own
-name. A change is a path and a value: ``a3.terms.retry=None`` or ``f1.seconds=2.0``; ``plan.slow=0.0`` is one of the
-plan itself.
+Faults are ``f1``, ``f2``, ... and acts ``a1``, ``a2``, ..., in the order of the whole plan; workers have their own
+names. A change is a path and a value: ``a3.terms.retry=None`` or ``f1.seconds=2.0``; ``plan.slow=0.0`` changes the plan
+itself.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def named_workers(plan: Plan) -> dict[str, Any]:
 
 
 def parts(plan: Plan) -> dict[str, Any]:
-    """All of them."""
+    """All parts of the plan by name."""
     return {**named_faults(plan), **named_acts(plan), **named_workers(plan)}
 
 
 @frozen
 class Selection:
-    """What is left of a plan. ``kept``: names of its parts, ``None``: all. ``changes``: pairs of path and value."""
+    """A part of a plan. ``kept``: names of its parts, ``None``: all. ``changes``: pairs of path and value."""
 
     kept: tuple[str, ...] | None = None
     changes: tuple[tuple[str, Any], ...] = ()
 
     def of(self, plan: Plan) -> Plan:
-        """That plan, with no more than this. ``ValueError``: it has no such part, or a part has no such value."""
+        """The plan, reduced to this selection. ``ValueError``: a selected part, or a changed value, is not in it."""
         left = self.parts_of(plan)
         found = evolve(
             plan,
@@ -60,7 +60,7 @@ class Selection:
         return changed
 
     def parts_of(self, plan: Plan) -> dict[str, Any]:
-        """What is left of its faults, acts and workers, by the names that they have in the whole plan."""
+        """The selected faults, acts and workers, by their names in the whole plan."""
         named = parts(plan)
         kept = named if self.kept is None else dict.fromkeys(self.kept)
         for name in (*kept, *(path.partition(".")[0] for path, _ in self.changes)):
@@ -76,7 +76,7 @@ class Selection:
         return item
 
     def without(self, plan: Plan, names: Sequence[str]) -> Selection:
-        """The same, less these parts."""
+        """This selection without these parts."""
         kept = parts(plan) if self.kept is None else self.kept
         return Selection(
             tuple(name for name in kept if name not in names),
@@ -84,12 +84,12 @@ class Selection:
         )
 
     def changed(self, path: str, value: Any) -> Selection:
-        """The same, with one more value changed."""
+        """This selection with one more change."""
         others = tuple((other, was) for other, was in self.changes if other != path)
         return Selection(self.kept, (*others, (path, value)))
 
     def arguments(self) -> str:
-        """What to tell the command line."""
+        """The arguments for the command line."""
         words = [] if self.kept is None else ["--keep", ",".join(self.kept)]
         if self.changes:
             words += ["--set", *(f"{path}={value!r}" for path, value in self.changes)]
@@ -101,7 +101,7 @@ ALL = Selection()
 
 
 def parse(keep: str | None, changes: Sequence[str]) -> Selection:
-    """From the command line's ``--keep`` and ``--set``. ``ValueError``: not understood."""
+    """The selection for the command line's ``--keep`` and ``--set``. ``ValueError``: not understood."""
     pairs = []
     for change in changes:
         path, equals, value = change.partition("=")

@@ -1,8 +1,8 @@
-"""Makes the plan of a failing run smaller, as long as it still fails in the same way.
+"""Shrinks the plan of a failing run, as long as it still fails in the same way.
 
 Delta debugging: parts of the plan are left out, many at a time and then one at a time: faults, acts, workers. Then the
-values of what is left are made simpler: defaults in place of options, round numbers, shorter times. This is repeated
-until nothing more helps or the number of runs is used up. A run is never made longer.
+values of the rest are simplified: defaults in place of options, round numbers, shorter times. This is repeated until
+nothing more helps or the number of runs is used up. A run is never made longer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import attrs
 from tests.simulation.plan import Plan
 from tests.simulation.selection import ALL, PLAN, Selection, named_acts, named_faults, named_workers, parts
 
-#: How many runs it may take.
+#: The most runs of a shrinking.
 RUNS = 400
 
-#: Seconds between the last thing that is planned and the end of the faults, at least.
+#: The least seconds between the last planned event and the end of the faults.
 MARGIN = 5.0
 
 #: Whether a run of the plan fails in the same way.
@@ -26,7 +26,7 @@ Fails = Callable[[Plan], bool]
 
 
 def shrink(plan: Plan, fails: Fails, selection: Selection = ALL, runs: int = RUNS) -> Selection:
-    """Of a selection that fails leave out as much as possible, and simplify the rest."""
+    """Leave out as much as possible of a failing selection, and simplify the rest."""
     shrinker = _Shrinker(plan, fails, runs, selection)
     while True:
         before = shrinker.selection
@@ -49,7 +49,7 @@ class _Shrinker:
         self._tried: dict[str, None] = {}
 
     def leave_out(self, items: Mapping[str, Any]) -> None:
-        """Of these items as many as possible: first all, then halves, quarters, ... and each alone."""
+        """Leave out as many of these items as possible: first all, then halves, quarters, ... and each alone."""
         size = len(self._kept(items))
         while size > 0:
             names = self._kept(items)
@@ -58,7 +58,7 @@ class _Shrinker:
             size //= 2
 
     def leave_out_workers(self) -> None:
-        """Each worker that nothing is planned for, but the last one."""
+        """Leave out each worker without a plan, except the last one."""
         for name in named_workers(self._plan):
             left = self.selection.of(self._plan)
             planned = (*left.faults, *left.acts)
@@ -66,7 +66,7 @@ class _Shrinker:
                 self._attempt(self.selection.without(self._plan, [name]))
 
     def simplify(self) -> None:
-        """Each value of each part that is left, and of the plan."""
+        """Simplify each value of each remaining part, and of the plan."""
         for name in (*(self.selection.kept or ()), PLAN):
             for path, value in list(_values(name, self._part(name))):
                 for simpler in _simpler(value):
@@ -80,7 +80,7 @@ class _Shrinker:
         return self.selection.of(self._plan) if name == PLAN else self.selection.parts_of(self._plan)[name]
 
     def _attempt(self, candidate: Selection) -> bool:
-        """Take it, if it is new and fails as well."""
+        """Accept the candidate if it is new and fails as well."""
         arguments = candidate.arguments()
         if arguments in self._tried or self.runs_left <= 0:
             return False
@@ -99,13 +99,13 @@ class _Shrinker:
 
 
 def _last(plan: Plan) -> float:
-    """When the last thing is planned."""
+    """The time of the last planned event."""
     return max((*(fault.at for fault in plan.faults), *(act.at for act in plan.acts)), default=0.0)
 
 
 @attrs.frozen
 class _Value:
-    """A value of a part of a plan, and what it is when nobody says otherwise, where it is something then."""
+    """A value of a part of a plan, and its default, if it has one."""
 
     now: Any
     default: Any = attrs.NOTHING
@@ -127,10 +127,10 @@ def _values(path: str, item: Any) -> Iterator[tuple[str, _Value]]:
 
 
 def _simpler(value: _Value) -> list[Any]:
-    """What could be in its place, the simplest first."""
+    """Possible replacements, the simplest first."""
     now, default = value.now, value.default
     if now == default and not isinstance(now, float):
-        return []  # nothing leads away from a default, so that it comes to an end
+        return []  # a default is never replaced, so that this ends
     found: list[Any] = []
     if isinstance(now, Mapping):
         found.append({})
@@ -149,12 +149,12 @@ def _simpler(value: _Value) -> list[Any]:
 
 
 def _effort(number: float) -> tuple[bool, int, float]:
-    """Of reading it: whole numbers are best, then those with few digits."""
+    """A rank of readability: whole numbers are best, then those with few digits."""
     return not number.is_integer(), len(repr(number)), abs(number)
 
 
 def _mentions(value: Any, name: str) -> bool:
-    """Whether a text in it is that name."""
+    """Whether a text in the value is that name."""
     if isinstance(value, str):
         return value == name
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a client does about a job that it submitted: each step is one request or a few, some time after the answer."""
+"""Steps of a client after its submission: each is one request or a few, some time after the answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Step(Protocol):
-    """One of them. The steps of a client do not wait for each other."""
+    """A step. The steps of a client do not wait for each other."""
 
     @property
     def after(self) -> float:
@@ -27,12 +27,12 @@ class Step(Protocol):
         ...
 
     async def do(self, world: World, submitted: Submit, job_id: str) -> None:
-        """Carry it out."""
+        """Carry out the step."""
 
 
 @frozen
 class Query:
-    """Ask how the job is, by the name of its worker."""
+    """Queries the job, by the name of its worker."""
 
     after: float
 
@@ -44,7 +44,7 @@ class Query:
 
 @frozen
 class Look:
-    """Ask for the job as the scheduler knows it."""
+    """Asks for the job as the scheduler knows it."""
 
     after: float
 
@@ -54,7 +54,7 @@ class Look:
 
 @frozen
 class Stop:
-    """Stop the job; ask again until the stop is taken."""
+    """Stops the job; repeats this until the stop is accepted."""
 
     after: float
 
@@ -69,7 +69,7 @@ class Stop:
 
 @frozen
 class Wait:
-    """Wait for the end of the job, or of its last attempt, for at most so many ``seconds``."""
+    """Waits for the end of the job, or of its last attempt, for at most so many ``seconds``."""
 
     after: float
     seconds: float
@@ -98,7 +98,7 @@ class Wait:
 
 @frozen
 class Signal:
-    """Send the main process a signal."""
+    """Sends the main process a signal."""
 
     after: float
     signal: str
@@ -118,7 +118,7 @@ class Signal:
 
 @frozen
 class Remove:
-    """Remove the job once it has ended, then ask for it."""
+    """Removes the job once it has ended, then asks for it."""
 
     after: float
 
@@ -134,7 +134,7 @@ class Remove:
 
 @frozen
 class Resubmit:
-    """Send the request with the same key again; with ``other`` as its content, which has to be refused."""
+    """Repeats the request with the same key; with ``other`` as its content, which must be refused."""
 
     after: float
     other: bool = False
@@ -156,4 +156,4 @@ class Resubmit:
 
 
 def _nothing() -> None:
-    """Of a client that does not attend the job."""
+    """Called for a client that does not attend the job."""

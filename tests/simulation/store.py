@@ -31,36 +31,36 @@ class Backup:
 
 
 class Database:
-    """What is durable. It outlives the processes that use it."""
+    """The durable data, which outlives the processes that use it."""
 
     def __init__(self) -> None:
-        #: Those under way, by a token of each; the last one counts: the share of the commits that fail, and the
-        #: share of these that are durable all the same, as only the answer was lost.
+        #: Present troubles, by a token of each; the last one counts. Each is the share of commits that fail, and the
+        #: share of these that are durable all the same, because only the answer was lost.
         self.troubles: dict[object, tuple[float, float]] = {}
-        #: No commit comes to an end before this time.
+        #: The time before which no commit ends.
         self.stalls_until = 0.0
         #: Ids of the jobs whose ends are durable.
         self.ended: set[str] = set()
-        #: The count of commits, which stands still at first, and that after which it was set back.
+        #: The count of commits, which does not change at first, and the one after which it was set back.
         self.commits = 0
         self.set_back_to: int | None = None
-        #: The count of all that writes.
+        #: The count of all transactions that write.
         self.transactions = 0
         #: Whether a commit failed, though it was durable.
         self.failed_though_durable = False
-        #: How often a backup of it was restored.
+        #: The number of restored backups.
         self.restorations = 0
         self._durable = RestorableStore()
-        # ids of the jobs whose specs were written: what is read has no others
+        # ids of the jobs whose specs were written; others are not read
         self._described: set[str] = set()
 
     @property
     def trouble(self) -> tuple[float, float]:
-        """As it is now."""
+        """The present trouble."""
         return next(reversed(self.troubles.values())) if self.troubles else (0.0, 0.0)
 
     def commit(self, batches: Iterable[Iterable[Record]], described: Container[str], counted: bool = False) -> None:
-        """Apply them, in order; the specs of the jobs ``described`` are not written, as they are there."""
+        """Apply the batches, in order. The specs of the jobs ``described`` are not written, because they are there."""
         batches = list(map(list, batches))
         self.commits += counted and any(batches)
         self.transactions += any(batches)
@@ -78,7 +78,7 @@ class Database:
             self.ended.discard(record.id)
 
     def read(self) -> Loaded:
-        """All there is."""
+        """All records."""
         found: list[Loaded] = []
         self._durable.load().addCallback(found.append)
         jobs = tuple(job for job in found[0].jobs if job.id in self._described)
@@ -86,29 +86,29 @@ class Database:
         return evolve(found[0], jobs=jobs, keys=keys, commit_count=self.commits, set_back_to=self.set_back_to)
 
     def backup(self) -> Backup:
-        """A copy of it as it is."""
+        """A copy of the present database."""
         held, whole = self.read(), {job.id: job for job in self._durable.everything().jobs}
         return Backup(evolve(held, jobs=tuple(whole[job.id] for job in held.jobs)), self.transactions)
 
     def specs(self, job_ids: Collection[str]) -> Mapping[str, JobSpec]:
-        """Those of these jobs."""
+        """The specs of these jobs."""
         found: list[Mapping[str, JobSpec]] = []
         self._durable.read_specs(self._described.intersection(job_ids)).addCallback(found.append)
         return found[0]
 
     def whole(self, records: Loaded) -> Loaded:
-        """These records, with the specs that are here of the jobs of which they have a part alone."""
+        """These records, with complete specs for jobs that have only a part of theirs."""
         specs = self.specs([job.id for job in records.jobs if job.spec.stored])
         return evolve(records, jobs=tuple(evolve(job, spec=specs.get(job.id, job.spec)) for job in records.jobs))
 
     def restore(self, backup: Backup) -> None:
-        """Be as it was when that was made."""
+        """Restore the state of a backup."""
         self.hold(backup.records)
         self.commits, self.set_back_to = backup.records.commit_count, backup.records.set_back_to
         self.transactions = backup.transactions
 
     def hold(self, records: Loaded) -> None:
-        """Hold these records, and no others."""
+        """Hold exactly these records."""
         self._described = {job.id for job in records.jobs}
         self.ended = {job.id for job in records.jobs if job.state.final}
         self._durable.hold(records)
@@ -120,16 +120,16 @@ class _Batch:
 
     records: list[Record]
     saved: Deferred[None]
-    #: The count that it begins a timeline above, and what the store was set back to.
+    #: A new timeline: the count to exceed, and the count to which the store was set back.
     timeline: tuple[int, int] | None = None
-    #: The count is to be looked at, and to be one higher.
+    #: Whether the count is to be checked, and to be raised by one.
     verify: bool = False
     count: bool = False
 
 
 @implementer(IStore)
 class SimulatedStore:
-    """The database as one scheduler process has it: one commit at a time, with all that waits for it."""
+    """The database of one scheduler process: one commit at a time, with all waiting saves."""
 
     def __init__(self, process: Process, database: Database, random: Random, trace: Trace) -> None:
         self._process = process
@@ -141,7 +141,7 @@ class SimulatedStore:
         # ids of the jobs whose specs it has written, or read
         self._described: set[str] = set()
         self.commit_count = 0
-        # of all that writes, as last seen
+        # the count of transactions, as last read
         self._transactions = 0
         self._counting = False
         self._everything: Callable[[], Loaded] = Loaded
@@ -195,7 +195,7 @@ class SimulatedStore:
         return batch.saved
 
     def close(self) -> Deferred[None]:
-        """Fires once all that was to be saved is, or could not be."""
+        """Fires once all saves have succeeded or failed."""
         return self.save([]).addErrback(lambda reason: None if reason.check(StoreFailed) else reason)
 
     def _seconds(self) -> float:
@@ -244,7 +244,7 @@ class SimulatedStore:
             self._counting = True
 
     def _restore(self) -> None:
-        """The database was set back: have it hold what is in memory, first a part of it, then all, then the count."""
+        """The database was set back: save the records in memory again, first a part, then all, then the count."""
         held = self._database.whole(self._everything())
         self._trace.add("store", "was set back, and is restored from memory")
 
@@ -270,7 +270,7 @@ class SimulatedStore:
                 self._described.discard(record.id)
 
     def _crash(self) -> None:
-        """Of what was under way a prefix is durable."""
+        """A prefix of the saves in progress is durable."""
         under_way = [*self._committing, *self._waiting] if self._committing else []
         kept = self._random.randint(0, len(under_way)) if under_way else 0
         self._begin_timelines(under_way[:kept])
@@ -280,5 +280,5 @@ class SimulatedStore:
 
 
 def _looks(batch: _Batch) -> bool:
-    """Whether the count is looked at for it."""
+    """Whether the count is checked for this batch."""
     return bool(batch.records) or batch.verify or batch.count

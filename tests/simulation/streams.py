@@ -1,15 +1,16 @@
-"""What a server does for a stream: ``StreamJob`` on a worker, and a raw follow of the HTTP API."""
+"""The server's side of a stream: ``StreamJob`` on a worker, and a raw follow of the HTTP API."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from scheduler.errors import DeadlineExceeded, SchedulerError
+from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Job, Stream
@@ -18,15 +19,19 @@ from tests.simulation.flows import Flow
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Seconds that a worker waits for the start of a job whose output is asked for.
+#: Seconds that a worker waits for the start of a job whose output is requested, once the start arrived.
 START_DEADLINE = 10.0
+#: Looks at a job whose start may be on the way, and the seconds between two of them.
+START_LOOKS, START_RECHECK = 20, 0.1
 
 
 class OutputCutShort(Exception):
     """The body of an HTTP response ended without its proper end."""
 
 
-def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int) -> None:
+def serve_stream(
+    jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int, starting: bool, looks: int = START_LOOKS
+) -> None:
     """Serve ``StreamJob`` from the jobs of a worker, ``size`` bytes a message: see ``scheduler.rpc.worker_server``."""
     sending = _JobStream(jobs, flow, job_id, stream, offset, size)
     watching: Deferred[Callable[[], None]] = jobs.watch_output(job_id, stream, sending.send)
@@ -42,6 +47,12 @@ def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int
         if give_up.active():
             give_up.cancel()
         error = reason.value
+        if isinstance(error, NotFound) and starting and looks:
+            again = flow.after(
+                START_RECHECK, partial(serve_stream, jobs, flow, job_id, stream, offset, size, starting, looks - 1)
+            )
+            flow.on_gone = again.cancel
+            return
         flow.fail(error if isinstance(error, SchedulerError) else DeadlineExceeded("StreamJob", START_DEADLINE))
 
     flow.on_gone = watching.cancel
@@ -49,7 +60,7 @@ def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int
 
 
 class _JobStream:
-    """One stream of one job, which is sent as far as there is room for it."""
+    """A stream of a job, which is sent as far as there is room for it."""
 
     def __init__(self, jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int) -> None:
         self.unwatch: Callable[[], None] = _nothing
@@ -61,7 +72,7 @@ class _JobStream:
         self._size = size
 
     def send(self) -> None:
-        """All that there is now."""
+        """Send everything that exists now."""
         while self._flow.room:
             try:
                 chunk: Chunk = self._jobs.read_output_thd(self._job_id, self._stream, self._offset, self._size)
@@ -85,7 +96,7 @@ class _JobStream:
 
 
 class RawFollow:
-    """A raw follow of the HTTP API: see ``scheduler.api.streams``. The body has no end where the reader has none."""
+    """A raw follow of the HTTP API (``scheduler.api.streams``). Without an end of the reader, the body has none."""
 
     def __init__(self, reader: IOutputReader, flow: Flow, leave: Callable[[], None]) -> None:
         """``leave`` is called when it is over."""
@@ -98,7 +109,7 @@ class RawFollow:
         self.pull()
 
     def pull(self) -> None:
-        """Read, one chunk at a time, while the client takes what is sent."""
+        """Read, one chunk at a time, while the client takes the chunks."""
         while self._flow.room and not self._reading and not self._over:
             self._reading = True
             self._reader.read().addCallbacks(self._got, self._lost)
@@ -126,7 +137,7 @@ class RawFollow:
             self._flow.fail(error if isinstance(error, Exception) else OutputCutShort())
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Release the reader."""
         if not self._over:
             self._over = True
             self._leave()
@@ -189,7 +200,7 @@ def serve_run(
 
 
 def attend(world: World, job_id: str) -> Callable[[], None]:
-    """A client attends a job, as the present process of the scheduler knows, until what is returned is called."""
+    """A client attends a job, for the present process of the scheduler, until the returned function is called."""
     scheduler = world.scheduler
     assert scheduler is not None
     attending = object()
@@ -199,4 +210,4 @@ def attend(world: World, job_id: str) -> Callable[[], None]:
 
 
 def _nothing() -> None:
-    """Of a stream that watches nothing yet."""
+    """Called for a stream that watches nothing yet."""

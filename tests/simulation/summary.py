@@ -1,4 +1,4 @@
-"""The figures of many runs as a table for people, and their place in a document."""
+"""The figures of many runs as a table, and their place in a document."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class Row:
     new: int = 0
 
     def add(self, other: Row) -> None:
-        """Count another one in."""
+        """Add another row."""
         for name in ("runs", "jobs", "events", "faults", "known", "new"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def cells(self) -> tuple[int, ...]:
-        """As ``HEAD`` has them, without the profile."""
+        """The cells of ``HEAD``, without the profile."""
         return self.runs, self.jobs, self.events, self.faults, self.known, self.new
 
 
 @define
 class Summary:
-    """Of all runs so far; each row's order is that in which its profile came first."""
+    """The figures of all runs so far; rows are in the order in which their profiles came first."""
 
     rows: dict[str, Row] = field(factory=dict)
-    #: How many faults struck, by kind.
+    #: The numbers of faults, by kind.
     faults: Counter[str] = field(factory=Counter)
-    #: How often each known fault showed, by name.
+    #: The number of runs that showed each known fault, by name.
     known: Counter[str] = field(factory=Counter)
 
     def add(self, result: Result) -> None:
-        """Count one in."""
+        """Add a result."""
         new = sum(not finding.known for finding in result.findings)
         row = Row(1, result.jobs, result.events, sum(result.faults.values()), len(result.findings) - new, new)
         self.rows.setdefault(result.profile, Row()).add(row)
@@ -56,14 +56,14 @@ class Summary:
 
     @property
     def total(self) -> Row:
-        """The sums of all."""
+        """The sums of all rows."""
         total = Row()
         for row in self.rows.values():
             total.add(row)
         return total
 
     def markdown(self) -> str:
-        """A table, and what struck and what showed how often."""
+        """A table, and the numbers of faults and of known faults."""
         lines = [_line(HEAD), _line(["---"] * len(HEAD))]
         lines += [_line((profile, *row.cells())) for profile, row in self.rows.items()]
         lines += [_line(("sum", *self.total.cells())), ""]
@@ -74,7 +74,7 @@ class Summary:
 
 
 def record(file: Path, text: str) -> None:
-    """Put it into a document, between the marks of the last one."""
+    """Put the text into a document, between the marks of the last one."""
     before, mark, rest = file.read_text(encoding="utf-8").partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (mark and end):

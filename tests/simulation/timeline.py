@@ -1,9 +1,8 @@
-"""A failing run as a person reads it: what was planned, and, in the order of time, what concerns the broken rule.
+"""A failing run in readable form: its plan, and, in the order of time, the events that concern the broken rule.
 
-Shown are the faults, what clients asked and were told, starts of processes, registrations, and each line about a job
-that is concerned: the one that the rule was broken for, or, where it was none, all. Ids are replaced by names: a job is
-called by the ticket of the client that wanted it, a worker's id by the worker's name. Of lines that repeat each other
-the first is shown, with how often it came.
+Shown are the faults, requests of clients and their answers, starts of processes, registrations, and each line about a
+job that is concerned: the one that broke the rule, or, if there was none, all. Ids are replaced by names: a job's by
+its client's ticket, a worker's by the worker's name. Of repeated lines the first is shown, with their number.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from tests.simulation.selection import ALL, Selection
 from tests.simulation.trace import line
 from tests.simulation.world import Outcome, World
 
-#: What no reader needs who looks for one job.
+#: Lines that are not needed for the search for one job.
 _ROUTINE = re.compile(r"(probe|heartbeat) ")
 
-#: Who is always shown.
+#: Parties that are always shown.
 _ALWAYS = ("fault", "world", "judge", "client", "store")
 
 #: Lines of a process that are always shown.
@@ -28,7 +27,7 @@ _EVENTS = re.compile(r"(starts|is told to stop|register |deregister )")
 
 
 def described(whole: Plan, selection: Selection = ALL) -> list[str]:
-    """What is left of a plan, a line for each part, with the name by which it can be left out."""
+    """The selected plan, a line for each part, with the name by which it can be left out."""
     left = selection.parts_of(whole)
     workers = {name: item for name, item in left.items() if isinstance(item, PlannedWorker)}
     planned = sorted((item.at, name, str(item)) for name, item in left.items() if name not in workers)
@@ -37,7 +36,7 @@ def described(whole: Plan, selection: Selection = ALL) -> list[str]:
 
 
 def timeline(world: World, outcome: Outcome) -> list[str]:
-    """What happened, as far as it concerns the violation of a run that is over."""
+    """The events that concern the violation of a finished run."""
     facts = world.judge.facts
     names = names_of(world)
     concerned = jobs_concerned(facts, outcome.violation)
@@ -47,7 +46,7 @@ def timeline(world: World, outcome: Outcome) -> list[str]:
 
 
 def jobs_concerned(facts: Facts, violation: Violation | None) -> list[str]:
-    """Ids: the job of the violation with the other attempts at the same, or all."""
+    """Ids: the violation's job with its other attempts, or all."""
     everything = [*facts.shown, *(job_id for job_id in facts.runs if job_id not in facts.shown)]
     job = facts.shown.get((violation and violation.job) or "")
     if job is None:
@@ -57,7 +56,7 @@ def jobs_concerned(facts: Facts, violation: Violation | None) -> list[str]:
 
 
 def names_of(world: World) -> dict[str, str]:
-    """Names for ids: of each job its ticket, with a number from the second one on; of each worker's id its name."""
+    """Names for ids: each job's ticket, with a number from the second one on; each worker's name."""
     facts = world.judge.facts
     names: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -73,7 +72,7 @@ def names_of(world: World) -> dict[str, str]:
 
 
 def without_repeats(entries: Iterable[tuple[float, str, str]]) -> Iterator[tuple[float, str, str]]:
-    """Each run of equal entries as its first one, and a line with how many more there were, and until when."""
+    """Each group of equal entries as its first one, and a line with the number and the end of the others."""
     last: tuple[float, str, str] | None = None
     more, until = 0, 0.0
     for entry in entries:

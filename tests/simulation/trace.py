@@ -1,4 +1,4 @@
-"""What happened in a run, line by line: the same seed gives the same lines."""
+"""The events of a run, line by line: the same seed gives the same lines."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def brief(job: Job) -> str:
 
 
 class Trace:
-    """Grows by a line for each thing that happens."""
+    """The lines of a run so far."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._lines: list[tuple[float, str, str]] = []
 
     def add(self, who: str, what: str) -> None:
-        """It happens now."""
+        """Add an event that happens now."""
         self._lines.append((self._loop.now, who, what))
 
     def entries(self) -> list[tuple[float, str, str]]:
-        """All: the time in seconds, who did or suffered it, and what it is."""
+        """All events: the time in seconds, the party, and the event."""
         return self._lines
 
     def lines(self) -> list[str]:
-        """All, with their times in seconds."""
+        """All lines, with their times in seconds."""
         return [line(*entry) for entry in self._lines]
 
     def digest(self) -> str:
@@ -43,5 +43,5 @@ class Trace:
 
 
 def line(time: float, who: str, what: str) -> str:
-    """One entry, for people."""
+    """An entry in readable form."""
     return f"{time:10.4f}  {who:<12} {what}"

@@ -1,4 +1,4 @@
-"""What the clients of a run do, by the kind of run: values that a source of randomness gives."""
+"""The acts of a run's clients, by the kind of run: values drawn from a source of randomness."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from attrs import frozen
 
-from scheduler.model import QueueTerms, Retry, Stream, Target
+from scheduler.model import Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.simulation import steps
 from tests.simulation.acts import Drain, Forget, ListJobs, StopMatching, Submit
 from tests.simulation.follow import Follow, Read
@@ -17,7 +18,7 @@ from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Act
 from tests.simulation.steps import Step
 
-#: Seconds that a job runs which does not end by itself within a run.
+#: Seconds of a job that does not end by itself within a run.
 ENDLESS = 2000.0
 
 #: Seconds before the end of the faults after which no client begins anything.
@@ -26,7 +27,7 @@ QUIET = 10.0
 
 @frozen
 class Workload:
-    """How much of what. Shares are of the submissions, from 0 to 1, where nothing else is said."""
+    """The parameters of a workload. Shares are of the submissions, from 0 to 1, unless a comment says otherwise."""
 
     submissions: tuple[int, int] = (5, 30)
     #: Seconds that jobs run, before they are spread.
@@ -38,9 +39,9 @@ class Workload:
     retried: float = 0.2
     keyed: float = 0.6
     in_bursts: float = 0.3
-    #: Jobs that do not end: half of them are stopped, the others have to be attended.
+    #: Jobs that do not end: half of them are stopped, the others must be attended.
     endless: float = 0.05
-    #: Most lines that a job writes, and how many clients follow it, at most.
+    #: The most lines that a job writes, and the most clients that follow it.
     lines: int = 8
     written: float = 0.3
     followers: int = 1
@@ -87,7 +88,7 @@ OUTPUT = Workload(
 
 
 def make_acts(random: Random, workload: Workload, workers: Sequence[str], length: float) -> list[Act]:
-    """What clients do in a run of so many seconds, with workers of these names."""
+    """The acts in a run of so many seconds, with workers of these names."""
     acts: list[Act] = [
         _submit(random, workload, number, workers, length) for number in range(random.randint(*workload.submissions))
     ]
@@ -155,7 +156,7 @@ def _follow(random: Random, lines: int, resumes: bool) -> Follow:
 
 
 def _steps(random: Random, workload: Workload, seconds: float, lines: int, resume: bool) -> tuple[Step, ...]:
-    """What follows a submission."""
+    """The steps after a submission."""
     late = min(seconds, 20.0) + 5.0
     made: list[Step] = []
 

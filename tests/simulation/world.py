@@ -1,8 +1,8 @@
-"""One run: machines, programs, clients and faults, all of it decided by a seed.
+"""A run: machines, programs, clients and faults, all decided by a seed.
 
-``World(seed, profile)`` plans the faults and what clients do; ``run`` makes it happen. A plan can be given
-instead, with some of it left out: so a failing run is made smaller. Each source of randomness is named and is
-seeded by its name, so what is left out disturbs the rest as little as possible.
+``World(seed, profile)`` plans the faults and acts; ``run`` carries them out. A plan can be given instead, with some of
+it left out: this is how a failing run is shrunk. Each source of randomness is named and seeded by its name, so a part
+that is left out affects the rest as little as possible.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from attrs import frozen
 from twisted.python.failure import Failure
 
 from scheduler.cluster.workers.membership import REGISTER_AGAIN_SECONDS
-from scheduler.model import JobState, Target
+from scheduler.model import JobState
+from scheduler.terms import Target
 from tests.simulation.acts import Drain, Forget
 from tests.simulation.clients import carry_out
 from tests.simulation.core_worker import CoreWorkerNode
@@ -36,7 +37,7 @@ from tests.simulation.steps import Stop
 from tests.simulation.store import Database
 from tests.simulation.trace import Trace
 
-#: The scheduler's machine, its IP address, and where its gRPC server listens.
+#: The scheduler's machine, its IP address, and the address of its gRPC server.
 SCHEDULER = "s"
 SCHEDULER_ADDRESS = "10.0.0.1"
 SCHEDULER_PORT = 50000
@@ -47,30 +48,30 @@ WORKER_PORT = 30000
 CLIENT = "c"
 CLIENT_ADDRESS = "10.0.0.2"
 
-#: Seconds in which all sides agree as a rule: two heartbeats and the longest backoff, and a moment.
+#: Seconds within which all sides usually agree: two heartbeats, the longest backoff, and a moment.
 AGREEMENT = 2 * LEASE / 3 + 5.0 + 2.0
 
-#: Faults after which workers are found elsewhere, or by another name, without a registration of their own.
+#: Faults after which workers have another address or name, without a registration of their own.
 MOVES = (NewAddress, SwapAddresses, TakeAddress, SameName)
 
-#: Seconds between the tries to have a worker forgotten that may still count as online.
+#: Seconds between attempts to have a worker forgotten that may still count as online.
 FORGET_AGAIN = 4.0
 
 #: Seconds after that in which the last job has ended, and before their end in which no client does anything new.
 END = 120.0
-#: Seconds for which jobs, or attempts of them, may go on when all else is over.
+#: Seconds for which jobs, or attempts, may continue when all else is over.
 LONGEST = 3000.0
 LAST_MOMENT = 5.0
 
-#: Seconds before that, too, in which clients give up jobs that wait for nobody.
+#: Seconds before that end in which clients give up jobs that wait in vain.
 STOPS_IN_VAIN = 2.0
 
-#: How many events a run may have: many times what it takes.
+#: The most events of a run: many times the usual number.
 EVENTS_MAX = 200_000
 
 
 class WorkerNode(InstalledWorker[WorkerProcess]):
-    """One of ours, with a state folder."""
+    """A worker of ours, with a state folder."""
 
     def __init__(
         self, world: World, name: str, machine: Machine, port: int, slots: int, labels: dict[str, str]
@@ -96,12 +97,12 @@ class WorkerNode(InstalledWorker[WorkerProcess]):
         )
 
     def namesake(self) -> WorkerNode:
-        """Another worker by that name, on a machine of its own."""
+        """Another worker with that name, on a machine of its own."""
         machine = self._world.new_machine()
         return WorkerNode(self._world, self.name, machine, WORKER_PORT, self.slots, self.labels)
 
     def clone(self) -> WorkerNode:
-        """The same with a copy of the folder."""
+        """A worker with the same name and a copy of the folder."""
         clone = self.namesake()
         clone.folder = self.folder.clone()
         return clone
@@ -109,19 +110,19 @@ class WorkerNode(InstalledWorker[WorkerProcess]):
 
 @frozen
 class Outcome:
-    """What became of a run."""
+    """The result of a run."""
 
     seed: int
     violation: Violation | None
     trace: Trace
     jobs: int
     events: int
-    #: How many faults struck, by their kinds: the names of their classes.
+    #: The numbers of faults, by the names of their classes.
     faults: Mapping[str, int]
 
 
 class World:
-    """Everything there is in one run."""
+    """Everything in one run."""
 
     def __init__(self, seed: int, plan: Plan) -> None:
         self.seed = seed
@@ -151,7 +152,7 @@ class World:
         self._struck: Counter[str] = Counter()
         self._machines = 0
         self._addresses = 0
-        #: What each fault under way still has to heal, by a token of each.
+        #: The functions that heal each present fault, by a token of each.
         self._healing: dict[object, Callable[[], None]] = {}
         self.scheduler_machine = self.machine(SCHEDULER, SCHEDULER_ADDRESS)
         self.network.attach(CLIENT_ADDRESS, CLIENT)
@@ -173,31 +174,31 @@ class World:
 
     @property
     def nodes(self) -> dict[str, WorkerNode | CoreWorkerNode]:
-        """All workers, ours and core workers, by the names that they have in the plan."""
+        """All workers, ours and core workers, by their names in the plan."""
         return {**self.workers, **self.core_workers}
 
     def target(self, target: Target) -> Target:
-        """As a client writes it, who knows a core worker by the id that it has now."""
+        """The target as a client writes it, who knows a core worker by its present id."""
         node = self.core_workers.get(target.worker or "")
         return target if node is None else Target(node.worker_id or "none")
 
     def random(self, name: str) -> Random:
-        """A source of randomness of that name."""
+        """A source of randomness with that name."""
         return Random(f"{self.seed} {name}")
 
     def new_id(self) -> str:
-        """Of a job or a worker."""
+        """A new id of a job or a worker."""
         return f"{self._ids.getrandbits(48):012x}"
 
     def machine(self, name: str, address: str = "") -> Machine:
-        """A new one, attached to the network."""
+        """A new machine, attached to the network."""
         self._machines += 1
         made = Machine(self.loop, self.trace, name, address or f"10.0.1.{self._machines}", self._began)
         self.network.attach(made.address, name)
         return made
 
     def new_machine(self) -> Machine:
-        """A new one for a worker."""
+        """A new machine for a worker."""
         return self.machine(f"m{self._machines}")
 
     def new_address(self) -> str:
@@ -214,7 +215,7 @@ class World:
     # what faults and clients do
 
     def heal_after(self, seconds: float, heal: Callable[[], None]) -> None:
-        """Call ``heal`` then, or when all faults are over, if that is sooner; at once if they are over."""
+        """Call ``heal`` after that time, or when all faults are over, if that is sooner; at once if they are over."""
         if self.loop.now >= self.plan.length:
             heal()
             return
@@ -228,7 +229,7 @@ class World:
         self.loop.after(seconds, once)
 
     def move(self, machine: Machine, address: str) -> None:
-        """The machine gets that IP address instead of the one that it has."""
+        """Give the machine that IP address instead of its own."""
         self.trace.add("network", f"{machine.name} has {address}, and had {machine.address}")
         self.network.detach(machine.address, machine.name)
         machine.address = address
@@ -236,7 +237,7 @@ class World:
             self.network.attach(address, machine.name)
 
     def switch_off(self, machine: Machine) -> None:
-        """All that runs on it is gone, and nobody is told."""
+        """End all processes of the machine, without a notice to others."""
         self.network.detach(machine.address, machine.name)
         machine.on = False
         for node in self.nodes.values():
@@ -245,7 +246,7 @@ class World:
         machine.reboot()
 
     def switch_on(self, machine: Machine) -> None:
-        """It is there again, with another address if it lost the one that it had, and the workers on it start."""
+        """Switch the machine on, with another address if it lost its own, and start its workers."""
         if machine.on:
             return
         machine.on = True
@@ -257,7 +258,7 @@ class World:
                 node.start()
 
     def start_scheduler(self) -> None:
-        """Start it, unless it runs."""
+        """Start the scheduler, unless it runs."""
         if self.scheduler is not None and self.scheduler.process.alive:
             return
         self._scheduler_starts += 1
@@ -279,10 +280,10 @@ class World:
 
     @property
     def agreement(self) -> float:
-        """Seconds in which all sides agree once the faults are over.
+        """Seconds within which all sides agree once the faults are over.
 
-        A worker that moves is asked to register again once a minute at most, so it may take that long for each to be
-        called where it is. Where the store was set back, ends are acknowledged a heartbeat later.
+        A worker that moves is asked to register again at most once a minute, so it may take that long until each is
+        called at its address. If the store was set back, ends are acknowledged a heartbeat later.
         """
         faults = self.plan.faults
         moves = any(isinstance(fault, MOVES) for fault in faults)
@@ -291,20 +292,20 @@ class World:
 
     @property
     def clients_end(self) -> float:
-        """When the last client gives up, by the loop's clock."""
+        """The time when the last client gives up, by the loop's clock."""
         return self.plan.length + self.agreement + END - LAST_MOMENT
 
     @property
     def submissions_end(self) -> float:
-        """When the last client gives up to submit a job."""
+        """The time when the last client gives up submitting a job."""
         return self.plan.length + self.agreement
 
     def names(self) -> tuple[str, ...]:
-        """All names that workers have, and all ids that they were given."""
+        """All names of workers, and all ids that they were given."""
         return (*self.workers, *self.judge.facts.core, *self.judge.facts.owners)
 
     def heal(self) -> None:
-        """End all faults, and have everything run."""
+        """End all faults, and let everything run."""
         self.trace.add("world", "all faults are over")
         self.network.cut.clear()
         self.network.storms.clear()
@@ -330,7 +331,7 @@ class World:
         self.loop.after(self.agreement + 1.0, self._stop_again)
 
     def _forget_lost(self) -> None:
-        """Somebody has the scheduler forget the workers whose folders are lost, until it has forgotten all."""
+        """A client has the scheduler forget the workers whose folders are lost, until all are forgotten."""
         assert self.scheduler is not None
         registry = self.scheduler.parts.ledger.registry
         lost = [worker_id for worker_id, folder in self.judge.facts.owners.items() if folder.lost]
@@ -341,7 +342,7 @@ class World:
             self.loop.after(FORGET_AGAIN, self._forget_lost)
 
     def _forget_departed(self) -> None:
-        """A core worker that deregistered, and has not come back by now, never does: clients have its jobs given up."""
+        """A deregistered core worker that is not back by now never returns: clients have it forgotten."""
         facts = self.judge.facts
         unknown = [job.worker_id or "" for job in facts.shown.values() if job.state is JobState.UNKNOWN]
         for worker_id in dict.fromkeys(unknown):
@@ -357,9 +358,9 @@ class World:
                 carry_out(self, "gives up", Stop(0.0).do(self, None, job.id))
 
     def _stop_again(self) -> None:
-        """Where the database was set back, somebody stops the jobs whose stops, or whose terms, it does not know.
+        """If the database was set back, a client stops the jobs whose stops, or whose terms, it does not know.
 
-        A worker that told of a job never knew its terms. They stop orphans, too.
+        A worker that reported a job never knew its terms. Orphans are stopped, too.
         """
         facts = self.judge.facts
         for job in list(facts.shown.values()):
@@ -374,7 +375,7 @@ class World:
     # the run
 
     def begin(self) -> None:
-        """Start everything, and have all that is planned happen in its time, once the loop runs."""
+        """Start everything, and schedule all planned events."""
         self.start_scheduler()
         for worker in self.nodes.values():
             worker.start()
@@ -384,7 +385,7 @@ class World:
             self.loop.at(act.at, act.begin, self)
 
     def run(self) -> Outcome:
-        """Until it is over, or a rule is broken."""
+        """Run until the end, or until a rule is broken."""
         with watched(self.judge.logged):
             self._run()
         return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events, self._struck)
@@ -408,7 +409,7 @@ class World:
             self.judge.rested()
 
     def _over(self) -> bool:
-        """Whether a rule is broken: that the run comes to an end is one of them."""
+        """Whether a rule is broken; one of them is that the run ends."""
         if self.loop.events > EVENTS_MAX:
             self.judge.broken("comes to rest", f"{EVENTS_MAX} events, and more to come")
         return self.judge.violation is not None

@@ -1,7 +1,7 @@
-"""What the system tests ask the HTTP API, over real sockets.
+"""HTTP requests of the system tests, over real sockets.
 
-What a user would ask goes through ``TwistedClient``, and comes back as the JSON that it got. Requests whose status,
-headers or cuts a test is about are made here: that client reports what it could not repair.
+Requests of ordinary users are made by ``TwistedClient``; tests get the JSON of its answers. Requests whose status,
+headers or cuts matter to a test are made here, because that client repairs failures.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tests.system.conftest import Daemon
 
 
 def pause(seconds: float) -> Deferred[None]:
-    """Of a poll, between two looks; no test's outcome depends on its length."""
+    """Wait between two attempts of a poll. No test's outcome depends on the length."""
     return deferLater(reactor, seconds, lambda: None)
 
 
 class Download(Protocol):
-    """Collects a body; ``limit`` cuts the connection once so many bytes are there, ``nap`` slows reading down."""
+    """Collects a body. ``limit`` cuts the connection after so many bytes; ``nap`` slows reading down."""
 
     def __init__(self, limit: int | None = None, nap: float = 0.0, job_id: str = "") -> None:
-        """``job_id`` is of the job that the request started, if it did."""
+        """``job_id``: the job that the request started, if it did."""
         self.job_id = job_id
         self.body = bytearray()
         self.ended: Deferred[bool] = Deferred()
@@ -50,7 +50,7 @@ class Download(Protocol):
             reactor.callLater(self._nap, self._go_on)
 
     def has(self, size: int) -> Deferred[None]:
-        """Fires once so many bytes are there."""
+        """Fires once so many bytes have arrived."""
         self._wanted = size, Deferred()
         reached = self._wanted[1]
         self._look()
@@ -62,7 +62,7 @@ class Download(Protocol):
             wanted[1].callback(None)
 
     def hurry(self) -> None:
-        """Nap no more."""
+        """Read without naps from now on."""
         self._nap = 0.0
 
     def _go_on(self) -> None:
@@ -75,7 +75,7 @@ class Download(Protocol):
 
 
 class Api:
-    """Of one scheduler, wherever it listens when it is asked."""
+    """The API of one scheduler, at its present address."""
 
     def __init__(self, scheduler: Daemon) -> None:
         self._scheduler = scheduler
@@ -93,7 +93,7 @@ class Api:
         return self._clients[url]
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """Status and document."""
+        """Make a request; its status and document."""
         data = None if body is None else json.dumps(body).encode()
         answer = await treq.request(
             method,
@@ -112,7 +112,7 @@ class Api:
         return document
 
     async def submit(self, **job: Any) -> str:
-        """The id of a job that was started, on ``w1`` unless said otherwise."""
+        """Start a job, on ``w1`` by default; its id."""
         if "selector" not in job:
             job.setdefault("worker", "w1")
         return (await self.client.submit(**job)).id
@@ -125,7 +125,7 @@ class Api:
         return (await self.client.wait(job_id, seconds)).data
 
     async def until(self, path: str, ready: Any, tries: int = 600) -> Any:
-        """What is there once it is as it should be; fails after about 30 s."""
+        """The document at ``path`` once ``ready`` accepts it; fails after about 30 s."""
         for _ in range(tries):
             status, document = await self.call("GET", path)
             if status == 200 and ready(document):
@@ -134,7 +134,7 @@ class Api:
         raise AssertionError(f"{path} stays {document}")
 
     async def online(self, *names: str) -> list[Any]:
-        """All workers, once those of these names, or ``w1``, are online; fails after about 30 s."""
+        """All workers, once the named ones, or ``w1``, are online; fails after about 30 s."""
         for _ in range(600):
             workers = await self.client.workers()
             if {worker.name for worker in workers if worker.state == "online"} >= set(names or ("w1",)):
@@ -150,7 +150,7 @@ class Api:
         job: dict[str, Any] | None = None,
         events: bool = False,
     ) -> Download:
-        """A body as it comes, as ``events`` perhaps; with ``job``, of the answer to its submission."""
+        """A body as it arrives, optionally as ``events``. With ``job``, the body of the answer to its submission."""
         data = None if job is None else json.dumps({"worker": "w1", **job}).encode()
         method = "GET" if job is None else "POST"
         headers = {"Accept": "text/event-stream"} if events else {}
@@ -163,7 +163,7 @@ class Api:
         return download
 
     async def follow(self, job_id: str, stream: str = "stdout") -> bytes:
-        """A whole stream, resumed as often as it is cut."""
+        """A whole stream, resumed after each cut."""
         body = bytearray()
         await self.client.output(job_id, stream, follow=True).each(body.extend)
         return bytes(body)

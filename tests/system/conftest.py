@@ -1,8 +1,7 @@
-"""The installed package and the real ``twistd``, started and stopped as a user would.
+"""The installed package and the real ``twistd``, started and stopped like by a user.
 
-Processes are tested from outside, so whatever a test starts, daemonized or
-not, must be gone after it: this process becomes the subreaper of all it
-starts, and ``daemons`` kills and reaps what is left.
+Processes are tested from outside, so every process of a test, daemonized or not, must be gone after it. This process
+becomes the subreaper of all of them, and ``daemons`` kills and reaps the rest.
 """
 
 import contextlib
@@ -22,23 +21,23 @@ import pytest
 
 from scheduler.client import Client, ClientError
 
-# What is started in the background, or by nohup, inherits that these are ignored, and no program here would hear of a
-# Ctrl-C, or of a terminal that is closed.
+# A process that was started in the background, or by nohup, passes on that these signals are ignored. No program here
+# would notice Ctrl-C, or a closed terminal.
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
-#: The checkout, or unpacked sdist, that the tests belong to.
+#: The checkout, or unpacked sdist, that contains the tests.
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Where the programs of the environment under test are.
+#: The folder with the programs of the environment under test.
 BIN = Path(sys.executable).parent
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def wait_until(ready: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Fail the test if that does not come true in time; a busy machine takes many times as long as another."""
+    """Wait until ``ready`` is true; fail the test if it is too late. A busy machine may take many times as long."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
@@ -47,7 +46,7 @@ def wait_until(ready: Callable[[], object], what: str, seconds: float = 60) -> N
 
 
 def children(parent: int) -> Iterator[int]:
-    """Processes whose parent that is now, zombies among them."""
+    """The processes with this parent, including zombies."""
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
             if f"\nPPid:\t{parent}\n" in status.read_text():
@@ -55,10 +54,10 @@ def children(parent: int) -> Iterator[int]:
 
 
 def take_port(port: int = 0) -> socket.socket:
-    """Keep that port of 127.0.0.1, or a free one, for a server that is started later; raises ``OSError``.
+    """Reserve that port of 127.0.0.1, or a free one, for a server that is started later; ``OSError``.
 
-    The kernel gives it to nobody who takes any port, and an address that is only bound and may be reused is in no
-    server's way.
+    The socket is only bound. The kernel gives its port to no process that asks for any port, and a server may still use
+    the address.
     """
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,10 +70,10 @@ def take_port(port: int = 0) -> socket.socket:
 
 
 class Daemon:
-    """One ``twistd scheduler`` or ``twistd worker``, with all it keeps in a folder of its own."""
+    """A ``twistd scheduler`` or ``twistd worker``, with all its files in a folder of its own."""
 
     def __init__(self, program: str, folder: Path, config: str) -> None:
-        """``config`` is TOML; ``state_dir`` is set here."""
+        """``config`` is TOML. ``state_dir`` is added."""
         folder.mkdir()
         self.program = program
         self.folder = folder
@@ -82,15 +81,15 @@ class Daemon:
         self.file = folder / f"{program}.toml"
         self.file.write_text(f'state_dir = "state"\n{config}')
         self.log = folder / "log"
-        #: A command that ends by executing its arguments: how it is started, in a namespace of its own, say.
+        #: A command that ends by executing its arguments, for a start in a namespace, for example.
         self.inside: tuple[str, ...] = ()
-        #: While it runs in the foreground.
+        #: The process, while it runs in the foreground.
         self.process: subprocess.Popen[bytes] | None = None
         self._ports: list[socket.socket] = []
 
     def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
-        """``twistd -n``, or daemonized; returns when it listens. ``options`` are those of the program."""
-        (self.state / "endpoints.json").unlink(missing_ok=True)  # what a killed one left would seem to listen
+        """Run ``twistd -n``, or daemonize. Returns when it listens. ``options`` are those of the program."""
+        (self.state / "endpoints.json").unlink(missing_ok=True)  # left by a killed process
         mode = ["-n"] if foreground else ["-l", str(self.log)]
         command = [*self.inside, str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file), *options]
         with self.log.open("ab") as log:
@@ -108,18 +107,18 @@ class Daemon:
 
     @property
     def endpoints(self) -> dict[str, str]:
-        """Where each server really listens."""
+        """The addresses at which each server really listens."""
         return json.loads((self.state / "endpoints.json").read_text())
 
     @property
     def pid(self) -> int:
-        """Of the process that serves."""
+        """The id of the serving process."""
         if self.process is not None:
             return self.process.pid
         return int((self.state / f"{self.program}.pid").read_text())
 
     def keep_ports(self) -> None:
-        """Listen at the same ports whenever it is started; nobody gets them while it is down."""
+        """Listen at the same ports after every start. The ports stay reserved while it is down."""
 
         def chosen(_: re.Match[str]) -> str:
             self._ports.append(port := take_port())
@@ -128,11 +127,11 @@ class Daemon:
         self.file.write_text(re.sub(r'addr = "127\.0\.0\.1:0"', chosen, self.file.read_text()))
 
     def log_tail(self) -> str:
-        """What it said last."""
+        """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
     def give_up_ports(self) -> None:
-        """Leave them to others."""
+        """Release its ports."""
         for port in self._ports:
             port.close()
 
@@ -148,7 +147,7 @@ class Daemon:
 
 
 def process_tree(root: int) -> set[int]:
-    """All that descend from that process."""
+    """All descendants of a process."""
     found: set[int] = set()
     for child in children(root):
         found |= {child} | process_tree(child)
@@ -156,7 +155,7 @@ def process_tree(root: int) -> set[int]:
 
 
 def alive(pid: int) -> bool:
-    """There, and no zombie."""
+    """Whether the process exists and is no zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -164,12 +163,12 @@ def alive(pid: int) -> bool:
 
 
 def become_subreaper() -> None:
-    """Become the parent of every process that loses its own among those that this process started."""
+    """Become the parent of all orphans among this process's descendants."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_children(kept: set[int]) -> None:
-    """Kill and reap all children of this process but those, and the children that they leave to it."""
+    """Kill and reap all children of this process except ``kept``, and the orphans that become its children."""
     deadline = time.monotonic() + 60
     while left := set(children(os.getpid())) - kept:
         for pid in left:
@@ -183,7 +182,7 @@ def end_children(kept: set[int]) -> None:
 
 @pytest.fixture
 def daemons(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """Makes daemons, by program, TOML and folder; none of what a test started outlives it."""
+    """Makes daemons, from program, TOML and folder. None of a test's processes outlives it."""
     become_subreaper()
     before = set(children(os.getpid()))
     made: list[Daemon] = []
@@ -202,7 +201,7 @@ SCHEDULER = '[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0
 
 
 def worker_config(scheduler: str, name: str = "w1", more: str = "") -> str:
-    """TOML of a worker of the scheduler whose gRPC server listens there."""
+    """The TOML of a worker for the scheduler with this gRPC address."""
     return (
         f'[grpc_server]\naddr = "127.0.0.1:0"\n[scheduler]\naddr = "{scheduler}"\n'
         f'[worker]\nname = "{name}"\nscripts_dir = "{ROOT}/etc/scripts"\nslots = 50\n{more}'
@@ -214,7 +213,7 @@ Cluster = tuple[Daemon, Daemon]
 
 @pytest.fixture(scope="session")
 def spare() -> Iterator[list[Cluster]]:
-    """Holds the scheduler and worker that a test left as they were, for the next test of this process."""
+    """Keeps the unchanged scheduler and worker of a test for the next test of this process."""
     left: list[Cluster] = []
     yield left
     for pair in left:
@@ -225,10 +224,10 @@ def spare() -> Iterator[list[Cluster]]:
 def cluster(
     spare: list[Cluster], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Cluster]:
-    """A scheduler, which comes back at its ports when started again, and its worker ``w1``, in the foreground.
+    """A scheduler, which keeps its ports when it is restarted, and its worker ``w1``, in the foreground.
 
-    They have no jobs and have logged nothing. To start them costs a second, so a test that passed and neither killed
-    nor restarted them leaves them to the next one. It sees two things of the tests before: used idempotency keys, and
+    They have no jobs and nothing in their logs. Starting them takes a second, so a test that passed and neither killed
+    nor restarted them leaves them to the next one. Two traces of earlier tests are visible: used idempotency keys, and
     more threads than after a start.
     """
     become_subreaper()
@@ -260,7 +259,7 @@ def _new_cluster(folder: Path) -> Cluster:
 
 
 def _without_jobs(scheduler: Daemon) -> bool:
-    """Stop and remove all jobs, and undo a drain; whether that left what a new scheduler with its worker has."""
+    """Stop and remove all jobs, and undo a drain; whether the state equals that of a new scheduler and worker."""
     with Client(f"http://{scheduler.endpoints['http']}", patience=0) as client:
         try:
             client.resume("w1")

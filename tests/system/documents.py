@@ -1,11 +1,11 @@
-"""Runs what README and docs tell their readers to type.
+"""Runs the commands that README and docs tell their readers to type.
 
 A fenced block is run according to its language:
 
-- ``console``: a session in a terminal. A line that begins with ``$ `` is a command, lines that begin with ``> `` go on
-  with it, and what follows is its output, stdout and stderr together. It is compared with what is really printed, but
-  for ids, times, durations and the width of columns; ``...`` stands for anything. The commands of all sessions of a
-  document run in one shell, so a variable that is set stays set.
+- ``console``: a session in a terminal. A line that begins with ``$ `` is a command, and lines that begin with ``> ``
+  continue it. The following lines are its output, stdout and stderr together. They are compared with the real output,
+  except for ids, times, durations and the width of columns; ``...`` stands for anything. The commands of all sessions
+  of a document run in one shell, so variables stay set.
 - ``python``: a script, which must succeed.
 - ``sh``, or no language: commands of a shell, each of which must succeed and print no problem document. Variables last
   to the end of the block.
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-#: Seconds that one command, or one script, may take.
+#: Seconds that a command, or a script, may take.
 WAIT_MAX_SECONDS = 60.0
 
 RUN = ("console", "python", "bash", "sh", "")
@@ -36,7 +36,7 @@ NOT_RUN = ("text", "json", "toml", "mermaid", "nginx")
 
 _FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
-#: What differs from one run to the next, and what is compared in its place. The order matters.
+#: Patterns for text that differs between runs, and their replacements for the comparison. The order matters.
 _VARIABLE = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>"),
     (r"\b(?=[0-9]*[a-f])[0-9a-f]{8}\b|\b[0-9]{8}\b", "<short-id>"),
@@ -48,12 +48,12 @@ _VARIABLE = (
 )
 
 
-#: Commands that are never run, also where nobody said so.
+#: Commands that are never run, even if they are not in ``not_run``.
 CHANGES_MACHINE = re.compile(r"\b(useradd|systemctl|sysctl|reboot)\b|^(install|cp|mv|rm)\b.* /(etc|opt|usr|var)\b")
 
 
 class Differs(AssertionError):
-    """What a document says is not what happens."""
+    """A document differs from the real behaviour."""
 
 
 @frozen
@@ -62,20 +62,20 @@ class Block:
 
     language: str
     text: str
-    #: Of its first line in the document.
+    #: The number of its first line in the document.
     line: int
 
 
 @frozen
 class Command:
-    """A command of a session, with the output that is shown below it."""
+    """A command of a session, with the output shown below it."""
 
     text: str
     output: str
 
 
 def blocks(document: str) -> list[Block]:
-    """All of a document, in order."""
+    """All blocks of a document, in order."""
     return [
         Block(
             found[2],
@@ -102,7 +102,7 @@ def session(block: Block) -> list[Command]:
 
 
 def shell_commands(block: Block) -> list[str]:
-    """The commands of a shell script, each as it stands there, comments left out."""
+    """The commands of a shell script in their original form, without comments."""
     found: list[str] = []
     waiting: list[str] = []
     for line in block.text.splitlines():
@@ -120,20 +120,20 @@ def shell_commands(block: Block) -> list[str]:
 
 
 def normal(text: str) -> str:
-    """``text`` without what differs from one run to the next."""
+    """``text`` without the parts that differ between runs."""
     for pattern, replacement in _VARIABLE:
         text = re.sub(pattern, replacement, text)
     return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether a document may show that for what was really printed."""
+    """Whether a document may show ``shown`` for the real output ``printed``."""
     pattern = ".*".join(re.escape(part) for part in re.split(r"\.\.\.", normal(shown)))
     return re.fullmatch(pattern, normal(printed), re.DOTALL) is not None
 
 
 class Shell:
-    """A bash that runs commands one after the other, as a terminal would, with no input."""
+    """A bash that runs commands one after the other, like a terminal, without input."""
 
     def __init__(self, cwd: Path, environ: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -149,11 +149,11 @@ class Shell:
         self._code = 0
 
     def run(self, command: str) -> str:
-        """What it prints, on either stream."""
+        """The output of a command, on either stream."""
         self._number += 1
         mark = f"--- command {self._number} is over: "
         assert self._process.stdin is not None
-        # `$?` is that of the command before, as in a terminal.
+        # `$?` is that of the previous command, as in a terminal.
         script = f"(exit {self._code})\n{{ {command}\n}} </dev/null 2>&1\nprintf '%s%s\\n' '{mark}' $?\n"
         self._process.stdin.write(script.encode())
         self._process.stdin.flush()
@@ -175,13 +175,13 @@ class Shell:
         return printed[: found.start()].decode(errors="replace"), int(found[1])
 
     def close(self) -> None:
-        """End it, with all that it started in the background."""
+        """End the shell, with all its background processes."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 
 
 class Reader:
-    """Somebody who types everything that one document says."""
+    """A reader who types every command of a document."""
 
     def __init__(
         self,
@@ -196,9 +196,9 @@ class Reader:
     ) -> None:
         """``name`` of the document, for messages.
 
-        ``replaced`` says what stands there, such as ``localhost:3000``, and what is typed in its place. ``not_run``
-        has the commands that are left out, ``exit_codes`` those of scripts that fail, each by its first command.
-        ``arguments`` are those of ``bash`` programs.
+        ``replaced``: text in the document, such as ``localhost:3000``, and the text to type in its place. ``not_run``:
+        commands that are left out. ``exit_codes``: those of scripts that fail, each by its first command.
+        ``arguments``: those of ``bash`` programs.
         """
         self._name = name
         self._blocks = blocks(document)
@@ -208,11 +208,11 @@ class Reader:
         self._not_run = not_run
         self._exit_codes = exit_codes
         self._arguments = arguments
-        #: Those of ``not_run`` that the document has.
+        #: The commands of ``not_run`` that the document contains.
         self.left_out: set[str] = set()
 
     def read(self) -> Iterator[str]:
-        """Type all of it, and say what differs, one text for each."""
+        """Type everything; a text for each difference."""
         shell = Shell(self._cwd, self._environ)
         try:
             for block in self._blocks:
@@ -273,7 +273,7 @@ class Reader:
             raise Differs(f"exit code {process.returncode}, not {code}:\n{block.text}printed\n{printed}")
 
     def _is_left_out(self, command: str) -> bool:
-        """Its comment does not count."""
+        """Whether the command is left out; its comment does not count."""
         key = re.sub(r"\s+# .*", "", command)
         if key not in self._not_run:
             if CHANGES_MACHINE.search(key):

@@ -22,20 +22,20 @@ from tests.system.conftest import BIN, Daemon, wait_until
 #: Seconds that a command may take.
 WAIT_MAX_SECONDS = 60.0
 
-#: Variables that would make schedctl behave otherwise than for most users: another token, width, or buffering.
+#: Variables that change schedctl's behaviour: another token, width, or buffering.
 _NOT_INHERITED = ("SCHEDULER_TOKEN", "COLUMNS", "LINES", "PYTHONUNBUFFERED")
 
 _FROM_SOURCE = "import sys\nfrom scheduler.cli.main import main\nsys.exit(main())"
 
 
 def command_line(*arguments: str) -> list[str]:
-    """How to start it: as it is installed, or from the sources."""
+    """The command line of schedctl: the installed program, or the sources."""
     installed = shutil.which("schedctl", path=str(BIN))
     return [*([installed] if installed else [sys.executable, "-c", _FROM_SOURCE]), *arguments]
 
 
 class User:
-    """Somebody whose scheduler is that daemon, or at that URL; ``home`` is an empty folder of theirs."""
+    """A user of that scheduler, or of the one at that URL; ``home`` is an empty folder."""
 
     def __init__(self, scheduler: Daemon, home: Path, url: str = "") -> None:
         self.url = url or f"http://{scheduler.endpoints['http']}"
@@ -48,14 +48,14 @@ class User:
         }
 
     def online(self, workers: int = 1) -> User:
-        """Once so many workers are."""
+        """This user, once so many workers are online."""
         wait_until(
             lambda: sum(worker.state == "online" for worker in self.client.workers()) == workers, "all are online"
         )
         return self
 
     def start(self, *arguments: str, stdin: int | IO[Any] = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-        """In pipes."""
+        """Start a command in pipes."""
         return subprocess.Popen(
             command_line(*arguments),
             stdin=stdin,
@@ -66,17 +66,17 @@ class User:
         )
 
     def run(self, *arguments: str, data: bytes | None = None, file: IO[Any] | None = None) -> tuple[int, bytes, bytes]:
-        """Exit code, stdout and stderr, in pipes; ``data`` is piped in, else stdin is ``file``, or /dev/null."""
+        """The exit code, stdout and stderr of a command in pipes. Its stdin is ``data``, ``file`` or /dev/null."""
         process = self.start(*arguments, stdin=file or (subprocess.DEVNULL if data is None else subprocess.PIPE))
         return finish(process, data)
 
     def jobs(self) -> list[str]:
-        """States of all jobs, newest first."""
+        """The states of all jobs, newest first."""
         return [job.state for job in self.client.jobs()]
 
 
 def finish(process: subprocess.Popen[bytes], data: bytes | None = None) -> tuple[int, bytes, bytes]:
-    """Exit code, and the rest of stdout and stderr."""
+    """The exit code, and the rest of stdout and stderr."""
     try:
         out, err = process.communicate(data, timeout=WAIT_MAX_SECONDS)
     finally:
@@ -86,7 +86,7 @@ def finish(process: subprocess.Popen[bytes], data: bytes | None = None) -> tuple
 
 
 class Terminal:
-    """A program in a pseudo-terminal that controls it, with all of its descriptors there."""
+    """A program with a pseudo-terminal as its controlling terminal and for all of its descriptors."""
 
     def __init__(self, command: list[str], environ: Mapping[str, str], width: int = 100) -> None:
         self._master, slave = pty.openpty()
@@ -95,22 +95,22 @@ class Terminal:
             ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave, env=environ
         )
         os.close(slave)
-        #: All that was shown, with its control sequences.
+        #: All output, with its control sequences.
         self.text = b""
 
     def until(self, wanted: bytes) -> bytes:
-        """All that is shown once that is."""
+        """All output, once it contains ``wanted``."""
         deadline = time.monotonic() + WAIT_MAX_SECONDS
         while wanted not in self.text:
             assert self._read(deadline), f"it ended without {wanted!r}:\n{self.text.decode()}"
         return self.text
 
     def type(self, keys: bytes) -> None:
-        """As a person would; ``\\x03`` is Ctrl-C."""
+        """Type keys; ``\\x03`` is Ctrl-C."""
         os.write(self._master, keys)
 
     def end(self) -> tuple[int, bytes]:
-        """The exit code, and all that was shown."""
+        """The exit code, and all output."""
         deadline = time.monotonic() + WAIT_MAX_SECONDS
         try:
             while self._read(deadline):
@@ -121,7 +121,7 @@ class Terminal:
             self.close()
 
     def close(self) -> None:
-        """Take it away, and wait for the end of the program."""
+        """Close the terminal, and wait for the end of the program."""
         os.close(self._master)
         self.process.wait(WAIT_MAX_SECONDS)
 
@@ -130,7 +130,7 @@ class Terminal:
         assert ready, f"nothing more within {WAIT_MAX_SECONDS:g} s:\n{self.text.decode()}"
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # nobody has the other side any more
+        except OSError:  # the other side is closed
             return False
         self.text += data
         return bool(data)

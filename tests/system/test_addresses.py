@@ -1,4 +1,4 @@
-"""A worker's address that another worker has by now: nothing runs there, and nothing that it says is believed."""
+"""Another worker has a worker's address: nothing runs there, and its answers are not believed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ WAITING = 'while [ ! -e "$1" ]; do sleep 0.05; done; exit 7'
 
 
 def jobs_of(worker: Daemon) -> list[Path]:
-    """Folders of all jobs that it ever had."""
+    """The folders of all jobs that the worker ever had."""
     return list((worker.state / "jobs").glob("*"))
 
 
 @pytest_twisted.ensureDeferred
 async def test_another_worker_at_the_address(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """A worker is killed and one of another scheduler listens at its port: no start runs there, no job is lost."""
+    """A worker of another scheduler takes a killed worker's port: no start runs there, no job is lost."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     first = daemons("worker", worker_config(scheduler.endpoints["grpc"]), "first")

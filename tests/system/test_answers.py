@@ -1,4 +1,4 @@
-"""One call with its answer, as curl and a shell get it from real daemons."""
+"""A job and its result in one call, with curl and a shell against real daemons."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 
 
 class Curl:
-    """Of one scheduler, whose worker ``w1`` is online."""
+    """curl for one scheduler, whose worker ``w1`` is online."""
 
     def __init__(self, scheduler: Daemon) -> None:
         self.api = f"http://{scheduler.endpoints['http']}"
         wait_until(lambda: '"online"' in self.run("-s", "/v1/workers").stdout, "the worker is online")
 
     def run(self, *arguments: str, job: Any = None) -> subprocess.CompletedProcess[str]:
-        """What it prints, and its exit code; the last argument is a path."""
+        """Its output and its exit code; the last argument is a path."""
         *options, path = arguments
         data = [] if job is None else ["-d", json.dumps({"worker": "w1", **job})]
         command = ["curl", "-sS", "--max-time", "60", *options, *data, self.api + path]
         return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
 
     def start(self, shell: str, **more: Any) -> str:
-        """The id of a job."""
+        """Start a job; its id."""
         return str(json.loads(self.run("/v1/jobs", job=sh(shell, **more)).stdout)["id"])
 
 
@@ -47,13 +47,13 @@ def sh(line: str, **more: Any) -> dict[str, Any]:
 
 
 def snippets(head: str) -> list[str]:
-    """The blocks of bash under a heading of the documentation."""
+    """The bash blocks under a heading of the documentation."""
     section = (ROOT / "docs/api.md").read_text().split(f"\n### {head}\n")[1].split("\n### ")[0]
     return re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
 def test_one_call(cluster: Cluster) -> None:
-    """One call gives code, stdout and stderr, and curl's exit code says whether the job succeeded."""
+    """A single call gives code, stdout and stderr, and curl's exit code says whether the job succeeded."""
     curl = Curl(cluster[0])
     asked = "/v1/jobs?wait=60&output=64KiB&check=1"
     done = curl.run("--fail-with-body", asked, job=sh("echo out; printf '\\377' >&2"))
@@ -79,7 +79,7 @@ def test_output_is_complete_at_the_end(cluster: Cluster) -> None:
 
 
 def test_loop(cluster: Cluster) -> None:
-    """The documented loop waits for a job for longer than one request does, and ends as the job does."""
+    """The documented loop waits for a job for longer than one request does, and ends like the job."""
     curl = Curl(cluster[0])
     (loop,) = snippets("One call, one answer")
     assert "wait=60" in loop
@@ -121,7 +121,7 @@ def test_headers_at_once(cluster: Cluster) -> None:
 
 
 def test_told_of_the_worker(cluster: Cluster, tmp_path: Path) -> None:
-    """A follower by events is told that the worker of its job is gone, and that it is back, and of the end."""
+    """A follower by events is told that the worker of its job is gone, that it is back, and of the end."""
     scheduler, worker = cluster
     curl = Curl(scheduler)
     gate = tmp_path / "gate"
@@ -146,7 +146,7 @@ def test_told_of_the_worker(cluster: Cluster, tmp_path: Path) -> None:
 
 
 class Cutter:
-    """A proxy that cuts the first connections, each after so many bytes of the answer, and no later one."""
+    """A proxy that cuts its first connections, each after so many bytes of the answer, and no later one."""
 
     def __init__(self, target: str, cuts: list[int]) -> None:
         host, _, port = target.partition(":")
@@ -157,7 +157,7 @@ class Cutter:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
-        """Take no more."""
+        """Accept no more connections."""
         self._listener.close()
 
     def _serve(self) -> None:
@@ -185,11 +185,11 @@ class Cutter:
             while data := source.recv(65536):
                 target.sendall(data)
         except OSError:
-            pass  # cut
+            pass  # the connection was cut
 
 
 def run_snippet(address: str, job: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The eight lines, with another address."""
+    """Run the eight lines, with another address."""
     (script,) = snippets("From a shell")
     assert len(script.splitlines()) == 8
     script = script.replace("http://127.0.0.1:3000", f"http://{address}")
@@ -199,7 +199,7 @@ def run_snippet(address: str, job: dict[str, Any], folder: Path) -> subprocess.C
 
 
 def test_from_a_shell(cluster: Cluster, tmp_path: Path) -> None:
-    """The documented lines show all of the output and exit with the job's code, and leave no file behind."""
+    """The documented lines show all of the output, exit with the job's code, and leave no file behind."""
     curl = Curl(cluster[0])
     address = curl.api.removeprefix("http://")
     scratch = tmp_path / "scratch"
@@ -208,11 +208,11 @@ def test_from_a_shell(cluster: Cluster, tmp_path: Path) -> None:
         done = run_snippet(address, sh(line), scratch)
         assert (done.returncode, done.stdout) == (code, output), done.stderr
     assert run_snippet(address, {"command": ""}, scratch).returncode == 125
-    assert len(list(scratch.iterdir())) == 2  # of the one that was refused
+    assert len(list(scratch.iterdir())) == 2  # of the submission that was refused
 
 
 def test_from_a_shell_cut(cluster: Cluster, tmp_path: Path) -> None:
-    """Cut anywhere, in the answer to the start too, they go on where they were, and start one job."""
+    """After a cut anywhere, in the answer to the start too, the lines continue at the same place, and start one job."""
     curl = Curl(cluster[0])
     proxy = Cutter(curl.api.removeprefix("http://"), [20, 0, 10_000, 3000, 200, 400, 50_000])
     try:
@@ -225,7 +225,7 @@ def test_from_a_shell_cut(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_from_a_shell_restart(cluster: Cluster, tmp_path: Path) -> None:
-    """They outlast a scheduler that is killed and started again."""
+    """The lines outlast a scheduler that is killed and started again."""
     scheduler, _ = cluster
     curl = Curl(scheduler)
 

@@ -1,4 +1,4 @@
-"""Jobs that run only while somebody attends them, what jobs wait for, and what workers tell of their machines."""
+"""Jobs that run only while a client attends them, reasons of waiting, and facts about workers' machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHY = "stopped: no client followed it or waited for it for 3 s"
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_goes(cluster: tuple[Daemon, Daemon]) -> None:
-    """A job runs while it is followed, and is stopped, with its processes, when the only client was cut off."""
+    """A job runs while it is followed, and is stopped, with its processes, when its only client is cut off."""
     api = Api(cluster[0])
     await api.online()
     job = {"command": "sh", "args": ["-c", "echo here; sleep 600"], "unattended_timeout": "3s"}
@@ -31,7 +31,7 @@ async def test_a_client_that_goes(cluster: tuple[Daemon, Daemon]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_the_scheduler_is_killed(cluster: tuple[Daemon, Daemon]) -> None:
-    """Nobody attends a job whose clients went with the scheduler: the next process has it stopped."""
+    """A job whose clients went with the scheduler is unattended: the next process stops it."""
     scheduler, _ = cluster
     api = Api(scheduler)
     await api.online()
@@ -44,7 +44,7 @@ async def test_the_scheduler_is_killed(cluster: tuple[Daemon, Daemon]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_waiting_for(daemons: Callable[..., Daemon]) -> None:
-    """Queued jobs say why they wait; the worker is shown with its disk, and its clock, which is ours."""
+    """Queued jobs have a reason; the worker is shown with its disk, and with its clock, which agrees with ours."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1"))

@@ -1,4 +1,4 @@
-"""Jobs whose worker is killed before it began them, and the output of jobs that nobody has any more."""
+"""Jobs whose worker is killed before they begin, and the output of jobs that no worker has any more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.system.test_queue import NOTE, UNTIL, python
 @pytest.mark.parametrize("point", ["worker.after-spool-rename", "worker.before-begin"])
 @pytest_twisted.ensureDeferred
 async def test_killed_before_it_begins(point: str, daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """A queued job whose worker is killed in the moment in which it would begin it runs once that is back, and once."""
+    """A queued job whose worker is killed just as the job begins runs once, when the worker is back."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1"))
@@ -43,7 +43,7 @@ async def test_killed_before_it_begins(point: str, daemons: Callable[..., Daemon
 
 @pytest_twisted.ensureDeferred
 async def test_output_of_a_forgotten_worker(cluster: tuple[Daemon, Daemon]) -> None:
-    """The output of a job that ended there is gone, with the reason, until the worker is back."""
+    """The output of a job that ended on a forgotten worker is gone, with the reason, until the worker is back."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()

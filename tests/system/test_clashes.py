@@ -1,4 +1,4 @@
-"""Workers that want the name or the address of another one, or of the scheduler; over real daemons."""
+"""Workers that claim the name or address of another worker, or of the scheduler, with real daemons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Cluster = tuple[Daemon, Daemon]
 
 
 async def logged(daemon: Daemon, text: str) -> None:
-    """Once the log of that process has the text."""
+    """Wait until the log of that process contains the text."""
     await deferToThread(wait_until, lambda: text in daemon.log.read_text(errors="replace"), f"it logs {text}")
 
 
@@ -30,7 +30,7 @@ async def refused(cluster: Cluster, name: str, more: str, why: str) -> Daemon:
 
 @pytest_twisted.ensureDeferred
 async def test_name(cluster: Cluster) -> None:
-    """A name is that of the worker that answers, whoever registers; the other gets it when that one is gone."""
+    """A name belongs to the worker that answers, whoever registers. Another gets it when that one is gone."""
     api = Api(cluster[0])
     (first,) = await api.online("w1")
     second = await refused(cluster, "w1", "", f"name 'w1' is taken by worker {first['id']}, which answers at")
@@ -47,7 +47,7 @@ async def test_name(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_address(cluster: Cluster) -> None:
-    """Of two workers that say that they are at one address the one that answers there stays."""
+    """If two workers claim one address, the one that answers there stays."""
     api = Api(cluster[0])
     (first,) = await api.online("w1")
     address = first["address"]
@@ -59,7 +59,7 @@ async def test_address(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_own_address(cluster: Cluster) -> None:
-    """The scheduler's own addresses are no worker's."""
+    """No worker may claim the scheduler's own addresses."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online("w1")
@@ -75,7 +75,7 @@ async def test_own_address(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_core_worker_again(cluster: Cluster) -> None:
-    """A core worker that registers again at its address has the id that it had."""
+    """A core worker that registers again at its address keeps its id."""
     scheduler, _ = cluster
     with grpc.insecure_channel(scheduler.endpoints["grpc"]) as channel:
         stub = scheduler_pb2_grpc.SchedulerStub(channel)

@@ -46,7 +46,7 @@ BOTH = pytest.mark.parametrize("kind", [Blocking, Twisted])
 
 @pytest.fixture
 def url(cluster: Cluster) -> str:
-    """Of a scheduler whose worker is online."""
+    """The URL of a scheduler whose worker is online."""
     scheduler, _ = cluster
     client = Client(f"http://{scheduler.endpoints['http']}")
     wait_until(lambda: any(worker.state == "online" for worker in client.workers()), "the worker is online")
@@ -57,7 +57,7 @@ def url(cluster: Cluster) -> str:
 @BOTH
 @pytest_twisted.ensureDeferred
 async def test_run(url: str, kind: Callable[..., Any]) -> None:
-    """One call gives the exit code and every byte of both streams."""
+    """A single call gives the exit code and every byte of both streams."""
     client = kind(url)
     every_byte = bytes(range(256)) * 10
     code = "import os; data = open(0, 'rb').read(); os.write(1, data); os.write(2, data[::-1]); os._exit(3)"
@@ -75,7 +75,7 @@ async def test_run(url: str, kind: Callable[..., Any]) -> None:
 @BOTH
 @pytest_twisted.ensureDeferred
 async def test_retried(url: str, kind: Callable[..., Any]) -> None:
-    """The result of a job that is run again is that of its last attempt."""
+    """The result of a retried job is that of its last attempt."""
     client = kind(url)
     line = 'n=$(cat "$0" 2>/dev/null | wc -l); echo x >> "$0"; echo "attempt $n"; test "$n" -ge 2'
     mark = f"/tmp/client-test-{os.getpid()}-{time.monotonic_ns()}"
@@ -148,7 +148,7 @@ async def test_cuts(url: str, kind: Callable[..., Any]) -> None:
 
 
 async def _spooled(url: str, job: Job) -> tuple[bytes, bytes]:
-    """Both streams of a job that has ended, over connections that hold."""
+    """Both streams of a job that has ended, over connections without faults."""
     client = Blocking(url)
     streams = [b"".join(await client.items("output", job.id, stream)) for stream in ("stdout", "stderr")]
     await client.close()
@@ -185,7 +185,7 @@ async def test_restart(cluster: Cluster, url: str, kind: Callable[..., Any], num
     await client.close()
 
 
-#: What each program of docs/client.md prints, in order.
+#: The output of each program in docs/client.md, in order.
 PRINTED = (
     r"3 b'hello\\n' b'oops\\n'\njob .* failed: exit status 1\n",
     r"(?s)stdout 0 b'line 1.*ended with 0\nb'line 3\\n'\n[-0-9a-f]+ succeeded 20",
@@ -194,7 +194,7 @@ PRINTED = (
 
 
 def test_docs(url: str) -> None:
-    """Each program of docs/client.md runs as it stands there, and prints what it says."""
+    """Each program of docs/client.md runs unchanged, and prints the documented output."""
     programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "client.md").read_text(), re.MULTILINE | re.DOTALL)
     for program, printed in zip(programs, PRINTED, strict=True):
         command = [sys.executable, "-c", program.replace("http://127.0.0.1:3000", url)]

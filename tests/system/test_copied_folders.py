@@ -1,4 +1,4 @@
-"""Who a worker is, by its state folder: kept, copied, broken; over real daemons."""
+"""The identity of a worker by its state folder, kept, copied or broken, with real daemons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def logs(daemon: Daemon, text: str) -> bool:
 
 
 def copy_of(worker: Daemon, scheduler: Daemon, name: str) -> Daemon:
-    """A worker that has a copy of all that the other one keeps, taken while that runs, and that name."""
+    """A worker with that name and a copy of the other's folder, taken while that worker runs."""
     folder = worker.folder.with_name(f"copy-{name}")
     copy = Daemon("worker", folder, worker_config(scheduler.endpoints["grpc"], name))
     shutil.copytree(worker.state, copy.state, symlinks=True)
@@ -28,7 +28,7 @@ def copy_of(worker: Daemon, scheduler: Daemon, name: str) -> Daemon:
 
 @pytest_twisted.ensureDeferred
 async def test_id_of_the_folder(cluster: Cluster) -> None:
-    """A worker has its id and its jobs back from its folder id, though the id that it was given is lost."""
+    """A worker gets its id and its jobs back by its folder id, even if the assigned id is lost."""
     scheduler, worker = cluster
     api = Api(scheduler)
     (before,) = await api.online("w1")
@@ -39,13 +39,13 @@ async def test_id_of_the_folder(cluster: Cluster) -> None:
     (after,) = await api.online("w1")
     assert after["id"] == before["id"]
     (worker.state / "jobs" / job / "work" / "told").touch()
-    assert (await api.ended(job))["exit_code"] == 3  # so the worker has heard by which id it is known
+    assert (await api.ended(job))["exit_code"] == 3  # so the worker knows its id by now
     assert (worker.state / "worker_id").read_text() == f"{before['id']}\n"
 
 
 @pytest_twisted.ensureDeferred
 async def test_broken_folder_id(cluster: Cluster) -> None:
-    """A worker whose folder id is broken does not start as another one: it says which file it is, and what to do."""
+    """A worker whose folder id is broken does not start as another one: it names the file and the remedy."""
     _, worker = cluster
     worker.kill()
     file = worker.state / "folder_id"
@@ -60,7 +60,7 @@ async def test_broken_folder_id(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_copy(cluster: Cluster) -> None:
-    """A copy is refused while its original answers, and beside it with ``--new-id``; the original's job goes on."""
+    """A copy is refused while its original answers, and runs with ``--new-id``; the original's job continues."""
     scheduler, worker = cluster
     api = Api(scheduler)
     (original,) = await api.online("w1")
@@ -108,7 +108,7 @@ async def test_folder_in_use(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_secret(cluster: Cluster) -> None:
-    """The folder id is in no log, no list, and nothing that is said of the worker."""
+    """The folder id is in no log, no list, and no answer about the worker."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online("w1")

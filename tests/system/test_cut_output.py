@@ -1,4 +1,4 @@
-"""Output of which something is missing: a body that is followed never ends as if it were all there is."""
+"""Incomplete output: a body that is followed never ends as if the output were complete."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Cluster = tuple[Daemon, Daemon]
 
 
 def small_disk(folder: Path, size: str) -> tuple[str, ...]:
-    """How to execute a program for which, alone, ``folder`` is a disk of that size; skips where that can't be."""
+    """A command that makes ``folder`` a disk of that size for a program; skips if that is impossible."""
     folder.mkdir(parents=True, exist_ok=True)
     return tuple(in_namespaces(f"mount -t tmpfs -o size={size} none {quote(str(folder))}"))
 
 
 async def events(api: Api, job: str, last: str) -> list[tuple[str, Any]]:
-    """Name and data of the events after ``last``."""
+    """The name and data of the events after ``last``."""
     download = await api.open(f"/v1/jobs/{job}/output?offset={last}", events=True)
     assert await download.ended
     blocks = download.body.decode().split("\n\n")
@@ -36,7 +36,7 @@ async def events(api: Api, job: str, last: str) -> list[tuple[str, Any]]:
 
 
 async def check_cut(api: Api, job: str, reached: int, why: str) -> None:
-    """Everything that can be asked for at the offset where a follower of a job's stdout was cut."""
+    """Check every kind of request at the offset at which a follower of a job's stdout was cut."""
     output = f"/v1/jobs/{job}/output"
     ended = await api.job(job)
     assert ended["stdout_bytes"] == reached
@@ -59,7 +59,7 @@ async def check_cut(api: Api, job: str, reached: int, why: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_full_disk(daemons: Callable[..., Daemon]) -> None:
-    """A full disk cuts the output of a job that succeeds all the same, and the bodies of those who follow it."""
+    """A full disk cuts the output of a job that succeeds all the same, and the bodies of its followers."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "0%"'))
@@ -79,7 +79,7 @@ async def test_full_disk(daemons: Callable[..., Daemon]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_output_limit(cluster: Cluster) -> None:
-    """A job that writes more than it may is ended; what it may have written is there, and said not to be all."""
+    """A job that exceeds its output limit is ended; its output up to the limit exists, and is marked as cut."""
     scheduler, _ = cluster
     api = Api(scheduler)
     await api.online()
@@ -95,7 +95,7 @@ async def test_output_limit(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_killed_shim(cluster: Cluster) -> None:
-    """What was in the pipes of a job went with its shim, so the rest of its output is not said to be all."""
+    """The data in a job's pipes is lost with its shim, so its output does not count as complete."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()

@@ -1,4 +1,4 @@
-"""Starting, refusing to start, and stopping, as a user would."""
+"""Starting, refusing to start, and stopping, like a user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Make = Callable[..., Daemon]
 
 
 def refusal(program: str, file: Path, *, daemonized: bool) -> str:
-    """What twistd says on stderr when it refuses to start; nothing on stdout, exit code 1."""
+    """The stderr of a twistd that refuses to start; its stdout is empty, its exit code 1."""
     mode = [] if daemonized else ["-n"]
     command = [str(BIN / "twistd"), *mode, program, "-c", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=file.parent)
@@ -35,7 +35,7 @@ def refusal(program: str, file: Path, *, daemonized: bool) -> str:
 
 @pytest.mark.parametrize("daemonized", [False, True])
 def test_refusals(daemons: Make, tmp_path: Path, daemonized: bool) -> None:
-    """What can't work is one line that names file, key, value and what is allowed, daemonized or not."""
+    """A refusal is one line that names file, key, value and what is allowed, daemonized or not."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (tmp_path / "no.pem").write_text("no certificate")
@@ -81,7 +81,7 @@ def test_start_twice(daemons: Make) -> None:
 
 @pytest.mark.parametrize("daemonized", [False, True])
 def test_unfit_databases(daemons: Make, daemonized: bool) -> None:
-    """A database of a later version, or no database at all, is refused on one line and left as it is."""
+    """A database of a later version, or a file that is none, is refused in one line and left unchanged."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     scheduler.kill()
@@ -99,7 +99,7 @@ def test_unfit_databases(daemons: Make, daemonized: bool) -> None:
 
 
 def test_help() -> None:
-    """Both programs explain themselves."""
+    """Both programs have a help."""
     for program in ("scheduler", "worker"):
         command = [BIN / "twistd", program, "--help"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -172,8 +172,9 @@ async def test_mutual_tls(daemons: Make, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_stop_under_load(daemons: Make) -> None:
-    """SIGTERM ends a scheduler in time: with 100 streams open, none of which ends as if it were whole, a stop that is
-    waited for, and a start under way on a worker that hangs."""
+    """SIGTERM ends a scheduler in time in spite of 100 open streams, a stop that is awaited, and a start on a worker
+    that hangs. No stream ends as if it were complete.
+    """
     scheduler = daemons("scheduler", f'shutdown_timeout = "6s"\n{SCHEDULER}')
     scheduler.start()
     workers = [daemons("worker", worker_config(scheduler.endpoints["grpc"], name), name) for name in ("w1", "w2")]
@@ -209,7 +210,7 @@ async def test_garbage(cluster: tuple[Daemon, Daemon]) -> None:
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
-    for _ in range(3):  # what is made once is there
+    for _ in range(3):  # after this, everything that is made once exists
         await api.ended(await api.submit(command="true"))
     before = [(daemon, _count("fd", daemon.pid), _count("task", daemon.pid)) for daemon in (scheduler, worker)]
     job = {"worker": "w1", "command": "true"}
@@ -248,7 +249,7 @@ async def test_garbage(cluster: tuple[Daemon, Daemon]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_log_level(daemons: Make) -> None:
-    """At ``debug`` both daemons log their calls, and nothing a job was given; at ``error`` they log nothing."""
+    """At ``debug`` both daemons log their calls, but no data of jobs; at ``error`` they log nothing."""
     logs: dict[str, tuple[str, str]] = {}
     for level in ("debug", "error"):
         scheduler = daemons("scheduler", f'log_level = "{level}"\n{SCHEDULER}', f"scheduler-{level}")

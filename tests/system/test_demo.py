@@ -1,4 +1,4 @@
-"""``make demo`` works whatever ports are taken, what it says to type works, and no process is left."""
+"""``make demo`` works with any ports in use, its suggested commands work, and no process is left."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DEMO = ROOT / "examples/demo.py"
 
 pytestmark = pytest.mark.skipif(not (BIN / "schedctl").exists(), reason="schedctl is not installed")
 
-#: What it prints of its sample job.
+#: Its output about the sample job.
 SAMPLE = [
     "$ schedctl run --on w1 --script etc/scripts/count.sh -- 5",
     *(f"line {n}" for n in range(1, 6)),
     "exit code 0",
 ]
 
-#: What each command prints that it says to type next, in order.
+#: The output of each suggested command, in order.
 ANSWERS = (
     r"^$",
     r"^$",
@@ -47,7 +47,7 @@ ANSWERS = (
 
 
 def left_behind() -> list[str]:
-    """Command lines of processes of a demo."""
+    """The command lines of a demo's processes."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ def left_behind() -> list[str]:
 
 @pytest.fixture
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """While no other process of this run has a demo: there is one of a checkout at a time."""
+    """No other process of this run has a demo meanwhile, because a checkout can have only one."""
     with (tmp_path_factory.getbasetemp().parent / "demo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -65,7 +65,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def usual_ports_taken() -> Iterator[None]:
-    """By this process, or by another already."""
+    """All usual ports are in use, by this process or another."""
     with contextlib.ExitStack() as taken:
         for port in (3000, 50000, 30001, 30002):
             with contextlib.suppress(OSError):
@@ -82,7 +82,7 @@ def test_once(alone: None) -> None:
 
 
 def test_what_to_type_next(alone: None, usual_ports_taken: None, tmp_path: Path) -> None:
-    """With all usual ports taken, what the demo says to type works; Ctrl-C ends it all, a running job, too."""
+    """With all usual ports in use, the suggested commands work; Ctrl-C ends everything, including a running job."""
     environ = {**os.environ, "HOME": str(tmp_path), "COLUMNS": "120", "XDG_CONFIG_HOME": ""}
     with subprocess.Popen([sys.executable, DEMO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None

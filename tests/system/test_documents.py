@@ -1,4 +1,4 @@
-"""What README and docs tell a user to type works as it stands there."""
+"""The commands in README and docs work exactly as written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.system.documents import RUN, Block, Command, Differs, Reader, blocks,
 
 DOCUMENTS = ("README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")))
 
-#: Workers that the documents speak of.
+#: The workers that the documents mention.
 WORKERS = {"README.md": ("w1", "w2")}
 USUAL_WORKERS = ("w1", "box")
 
-#: Commands that can't be run here, by document, and why.
+#: Commands that can't be run here, by document, with the reason.
 NOT_RUN: dict[str, dict[str, str]] = {
     "README.md": {
         "make demo": "test_demo runs what it runs",
@@ -61,10 +61,10 @@ NOT_RUN: dict[str, dict[str, str]] = {
     },
 }
 
-#: Of scripts that are there to fail, by document and first command.
+#: Exit codes of scripts that are supposed to fail, by document and first command.
 EXIT_CODES: dict[str, dict[str, int]] = {}
 
-#: Of programs, by document.
+#: Arguments of programs, by document.
 ARGUMENTS = {"docs/api.md": ('{"worker":"w1","shell":"echo hi; echo oops >&2"}',)}
 
 
@@ -79,7 +79,7 @@ def sample(name: str, replaced: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_document(name: str, daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """Every command of it runs, and prints what is shown."""
+    """Every command of it runs, and prints the shown output."""
     text = (ROOT / name).read_text()
     not_run = NOT_RUN.get(name, {})
     if not any(block.language in RUN for block in blocks(text)):
@@ -131,7 +131,7 @@ def test_document(name: str, daemons: Callable[..., Daemon], tmp_path: Path) -> 
 
 
 def tools(tmp_path: Path) -> Path:
-    """Programs of users that the documents run on workers."""
+    """Users' programs that the documents run on workers."""
     made = tmp_path / "tools"
     if not made.exists():
         made.mkdir()
@@ -142,7 +142,7 @@ def tools(tmp_path: Path) -> Path:
 
 
 def folder(tmp_path: Path) -> Path:
-    """Where the reader is: it looks like a checkout."""
+    """The reader's folder, which looks like a checkout."""
     made = tmp_path / "checkout"
     made.mkdir()
     (made / "etc").symlink_to(ROOT / "etc")
@@ -151,7 +151,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment(tmp_path: Path, http: str) -> dict[str, str]:
-    """Of somebody who has just installed the package, and whose scheduler listens there."""
+    """The environment of a user who has just installed the package, with a scheduler at that address."""
     home = tmp_path / "home"
     for completions in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
         (home / completions).mkdir(parents=True)
@@ -161,7 +161,7 @@ def environment(tmp_path: Path, http: str) -> dict[str, str]:
 
 
 class TestReader:
-    """A difference between a document and the truth is seen."""
+    """A difference between a document and the real behaviour is found."""
 
     @staticmethod
     def read(tmp_path: Path, document: str, not_run: dict[str, str] | None = None) -> list[str]:
@@ -170,7 +170,7 @@ class TestReader:
         return list(reader.read())
 
     def test_true(self, tmp_path: Path) -> None:
-        """What is as it says is not complained of."""
+        """A true document causes no complaint."""
         session = (
             "$ X=1; echo HERE\nHERE\n$ for i in 1 2; do\n>   echo $i$X >&2\n> done\n11\n21\n"
             "$ sh -c 'exit 3'\n$ echo $?\n3\n$ cat\n"
@@ -205,12 +205,12 @@ class TestReader:
         ],
     )
     def test_untrue(self, tmp_path: Path, text: str) -> None:
-        """What is not as it says is told with its place."""
+        """A difference is reported with its place."""
         (complaint,) = self.read(tmp_path, f"Text.\n\n{text}\n")
         assert complaint.startswith("x.md:4: "), complaint
 
     def test_what_may_differ(self) -> None:
-        """Ids, times, durations and spaces may; numbers and words may not."""
+        """Ids, times, durations and spaces may differ; numbers and words may not."""
         for shown, printed in (
             ("ID        RAN\n0123abcd  1s", "ID RAN\n89abcdef   12.5s  \n"),
             ("at 2024-05-01 22:00:00 +0000", "at 2026-11-28 14:52:23 +0100"),
@@ -222,7 +222,7 @@ class TestReader:
             assert not matches(shown, printed)
 
     def test_parts(self) -> None:
-        """Commands are told apart in sessions and scripts."""
+        """Commands in sessions and scripts are split correctly."""
         (block,) = blocks("# A\n\n```console\n$ a\n> b\n1\n> 2\n$ c\n```\n")
         assert session(block) == [Command("a\nb", "1\n> 2"), Command("c", "")]
         script = "a \\\n  b\n\n# c\nwhile d; do\n  e\ndone\ncat <<x\n\n# f\nx\n"

@@ -1,4 +1,4 @@
-"""A worker that reports what it likes, beside a real one: what it can't have, over the real wire."""
+"""A worker that forges reports, beside a real one, over the real wire."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def status(job_id: str, **facts: Any) -> worker_pb2.JobStatus:
 
 
 class Forger:
-    """Speaks the whole protocol, as ``forger``."""
+    """Speaks the whole protocol, under the name ``forger``."""
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address)
@@ -67,7 +67,7 @@ def forger(pair: Cluster) -> Iterator[Forger]:
 
 @pytest_twisted.ensureDeferred
 async def test_forged_reports(pair: Cluster, forger: Forger) -> None:
-    """However much a worker forges, it gets a few jobs of its own, with times that can be, and no other changes."""
+    """However much a worker forges, it gets a few jobs of its own, with possible times, and changes no other job."""
     api = Api(pair[0])
     await api.online("w1")
     running = await api.submit(worker="w1", command="sleep", args=["600"])
@@ -94,7 +94,7 @@ async def test_forged_reports(pair: Cluster, forger: Forger) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_forged_registrations(pair: Cluster, forger: Forger) -> None:
-    """Nobody registers with another's id for a name, with texts that no worker has, or with an id of its choice."""
+    """A registration with another's id, with impossible texts, or with a chosen id is refused."""
     api = Api(pair[0])
     await api.online("w1")
     worker = await api.get("/v1/workers/w1")

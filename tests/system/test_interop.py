@@ -15,13 +15,13 @@ from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 
 STAND_INS = Path(__file__).parent / "interop"
 
-#: From a program to a process whose lines can be read; its arguments follow the folder of the stubs.
+#: (program, arguments) -> a process whose lines can be read. The folder of the stubs precedes the arguments.
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, daemons: object) -> Start:
-    """Starts one of the stand-ins; ``daemons`` ends what is left of it."""
+    """Starts a stand-in; ``daemons`` ends it if it is left."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
     generate = [sys.executable, "-m", "grpc_tools.protoc", f"-I{STAND_INS}", f"--python_out={stubs}"]
@@ -41,7 +41,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 @pytest_twisted.ensureDeferred
 async def test_their_worker(daemons: Callable[..., Daemon], stand_in: Start) -> None:
-    """A core worker registers and is driven; its output is 501, and its ends are noticed by themselves."""
+    """A core worker registers and is driven; its output is 501, and ends of its jobs are noticed without a query."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     api = Api(scheduler)
@@ -65,7 +65,7 @@ async def test_their_worker(daemons: Callable[..., Daemon], stand_in: Start) -> 
 
 
 def test_their_scheduler(daemons: Callable[..., Daemon], stand_in: Start) -> None:
-    """A whole life of our worker under a scheduler with only the core protocol, which leaves ``success`` unset.
+    """Our worker under a core scheduler that leaves ``success`` unset, from registration to departure.
 
     It registers once, is driven, keeps no ended job for longer than ``keep_spool`` though none is acknowledged, leaves,
     and comes back.

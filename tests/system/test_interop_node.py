@@ -1,7 +1,7 @@
-"""Programs in another language that speak only the core protocol, and answer each call in each way there is.
+"""Programs in another language that speak only the core protocol, and answer each call in every possible way.
 
 They are Node programs with ``@grpc/grpc-js``, which npm fetches when the tests run. Without Node or npm they are
-skipped, unless ``REQUIRE_NODE`` is set, as ``.ci/run`` does.
+skipped, unless ``REQUIRE_NODE`` is set, as in ``.ci/run``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROTO = HERE / "interop" / "core.proto"
 INSTALL = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
 INSTALL_DEADLINE_SECONDS = 120
 
-#: The codes of gRPC that are no success.
+#: The codes of gRPC other than success.
 CODES = range(1, 17)
 CANCELLED, DEADLINE_EXCEEDED, NOT_FOUND, UNIMPLEMENTED, UNAVAILABLE = 1, 4, 5, 12, 14
 
@@ -52,7 +52,7 @@ def _unavailable(why: str) -> None:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the programs and what they need; one for all processes of the run."""
+    """The folder with the programs and their packages, shared by all processes of the run."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             _unavailable(f"there is no {program}")
@@ -73,7 +73,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Program:
-    """One that runs: ``line`` reads what it prints, ``tell`` writes to it."""
+    """A running program: ``line`` reads its output, ``tell`` writes to it."""
 
     def __init__(self, folder: Path, *command: str) -> None:
         self.process = subprocess.Popen(
@@ -98,7 +98,7 @@ Start = Callable[..., Program]
 
 @pytest.fixture
 def node(installed: Path, daemons: object) -> Iterator[Start]:
-    """Starts one of the programs; ``daemons`` ends what is left of it."""
+    """Starts one of the programs; ``daemons`` ends it if it is left."""
     started: list[Program] = []
 
     def start(*command: str) -> Program:
@@ -122,9 +122,9 @@ class Cluster:
         return await self.api.call("POST", "/start", {"worker_id": self.worker_id, "command": "x", "path": path})
 
     async def begun(self, path: str) -> str:
-        """The id of a job that runs.
+        """The id of a running job.
 
-        A program that answers a query with UNIMPLEMENTED counts as no worker until it answers another one.
+        A program that answers a query with UNIMPLEMENTED counts as no worker until it gives another answer.
         """
         for _ in range(300):
             status, answer = await self.start(path)
@@ -138,7 +138,7 @@ class Cluster:
         return await self.api.call("POST", route, {"worker_id": self.worker_id, "job_id": job_id})
 
     def starts(self) -> dict[str, int]:
-        """How often each path was started."""
+        """The number of starts of each path."""
         return json.loads(self.worker.ask("starts"))
 
 
@@ -156,7 +156,7 @@ def together(*coroutines: Any) -> Deferred[list[Any]]:
 
 @pytest_twisted.ensureDeferred
 async def test_starts(cluster: Cluster) -> None:
-    """A start is a job that runs, has failed with the worker's words, or is unknown; and is made once."""
+    """A start becomes a job that runs, has failed with the worker's words, or is unknown; and is made once."""
     api = cluster.api
     await api.online(cluster.worker_id)
 
@@ -213,7 +213,7 @@ async def test_starts(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_queries(cluster: Cluster) -> None:
-    """A job that its worker does not answer for, in whatever way, hides the end of no other."""
+    """A job about which its worker does not answer, in whatever way, hides the end of no other."""
     api = cluster.api
     await api.online(cluster.worker_id)
     bad = {number: await cluster.begun(f"query=code:{number}") for number in CODES}
@@ -224,7 +224,7 @@ async def test_queries(cluster: Cluster) -> None:
         assert (job["state"], job["exit_code"]) == ("succeeded", 0), job
 
     async def queried(job_id: str, *expected: int) -> None:
-        # A program that answers a query with UNIMPLEMENTED counts as no worker until it answers another one.
+        # A program that answers a query with UNIMPLEMENTED counts as no worker until it gives another answer.
         for _ in range(100):
             status, answer = await cluster.about("/query", job_id)
             if status in expected:
@@ -248,7 +248,7 @@ async def test_queries(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_stops(cluster: Cluster) -> None:
-    """A stop is 200 once the job has ended, 202 while nobody knows whether it arrived, else the worker's fault."""
+    """A stop is 200 once the job has ended, 202 if its arrival is unknown, else the worker's fault."""
     api = cluster.api
     await api.online(cluster.worker_id)
 
@@ -270,7 +270,7 @@ async def test_stops(cluster: Cluster) -> None:
         else:
             await stop(f"stop=code:{number}", expected.get(number, 502), "running")
     await stop("stop=long:13", 502, "running")
-    large = await cluster.begun("stop=large")  # which is carried out
+    large = await cluster.begun("stop=large")  # this stop is carried out
     assert (await cluster.about("/stop", large))[0] == 502
     assert (await api.ended(large))["state"] == "stopped"
     await together(stop("stop=late:2", 200, "stopped"), stop("stop=never", 202, "running"))
@@ -278,7 +278,7 @@ async def test_stops(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_deregistered(cluster: Cluster) -> None:
-    """It is listed with its job after it has left, takes it up when it is back, and can be forgotten."""
+    """A worker is listed with its job after it has left, takes it back when it returns, and can be forgotten."""
     api = cluster.api
     await api.online(cluster.worker_id)
     job_id = await cluster.begun("")
@@ -301,7 +301,7 @@ async def test_deregistered(cluster: Cluster) -> None:
 
 
 def _expected(behaviour: str) -> type[SchedulerError] | None:
-    """What our worker makes of an answer to a registration; ``None``: it succeeds."""
+    """Our worker's error for an answer to a registration; ``None``: it succeeds."""
     kind, _, value = behaviour.partition(":")
     if kind in ("late", "never"):
         return DeadlineExceeded
@@ -316,7 +316,7 @@ def _expected(behaviour: str) -> type[SchedulerError] | None:
 
 @pytest_twisted.ensureDeferred
 async def test_their_scheduler_answers(node: Start) -> None:
-    """Each answer of a scheduler is what it is to our worker; each call can be made again after it."""
+    """Our worker reads each answer of a scheduler correctly, and can make each call again after it."""
     theirs = node("scheduler.js", str(PROTO))
     client = SchedulerClient(reactor, Address(*_parts(theirs.line())), None, deadline=2.0)
     client.startService()
@@ -350,7 +350,7 @@ def _parts(address: str) -> tuple[str, int]:
 
 
 def test_their_scheduler(daemons: Callable[..., Daemon], node: Start) -> None:
-    """Our worker tries until it is registered, is driven, and ends in time whatever is answered when it leaves."""
+    """Our worker tries until it is registered, is driven, and ends in time whatever the answer when it leaves."""
     theirs = node("scheduler.js", str(PROTO))
     worker = daemons("worker", worker_config(theirs.line()))
     tried = ["code:5", "code:8", "code:12", "long:13", "large"]

@@ -1,4 +1,4 @@
-"""What the machine of a worker gives its jobs, and what happens where it can't: real daemons, real limits."""
+"""Limits of a worker's machine, and what they mean for its jobs: real daemons, real limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Cluster = tuple[Daemon, Daemon]
 
 @pytest_twisted.ensureDeferred
 async def test_follow_without_inotify(daemons: Callable[..., Daemon]) -> None:
-    """A follower of a job on a worker without inotify gets what is there at once, and the rest as it comes."""
+    """On a worker without inotify a follower gets the present output at once, and the rest as it comes."""
     try:
         inside = in_namespaces("echo 0 > /proc/sys/user/max_inotify_instances")
     except SkipTest as reason:
@@ -81,7 +81,7 @@ async def test_removed_folder(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_no_room(daemons: Callable[..., Daemon]) -> None:
-    """A worker that takes no job for lack of room says so, in the refusal and of itself, and not once it has some."""
+    """A worker without room for jobs says so, in its refusal and in its heartbeats, until it has room."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "100%"\n'))
@@ -107,7 +107,7 @@ async def test_no_room(daemons: Callable[..., Daemon]) -> None:
 @pytest_twisted.ensureDeferred
 async def test_left_running(daemons: Callable[..., Daemon]) -> None:
     """A stop that leaves a process behind is 409 with its id, on both routes, until that process is gone."""
-    # Root's shims are as helpless as another user's without this capability.
+    # Without this capability root's shims can do no more than another user's.
     weak = ("setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
     protected = ["--reuid=65534", "--clear-groups", "sleep", "600"]
     tried = subprocess.run([*weak, "setpriv", *protected[:2], "true"], capture_output=True, check=False, text=True)

@@ -1,8 +1,8 @@
-"""Debian's nginx in front of the scheduler: with the defaults of a proxy, and with what docs/operations.md recommends.
+"""Debian's nginx in front of the scheduler, with a proxy's defaults, and with the settings of docs/operations.md.
 
-Its default towards us is HTTP/1.0, where the end of a body can't be told from a cut.
-With ``NGINX_SILENCE_SECONDS=180`` a job is silent for three minutes behind the default ``proxy_read_timeout`` of 60 s,
-else for less behind a shorter one.
+By default it uses HTTP/1.0 to us, where the end of a body can't be distinguished from a cut. With
+``NGINX_SILENCE_SECONDS=180`` a job is silent for three minutes behind the default ``proxy_read_timeout`` of 60 s;
+otherwise the times are shorter.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ pytestmark = [
 
 EVENTS = ("-N", "-H", "Accept: text/event-stream")
 
-#: How long a job is silent, and the ``proxy_read_timeout`` meanwhile: longer than it takes to the next comment.
+#: Seconds for which a job is silent, and the ``proxy_read_timeout``, which is longer than the interval of comments.
 SILENCE = float(os.environ.get("NGINX_SILENCE_SECONDS", "22"))
 READ_TIMEOUT = 60.0 if SILENCE > 60 else SILENCE - 4
 
-#: As Debian installs it, less what needs root or is outside of ``folder``.
+#: Debian's configuration, without the parts that need root or are outside of ``folder``.
 CONFIG = """
 daemon off;
 {user}
@@ -78,10 +78,10 @@ def documented() -> str:
 
 
 class Nginx(Curl):
-    """One in front of a scheduler."""
+    """An nginx in front of a scheduler."""
 
     def __init__(self, folder: Path, scheduler: Daemon, location: str, more: str = "") -> None:
-        """``more`` is of its ``server``."""
+        """``more`` is added to its ``server``."""
         self._port = take_port()
         folder.mkdir()
         user = "user root;" if os.geteuid() == 0 else ""
@@ -95,7 +95,7 @@ class Nginx(Curl):
         wait_until(lambda: '"online"' in self.run("-s", "/v1/workers").stdout, "the worker is online behind nginx")
 
     def stop(self) -> None:
-        """Fast shutdown."""
+        """Shut down fast."""
         self._process.terminate()
         self._process.wait(30)
         self._port.close()
@@ -106,7 +106,7 @@ Start = Callable[..., Nginx]
 
 @pytest.fixture
 def nginx(cluster: Cluster, tmp_path: Path) -> Iterator[Start]:
-    """Starts some, by location."""
+    """Starts nginx servers, by location."""
     running: list[Nginx] = []
 
     def start(location: str, more: str = "") -> Nginx:
@@ -122,7 +122,7 @@ both = pytest.mark.parametrize("location", [DEFAULT, documented()], ids=["defaul
 
 
 class Follower:
-    """curl, and what it has read so far."""
+    """curl, and its output so far."""
 
     def __init__(self, front: Nginx, path: str, *options: str, job: Any = None) -> None:
         data = [] if job is None else ["-d", json.dumps({"worker": "w1", **job})]
@@ -138,11 +138,11 @@ class Follower:
             self.read += data
 
     def has(self, text: bytes) -> None:
-        """Wait for that."""
+        """Wait until the output contains ``text``."""
         wait_until(lambda: text in self.read, f"{text!r} is read")
 
     def end(self) -> tuple[int, bytes]:
-        """Wait for the end: the exit code, and all that came."""
+        """Wait for the end: the exit code, and all output."""
         self._reading.join()
         return self._process.wait(60), self.read
 
@@ -155,7 +155,7 @@ def gated(gate: Path, *lines: str) -> str:
 
 @both
 def test_prompt_lines(nginx: Start, location: str, tmp_path: Path) -> None:
-    """A line is there while the job waits, by events and, with HTTP/1.1, raw; and so to the end."""
+    """A line arrives while the job waits, by events and, with HTTP/1.1, raw; and so until the end."""
     front, gate = nginx(location), tmp_path / "gate"
     job = sh(gated(gate, "one", "two", "three"))
     followers = [Follower(front, "/v1/jobs", *EVENTS, job=job)]
@@ -177,7 +177,7 @@ def test_prompt_lines(nginx: Start, location: str, tmp_path: Path) -> None:
 
 @both
 def test_upload(nginx: Start, location: str, tmp_path: Path) -> None:
-    """A large stdin and a large script arrive, also in chunks; and large output comes back as it is."""
+    """A large stdin and a large script arrive, also in chunks; and large output comes back unchanged."""
     front = nginx(location)
     body, sent = tmp_path / "body", os.urandom(300_000).hex()
     for job, said in (
@@ -197,7 +197,7 @@ def test_upload(nginx: Start, location: str, tmp_path: Path) -> None:
 
 @both
 def test_old_version(nginx: Start, location: str) -> None:
-    """By HTTP/1.0 a raw follow starts nothing, and its problem says what nginx lacks; with HTTP/1.1 it works."""
+    """With HTTP/1.0 a raw follow starts nothing, and its problem names nginx's missing setting; HTTP/1.1 works."""
     front = nginx(location)
     known = front.start("echo hi")
     front.run(f"/v1/jobs/{known}?wait=60")
@@ -220,7 +220,7 @@ def test_old_version(nginx: Start, location: str) -> None:
 
 
 def test_silence(nginx: Start) -> None:
-    """A silent job is followed by events for longer than nginx waits for a byte, as comments keep that alive."""
+    """A silent job can be followed by events for longer than nginx waits for a byte, thanks to comments."""
     limit = f"proxy_read_timeout {READ_TIMEOUT:g}s;"
     without = re.sub(r"\n *proxy_read_timeout.*", "", documented())
     assert without != documented()
@@ -237,9 +237,9 @@ def test_silence(nginx: Start) -> None:
 
 @both
 def test_cut(cluster: Cluster, nginx: Start, location: str, tmp_path: Path) -> None:
-    """When the scheduler is killed the client sees that something is missing, and has all of it in the end.
+    """When the scheduler is killed the client notices the missing part, and gets all of it in the end.
 
-    What a raw follow shows is cut. nginx ends events properly that come by HTTP/1.0; but they lack their ``end``.
+    A raw follow is cut. nginx ends events over HTTP/1.0 properly, but they lack the event ``end``.
     """
     scheduler, _ = cluster
     front, gate = nginx(location), tmp_path / "gate"

@@ -1,4 +1,4 @@
-"""A worker that is stopped while it has no jobs, with real daemons: it is offline, and jobs wait until it is back."""
+"""A worker that is stopped without jobs is offline, and jobs wait until it is back; real daemons."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GPU = 'labels = {gpu = "a100"}\n'
 
 
 async def offline(api: Api, name: str = "w1") -> Any:
-    """The worker of that name, once it is offline."""
+    """The worker with that name, once it is offline."""
     return await api.until(f"/v1/workers/{name}", lambda worker: worker["state"] == "offline")
 
 
 @pytest_twisted.ensureDeferred
 async def test_restart_of_a_drained_worker(cluster: Cluster) -> None:
-    """A graceful restart of an idle worker keeps its id and its drain, across a restart of the scheduler, too."""
+    """A graceful restart of an idle worker keeps its id and its drain, even across a restart of the scheduler."""
     scheduler, worker = cluster
     api = Api(scheduler)
     (before,) = await api.online()
@@ -46,7 +46,7 @@ async def test_restart_of_a_drained_worker(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_jobs_wait_for_it(daemons: Callable[..., Daemon]) -> None:
-    """A selector that only it matches is no conflict: jobs wait for it, and run when it is back."""
+    """A selector that only an offline worker matches is no conflict: jobs wait for it, and run when it is back."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more=GPU))
@@ -74,7 +74,7 @@ async def test_jobs_wait_for_it(daemons: Callable[..., Daemon]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_forgotten_by_a_client(cluster: Cluster, tmp_path: Path) -> None:
-    """``schedctl`` shows it, and has it forgotten; a job that waits for it by name fails then."""
+    """``schedctl`` shows an offline worker and can forget it; a job that waits for it by name fails then."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -100,7 +100,7 @@ async def test_forgotten_by_a_client(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_forget_after(daemons: Callable[..., Daemon]) -> None:
-    """It is forgotten when ``forget_after`` has passed, also where the scheduler was down meanwhile; ``0``: at once."""
+    """A worker is forgotten after ``forget_after``, even if the scheduler was down meanwhile; ``0``: at once."""
     scheduler = daemons("scheduler", SCHEDULER + 'forget_after = "2s"\n')
     scheduler.keep_ports()
     scheduler.start()
@@ -125,7 +125,7 @@ async def test_forget_after(daemons: Callable[..., Daemon]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_name(daemons: Callable[..., Daemon]) -> None:
-    """A newcomer may take its name; it goes by its id then, with its drain."""
+    """Another worker may take its name. It is then listed by its id, with its drain."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     first = daemons("worker", worker_config(scheduler.endpoints["grpc"]), "first")

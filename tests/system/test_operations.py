@@ -1,4 +1,4 @@
-"""What is done to jobs beside starting and stopping them, with real daemons: signals, removal, and what they took."""
+"""Signals, removal and usage of jobs, with real daemons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system.conftest import Daemon, wait_until
 
 Cluster = tuple[Daemon, Daemon]
 
-#: Says so for each USR1 that it gets, until it is told to end.
+#: Prints a line for each USR1 until it is told to end.
 LISTENING = """
 import os, signal, time
 signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"heard\\n"))
@@ -27,7 +27,7 @@ BURNING = "import time\nwhile time.process_time() < 0.5:\n sum(range(1000))"
 
 
 async def said(api: Api, job_id: str, text: bytes) -> None:
-    """Once the job has written that, and no more."""
+    """Wait until the job's output is exactly that."""
     for _ in range(400):
         download = await api.open(f"/v1/jobs/{job_id}/output")
         await download.ended
@@ -38,7 +38,7 @@ async def said(api: Api, job_id: str, text: bytes) -> None:
 
 
 async def gone(api: Api, job_id: str) -> None:
-    """Once there is no such job."""
+    """Wait until the job does not exist."""
     for _ in range(600):
         status, document = await api.call("GET", f"/v1/jobs/{job_id}")
         if status == 404:
@@ -49,7 +49,7 @@ async def gone(api: Api, job_id: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_usage(cluster: Cluster) -> None:
-    """A job that has ended says what its processes took."""
+    """A job that has ended shows the resources that its processes used."""
     api = Api(cluster[0])
     await api.online()
     job = await api.submit(command="sh", args=["-c", f"{sys.executable} -c '{BURNING}'; exit 0"])
@@ -60,7 +60,7 @@ async def test_usage(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_signals(cluster: Cluster) -> None:
-    """A signal arrives once, also after the worker was killed; one that ends the job makes it fail."""
+    """A signal arrives once, also after the worker was killed; a job that a signal ends has failed."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -87,7 +87,7 @@ async def test_signals(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_remove(cluster: Cluster) -> None:
-    """A removed job is gone on both sides, its key runs nothing again, and what runs is not removed."""
+    """A removed job is gone on both sides, its key starts nothing again, and a running job is not removed."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -116,7 +116,7 @@ async def test_remove(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_remove_while_both_die(cluster: Cluster) -> None:
-    """A removal that was asked for while the worker was dead is carried out when it is back, and nothing comes back."""
+    """A removal that was requested while the worker was dead is carried out when it is back, and the job stays gone."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()

@@ -1,4 +1,4 @@
-"""Every byte of a stream, in order, however it is read."""
+"""Every byte of a stream arrives in order, however it is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.conftest import SCHEDULER, Daemon, worker_config
 
 Cluster = tuple[Daemon, Daemon]
 
-#: Writes random bytes to both streams in pieces of random sizes, now and then pausing; the seed decides all.
+#: Writes random bytes to both streams in pieces of random sizes, with pauses; the seed decides everything.
 WRITER = """
 import os, random, sys, time
 source = random.Random({seed})
@@ -50,7 +50,7 @@ async def read_in_pieces(api: Api, job: str, stream: str, source: random.Random,
 
 @pytest_twisted.ensureDeferred
 async def test_followed_is_spooled(cluster: Cluster) -> None:
-    """What followers, slow and fast, assembled over random disconnects has the sha256 of the spool."""
+    """The data that slow and fast followers assembled over random disconnects has the sha256 of the spool."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -77,7 +77,7 @@ async def test_followed_is_spooled(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_pruned(daemons: Callable[..., Daemon]) -> None:
-    """Output that was kept long enough is gone, for who begins and for who is in the middle; the job is not."""
+    """Output whose time is over is gone, for new readers and for those in the middle; the job is not."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='keep_spool = "2s"'))
@@ -105,7 +105,7 @@ async def test_pruned(daemons: Callable[..., Daemon]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_ranges(cluster: Cluster) -> None:
-    """A part of an ended job's output is had by Range, offset or tail."""
+    """A part of an ended job's output can be read by Range, offset or tail."""
     scheduler, _ = cluster
     api = Api(scheduler)
     await api.online()

@@ -1,4 +1,4 @@
-"""What is built, and that this is what was tested."""
+"""The built packages, and that they are the ones that were tested."""
 
 import os
 import re
@@ -65,9 +65,9 @@ def check_wheel(built: Path) -> None:
 
 
 def test_built(tmp_path: Path) -> None:
-    """The sdist has what is built from and what is read, and nothing generated.
+    """The sdist has everything that is needed for a build and for reading, and nothing generated.
 
-    The wheel, made of the sdist, has stubs, types and the plugin, and does not touch what is Twisted's.
+    The wheel, built from the sdist, has stubs, types and the plugin, and no file of Twisted's.
     """
     for name in (*SOURCES, *FOLDERS):
         if (ROOT / name).is_dir():
@@ -82,12 +82,12 @@ def test_built(tmp_path: Path) -> None:
 
 
 def test_version_in_one_place() -> None:
-    """The distribution has the version the package says it has."""
+    """The distribution has the package's version."""
     assert version("scheduler-gateway") == scheduler.__version__
 
 
 def test_requirements_fit_the_generator() -> None:
-    """Stubs refuse libraries older than their generator; what is required is not."""
+    """Stubs refuse libraries older than their generator; the required versions are not older."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     (generator,) = (need.removeprefix("grpcio-tools==") for need in build if need.startswith("grpcio-tools=="))
     needed = [need for need in requires("scheduler-gateway") or [] if "extra ==" not in need]
@@ -100,7 +100,7 @@ def test_requirements_fit_the_generator() -> None:
 
 
 def test_no_http2() -> None:
-    """Nothing asks for h2: with it installed twisted.web would offer HTTP/2, and its floods."""
+    """No dependency requires h2: with it installed twisted.web would offer HTTP/2, and its floods."""
     assert [need for need in requires("scheduler-gateway") or [] if re.match(r"(h2|Twisted.*http2)\b", need)] == []
 
 
@@ -121,7 +121,7 @@ def test_installed_package_is_tested() -> None:
 
 @pytest.mark.parametrize("unit", ["scheduler.service", "scheduler-worker.service"])
 def test_systemd_units(unit: str, tmp_path: Path) -> None:
-    """systemd finds nothing to complain of in the units, with real paths in place of the sample's."""
+    """systemd accepts the units, with real paths in place of the sample's."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not here")

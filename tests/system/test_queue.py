@@ -1,4 +1,4 @@
-"""Jobs that wait, and requests sent again, with real daemons one of which is killed."""
+"""Waiting jobs and repeated requests, with real daemons, one of which is killed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from twisted.internet.threads import deferToThread
 from tests.system.api import Api
 from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 
-#: Runs until a file is there.
+#: Runs until a file exists.
 UNTIL = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]):\n time.sleep(0.05)"
 
-#: Notes that it ran, and fails.
+#: Records that it ran, and fails.
 NOTE = "import sys\nopen(sys.argv[1], 'a').write(sys.argv[2])\nsys.exit(3)"
 
 
@@ -57,7 +57,7 @@ async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], 
 
 @pytest_twisted.ensureDeferred
 async def test_a_key_outlives_the_scheduler(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
-    """A request that is sent again after a crash runs nothing again, and gets the first answer."""
+    """A request that is repeated after a crash starts nothing again, and gets the first answer."""
     scheduler, _ = cluster
     api = Api(scheduler)
     await api.online()
@@ -75,7 +75,7 @@ async def test_a_key_outlives_the_scheduler(cluster: tuple[Daemon, Daemon], tmp_
 
 @pytest_twisted.ensureDeferred
 async def test_retry(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
-    """A job that fails is run again as often as it says, each time as another job."""
+    """A job that fails is retried as often as requested, each time as another job."""
     api = Api(cluster[0])
     await api.online()
     notes = tmp_path / "notes"
@@ -89,7 +89,7 @@ async def test_retry(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_wait_for_the_last_attempt(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
-    """Whoever starts a job that is run again is answered at the end of the last attempt; the links lead to it."""
+    """A client that waits for a job with a retry is answered at the end of the last attempt; the links lead to it."""
     api = Api(cluster[0])
     await api.online()
     once = "import os, sys\nif not os.path.exists(sys.argv[1]):\n open(sys.argv[1], 'w')\n sys.exit(3)"
@@ -104,7 +104,7 @@ async def test_wait_for_the_last_attempt(cluster: tuple[Daemon, Daemon], tmp_pat
 
 @pytest_twisted.ensureDeferred
 async def test_a_stop_ends_all_attempts(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
-    """A job that failed is not run again once it was stopped, after a crash of the scheduler, too."""
+    """A failed job is not retried once it was stopped, even after a crash of the scheduler."""
     scheduler, _ = cluster
     api = Api(scheduler)
     await api.online()

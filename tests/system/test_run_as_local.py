@@ -1,9 +1,9 @@
-"""``schedctl run`` compared with the same command run here: byte for byte, code for code, whatever breaks in between.
+"""``schedctl run`` compared with the same command run locally: byte for byte, code for code, in spite of faults.
 
-Hypothesis makes the scripts: random bytes on both streams, naps, input, exit codes and signals. Each runs here, and by
-``schedctl`` through a proxy that cuts its connections at random bytes. In some cases the scheduler is killed and
-started again, once the job has come to a random place, or while a request is under way. ``HYPOTHESIS_EXAMPLES`` says
-how many cases there are; ``make compare`` tries 200.
+Hypothesis makes the scripts: random bytes on both streams, naps, input, exit codes and signals. Each runs locally, and
+by ``schedctl`` through a proxy that cuts its connections at random bytes. In some cases the scheduler is killed and
+started again, once the job has reached a random place, or while a request is in progress. ``HYPOTHESIS_EXAMPLES`` is
+the number of cases; ``make compare`` tries 200.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
 #: Seconds that one run by ``schedctl`` may take.
 WAIT_MAX_SECONDS = 60.0
 
-#: The exit code of ``schedctl`` where the same command can be repeated.
+#: The exit code of ``schedctl`` if the same command can be repeated.
 NOTHING_STARTED = 125
 
-#: What ``schedctl`` itself says on stderr while it waits for the scheduler or a worker.
+#: The messages of ``schedctl`` itself on stderr while it waits for the scheduler or a worker.
 _NOTES = re.compile(rb"schedctl: [^\n]*\n")
 
 #: Signals that a script sends to itself: those that end it, two that are ignored, and one that a shell may catch.
@@ -48,24 +48,24 @@ SIZES = st.one_of(st.integers(0, 300), st.integers(0, 70_000), st.integers(0, 1_
 
 @frozen
 class Case:
-    """One script, and what happens to its connections."""
+    """A script, and the faults of its connections."""
 
     script: str
     stdin: bytes
-    #: Where the first connections are cut, as parts of what one would carry that is not; those that follow are not cut.
+    #: The places of cuts in the first connections, as shares of an uncut one's bytes. Later connections are not cut.
     cuts: list[float]
-    #: At which connection, counted from 1, the scheduler is killed; 0: at none.
+    #: The number of the connection, from 1, at which the scheduler is killed; 0: none.
     kill_at: int
 
 
 def _write(stream: int, seed: int, size: int) -> str:
-    """Write so many random bytes, NUL and invalid UTF-8 among them."""
+    """Code that writes so many random bytes, including NUL and invalid UTF-8."""
     program = f"import sys,random; sys.stdout.buffer.write(random.Random({seed}).randbytes({size}))"
     return f'"$PYTHON" -S -c {shlex.quote(program)} >&{stream}'
 
 
 def _print(stream: int, data: bytes) -> str:
-    """Write these bytes by the shell alone."""
+    """Code that writes these bytes by the shell alone."""
     return f"printf {shlex.quote(''.join(f'{chr(92)}{byte:03o}' for byte in data))} >&{stream}"
 
 
@@ -92,9 +92,9 @@ INPUT = st.one_of(st.just(b""), st.binary(max_size=300), st.integers(0, 70_000).
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A script of some steps and an end; in one of four the scheduler is killed."""
+    """A script of some steps and an end; in one of four cases the scheduler is killed."""
     steps = draw(st.lists(STEPS, max_size=6))
-    # Hypothesis likes to repeat itself; what breaks, and where, is to be different in each case.
+    # Hypothesis likes to repeat itself, but the faults are to differ in each case.
     chance = draw(st.randoms(use_true_random=True))
     kill = chance.choice(("in the job", "at a request", *[""] * 6))
     if kill == "in the job":
@@ -116,18 +116,18 @@ class Lab:
         self._home = folder / "home"
         self._home.mkdir()
         self._cuts: Iterator[int] = iter(())
-        #: How many connections until the scheduler is killed.
+        #: Connections until the scheduler is killed.
         self._until_kill = 0
         host, port = scheduler.endpoints["http"].split(":")
         self.proxy = CuttingProxy(lambda: (host, int(port)), self._limit)
-        #: The number of the present one.
+        #: The number of the present case.
         self.case = 0
-        #: How often the scheduler was killed, and how often nothing was started because of that.
+        #: The number of kills, and of starts that were not made because of a kill.
         self.killed = 0
         self.repeated = 0
 
     def _limit(self) -> int | None:
-        """For the proxy: of a new connection."""
+        """The proxy's limit for a new connection."""
         self._until_kill -= 1
         if self._until_kill == 0:
             self._mark.touch()
@@ -138,7 +138,7 @@ class Lab:
         return {"MARK": str(self._mark), "PYTHON": sys.executable}
 
     def local(self, case: Case) -> tuple[int, bytes, bytes]:
-        """Exit code, as a shell has it, stdout and stderr of the script run here."""
+        """The exit code (as in a shell), stdout and stderr of the script run locally."""
         done = subprocess.run(
             ["sh", "-c", case.script],
             input=case.stdin,
@@ -151,7 +151,7 @@ class Lab:
         return done.returncode if done.returncode >= 0 else 128 - done.returncode, done.stdout, done.stderr
 
     def remote(self, case: Case, written: int) -> tuple[int, bytes, bytes]:
-        """The same of ``schedctl run``, of a script that writes so much; what it says itself is among stderr."""
+        """The same by ``schedctl run``, for a script that writes so many bytes; stderr includes schedctl's messages."""
         carried = 4000 + (len(case.script) + len(case.stdin) + written) * 4 // 3  # as base64, with some JSON around it
         self._cuts, self._until_kill = (1 + int(cut * carried) for cut in case.cuts), case.kill_at
         variables = [f"--env={name}={value}" for name, value in self._variables.items()]
@@ -179,7 +179,7 @@ class Lab:
         return process.returncode, stdout, stderr
 
     def compare(self, case: Case) -> None:
-        """Both, and that the job ran once."""
+        """Run both ways and compare, and make sure that the job ran once."""
         self.case += 1
         here = self.local(case)
         written = len(here[1]) + len(here[2])
@@ -187,13 +187,13 @@ class Lab:
         if case.kill_at and there[0] == NOTHING_STARTED != here[0]:
             assert self._starts() == 0, shown(there)
             self.repeated += 1
-            there = self.remote(evolve(case, kill_at=0), written)  # as its help says
+            there = self.remote(evolve(case, kill_at=0), written)  # the help says that it may be repeated
         code, stdout, stderr = there
         assert (code, stdout, _NOTES.sub(b"", stderr)) == here, f"here:  {shown(here)}\nthere: {shown(there)}"
         assert self._starts() == 1
 
     def _starts(self) -> int:
-        """How many jobs of this case were started."""
+        """The number of started jobs of this case."""
         with Client(f"http://{self._scheduler.endpoints['http']}") as client:
             return sum(job.started_at is not None for job in client.jobs(label={"case": str(self.case)}))
 
@@ -209,19 +209,19 @@ def lab(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> Iterator[Lab]:
 
 
 def shown(result: tuple[int, bytes, bytes]) -> str:
-    """For people, and not all of it."""
+    """A shortened, readable form."""
     code, stdout, stderr = result
     return f"code {code}, stdout {len(stdout)} {stdout[:200]!r}, stderr {len(stderr)} {stderr[:200]!r}"
 
 
 def test_as_local(lab: Lab) -> None:
-    """Exit code, stdout and stderr are those of the same command run here."""
+    """Exit code, stdout and stderr are those of the same command run locally."""
 
     @settings(
         max_examples=EXAMPLES,
         deadline=None,
         database=None,
-        # A failure depends on when something broke, so a smaller example would be one of something else.
+        # A failure depends on the time of a fault, so a smaller example would fail for another reason.
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )

@@ -19,13 +19,13 @@ LINES = (
 )
 OUT, ERR = b"out 1\nout 2\nout 3\n", b"err 1\nerr 2\nerr 3\n"
 
-#: Counts signals, and exits with their number when it gets another.
+#: Counts signals, and exits with their number on another signal.
 COUNTER = "n=0; trap 'n=$((n+1)); echo got $n' USR1; trap 'exit $n' USR2; echo begun; while :; do sleep 0.05; done"
 
 
 @pytest.fixture
 def user(cluster: Cluster, tmp_path: Path) -> User:
-    """Of a scheduler with one worker, ``w1``."""
+    """A user of a scheduler with one worker, ``w1``."""
     return User(cluster[0], tmp_path).online()
 
 
@@ -34,12 +34,12 @@ def submit(user: User, line: str) -> str:
 
 
 def wrote(user: User, job_id: str, size: int) -> None:
-    """Once it wrote so many bytes to stdout."""
+    """Wait until the job has written so many bytes to stdout."""
     wait_until(lambda: sum(map(len, user.client.output(job_id))) == size, "its output is there")
 
 
 def test_logs(user: User, tmp_path: Path) -> None:
-    """What there is of both streams, of one, or of its last lines; with -f all, until the job has ended."""
+    """``logs`` shows both streams, one, or the last lines; with -f, everything until the job has ended."""
     gate = tmp_path / "gate"
     job_id = submit(user, LINES.format(gate=gate))
     wrote(user, job_id, len(OUT))
@@ -60,7 +60,7 @@ def test_logs(user: User, tmp_path: Path) -> None:
 
 
 def test_logs_of_nothing(user: User) -> None:
-    """Of a job that never ran it is said why; one that ran and wrote nothing has nothing to tell."""
+    """The reason is shown for a job that never ran. A job that ran and wrote nothing has no message."""
     code, out, _ = user.run("run", "--detach", "no-such-command")
     assert code == 127
     job_id = out.decode().strip()
@@ -73,7 +73,7 @@ def test_logs_of_nothing(user: User) -> None:
 
 
 def test_logs_interrupted(user: User, tmp_path: Path) -> None:
-    """Ctrl-C ends what follows the output, and not the job."""
+    """Ctrl-C ends the following of the output, and not the job."""
     job_id = submit(user, LINES.format(gate=tmp_path / "gate"))
     process = user.start("logs", "-f", job_id)
     assert process.stdout is not None
@@ -84,7 +84,7 @@ def test_logs_interrupted(user: User, tmp_path: Path) -> None:
 
 
 def test_logs_to_nobody(user: User) -> None:
-    """A reader that is gone ends it quietly, whichever stream it read."""
+    """A reader that goes away ends it quietly, whichever stream it read."""
     job_id = submit(user, "yes & yes >&2 & sleep 600")
     for options in ((), ("-f",), ("-f", "--stderr")):
         process = user.start("logs", *options, job_id)
@@ -99,7 +99,7 @@ def test_logs_to_nobody(user: User) -> None:
 
 
 def test_ids(user: User) -> None:
-    """A prefix is enough; one that is too short, or of no job, is refused, and so is an id that is unknown."""
+    """A prefix is enough. A prefix that is too short or unknown is refused, and so is an unknown id."""
     job_id = submit(user, "echo it")
     user.client.wait(job_id)
     assert user.run("logs", job_id[:6]) == (0, b"it\n", b"")
@@ -117,7 +117,7 @@ def test_ids(user: User) -> None:
 
 
 def test_stop(user: User) -> None:
-    """All that are named are stopped, and printed; what can't be is told, and makes the code 125."""
+    """All named jobs are stopped, and printed; a failure is reported, and makes the code 125."""
     jobs = [submit(user, "exec sleep 600") for _ in range(3)]
     code, out, err = user.run("stop", jobs[0], "no-such-job", jobs[1][:8])
     assert (code, out.decode().split()) == (125, jobs[:2])
@@ -127,7 +127,7 @@ def test_stop(user: User) -> None:
 
 
 def test_stop_later(user: User, cluster: Cluster) -> None:
-    """A job whose worker is away is stopped later, and the user is told so."""
+    """A job whose worker is away is stopped later, with a message."""
     job_id = submit(user, "exec sleep 600")
     cluster[1].kill(signal.SIGKILL)
     wait_until(lambda: user.client.job(job_id).state == "unknown", "its worker counts as away")
@@ -151,7 +151,7 @@ def test_signal(user: User) -> None:
 
 
 def test_wait(user: User, tmp_path: Path) -> None:
-    """The code is that of the job; a job that goes on beyond ``--timeout`` gives 121."""
+    """The code is that of the job; a job that runs beyond ``--timeout`` gives 121."""
     job_id = submit(user, LINES.format(gate=tmp_path / "gate"))
     code, out, err = user.run("wait", "--timeout", "0.5", job_id)
     assert (code, out) == (121, b"")
@@ -166,14 +166,14 @@ def test_wait(user: User, tmp_path: Path) -> None:
 
 
 def test_wait_for_attempts(user: User, tmp_path: Path) -> None:
-    """Of a job that is run again it is the last attempt that counts."""
+    """If a job is retried, its last attempt counts."""
     line = f"echo x >> {tmp_path}/tries; test $(wc -l < {tmp_path}/tries) = 3"
     job = user.client.submit(["sh", "-c", line], worker="w1", retry={"attempts": 5, "delay": 0})
     assert user.run("wait", job.id) == (0, b"", b"")
 
 
 def test_detach(user: User) -> None:
-    """The id is all that is printed; a command that can't be started is told at once."""
+    """Only the id is printed; a command that can't be started is reported at once."""
     code, out, err = user.run("run", "--detach", "--", "sh", "-c", "exit 3")
     assert (code, err) == (0, b"")
     assert user.run("wait", out.decode().strip()) == (3, b"", b"")
@@ -183,5 +183,5 @@ def test_detach(user: User) -> None:
 
 
 def test_shell_line(user: User) -> None:
-    """A line for the shell runs as one."""
+    """A shell line runs in a shell."""
     assert user.run("run", "-s", "echo $((6 * 7)) && false || exit 4") == (4, b"42\n", b"")

@@ -16,7 +16,7 @@ from scheduler.client import Client
 from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 from tests.system.schedctl import Terminal, User, command_line, finish
 
-#: Runs until a file is there.
+#: Runs until a file exists.
 UNTIL = "while ! [ -e {} ]; do sleep 0.05; done"
 
 
@@ -24,23 +24,23 @@ class Schedctl(User):
     """A user who reads text."""
 
     def said(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr, in pipes."""
+        """The exit code, stdout and stderr, in pipes."""
         code, out, err = self.run(*arguments)
         return code, out.decode(), err.decode()
 
     def out(self, *arguments: str) -> str:
-        """Stdout of a command that succeeds and has nothing to say on stderr."""
+        """The stdout of a command that succeeds and writes nothing to stderr."""
         code, out, err = self.said(*arguments)
         assert (code, err) == (0, ""), (arguments, code, out, err)
         return out
 
     def terminal(self, *arguments: str, width: int = 80, **environ: str) -> Terminal:
-        """In a terminal of so many columns; only the user says whether it has colours."""
+        """A terminal with so many columns; only the test's variables decide about colours."""
         own = {name: value for name, value in self.environ.items() if name != "NO_COLOR"}
         return Terminal(command_line(*arguments), {**own, **environ}, width)
 
     def shown(self, *arguments: str, width: int = 80, **environ: str) -> str:
-        """What a command that succeeds shows in a terminal."""
+        """The output of a command that succeeds, in a terminal."""
         code, text = self.terminal(*arguments, width=width, **environ).end()
         assert code == 0, text
         return text.decode().replace("\r\n", "\n")
@@ -48,7 +48,7 @@ class Schedctl(User):
 
 @pytest.fixture
 def schedctl(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> Schedctl:
-    """``schedctl`` of a cluster whose worker ``w1`` is online."""
+    """``schedctl`` for a cluster whose worker ``w1`` is online."""
     home = tmp_path / "home"
     home.mkdir()
     made = Schedctl(cluster[0], home)
@@ -66,7 +66,7 @@ def shell(line: str) -> list[str]:
 
 
 def test_last_nights_failed_job(schedctl: Schedctl, client: Client) -> None:
-    """Of several jobs the failed one is found by its state and time, and shown with how it ended."""
+    """The failed job among several is found by its state and time, and shown with its end."""
     client.run(shell("true"), worker="w1")
     failed = client.run(shell("echo no >&2; exit 3"), worker="w1", labels={"team": "web"}).job.id
     running = client.submit(shell("sleep 600"), worker="w1").id
@@ -101,7 +101,7 @@ def test_terminal(schedctl: Schedctl, client: Client) -> None:
 
 
 def test_watch(schedctl: Schedctl, client: Client, tmp_path: Path) -> None:
-    """What is watched changes on the screen as jobs do, until Ctrl-C, which is no failure."""
+    """With --watch the screen changes as jobs do, until Ctrl-C, which is no failure."""
     terminal = schedctl.terminal("ps", "-a", "--watch")
     terminal.until(b"COMMAND")
     job = client.submit(shell(UNTIL.format(tmp_path / "gate")), worker="w1").id
@@ -113,7 +113,7 @@ def test_watch(schedctl: Schedctl, client: Client, tmp_path: Path) -> None:
 
 
 def test_dumb_terminal(schedctl: Schedctl) -> None:
-    """On a terminal without control sequences no table is redrawn, which is said."""
+    """On a terminal without control sequences no table is redrawn, and a message says so."""
     code, text = schedctl.terminal("ps", "--watch", TERM="dumb").end()
     assert (code, b"\x1b" in text, b"that can be redrawn" in text) == (125, False, True)
 
@@ -137,7 +137,7 @@ def test_drain(schedctl: Schedctl, client: Client, tmp_path: Path) -> None:
 
 
 def test_forget(schedctl: Schedctl, cluster: tuple[Daemon, Daemon]) -> None:
-    """A worker that is online can't be forgotten; one that is gone is."""
+    """An online worker can't be forgotten; one that is gone can."""
     code, out, err = schedctl.said("forget", "w1")
     assert (code, out) == (125, "")
     assert "online" in err
@@ -148,7 +148,7 @@ def test_forget(schedctl: Schedctl, cluster: tuple[Daemon, Daemon]) -> None:
 
 
 def test_remove(schedctl: Schedctl, client: Client) -> None:
-    """An ended job goes, by a prefix of its id; one that runs stays."""
+    """An ended job is removed by a prefix of its id; a running one stays."""
     ended = client.run(shell("true"), worker="w1").job.id
     running = client.submit(shell("sleep 600"), worker="w1").id
     code, out, err = schedctl.said("rm", running, ended[:8])
@@ -158,13 +158,13 @@ def test_remove(schedctl: Schedctl, client: Client) -> None:
 
 
 def test_version(schedctl: Schedctl) -> None:
-    """Both are of this version."""
+    """Both have this version."""
     own, theirs = schedctl.out("version").splitlines()
     assert own.split()[1] == theirs.split()[1]
 
 
 def test_doctor(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """It finds nothing wrong with daemons that work, and then what was broken."""
+    """The doctor finds no problem with working daemons, and then each problem that was caused."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "1B"\n'))
@@ -178,7 +178,7 @@ def test_doctor(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
         assert err == ""
         found = [json.loads(line) for line in out.splitlines()]
         assert all(each["advice"] for each in found if each["severity"] in ("warning", "error"))
-        # That of the machine that tests is not of interest.
+        # The disk of the testing machine is not of interest.
         return {
             each["sentence"]: each["advice"]
             for each in found
@@ -206,7 +206,7 @@ def test_doctor(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
 
 
 def test_completion(schedctl: Schedctl, client: Client) -> None:
-    """bash completes commands, workers and jobs by the script of schedctl; without a scheduler it stays silent."""
+    """bash completes commands, workers and jobs by schedctl's script; without a scheduler it stays silent."""
     job = client.run(shell("true"), worker="w1").job.id
     shim = Path(schedctl.environ["XDG_CONFIG_HOME"]) / "bin"
     shim.mkdir()
@@ -240,7 +240,7 @@ def test_completion(schedctl: Schedctl, client: Client) -> None:
 
 
 def test_doctor_tls(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """With certificates it dials the scheduler as its worker does, and finds those of another authority."""
+    """With certificates it dials the scheduler like a worker, and finds those of another authority."""
     (tmp_path / "pem").mkdir()
     issue(tmp_path / "pem", CA())
     scheduler = daemons("scheduler", SCHEDULER.replace("[grpc_server]", tls(tmp_path / "pem")))
@@ -264,7 +264,7 @@ def test_doctor_tls(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
     issue(tmp_path / "other", CA())
     worker.file.write_text(worker.file.read_text().replace(str(tmp_path / "pem"), str(tmp_path / "other")))
     assert "its certificate is not accepted here" in said()
-    # The worker trusts the scheduler, and the scheduler not the worker.
+    # The worker trusts the scheduler, but the scheduler does not trust the worker.
     (tmp_path / "other" / "ca.pem").write_bytes((tmp_path / "pem" / "ca.pem").read_bytes())
     broken = said()
     assert "TLS fails" in broken
@@ -274,13 +274,13 @@ def test_doctor_tls(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
 
 
 def tls(folder: Path) -> str:
-    """The table ``[grpc_server]`` with the files there."""
+    """The table ``[grpc_server]`` with the files of that folder."""
     files = {"crt_file": "server.pem", "key_file": "server.key", "ca_file": "ca.pem"}
     return "[grpc_server]\nuse_tls = true\n" + "".join(f'{key} = "{folder / name}"\n' for key, name in files.items())
 
 
 def issue(folder: Path, ca: CA) -> None:
-    """A pair for this machine, of that authority, as files."""
+    """Write a pair for this machine, signed by that authority, to files."""
     issued = ca.issue_cert("127.0.0.1")
     issued.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
     issued.private_key_pem.write_to_path(str(folder / "server.key"))

@@ -22,10 +22,10 @@ from tests.system.schedctl import Terminal, User, command_line, finish
 
 Cluster = tuple[Daemon, Daemon]
 
-#: Announces itself, and waits for a file; says farewell when it is asked to end.
+#: Prints that it has begun, and waits for a file; prints a last line when it is asked to end.
 PATIENT = "trap 'echo bye; exit 9' TERM; echo begun; while [ ! -e {gate} ]; do sleep 0.05; done; echo passed"
 
-#: Ignores what asks it to end.
+#: Ignores the signal that asks it to end.
 STUBBORN = "trap '' TERM; echo begun; while [ ! -e {gate} ]; do sleep 0.05; done"
 
 #: Writes 3 MB to each stream in pieces, and exits with 7.
@@ -44,7 +44,7 @@ sys.exit(7)
 
 @pytest.fixture
 def user(cluster: Cluster, tmp_path: Path) -> User:
-    """Of a scheduler with one worker, ``w1``."""
+    """A user of a scheduler with one worker, ``w1``."""
     return User(cluster[0], tmp_path).online()
 
 
@@ -74,14 +74,14 @@ def job_of(text: bytes) -> str:
     ],
 )
 def test_as_if_it_ran_here(user: User, line: str) -> None:
-    """Both streams and the code are those of the same command run locally, and nothing is added."""
+    """Both streams and the code are those of the same command run locally, without additions."""
     here = subprocess.run(["sh", "-c", line], check=False, capture_output=True, stdin=subprocess.DEVNULL)
     code = here.returncode if here.returncode >= 0 else 128 - here.returncode
     assert user.run("run", "--", "sh", "-c", line) == (code, here.stdout, here.stderr)
 
 
 def test_live(user: User, tmp_path: Path) -> None:
-    """Output is there as soon as the job wrote it, before anything else of it happens."""
+    """Output arrives as soon as the job wrote it, before the job continues."""
     gate = tmp_path / "gate"
     process = user.start("run", "--on", "w1", "sh", "-c", PATIENT.format(gate=gate))
     assert process.stdout is not None
@@ -91,7 +91,7 @@ def test_live(user: User, tmp_path: Path) -> None:
 
 
 def test_options(user: User, tmp_path: Path) -> None:
-    """The job is as the options say; an option behind the command is the command's."""
+    """The job is as the options say; an option behind the command belongs to the command."""
     (tmp_path / "deploy").write_text(
         '#!/bin/sh\necho "$0" | grep -c deploy; echo "$1 $A $B $(pwd) $(umask)"; echo e >&2\n'
     )
@@ -119,7 +119,7 @@ def test_stdin(user: User, tmp_path: Path) -> None:
 
 
 def test_stdin_limit(user: User) -> None:
-    """As much as fits into a request is passed on; a byte more than that is an error, and nothing is started."""
+    """Input that fits into a request is passed on. One more byte is an error, and nothing is started."""
     code, _, err = user.run("run", "wc", "-c", data=b"\xff" * 2_000_000)
     assert (code, user.jobs()) == (125, [])
     found = re.search(rb"stdin has more than the (\d+) bytes", err)
@@ -131,7 +131,7 @@ def test_stdin_limit(user: User) -> None:
 
 
 def test_endless_stdin(user: User) -> None:
-    """A stdin that does not end is mentioned, for the job is not started before."""
+    """A stdin that does not end is mentioned, because the job is not started before its end."""
     process = user.start("run", "cat", stdin=subprocess.PIPE)
     assert process.stderr is not None
     assert b"reading stdin to its end before the job starts" in process.stderr.readline()
@@ -140,7 +140,7 @@ def test_endless_stdin(user: User) -> None:
 
 
 def test_own_codes(user: User, tmp_path: Path) -> None:
-    """124, 126, 127 and 125 come with one sentence that says which it was."""
+    """124, 126, 127 and 125 come with a sentence that explains them."""
     plain = tmp_path / "plain"
     plain.touch()
     for arguments, code, words in (
@@ -160,7 +160,7 @@ def test_own_codes(user: User, tmp_path: Path) -> None:
 
 
 def test_no_scheduler(user: User, cluster: Cluster) -> None:
-    """An address where nobody is, or no scheduler is, is 125 at once, with what to look at."""
+    """An address without a server, or without a scheduler, gives 125 at once, with a hint."""
     for url in ("http://127.0.0.1:9", f"http://{cluster[0].endpoints['grpc']}"):
         code, out, err = user.run("--url", url, "run", "true")
         assert (code, out) == (125, b"")
@@ -182,7 +182,7 @@ def test_interrupted_once(user: User, tmp_path: Path) -> None:
 
 
 def test_interrupted_twice(user: User, tmp_path: Path) -> None:
-    """A second Ctrl-C leaves a job that does not end as it is, and says how to find it."""
+    """A second Ctrl-C leaves a job that does not end running, and says how to find it."""
     gate = tmp_path / "gate"
     shown = terminal(user, "run", "--stop-grace", "50s", "sh", "-c", STUBBORN.format(gate=gate))
     shown.until(b"begun")
@@ -200,7 +200,7 @@ def test_interrupted_twice(user: User, tmp_path: Path) -> None:
 
 
 def test_interrupted_early(user: User, cluster: Cluster) -> None:
-    """Ctrl-C before the scheduler has answered stops the job that comes of it; a second waits for no answer."""
+    """Ctrl-C before the scheduler has answered stops the job once it is known; a second does not wait for an answer."""
     scheduler, _ = cluster
     os.kill(scheduler.pid, signal.SIGSTOP)
     try:
@@ -222,13 +222,13 @@ def test_interrupted_early(user: User, cluster: Cluster) -> None:
 
 
 def not_the_same_interrupt() -> None:
-    """Once a signal is no part any more of an interrupt that was noted before this is called."""
+    """Wait until the next signal counts as a new interrupt."""
     began = time.monotonic()
     wait_until(lambda: time.monotonic() - began > SAME_INTERRUPT_SECONDS, "it is another interrupt")
 
 
 def test_interrupted_under_timeout(user: User) -> None:
-    """A Ctrl-C that comes twice, from the terminal and from timeout(1), is one: the job is stopped."""
+    """A Ctrl-C that comes twice, from the terminal and from timeout(1), is one interrupt: the job is stopped."""
     shown = Terminal(["timeout", "60", *command_line("run", "sh", "-c", "echo begun; exec sleep 60")], user.environ)
     shown.until(b"begun")
     shown.type(b"\x03")
@@ -247,11 +247,11 @@ def test_terminal_is_closed(user: User) -> None:
 
 
 def connected(process: subprocess.Popen[bytes]) -> None:
-    """Once it has a connection, and so its handlers."""
+    """Wait until it has a connection, and so its signal handlers."""
 
     def has_socket() -> bool:
         folder = Path(f"/proc/{process.pid}/fd")
-        with contextlib.suppress(OSError):  # of one that was closed meanwhile
+        with contextlib.suppress(OSError):  # the descriptor was closed meanwhile
             return any(os.readlink(each).startswith("socket:") for each in folder.iterdir())
         return False
 
@@ -260,7 +260,7 @@ def connected(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals(user: User, number: int) -> None:
-    """SIGTERM and SIGHUP are as Ctrl-C; a job that ends by the signal that stops it gives 143."""
+    """SIGTERM and SIGHUP act like Ctrl-C; a job that ends by the signal of its stop gives 143."""
     process = user.start("run", "sh", "-c", "echo begun; sleep 60")
     assert process.stdout is not None
     assert process.stdout.read(6) == b"begun\n"
@@ -270,7 +270,7 @@ def test_signals(user: User, number: int) -> None:
 
 
 def test_stopped_by_another(user: User) -> None:
-    """A job that somebody else stops gives 143."""
+    """A job that another client stops gives 143."""
     process = user.start("run", "sh", "-c", "echo begun; exec sleep 60")
     assert process.stdout is not None
     assert process.stdout.read(6) == b"begun\n"
@@ -280,7 +280,7 @@ def test_stopped_by_another(user: User) -> None:
 
 
 def test_broken_pipe(user: User) -> None:
-    """When nobody reads its output any more the job is stopped, and schedctl ends quietly, as by SIGPIPE."""
+    """When its output has no reader any more the job is stopped, and schedctl ends quietly, as by SIGPIPE."""
     process = user.start("run", "yes")
     assert process.stdout is not None
     assert process.stdout.read(2) == b"y\n"
@@ -293,7 +293,8 @@ def test_broken_pipe(user: User) -> None:
 def test_killed_scheduler(user: User, cluster: Cluster) -> None:
     """A scheduler that is killed and comes back costs no byte of either stream.
 
-    Nothing is said of the connection. That the job is unknown is said if its worker takes a second to come back.
+    There is no message about the connection. If the worker takes a second to come back, a message says that the job is
+    unknown.
     """
     scheduler, _ = cluster
     here = subprocess.run([sys.executable, "-c", WRITER], check=False, capture_output=True)
@@ -308,7 +309,7 @@ def test_killed_scheduler(user: User, cluster: Cluster) -> None:
 
 
 def test_scheduler_stays_away(user: User, cluster: Cluster) -> None:
-    """A connection that can't be resumed is 121, and says how to find the job."""
+    """A connection that can't be resumed gives 121, with a hint how to find the job."""
     scheduler, _ = cluster
     process = user.start("run", "--patience", "2s", "sh", "-c", "echo begun; sleep 600")
     assert process.stdout is not None
@@ -321,7 +322,7 @@ def test_scheduler_stays_away(user: User, cluster: Cluster) -> None:
 
 
 def test_worker_stays_away(user: User, cluster: Cluster) -> None:
-    """A job whose worker is gone is waited for, with a line that says so, and then 121."""
+    """A job whose worker is gone is waited for, with a message, and then gives 121."""
     process = user.start("run", "--patience", "3s", "sh", "-c", "echo begun; sleep 600")
     assert process.stdout is not None
     assert process.stdout.read(6) == b"begun\n"
@@ -334,7 +335,7 @@ def test_worker_stays_away(user: User, cluster: Cluster) -> None:
 
 @pytest.fixture
 def crowded(daemons: Callable[..., Daemon], tmp_path: Path) -> User:
-    """Of a worker that has one slot."""
+    """A user of a scheduler whose worker has one slot."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")).start()
@@ -342,7 +343,7 @@ def crowded(daemons: Callable[..., Daemon], tmp_path: Path) -> User:
 
 
 def test_queued(crowded: User, tmp_path: Path) -> None:
-    """While it is queued a job says so, and why: once in a pipe, with the time that passes in a terminal."""
+    """A queued job's state and reason are shown: once in a pipe, with the elapsed time in a terminal."""
     gate = tmp_path / "gate"
     crowded.client.submit(["sh", "-c", STUBBORN.format(gate=gate)], selector={})
     shown = terminal(crowded, "run", "echo", "first")
@@ -362,7 +363,7 @@ def test_queued(crowded: User, tmp_path: Path) -> None:
 
 
 def test_others_who_wait_for_a_queued_job(crowded: User, tmp_path: Path) -> None:
-    """wait and logs -f say of a queued job why it is, too, and go on when it runs."""
+    """wait and logs -f also show the reason of a queued job, and continue when it runs."""
     gate = tmp_path / "gate"
     crowded.client.submit(["sh", "-c", STUBBORN.format(gate=gate)], selector={})
     job = crowded.client.submit(["sh", "-c", "echo out; exit 3"], selector={})
@@ -398,7 +399,7 @@ def test_not_utf8(user: User) -> None:
 
 
 def in_shell(user: User, redirection: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """With its descriptors as a shell says."""
+    """Run it with the redirections of a shell."""
     return subprocess.run(
         ["sh", "-c", f'"$@" {redirection}', "sh", *command_line(*arguments)],
         env=user.environ,
@@ -412,13 +413,13 @@ def in_shell(user: User, redirection: str, *arguments: str) -> subprocess.Comple
     [("<&-", b"out\n", b"err\n"), (">&-", b"", b"err\n"), ("2>&-", b"out\n", b""), ("<&- >&- 2>&-", b"", b"")],
 )
 def test_closed_descriptors(user: User, redirection: str, out: bytes, err: bytes) -> None:
-    """What would go to a descriptor that is closed goes nowhere; the job and its code are as ever."""
+    """Output for a closed descriptor is dropped; the job and its code are not affected."""
     done = in_shell(user, redirection, "run", "-s", "echo out; echo err >&2; exit 5")
     assert (done.returncode, done.stdout, done.stderr) == (5, out, err)
 
 
 def test_full_disk_here(user: User) -> None:
-    """Output that can't be written here is no failure of the job: it goes on, and can be found."""
+    """Output that can't be written here is no failure of the job: it continues, and can be found."""
     for options in ((), ("--detach",)):
         done = in_shell(user, ">/dev/full", "run", *options, "--", "sh", "-c", "echo out; exit 1")
         assert done.returncode == 121
@@ -433,9 +434,9 @@ def test_full_disk_here(user: User) -> None:
 
 
 def test_output_to_a_closed_terminal(user: User) -> None:
-    """A terminal that is gone reads nothing any more: the job is stopped, as with a closed pipe."""
+    """A terminal that is gone has no reader: the job is stopped, as with a closed pipe."""
     shown = terminal(user, "run", "-s", "trap '' HUP; while echo out; do sleep 0.05; done")
     shown.until(b"out")
     shown.close()
-    assert shown.process.returncode in (141, 143)  # whichever is noticed first, that or SIGHUP
+    assert shown.process.returncode in (141, 143)  # the closed terminal or SIGHUP may be noticed first
     assert user.jobs() == ["stopped"]

@@ -21,7 +21,7 @@ CONFIG = '[http_server]\naddr = "127.0.0.1:0"\n[grpc_server]\naddr = "127.0.0.1:
 
 
 async def submit(api: Api, file: Path, key: str, **more: object) -> dict[str, object]:
-    """A job that writes a line into a file: how often it ran shows there."""
+    """Submit a job that appends a line to a file, so its runs can be counted."""
     body = {"command": "/bin/sh", "args": ["-c", f"echo ran >> {file}"], "worker": "w1", **more}
     status, job = await api.call("POST", "/v1/jobs", body, **{"Idempotency-Key": key})
     assert status in (200, 201), job
@@ -30,7 +30,7 @@ async def submit(api: Api, file: Path, key: str, **more: object) -> dict[str, ob
 
 @pytest_twisted.ensureDeferred
 async def test_a_file_is_restored(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """Jobs that ran after the backup are there with their ends and keys, and nothing runs twice."""
+    """Jobs that ran after the backup are known with their ends and keys, and nothing runs twice."""
     scheduler = daemons("scheduler", CONFIG)
     scheduler.keep_ports()
     scheduler.start()
@@ -46,7 +46,7 @@ async def test_a_file_is_restored(daemons: Callable[..., Daemon], tmp_path: Path
     jobs = {key: (await submit(api, tmp_path / key, key))["id"] for key in ("k1", "k2", "k3")}
     for job_id in jobs.values():
         await api.ended(job_id)
-    await pause(3.0)  # a heartbeat, whose answer tells the worker the count of commits
+    await pause(3.0)  # for a heartbeat, whose answer tells the worker the count of commits
     scheduler.kill(signal.SIGKILL)
     for name in ("scheduler.db", "scheduler.db-wal", "scheduler.db-shm"):
         (scheduler.state / name).unlink(missing_ok=True)
@@ -62,7 +62,7 @@ async def test_a_file_is_restored(daemons: Callable[..., Daemon], tmp_path: Path
 @pytest.mark.skipif(bool(postgres.why_not()), reason="needs PostgreSQL")
 @pytest_twisted.ensureDeferred
 async def test_rows_that_a_standby_lacks(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """What the scheduler knows is saved again while it runs, and is there after a restart."""
+    """The scheduler's records are saved again while it runs, and are there after a restart."""
     url = postgres.server().url()
     scheduler = daemons("scheduler", f'{CONFIG}[store]\nurl = "{url}"\n')
     scheduler.keep_ports()

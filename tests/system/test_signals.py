@@ -1,4 +1,4 @@
-"""Signals to the daemons: asked to stop twice, a terminal that is closed, a log that others rotate; restarts."""
+"""Signals to the daemons: repeated stops, a closed terminal, log rotation; restarts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.system.conftest import BIN, SCHEDULER, Daemon, wait_until, worker_con
 
 Make = Callable[..., Daemon]
 
-#: Nobody answers there.
+#: An address without a server.
 NOBODY = "127.0.0.1:1"
 
 CONFIGURATIONS = {"scheduler": SCHEDULER, "worker": worker_config(NOBODY)}
 
 
 def end_of(daemon: Daemon) -> int:
-    """The exit code of one in the foreground, negative for a signal, when it has ended."""
+    """The exit code of a foreground process once it has ended, negative for a signal."""
     assert daemon.process is not None
     code = daemon.process.wait(60)
     daemon.process = None
@@ -33,7 +33,7 @@ def end_of(daemon: Daemon) -> int:
 
 
 def ask(scheduler: Daemon) -> None:
-    """A request, which is a line in the log."""
+    """Make a request, which causes a line in the log."""
     with Client(f"http://{scheduler.endpoints['http']}") as client:
         client.workers()
 
@@ -41,12 +41,12 @@ def ask(scheduler: Daemon) -> None:
 @pytest.mark.parametrize("program", ["scheduler", "worker"])
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_asked_twice(daemons: Make, program: str, first: signal.Signals) -> None:
-    """One that is asked to stop again while it stops goes on stopping, and there is no traceback."""
+    """A process that is asked to stop again while it stops continues to stop, without a traceback."""
     daemon = daemons(program, CONFIGURATIONS[program])
     daemon.start()
     others = {signal.SIGTERM, signal.SIGINT} - {first}
     os.kill(daemon.pid, signal.SIGSTOP)
-    for number in (first, *others):  # so that both are there at once
+    for number in (first, *others):  # so that both are pending at once
         os.kill(daemon.pid, number)
     os.kill(daemon.pid, signal.SIGCONT)
     with contextlib.suppress(ProcessLookupError):
@@ -59,7 +59,7 @@ def test_asked_twice(daemons: Make, program: str, first: signal.Signals) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_restart_under_connections(daemons: Make, number: signal.Signals) -> None:
-    """Connections that the ended process closed first, and that linger, do not keep the next one from its ports."""
+    """Lingering connections that the ended process closed first do not block the ports of the next one."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     endpoints = scheduler.endpoints
@@ -83,7 +83,7 @@ def test_restart_under_connections(daemons: Make, number: signal.Signals) -> Non
 
 @pytest.mark.parametrize("program", ["scheduler", "worker"])
 def test_asked_while_it_starts(daemons: Make, program: str) -> None:
-    """One that is asked to stop while it starts ends, without a traceback, and can be started again."""
+    """A process that is asked to stop while it starts ends, without a traceback, and can be started again."""
     daemon = daemons(program, CONFIGURATIONS[program])
     command = [str(BIN / "twistd"), "-n", program, "-c", str(daemon.file)]
     began = time.monotonic()
@@ -102,7 +102,7 @@ def test_asked_while_it_starts(daemons: Make, program: str) -> None:
 
 @pytest.mark.parametrize("program", ["scheduler", "worker"])
 def test_closed_terminal(daemons: Make, program: str) -> None:
-    """In the foreground SIGHUP is a SIGTERM: it stops in order."""
+    """In the foreground SIGHUP acts like SIGTERM: the process stops properly."""
     daemon = daemons(program, CONFIGURATIONS[program])
     daemon.start()
     os.kill(daemon.pid, signal.SIGHUP)
@@ -114,7 +114,7 @@ def test_closed_terminal(daemons: Make, program: str) -> None:
 
 @pytest.mark.parametrize("program", ["scheduler", "worker"])
 def test_nohup(daemons: Make, program: str) -> None:
-    """Where SIGHUP was ignored at the start it still is."""
+    """A SIGHUP that was ignored at the start stays ignored."""
     daemon = daemons(program, CONFIGURATIONS[program])
     daemon.inside = ("nohup",)
     daemon.start()
@@ -127,7 +127,7 @@ def test_nohup(daemons: Make, program: str) -> None:
 
 @pytest.mark.parametrize("inside", [(), ("nohup",)])
 def test_log_moved_away(daemons: Make, inside: tuple[str, ...]) -> None:
-    """A daemon goes on in a new log file after SIGHUP, and loses no line meanwhile; it serves on."""
+    """A daemon continues in a new log file after SIGHUP, without losing a line, and keeps serving."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.inside = inside
     scheduler.start(foreground=False)
@@ -144,7 +144,7 @@ def test_log_moved_away(daemons: Make, inside: tuple[str, ...]) -> None:
 
 
 def test_worker_log_moved_away(daemons: Make) -> None:
-    """So does a worker."""
+    """A worker does so, too."""
     worker = daemons("worker", CONFIGURATIONS["worker"])
     worker.start(foreground=False)
     worker.log.rename(f"{worker.log}.moved")
@@ -155,7 +155,7 @@ def test_worker_log_moved_away(daemons: Make) -> None:
 
 
 def test_log_truncated(daemons: Make) -> None:
-    """A log that is truncated under a daemon, as by logrotate's ``copytruncate``, goes on from its beginning."""
+    """A log that is truncated under a daemon, as by logrotate's ``copytruncate``, continues at its beginning."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start(foreground=False)
     os.truncate(scheduler.log, 0)
@@ -166,7 +166,7 @@ def test_log_truncated(daemons: Make) -> None:
 
 
 def test_log_rotated_often(daemons: Make) -> None:
-    """Of rotated logs a limited number is kept."""
+    """A limited number of rotated logs is kept."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start(foreground=False)
     for _ in range(13):
@@ -180,7 +180,7 @@ def test_log_rotated_often(daemons: Make) -> None:
 
 
 def test_no_noise(daemons: Make) -> None:
-    """The log has what the process does, from its start to its end, and nothing of the machinery beneath."""
+    """The log contains the process's actions, from start to end, and nothing of the libraries beneath."""
     for program in ("scheduler", "worker"):
         daemon = daemons(program, CONFIGURATIONS[program])
         daemon.start()

@@ -1,4 +1,4 @@
-"""Starts for workers that have just come, or are just back; real daemons, and stand-ins for workers."""
+"""Starts on workers that have just registered or come back; real daemons, and stand-ins for workers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Make = Callable[..., Daemon]
 
 @pytest.fixture
 def scheduler(daemons: Make) -> Daemon:
-    """A scheduler, which comes back at its ports when it is started again.
+    """A scheduler, which keeps its ports when it is restarted.
 
-    Heartbeats that nothing asks for are further apart than a start waits.
+    Its workers' regular heartbeats are further apart than a start waits.
     """
     made = daemons("scheduler", SCHEDULER.replace('lease = "6s"', 'lease = "30s"'))
     made.keep_ports()
@@ -48,13 +48,13 @@ def stand_in(program: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 async def line(process: subprocess.Popen[str]) -> str:
-    """The next one that it prints."""
+    """The next line that it prints."""
     assert process.stdout is not None
     return str(await deferToThread(process.stdout.readline)).strip()
 
 
 def start(api: Api, **target: Any) -> Deferred[tuple[int, Any]]:
-    """Status and document of a start."""
+    """Start a job; the status and document."""
     return ensureDeferred(api.call("POST", "/v1/jobs", {"command": "true", **target}))
 
 
@@ -70,7 +70,7 @@ async def test_right_after_a_registration(scheduler: Daemon) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_after_a_restart(scheduler: Daemon) -> None:
-    """The first start on each of many idle workers, after the scheduler was killed and started again, is no 503."""
+    """After the scheduler was killed and restarted, the first start on each of many idle workers is no 503."""
     api = Api(scheduler)
     fleet = stand_in("fleet.py", scheduler.endpoints["grpc"], str(FLEET), "0.0")
     names = [await line(fleet) for _ in range(FLEET)]
@@ -89,7 +89,7 @@ async def test_after_a_restart(scheduler: Daemon) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_among_mute_ones(scheduler: Daemon, daemons: Make) -> None:
-    """Nor where as many others send heartbeats and answer no call; a worker that is killed is back meanwhile, too."""
+    """The same holds if as many others send heartbeats but answer no call; a killed worker is back meanwhile, too."""
     api = Api(scheduler)
     fleet = stand_in("fleet.py", scheduler.endpoints["grpc"], str(FLEET), "0.0", str(FLEET))
     names = [name for name in [await line(fleet) for _ in range(2 * FLEET)] if name.startswith("idle")]
@@ -121,7 +121,7 @@ async def test_among_mute_ones(scheduler: Daemon, daemons: Make) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_no_worker(scheduler: Daemon) -> None:
-    """A program that is no worker takes no job: each goes to the worker that is there, and the entry says why."""
+    """A program that is no worker gets no job: each job goes to the real worker, and the list gives the reason."""
     api = Api(scheduler)
     name = await line(stand_in("fleet.py", scheduler.endpoints["grpc"], "1", "0.0"))
     stranger = stand_in("stranger.py", scheduler.endpoints["grpc"])
@@ -136,6 +136,6 @@ async def test_no_worker(scheduler: Daemon) -> None:
     assert (status, problem["type"]) == (503, "/problems/worker-unreachable")
     assert problem["detail"].endswith(why)
     asked = 0
-    while asked < 1:  # its health service answers meanwhile, as it always did
+    while asked < 1:  # its health service still answers meanwhile
         asked += await line(stranger) == "QueryJob"
     assert (await api.get(f"/v1/workers/{stranger_id}"))["state"] == "unreachable"

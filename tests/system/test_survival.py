@@ -1,4 +1,4 @@
-"""What dies, and what must not die with it: real daemons, real processes, kill -9."""
+"""Processes are killed by kill -9, and the others must survive: real daemons, real processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.conftest import Daemon, alive, children, process_tree, wait_un
 
 Cluster = tuple[Daemon, Daemon]
 
-#: Prints a numbered line twenty times a second, waits until a file is there, and exits with the code it was given.
+#: Prints a numbered line twenty times a second, waits until a file exists, and exits with the given code.
 COUNT = """
 import os, sys, time
 for n in range({lines}):
@@ -28,7 +28,7 @@ while not os.path.exists({gate!r}):
 sys.exit({code})
 """
 
-#: A process that ignores TERM, and a grandchild that does so too and has left for a session of its own.
+#: A process that ignores TERM, and a grandchild that does so too, in a session of its own.
 STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -57,12 +57,12 @@ def zygote_of(worker: Daemon) -> int:
 
 
 async def exists(file: Path) -> None:
-    """Once it is there."""
+    """Wait until the file exists."""
     await deferToThread(wait_until, file.exists, f"{file} appears")
 
 
 async def output_pids(api: Api, job_id: str, number: int) -> list[int]:
-    """The process ids a job has printed, once there are so many."""
+    """The process ids that a job has printed, once there are so many."""
     for _ in range(400):
         download = await api.open(f"/v1/jobs/{job_id}/output")
         await download.ended
@@ -84,7 +84,7 @@ async def test_kill_the_worker(cluster: Cluster, tmp_path: Path) -> None:
     following = gatherResults([ensureDeferred(api.follow(job)) for job in jobs])
     short = await api.submit(**count(lines=4, code=7))
     worker.kill(signal.SIGKILL)
-    await exists(worker.state / "jobs" / short / "exit.json")  # the short one ends meanwhile
+    await exists(worker.state / "jobs" / short / "exit.json")  # the short job ends meanwhile
     worker.start()
     returned = time.monotonic()
     await api.until("/v1/workers/w1", lambda w: w["state"] == "online" and w["id"] == before["id"])
@@ -101,7 +101,7 @@ async def test_kill_the_worker(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_kill_the_scheduler(cluster: Cluster, tmp_path: Path) -> None:
-    """A killed scheduler comes back with workers and jobs as they were, and takes the running ones back."""
+    """A killed scheduler comes back with its workers and jobs, and takes the running ones back."""
     scheduler, _ = cluster
     api = Api(scheduler)
     (before,) = await api.online()
@@ -120,7 +120,7 @@ async def test_kill_the_scheduler(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_large_arguments(cluster: Cluster) -> None:
-    """Those of an ended job, which the database alone has, are in each answer, and after a restart, too."""
+    """Large arguments of an ended job, which only the database has, are in each answer, also after a restart."""
     scheduler, _ = cluster
     api = Api(scheduler)
     await api.online()
@@ -137,7 +137,7 @@ async def test_large_arguments(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_kill_the_zygote(cluster: Cluster) -> None:
-    """Without the process that forks shims the running jobs run on, and the next start works."""
+    """Without the process that forks shims the running jobs continue, and the next start works."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -150,7 +150,7 @@ async def test_kill_the_zygote(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_kill_a_shim(cluster: Cluster) -> None:
-    """A job whose shim was killed is lost: no code is invented, and nothing of it is left running."""
+    """A job whose shim was killed is lost: no code is invented, and none of its processes is left."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -181,7 +181,7 @@ async def test_stop_a_stubborn_tree(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_timeout(cluster: Cluster) -> None:
-    """A job past its timeout is stopped as that, whether its worker lives or not."""
+    """A job past its timeout is stopped as timed out, whether its worker lives or not."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -196,7 +196,7 @@ async def test_timeout(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_stop_a_worker_with_a_job(cluster: Cluster, tmp_path: Path) -> None:
-    """SIGTERM leaves a running job running and the worker known, and told to be away; an idle one deregisters."""
+    """After SIGTERM a worker with a running job stays listed as away; the job continues. An idle one deregisters."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
@@ -219,7 +219,7 @@ async def test_stop_a_worker_with_a_job(cluster: Cluster, tmp_path: Path) -> Non
 
 @pytest_twisted.ensureDeferred
 async def test_worker_first(cluster: Cluster) -> None:
-    """A worker that starts before its scheduler keeps trying and registers when it can."""
+    """A worker that starts before its scheduler keeps trying, and registers when it can."""
     scheduler, worker = cluster
     worker.kill()
     scheduler.kill()
@@ -253,7 +253,7 @@ async def test_stop_later(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_orphan(cluster: Cluster) -> None:
-    """A job of a forgotten worker is lost for good, yet when the worker is back it is shown, followed and stopped."""
+    """A job of a forgotten worker stays lost, but when the worker is back it can be shown, followed and stopped."""
     scheduler, worker = cluster
     api = Api(scheduler)
     (before,) = await api.online()

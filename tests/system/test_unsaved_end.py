@@ -1,4 +1,4 @@
-"""Jobs that end while the scheduler's database takes nothing: real daemons, and a file that somebody else writes to."""
+"""Jobs that end while the scheduler's database can't be written: real daemons, and a second writer of the file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.system.test_survival import count, counted
 Cluster = tuple[Daemon, Daemon]
 
 #: Part of the reason of a job whose end is not saved yet.
-UNSAVED = "it has ended, and its end can't be saved yet: the store fails: "
+UNSAVED = "it has ended, and its end can't be saved yet: database unavailable: "
 
 
 @contextmanager
 def taken_over(scheduler: Daemon) -> Iterator[None]:
-    """Another program has the only writer's place in the database."""
+    """Another program holds the database's write lock."""
     other = sqlite3.connect(scheduler.state / "scheduler.db", isolation_level=None)
     try:
         other.execute("begin immediate")
@@ -34,14 +34,14 @@ def taken_over(scheduler: Daemon) -> Iterator[None]:
 
 
 def is_held(job: Any) -> bool:
-    """Whether it is said that its end is not saved yet. The state that it had is all that is shown."""
+    """Whether the job's reason says that its end is not saved yet; its state is the one before."""
     assert (job["state"], job["exit_code"], job["finished_at"]) == ("running", None, None), job
     return (job["reason"] or "").startswith(UNSAVED)
 
 
 @pytest_twisted.ensureDeferred
 async def test_shown_when_saved(cluster: Cluster, tmp_path: Path) -> None:
-    """The end is not shown before it is saved, and who waits or follows gets it then; nobody has to ask for it."""
+    """The end is shown once it is saved, to waiting and following clients without another request."""
     api, gate = Api(cluster[0]), tmp_path / "gate"
     await api.online()
     job = await api.submit(**count(lines=4, code=3, gate=gate))
@@ -64,7 +64,7 @@ async def test_shown_when_saved(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_killed_before_that(cluster: Cluster, tmp_path: Path) -> None:
-    """A scheduler that is killed before the end was saved hears of it from the worker, and nobody saw another."""
+    """A scheduler that is killed before the end was saved hears of it from the worker, and no other end was shown."""
     scheduler, _ = cluster
     api, gate = Api(scheduler), tmp_path / "gate"
     await api.online()

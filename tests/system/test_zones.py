@@ -17,7 +17,7 @@ _LINK = "20"
 
 
 def link_local() -> str:
-    """An address of this machine with its zone, ``""`` where it has none."""
+    """An address of this machine with its zone, ``""`` if it has none."""
     table = Path("/proc/net/if_inet6")
     rows = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
     digits = [(row[0], row[5]) for row in rows if row[3] == _LINK]
@@ -30,7 +30,7 @@ def link_local() -> str:
 @pytest.mark.skipif(not link_local(), reason="this machine has no link-local IPv6 address")
 @pytest.mark.parametrize("listens", ["the address", "everywhere"])
 def test_zone(daemons: Callable[..., Daemon], listens: str) -> None:
-    """All of it works by an address with a zone: to listen, to dial, to be registered and to be asked by clients."""
+    """An address with a zone works for listening, dialling, registering and for clients."""
     here = link_local()
     insecure = "allow_insecure = true\n"
     scheduler = daemons(

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.deferreds import Shared, shielded
+from scheduler.deferreds import Shared, Waiters, shielded
 from scheduler.errors import StoreFailed
 
 
 class ShieldedTests(SynchronousTestCase):
     def test_result(self) -> None:
-        """The result comes through, good or bad."""
+        """The result is passed on, be it a value or a failure."""
         inner: Deferred[int] = Deferred()
         outer = shielded(inner)
         inner.callback(3)
@@ -20,7 +21,7 @@ class ShieldedTests(SynchronousTestCase):
         self.failureResultOf(outer, ValueError)
 
     def test_cancel(self) -> None:
-        """Who gives up hears so, and what was begun goes on to its end."""
+        """A caller that cancels gets the error, and the operation goes on to its end."""
         inner: Deferred[int] = Deferred()
         outer = shielded(inner)
         outer.cancel()
@@ -29,7 +30,7 @@ class ShieldedTests(SynchronousTestCase):
         inner.callback(3)
 
     def test_error_nobody_hears(self) -> None:
-        """An error after that is logged where it is a bug."""
+        """A later error is logged if it is a bug."""
         for error, logged in ((ValueError(), 1), (StoreFailed("disk full"), 0)):
             inner: Deferred[int] = Deferred()
             outer = shielded(inner)
@@ -37,6 +38,42 @@ class ShieldedTests(SynchronousTestCase):
             self.failureResultOf(outer, CancelledError)
             inner.errback(error)
             self.assertEqual(len(self.flushLoggedErrors(type(error))), logged)
+
+
+class WaitersTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.waiters: Waiters[int] = Waiters()
+
+    def test_result(self) -> None:
+        """All that wait get the result, in the order in which they came, and those that wait later the next one."""
+        order: list[str] = []
+        for name in "ab":
+            self.waiters.wait().addCallback(lambda value, name=name: order.append(f"{name}{value}"))
+        self.waiters.settle(7)
+        later = self.waiters.wait()
+        self.assertEqual(order, ["a7", "b7"])
+        self.assertNoResult(later)
+        self.waiters.settle(Failure(ValueError()))
+        self.failureResultOf(later, ValueError)
+
+    def test_one_leaves(self) -> None:
+        """A waiter that cancels disturbs no other, even while all are being called."""
+        first, second, third = (self.waiters.wait() for _ in range(3))
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        second.addCallback(lambda _: third.cancel())
+        self.waiters.settle(7)
+        self.failureResultOf(third, CancelledError)
+        self.assertIsNone(self.successResultOf(second))
+
+    def test_one_fails(self) -> None:
+        """A waiter can fail alone, unless it has its result already."""
+        first, second = self.waiters.wait(), self.waiters.wait()
+        self.waiters.fail(first, Failure(ValueError()))
+        self.failureResultOf(first, ValueError)
+        self.waiters.settle(7)
+        self.waiters.fail(second, Failure(ValueError()))
+        self.assertEqual(self.successResultOf(second), 7)
 
 
 class SharedTests(SynchronousTestCase):
@@ -49,7 +86,7 @@ class SharedTests(SynchronousTestCase):
         return self.calls[-1]
 
     def test_one_call_for_all(self) -> None:
-        """Those that ask at the same moment share one call; one that asks later makes a new one."""
+        """Questions at the same moment share one call; a later one makes a new call."""
         answers = [self.shared.join("a", self.call) for _ in range(3)]
         self.assertEqual(len(self.calls), 1)
         self.calls[0].callback(7)
@@ -58,14 +95,14 @@ class SharedTests(SynchronousTestCase):
         self.assertEqual(len(self.calls), 2)
 
     def test_failure_for_all(self) -> None:
-        """A failure reaches every one of them."""
+        """A failure reaches every caller."""
         answers = [self.shared.join("a", self.call) for _ in range(2)]
         self.calls[0].errback(ValueError())
         for answer in answers:
             self.failureResultOf(answer, ValueError)
 
     def test_one_leaves(self) -> None:
-        """One that gives up disturbs no other, nor the call."""
+        """A caller that cancels disturbs no other one, nor the call."""
         first, second = self.shared.join("a", self.call), self.shared.join("a", self.call)
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -73,7 +110,7 @@ class SharedTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second), 7)
 
     def test_keys(self) -> None:
-        """Different questions are different calls."""
+        """Different keys have separate calls."""
         self.shared.join("a", self.call)
         self.shared.join("b", self.call)
         self.assertEqual(len(self.calls), 2)

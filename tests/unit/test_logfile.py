@@ -1,4 +1,4 @@
-"""The file a daemon logs to."""
+"""The log file of a daemon."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ class LogFileTests(SynchronousTestCase):
         return {path.name for path in self.folder.iterdir()}
 
     def test_appends(self) -> None:
-        """It goes on behind what is there, and at the beginning of a file that was truncated."""
+        """Lines are appended, or written at the beginning of a file that was truncated."""
         self.path.write_text("old\n")
         file = LogFile(str(self.path))
         file.write("new\n")
@@ -31,7 +31,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.path.read_text(), "newer ü\n")
 
     def test_rotates_by_size(self) -> None:
-        """A file that is large is rotated before the next line; the newest rotated one is number 1."""
+        """A large file is rotated before the next line; the newest rotated file is number 1."""
         self.patch(logfile, "ROTATE_BYTES", 10)
         file = LogFile(str(self.path))
         for line in ("0123456789\n", "second.....\n", "third\n"):
@@ -41,7 +41,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.path.read_text(), "third\n")
 
     def test_large_by_others(self) -> None:
-        """A file that was truncated meanwhile is not rotated for what it had."""
+        """A file that was truncated meanwhile is not rotated for its former size."""
         self.patch(logfile, "ROTATE_BYTES", 10)
         file = LogFile(str(self.path))
         file.write("0123456789\n")
@@ -50,7 +50,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.names(), {"a.log"})
 
     def test_limited_number(self) -> None:
-        """The oldest go, those of an earlier version among them, which kept all; other files stay."""
+        """The oldest files are removed, including those of an earlier version, which kept all. Other files stay."""
         for name in ("a.log.17", "a.log.9", "a.log.1.gz", "a.log.x", "a.log.007", "b.log.99"):
             (self.folder / name).touch()
         file = LogFile(str(self.path))
@@ -62,19 +62,19 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(Path(f"{self.path}.10").read_text(), "2\n")
 
     def test_mode(self) -> None:
-        """A new file has the mode of the one before it."""
+        """A new file has the mode of the previous one."""
         self.path.touch()
         self.path.chmod(0o640)
         file = LogFile(str(self.path))
         file.rotate()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
         self.path.rename(self.folder / "moved")
-        self.path.touch(mode=0o600)  # as logrotate makes one
+        self.path.touch(mode=0o600)  # like logrotate
         file.reopen()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
 
     def test_cannot_rotate(self) -> None:
-        """Where it can't be rotated nothing is lost, and it is not tried again for each line."""
+        """If a rotation fails, nothing is lost, and it is not repeated for each line."""
         self.patch(logfile, "ROTATE_BYTES", 10)
         file = LogFile(str(self.path))
         (self.folder / "a.log.1").mkdir()
@@ -92,7 +92,7 @@ class LogFileTests(SynchronousTestCase):
         raise PermissionError
 
     def test_cannot_reopen(self) -> None:
-        """Where there can be no new file the old one is kept."""
+        """If the new file can't be opened, the old one stays in use."""
         file = LogFile(str(self.path))
         moved = self.folder.with_name("moved")
         self.folder.rename(moved)
@@ -101,7 +101,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual((moved / "a.log").read_text(), "here\n")
 
     def test_no_file(self) -> None:
-        """What is no regular file is not renamed."""
+        """A file that is not a regular one is not renamed."""
         os.mkfifo(self.path)
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, reader)
@@ -109,7 +109,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.names(), {"a.log"})
 
     def test_from_threads(self) -> None:
-        """Every line of every thread is there, whole, across rotations."""
+        """All lines of all threads are complete, across rotations."""
         self.patch(logfile, "ROTATE_BYTES", 20_000)
         file = LogFile(str(self.path))
         threads = [

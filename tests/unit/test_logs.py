@@ -1,4 +1,4 @@
-"""Log lines: what is in them, and what can't be."""
+"""The content of log lines."""
 
 import errno
 import io
@@ -32,33 +32,33 @@ class LineCase(SynchronousTestCase):
         self.log = Logger("some.place", observer=lambda event: self.write({**event, "log_time": 1_000_000_000.9876}))
 
     def line(self) -> str:
-        """The only one."""
+        """The only line."""
         written = self.out.getvalue()
         self.assertEqual((written[-1], written.count("\n")), ("\n", 1))
         return written[:-1]
 
 
 class TextTests(LineCase):
-    """For people."""
+    """Lines of text for people."""
 
     def message(self) -> str:
-        """The line from behind time, level and place."""
+        """The line without time, level and namespace."""
         return self.line().split(": ", 1)[1]
 
     def test_line(self) -> None:
-        """A line has the time in UTC, level, place and message."""
+        """A line has the time in UTC, level, namespace and message."""
         self.log.warn("worker {name} is gone", name="w1")
         self.assertEqual(self.line(), "2001-09-09T01:46:40.987Z warn     some.place: worker w1 is gone")
 
     def test_fields(self) -> None:
-        """What the message does not show is named behind it, quoted where it has to be."""
+        """Fields that the message does not contain are appended, quoted if necessary."""
         self.log.info(
             "{name}: {labels[a]}", name="w", labels={"a": 1}, slots=4, none="", two="a b", equal="a=b", quote='"\\'
         )
         self.assertEqual(self.message(), r'w: 1 slots=4 none="" two="a b" equal="a=b" quote="\"\\"')
 
     def test_request_id(self) -> None:
-        """What is logged on behalf of a request names it."""
+        """A line that is logged for a request has its id."""
 
         def serve() -> None:
             REQUEST_ID.set("r1")
@@ -68,18 +68,18 @@ class TextTests(LineCase):
         self.assertEqual(self.message(), "served request_id=r1")
 
     def test_control_characters(self) -> None:
-        """No value can end the line, erase it, or turn it round, wherever it stands."""
+        """No value can end the line, erase it, or reverse it, in any field."""
         self.log.info("shown {value}", value=CONTROLS, other=CONTROLS)
         escaped = r"\x00\x07\x1b[2J\r\n\t\x7f\x85\u2028\u202e\udc80"
         self.assertEqual(self.message(), f'shown {escaped} other="{escaped}"')
 
     def test_letters(self) -> None:
-        """Letters of any script are left as they are, where the output has them."""
+        """Letters of any script are kept if the output's encoding has them."""
         self.log.info("größe {value}", value="漢字")
         self.assertEqual(self.message(), "größe 漢字")
 
     def test_output_without_letters(self) -> None:
-        """An output that lacks a character gets its number."""
+        """A character that the output lacks is written as its number."""
         raw = io.BytesIO()
         terminal = io.TextIOWrapper(raw, encoding="ascii")
         Logger(observer=observer(terminal, False)).info("{v}", v="é")
@@ -91,7 +91,7 @@ class TextTests(LineCase):
         self.assertEqual(self.message(), "ran {log_source.__class__} {0!r} path={name}")
 
     def test_traceback(self) -> None:
-        """A failure brings its traceback in indented lines, which its text can't leave."""
+        """A failure has its traceback in indented lines, and its text can't add other lines."""
         try:
             raise RuntimeError(f"first{CONTROLS}2001-09-09T01:46:40.987Z info forged")
         except RuntimeError:
@@ -105,7 +105,7 @@ class TextTests(LineCase):
         self.assertIn("RuntimeError: first", self.out.getvalue())
 
     def test_shortage(self) -> None:
-        """What the machine lacks is an error with its reason, and no bug; any other error of the system may be one."""
+        """A lack of resources is an error with its reason, and no bug. Another system error may be one."""
         for number, where, reason in (
             (errno.EMFILE, "/a\nb", "Too many open files: /a\\nb"),
             (errno.ENOSPC, None, "No space left on device"),
@@ -128,7 +128,7 @@ class TextTests(LineCase):
         self.assertIn("have it bad=", self.line())
 
     def test_failure_that_fails(self) -> None:
-        """Nor does an exception that can't be shown."""
+        """An exception that can't be shown does not lose the line."""
 
         class Bad(Exception):
             def __str__(self) -> str:
@@ -138,13 +138,13 @@ class TextTests(LineCase):
         self.assertIn("went wrong", self.out.getvalue())
 
     def test_unformattable(self) -> None:
-        """A format that lacks its field still makes a line."""
+        """A format without its field still makes a line."""
         self.log.info("{missing}", given=1)
         self.assertIn("missing", self.line())
 
 
 class OlderLogTests(LineCase):
-    """What Twisted still says through twisted.python.log."""
+    """Messages of Twisted through twisted.python.log."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -152,7 +152,7 @@ class OlderLogTests(LineCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.write)
 
     def test_message(self) -> None:
-        """A message is no format, and its system stands for the place."""
+        """A message is no format, and its system is the namespace."""
         older.msg("{braces} \r", system="HTTPChannel")
         self.assertRegex(self.line(), r"Z info     HTTPChannel: \{braces\} \\r$")
 
@@ -166,7 +166,7 @@ class OlderLogTests(LineCase):
 
 
 class JsonTests(LineCase):
-    """For machines."""
+    """JSON for programs."""
 
     json = True
 
@@ -174,7 +174,7 @@ class JsonTests(LineCase):
         return json.loads(self.line())
 
     def test_line(self) -> None:
-        """An event is an object: time, level, place, message and every field, with its type where JSON has it."""
+        """An event is an object: time, level, namespace, message and every field, in its JSON type if it has one."""
         self.log.info(
             "worker {name}",
             name="w1",
@@ -199,34 +199,34 @@ class JsonTests(LineCase):
         )
 
     def test_control_characters(self) -> None:
-        """Every value is what it was, in a line that can be printed."""
+        """Every value is kept, in a printable line."""
         self.log.info("{value}", value=CONTROLS)
         self.assertTrue(self.line().isascii() and self.line().isprintable())
         self.assertEqual(self.record()["value"], CONTROLS)
 
     def test_taken_name(self) -> None:
-        """A field does not replace what every line has."""
+        """A field does not replace a standard key."""
         self.log.info("said", namespace="mine", why="because")
         record = self.record()
         self.assertEqual(record["why"], "because")
         self.assertEqual((record["namespace"], record["namespace_"]), ("some.place", "mine"))
 
     def test_request_id(self) -> None:
-        """What is logged on behalf of a request names it."""
+        """A line that is logged for a request has its id."""
         context = copy_context()
         context.run(REQUEST_ID.set, "r1")
         context.run(self.log.info, "served")
         self.assertEqual(self.record()["request_id"], "r1")
 
     def test_traceback(self) -> None:
-        """A failure has its traceback as a value of its own."""
+        """A failure has its traceback as a separate value."""
         self.log.failure("it went wrong", Failure(RuntimeError("no")))
         record = self.record()
         self.assertEqual((record["level"], record["message"]), ("critical", "it went wrong"))
         self.assertIn("RuntimeError: no", record["traceback"])
 
     def test_shortage(self) -> None:
-        """What the machine lacks has none."""
+        """A lack of resources has no traceback."""
         self.log.failure("not read", Failure(OSError(errno.EMFILE, "no files", "/a")))
         record = self.record()
         self.assertEqual((record["level"], record["message"]), ("error", "not read: Too many open files: /a"))
@@ -234,7 +234,7 @@ class JsonTests(LineCase):
 
 
 class LoggingServiceTests(SynchronousTestCase):
-    """Which observer twistd finds on its application."""
+    """The observer that twistd finds on its application."""
 
     def installed(self, log_level: str = "info", **options: object) -> ILogObserver | None:
         twistd = {"logger": None, "syslog": 0, "logfile": None, "nodaemon": True, **options}
@@ -243,11 +243,11 @@ class LoggingServiceTests(SynchronousTestCase):
         return application.getComponent(ILogObserver, None)
 
     def test_ours(self) -> None:
-        """Ours, unless twistd was told otherwise."""
+        """The observer is ours, unless twistd's options say otherwise."""
         verifyObject(ILogObserver, self.installed())
 
     def test_level(self) -> None:
-        """Events below the level are left out; what went wrong never is. What Twisted says of itself is debug."""
+        """Events below the level are left out, but no failure is. Twisted's own reports are debug."""
         problems, warnings = ["failed to set uid", "no descriptor"], ["its warning", "warn"]
         errors = ["error", "bug", "older bug"]
         for level, expected in (
@@ -278,29 +278,29 @@ class LoggingServiceTests(SynchronousTestCase):
             self.assertEqual([json.loads(line)["message"] for line in lines], expected)
 
     def test_without_a_level(self) -> None:
-        """An event that has no level counts as info."""
+        """An event without a level counts as info."""
         out = io.StringIO()
         for level, lines in (("warn", 0), ("info", 1)):
             from_level(observer(out, False), level)({"log_format": "said"})
             self.assertEqual(out.getvalue().count("\n"), lines)
 
     def test_syslog(self) -> None:
-        """With --syslog twistd makes its own."""
+        """With --syslog twistd uses its own observer."""
         self.assertIsNone(self.installed(syslog=1))
 
     def test_logger(self) -> None:
-        """With --logger twistd uses that."""
+        """With --logger twistd uses that observer."""
         self.assertIsNone(self.installed(logger=list))
 
     def test_without_twistd(self) -> None:
-        """In a test it is a service like any other, and starts its children."""
+        """Without twistd it is an ordinary service, and starts its children."""
         root, child = LoggingService(MemoryReactorClock(), None, "text"), Service()
         child.setServiceParent(root)
         root.startService()
         self.assertTrue(child.running)
 
     def test_daemon_to_stdout(self) -> None:
-        """A daemon has no stdout to log to."""
+        """A daemon can't log to stdout."""
         refused = self.assertRaises(SystemExit, self.installed, logfile="-", nodaemon=False)
         self.assertIn("--logfile -: a daemon can't log to stdout", refused.code)
 

@@ -84,7 +84,7 @@ class DialRuleTests(SynchronousTestCase):
         self.failureResultOf(Deferred.fromCoroutine(rule.check(text, peer)), error)
 
     def test_the_callers_own(self) -> None:
-        """An address of the caller itself is dialled, also when IPv4 comes in IPv6 clothes."""
+        """The caller's own address is dialled, even as an IPv4-mapped IPv6 address."""
         self.assertEqual(self.check("10.1.2.3:80", "10.1.2.3"), "10.1.2.3:80")
         self.assertEqual(self.check("10.1.2.3:80", "::ffff:10.1.2.3"), "10.1.2.3:80")
 
@@ -103,7 +103,7 @@ class DialRuleTests(SynchronousTestCase):
         self.refused("10.2.2.4:80", "10.1.2.3", "10.1.0.0/16", "fd00::/8")
 
     def test_zones(self) -> None:
-        """Of an address that is the caller's own, the zone is that which its call came in by, whatever it says."""
+        """The caller's own address gets the zone by which its call came in, whatever zone the text has."""
         for text in ("[fe80::1]:80", "[fe80::1%eth9]:80", "[fe80::1%eth0]:80", "[::]:80"):
             for keep_names in (False, True):
                 self.assertEqual(self.check(text, "fe80::1%eth0", keep_names=keep_names), "[fe80::1%eth0]:80")
@@ -114,28 +114,28 @@ class DialRuleTests(SynchronousTestCase):
         self.assertEqual(self.check("link.lan:80", "fe80::3%eth0", keep_names=True), "link.lan:80")
 
     def test_unspecified_is_the_peers(self) -> None:
-        """A worker that listens everywhere is called where its call came from."""
+        """A worker that listens everywhere is called at the peer address of its call."""
         self.assertEqual(self.check("0.0.0.0:80", "10.1.2.3"), "10.1.2.3:80")
         self.assertEqual(self.check("[::]:80", "::1"), "[::1]:80")
 
     def test_names(self) -> None:
-        """A name is dialled as what it resolved to, or, where a certificate is checked against it, as itself."""
+        """A name is dialled as its resolved address or, if a certificate is checked against it, as itself."""
         self.assertEqual(self.check("box.lan:80", "10.1.2.3"), "10.1.2.3:80")
         self.assertEqual(self.check("box.lan:80", "10.1.2.3", keep_names=True), "box.lan:80")
         self.assertEqual(self.check("localhost:80", "127.0.0.1"), "127.0.0.1:80")
 
     def test_every_meaning_of_a_name_counts(self) -> None:
-        """A name that also resolves to somewhere forbidden is refused."""
+        """A name that also resolves to a forbidden address is refused."""
         self.refused("mixed:80", "10.1.2.3")
 
     def test_unknown_name(self) -> None:
-        """A name nobody knows is invalid."""
+        """An unknown name is invalid."""
         self.refused("nobody.lan:80", "10.1.2.3", error=Invalid)
 
 
 class ResolvingTests(SynchronousTestCase):
     def test_zones(self) -> None:
-        """A link-local address that a name resolves to has its zone."""
+        """A resolved link-local address has its zone."""
         lo = socket.if_nametoindex("lo")
 
         class Resolver:
@@ -155,13 +155,13 @@ class ResolvingTests(SynchronousTestCase):
 
 class ListenerTests(SynchronousTestCase):
     def test_local(self) -> None:
-        """An address is this machine's if something could be bound to it."""
+        """An address is local if a socket can be bound to it."""
         self.assertTrue(is_local("127.0.0.1"))
-        self.assertFalse(is_local("192.0.2.1"))  # of the block for documentation
+        self.assertFalse(is_local("192.0.2.1"))  # from the block for documentation
         self.assertFalse(is_local("fe80::1%no-such"))
 
     def test_who_listens(self) -> None:
-        """The port must be the same, and the address too, unless all of the machine's are bound."""
+        """The port must be the same, and so must the address, unless all addresses are bound."""
         for dialled, bound, reached in (
             ("127.0.0.1:5", Address("127.0.0.1", 5), True),
             ("127.0.0.1:6", Address("127.0.0.1", 5), False),

@@ -23,7 +23,7 @@ class PeriodicTests(SynchronousTestCase):
             raise ValueError("once")
 
     def test_every_so_often(self) -> None:
-        """The first call comes after an interval; one that fails is logged, and the next comes all the same."""
+        """The first call comes after an interval. A call that fails is logged, and the next is made all the same."""
         periodic = Periodic(self.clock, 5.0, self.call)
         periodic.startService()
         self.clock.pump([5.0] * 3)
@@ -33,14 +33,14 @@ class PeriodicTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
-        """Where it is asked for, the first call is made at the start."""
+        """With ``at_once`` the first call is made at the start."""
         periodic = Periodic(self.clock, 5.0, self.call, at_once=True)
         periodic.startService()
         self.assertEqual(self.calls, [0.0])
         periodic.stopService()
 
     def test_never_started(self) -> None:
-        """What was not started can be stopped."""
+        """A service that was not started can be stopped."""
         Periodic(self.clock, 5.0, self.call).stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -54,7 +54,7 @@ class OrderedTests(SynchronousTestCase):
         self.events: list[str] = []
 
     def add(self, name: str, start: Any = None, stop: Any = None) -> None:
-        """A child; ``start`` and ``stop`` are what these answer."""
+        """Add a child whose start and stop return these."""
 
         def record(what: str, answer: Any) -> Any:
             self.events.append(f"{what} {name}")
@@ -67,7 +67,7 @@ class OrderedTests(SynchronousTestCase):
         step.setServiceParent(self.parts)
 
     def test_order(self) -> None:
-        """Each starts when the one before is ready, and stops when all after it have stopped."""
+        """Each child starts when the one before is ready, and stops when all after it have stopped."""
         ready: Deferred[None] = Deferred()
         stopped: Deferred[None] = Deferred()
         self.add("a", start=ready)
@@ -87,7 +87,7 @@ class OrderedTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_a_start_that_fails(self) -> None:
-        """A start that fails is told to who starts them; one that fails later ends the process."""
+        """A start that fails raises in the caller; one that fails later ends the process."""
         self.add("a", start=ValueError("no"))
         self.assertRaises(ValueError, self.parts.startService)
         self.parts = Ordered(self.reactor, TIMEOUT, self.last_resorts.append, lambda: self.failing.append(True))
@@ -102,7 +102,7 @@ class OrderedTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_a_stop_that_fails(self) -> None:
-        """One that does not stop well keeps no other from it."""
+        """A stop that fails does not affect the others."""
         self.add("a")
         self.add("b", stop=ValueError("no"))
         self.parts.startService()
@@ -111,7 +111,7 @@ class OrderedTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_a_stop_that_hangs(self) -> None:
-        """One that hangs is left behind in time for the others, and what comes of it later is nobody's concern."""
+        """A stop that hangs is left behind in time for the others, and its later result is ignored."""
         hangs: Deferred[None] = Deferred()
         self.add("a")
         self.add("b", stop=hangs)
@@ -126,7 +126,7 @@ class OrderedTests(SynchronousTestCase):
         hangs.errback(ValueError("at last"))
 
     def test_all_hang(self) -> None:
-        """However many hang, each is told to stop, and it is over in time."""
+        """However many hang, each is told to stop, and the stop is over in time."""
         for name in "abcdef":
             self.add(name, stop=Deferred())
         self.parts.startService()
@@ -139,7 +139,7 @@ class OrderedTests(SynchronousTestCase):
         self.assertEqual(self.events[6:], [f"stop {name}" for name in "fedcba"])
 
     def test_a_start_that_hangs(self) -> None:
-        """What has not started yet is told to stop, and nothing is started after that."""
+        """A child that is still starting is told to stop, and no other is started after that."""
         ready: Deferred[None] = Deferred()
         self.add("a", start=ready)
         self.add("b")
@@ -149,7 +149,7 @@ class OrderedTests(SynchronousTestCase):
         self.assertEqual(self.events, ["start a", "stop a"])
 
     def test_the_last_resort(self) -> None:
-        """When a stop begins, what would end the process is told how long it may take."""
+        """When a stop begins, the last resort is told the time limit."""
         self.parts.startService()
         self.assertEqual(self.last_resorts, [])
         self.parts.stopService()

@@ -1,4 +1,4 @@
-"""Starting: what is refused, in which words, and what is ready when nothing was."""
+"""Startup: refusals and their texts, and the result if nothing is refused."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ from scheduler.net import Address
 
 
 class StartCase(SynchronousTestCase):
-    """Parses command lines as twistd does."""
+    """Parses command lines like twistd."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -45,7 +45,7 @@ class StartCase(SynchronousTestCase):
         Path(self.file).write_text(f'state_dir = "state"\n{content}')
 
     def parse(self, options: SchedulerOptions | WorkerOptions, *twistd: str) -> ServerOptions:
-        """As ``twistd ARGS scheduler -c FILE``, up to where the service is made."""
+        """Parse ``twistd ARGS scheduler -c FILE``, up to the point where the service is made."""
 
         class Twistd(ServerOptions):
             subCommands = [[options.program, None, lambda: options, ""]]  # noqa: N815 - twisted's name
@@ -56,7 +56,7 @@ class StartCase(SynchronousTestCase):
         return parent
 
     def refusal(self, options: SchedulerOptions | WorkerOptions | None = None) -> str:
-        """What is answered to the configuration as it is."""
+        """The refusal of the present configuration."""
         options = options or SchedulerOptions()
         refused = self.assertRaises(SystemExit, options.parseOptions, ["-c", self.file])
         self.assertNotIn("\n", refused.code)  # a string: one line on stderr and exit code 1
@@ -64,10 +64,10 @@ class StartCase(SynchronousTestCase):
 
 
 class RefusalTests(StartCase):
-    """One line, exit code 1, before anything forks or listens."""
+    """A refusal is one line and exit code 1, before anything forks or listens."""
 
     def test_no_config_named(self) -> None:
-        """Without -c it says what is needed."""
+        """Without -c the missing option is named."""
         refused = self.assertRaises(SystemExit, SchedulerOptions().parseOptions, [])
         said, _, path = refused.code.rpartition(" ")
         self.assertEqual(said, "twistd scheduler: -c FILE is needed, the configuration; see")
@@ -75,12 +75,12 @@ class RefusalTests(StartCase):
         load_scheduler(path)
 
     def test_no_such_file(self) -> None:
-        """A configuration that is not there is named."""
+        """A missing configuration file is named."""
         refused = self.assertRaises(SystemExit, WorkerOptions().parseOptions, ["-c", "no/such.toml"])
         self.assertEqual(refused.code, "no/such.toml: can't be read: No such file or directory")
 
     def test_mistake_in_config(self) -> None:
-        """A mistake in it is the whole answer."""
+        """A mistake in the file is the whole refusal."""
         self.write("adr = 1")
         self.assertEqual(
             self.refusal(),
@@ -89,7 +89,7 @@ class RefusalTests(StartCase):
         )
 
     def test_taken_ports(self) -> None:
-        """A port somebody listens at is refused, whichever server wanted it, and frees the state folder."""
+        """A port in use is refused for either server, and the state folder is released."""
         taken = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(taken.close)
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -100,25 +100,25 @@ class RefusalTests(StartCase):
         self.assertEqual(self.refusal(WorkerOptions()), f"[grpc_server]{problem}")
 
     def test_shared_port(self) -> None:
-        """Not even a port whose owner would share it is taken for free."""
+        """A port counts as used even if its owner would share it."""
         taken = socket.create_server(("127.0.0.1", 0), reuse_port=True)
         self.addCleanup(taken.close)
         self.write(f'[grpc_server]\naddr = "127.0.0.1:{taken.getsockname()[1]}"')
         self.assertIn("the port is taken", self.refusal())
 
     def test_port_just_given_back(self) -> None:
-        """A connection that lingers after its server ended does not take the port."""
+        """A connection that lingers after its server ended does not block the port."""
         server = socket.create_server(("127.0.0.1", 0))
         port = server.getsockname()[1]
         client = socket.create_connection(("127.0.0.1", port))
         accepted, _ = server.accept()
-        for each in (accepted, server, client):  # the server's end closes first and so waits
+        for each in (accepted, server, client):  # the server's end closes first, so it is the one that lingers
             each.close()
         self.write(f'[grpc_server]\naddr = "127.0.0.1:{port}"\n[http_server]\naddr = "127.0.0.1:0"')
         self.parse(SchedulerOptions())
 
     def test_port_of_ended_connections(self) -> None:
-        """A port that only connections hold which have ended, of a program that lets nobody reuse it, is waited for."""
+        """The startup waits for a port that only has ended connections of a program without SO_REUSEADDR."""
         server = socket.socket()  # without SO_REUSEADDR
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -141,7 +141,7 @@ class RefusalTests(StartCase):
         self.assertEqual((len(said), len(slept)), (1, 3))
 
     def test_port_of_ended_connections_for_long(self) -> None:
-        """It is not waited for without end."""
+        """The wait is limited."""
         server = socket.socket()
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -155,14 +155,14 @@ class RefusalTests(StartCase):
         self.assertEqual(sum(slept), ports.WAIT_MAX_SECONDS)
 
     def test_address_of_another_machine(self) -> None:
-        """An address that is not this machine's can't be listened at, nor a name nobody knows."""
+        """An address of another machine is refused, and so is an unknown name."""
         self.write('[http_server]\nallow_insecure = true\naddr = "192.0.2.1:0"')
         self.assertEqual(self.refusal(), '[http_server] addr = "192.0.2.1:0": must be an address of this machine')
         self.write('[http_server]\nallow_insecure = true\naddr = "no.such.name.invalid:0"')
         self.assertIn("the name does not resolve", self.refusal())
 
     def test_state_in_use(self) -> None:
-        """Of two processes with one state folder the second is refused, and can start once the first has ended."""
+        """The second of two processes with one state folder is refused, and can start once the first has ended."""
         first = SchedulerOptions()
         self.parse(first)
         self.assertEqual(
@@ -182,7 +182,7 @@ class RefusalTests(StartCase):
         )
 
     def test_unusable_database(self) -> None:
-        """What the database is refused for is told like any other mistake, without its password."""
+        """A refused database is reported like any other mistake, without its password."""
 
         class Options(SchedulerOptions):
             @staticmethod
@@ -193,7 +193,7 @@ class RefusalTests(StartCase):
             '[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n'
             '[store]\nurl = "postgresql+psycopg://me:secret@db/jobs"\n'
         )
-        for _ in range(2):  # the state folder is free again
+        for _ in range(2):  # the state folder was released
             self.assertEqual(self.refusal(Options()), '[store] url = "postgresql+psycopg://me:***@db/jobs": is in use')
 
     def test_interrupted(self) -> None:
@@ -204,12 +204,12 @@ class RefusalTests(StartCase):
             def open_database(url: str, uid: int | None, gid: int | None) -> None:
                 raise KeyboardInterrupt
 
-        for _ in range(2):  # the state folder is free again
+        for _ in range(2):  # the state folder was released
             ended = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file])
             self.assertEqual(ended.code, 130)
 
     def test_the_database(self) -> None:
-        """It is opened for the user that the process will be, and is there when the service is made."""
+        """The database is opened for the process's later user, before the service is made."""
 
         class Options(SchedulerOptions):
             @staticmethod
@@ -221,7 +221,7 @@ class RefusalTests(StartCase):
         self.assertEqual(options.database, (f"sqlite:///{self.folder}/state/scheduler.db", 65534, 65534))
 
     def test_the_folder(self) -> None:
-        """The folder of a worker gets its identity for the user that it will be; a refusal names the file."""
+        """A worker's folder gets its identity for the process's later user; a refusal names the file."""
         self.write('[grpc_server]\naddr = "127.0.0.1:0"')
 
         class Options(WorkerOptions):
@@ -235,12 +235,12 @@ class RefusalTests(StartCase):
         self.parse(options, "--uid", "65534", "--gid", "65533")
         self.assertEqual(options.folder, (self.folder / "state", False, 65534, 65533))
         options.state.release()
-        for _ in range(2):  # the state folder is free again
+        for _ in range(2):  # the state folder was released
             refused = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file, "--new-id"])
             self.assertEqual(refused.code, f"{self.folder}/state/jobs: is no copy")
 
     def test_worker_that_no_scheduler_takes(self) -> None:
-        """A worker that would never be registered does not start, whatever of it is the reason."""
+        """A worker that no scheduler would register does not start, whatever the reason."""
         self.write('[grpc_server]\naddr = "127.0.0.1:0"')
 
         class Options(WorkerOptions):
@@ -248,7 +248,7 @@ class RefusalTests(StartCase):
             def check_worker(settings: WorkerSettings) -> None:
                 raise Invalid("bootID", f"of {settings.name} is too long")
 
-        for _ in range(2):  # the state folder is free again
+        for _ in range(2):  # the state folder was released
             self.assertRegex(
                 self.refusal(Options()), r"^no scheduler would take this worker: bootID: of \S+ is too long$"
             )
@@ -270,7 +270,7 @@ class RefusalTests(StartCase):
         self.assertEqual(opened, [False])
 
     def test_unusable_certificate(self) -> None:
-        """What the certificate check finds is told like any other mistake."""
+        """A fault of a certificate is reported like any other mistake."""
 
         class Options(SchedulerOptions):
             @staticmethod
@@ -284,14 +284,14 @@ class RefusalTests(StartCase):
             self.refusal(Options()), f'[grpc_server] key_file = "{self.folder}/a.key": is not the key of a.pem'
         )
         self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"')
-        self.parse(Options())  # without TLS nobody looks
+        self.parse(Options())  # without TLS the files are not checked
 
 
 class ReadyTests(StartCase):
-    """What is there when nothing was refused."""
+    """The result if nothing is refused."""
 
     def test_configuration(self) -> None:
-        """The tap finds the configuration, of either program."""
+        """The tap finds the configuration of either program."""
         scheduler, worker = SchedulerOptions(), WorkerOptions()
         self.parse(scheduler)
         self.assertEqual(scheduler.config.http_server.addr.port, 0)
@@ -301,14 +301,14 @@ class ReadyTests(StartCase):
         self.assertEqual(str(worker.config.scheduler), "127.0.0.1:50000")
 
     def test_private(self) -> None:
-        """The state folder, and whatever the process writes later, is for its user alone."""
+        """The state folder, and all files written later, are only for the process's user."""
         options = SchedulerOptions()
         self.parse(options)
         self.assertEqual((self.folder / "state").stat().st_mode & 0o777, 0o700)
         self.assertEqual(os.umask(0o077), 0o077)
 
     def test_umask_of_jobs(self) -> None:
-        """The umask that twistd was started with, or told to use, is what jobs get."""
+        """Jobs get the umask that twistd was started with, or was told to use."""
         self.write('[grpc_server]\naddr = "127.0.0.1:0"')
         for twistd, expected in (((), 0o027), (("-n",), 0o027), (("--umask", "007"), 0o007)):
             os.umask(0o027)
@@ -318,14 +318,14 @@ class ReadyTests(StartCase):
             options.state.release()
 
     def test_foreign_folder_keeps_its_mode(self) -> None:
-        """A folder that was there is used as it is."""
+        """An existing folder keeps its mode."""
         (self.folder / "state").mkdir()
         (self.folder / "state").chmod(0o750)
         self.parse(SchedulerOptions())
         self.assertEqual((self.folder / "state").stat().st_mode & 0o777, 0o750)
 
     def test_owner(self) -> None:
-        """A folder made for a process that will drop its privileges belongs to the user it becomes."""
+        """A new folder belongs to the user that the process will become."""
         if os.geteuid() != 0:
             self.skipTest("only root can give a folder away")
         self.parse(SchedulerOptions(), "--uid", "65534", "--gid", "65534")
@@ -348,7 +348,7 @@ class ReadyTests(StartCase):
             options.state.release()
 
     def test_twistd_options_win(self) -> None:
-        """What the command line says of pidfile and log stands."""
+        """twistd's options for pidfile and log are respected."""
         for arguments in (["--pidfile", "x.pid", "-l", "x.log"], ["-n", "--pidfile", "x.pid", "-l", "x.log"]):
             options = SchedulerOptions()
             twistd = self.parse(options, *arguments)
@@ -356,7 +356,7 @@ class ReadyTests(StartCase):
             options.state.release()
 
     def test_stale_pidfile(self) -> None:
-        """A pidfile left behind does not keep a daemon from starting, though its number is a live process."""
+        """A stale pidfile does not stop a daemon from starting, even if its pid is that of a live process."""
         (self.folder / "state").mkdir()
         pidfile = self.folder / "state/scheduler.pid"
         pidfile.write_text(str(os.getpid()))
@@ -368,11 +368,11 @@ class ReadyTests(StartCase):
         state = StateDir(self.folder / "state")
         go, wait = os.pipe()
         child = os.fork()
-        if child == 0:  # as twistd: take, fork, and the first process ends
+        if child == 0:  # like twistd: lock, fork, and the first process ends
             state.take()
             if os.fork() == 0:
                 os.close(wait)
-                os.read(go, 1)  # until the test lets go
+                os.read(go, 1)  # until the test closes the pipe
             os._exit(0)
         os.close(go)
         os.waitpid(child, 0)
@@ -390,14 +390,16 @@ class ReadyTests(StartCase):
         return None
 
     def test_lock_is_not_handed_on(self) -> None:
-        """A program the process starts does not hold the lock."""
+        """A child process does not hold the lock."""
         state = StateDir(self.folder / "state")
         state.take()
         self.addCleanup(state.release)
         self.assertFalse(os.get_inheritable(state._lock))
 
     def test_endpoints(self) -> None:
-        """What listens is told in a file while it does; one left by a killed process goes when the folder is taken."""
+        """The addresses are in a file while the servers listen. A file left by a killed process is removed at the
+        start.
+        """
         state = StateDir(self.folder / "state")
         state.take()
         state.write_endpoints(http="127.0.0.1:3000", grpc="127.0.0.1:50000")
@@ -414,7 +416,7 @@ class ReadyTests(StartCase):
         state.release()
 
     def test_no_room_for_endpoints(self) -> None:
-        """Where they can't be written, the process starts all the same, says so, and writes them later."""
+        """If the file can't be written, the process starts all the same, logs this, and writes the file later."""
         state, clock = StateDir(self.folder / "state"), Clock()
         state.take()
         self.addCleanup(state.release)
@@ -438,17 +440,17 @@ class ReadyTests(StartCase):
 
 
 class HelpTests(SynchronousTestCase):
-    """``--help`` explains itself."""
+    """``--help``."""
 
     def test_help(self) -> None:
-        """Each program says what it does, where its sample is and how it is called."""
+        """The help of each program has its purpose, its sample and its usage."""
         for options, sample in ((SchedulerOptions(), "etc/scheduler.toml"), (WorkerOptions(), "etc/worker.toml")):
             text = str(options)
             for part in (f"twistd [twistd options] {options.program} -c FILE", "--config=", sample, "SIGTERM"):
                 self.assertIn(part, text)
 
     def test_help_needs_no_config(self) -> None:
-        """Asking for help or the version starts nothing."""
+        """The help and the version start nothing."""
         self.assertIn("--new-id", str(WorkerOptions()))
         for question, answer in (("--help", "Usage: twistd"), ("--version", f"scheduler-gateway {__version__}\n")):
             with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -460,7 +462,7 @@ class TimeTests(SynchronousTestCase):
     """Timers."""
 
     def test_monotonic(self) -> None:
-        """A reactor's timers follow a clock nobody sets."""
+        """A reactor's timers follow a clock that can't be set."""
 
         class Reactor(ReactorBase):
             def installWaker(self) -> None:

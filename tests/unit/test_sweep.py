@@ -7,14 +7,14 @@ from scheduler.daemon.sweep import SLICE_SECONDS, Sweep
 
 
 class Turns(Clock):
-    """Notes in ``log`` that a turn of the reactor began, as often as there is one."""
+    """Logs in ``log`` that a turn of the reactor began."""
 
     def __init__(self) -> None:
         super().__init__()
         self.log: list[object] = []
 
     def watch(self, turns: int) -> None:
-        """For so many turns."""
+        """Log this many turns."""
         self.log.append("turn")
         if turns > 1:
             self.callLater(0, self.watch, turns - 1)
@@ -35,12 +35,12 @@ class SweepTests(SynchronousTestCase):
             self.sweep.stop()
 
     def test_all_at_once(self) -> None:
-        """Where the steps take no time there is one slice, at once."""
+        """If the steps take no time, there is one slice, at once."""
         self.sweep.begin("abc")
         self.assertEqual((self.clock.log, self.clock.getDelayedCalls()), (["a", "b", "c"], []))
 
     def test_a_slice_at_a_time(self) -> None:
-        """A slice ends with the step that its time ends in, and whatever else is due comes before the next slice."""
+        """A slice ends with the step in which its time is over, and other due calls come before the next slice."""
         self.takes = SLICE_SECONDS * 0.6
         self.clock.callLater(0, self.clock.watch, 3)
         self.sweep.begin("abcde")
@@ -49,7 +49,7 @@ class SweepTests(SynchronousTestCase):
         self.assertEqual(self.clock.log, ["a", "b", "turn", "c", "d", "turn", "e", "turn"])
 
     def test_one_at_a_time(self) -> None:
-        """While a sweep goes on no other begins; after it, one does."""
+        """While a sweep is in progress no other begins; afterwards one does."""
         self.takes = SLICE_SECONDS
         self.sweep.begin("ab")
         self.sweep.begin("xy")
@@ -60,7 +60,7 @@ class SweepTests(SynchronousTestCase):
         self.assertEqual(self.clock.log, ["a", "b", "x", "y"])
 
     def test_stopped(self) -> None:
-        """After a stop, from without or by a step, nothing more is done, until the next sweep."""
+        """After a stop, from outside or by a step, nothing more is done until the next sweep."""
         self.takes = SLICE_SECONDS
         self.sweep.begin("abc")
         self.sweep.stop()

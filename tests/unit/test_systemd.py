@@ -1,4 +1,4 @@
-"""Telling systemd, which listens at a datagram socket; here that is the test."""
+"""Notifications to systemd, which listens at a datagram socket. Here the test listens."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from scheduler.daemon.systemd import READY, STOPPING, notify
 
 
 class NotifyTests(SynchronousTestCase):
-    """What arrives, and what happens when nobody listens."""
+    """Sent notifications, with and without a listener."""
 
     def listen(self, address: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -20,7 +20,7 @@ class NotifyTests(SynchronousTestCase):
         return listener
 
     def test_file(self) -> None:
-        """What is said arrives at a socket with a path, each time as one message."""
+        """A notification arrives at a socket with a path, as one message."""
         with tempfile.TemporaryDirectory() as folder:  # the path of a socket must be short
             listener = self.listen(f"{folder}/notify")
             for state in (READY, STOPPING):
@@ -28,17 +28,17 @@ class NotifyTests(SynchronousTestCase):
             self.assertEqual([listener.recv(100), listener.recv(100)], [b"READY=1", b"STOPPING=1"])
 
     def test_abstract(self) -> None:
-        """A socket that has no file, written with an @ in front, is reached."""
+        """An abstract socket, written with a leading @, is reached."""
         name = f"scheduler-test-{os.getpid()}"
         listener = self.listen(f"\0{name}")
         notify(READY, {"NOTIFY_SOCKET": f"@{name}"})
         self.assertEqual(listener.recv(100), b"READY=1")
 
     def test_not_asked(self) -> None:
-        """Where systemd did not start the process, nothing happens."""
+        """Without systemd nothing happens."""
         notify(READY, {})
         notify(READY, {"NOTIFY_SOCKET": ""})
 
     def test_nobody_listens(self) -> None:
-        """A socket that is not there stops nobody from starting."""
+        """A missing socket does not prevent the start."""
         notify(READY, {"NOTIFY_SOCKET": self.mktemp()})

@@ -14,7 +14,7 @@ from scheduler.threads import Hop, Limiter, Pool
 
 
 class Postbox:
-    """A reactor that calls what it is given at once, or when the test says so."""
+    """A reactor that makes its calls at once, or when the test says so."""
 
     def __init__(self, at_once: bool = True) -> None:
         self.at_once = at_once
@@ -31,10 +31,10 @@ class Postbox:
 
 
 class HopTests(SynchronousTestCase):
-    """With the calling thread in the place of both."""
+    """The calling thread plays both the thread and the reactor."""
 
     def test_result(self) -> None:
-        """The caller gets what the function returns, or what its Deferred fires with."""
+        """The caller gets the function's return value, or the result of its Deferred."""
         hop = Hop(Postbox())
         self.assertEqual(hop.call_thd("it", 1.0, lambda a, b: a + b, 1, 2), 3)
         self.assertEqual(hop.call_thd("it", 1.0, lambda: succeed(4)), 4)
@@ -50,10 +50,10 @@ class HopTests(SynchronousTestCase):
             self.assertRaises(Invalid, hop.call_thd, "it", 1.0, function)
 
     def test_nothing_is_kept(self) -> None:
-        """A failure is gone with whoever handled it, and with it all that its traceback holds."""
+        """A handled failure is freed, and with it everything that its traceback holds."""
 
         class Held:
-            """Something a calling frame holds."""
+            """An object in a frame of the traceback."""
 
         def calls() -> None:
             held = Held()
@@ -68,11 +68,11 @@ class HopTests(SynchronousTestCase):
         self.assertIsNone(kept[0]())
 
     def test_own_timeout(self) -> None:
-        """A function that fails with a ``TimeoutError`` of its own is not taken for one that did not answer."""
+        """A ``TimeoutError`` of the function itself does not count as a missed deadline."""
         self.assertRaises(TimeoutError, Hop(Postbox()).call_thd, "it", 1.0, lambda: fail(TimeoutError("own")))
 
     def test_deadline(self) -> None:
-        """What is not there in time is ``DeadlineExceeded``, named; and it is cancelled."""
+        """A result that misses the deadline is a ``DeadlineExceeded`` with its name, and is cancelled."""
         cancelled: list[object] = []
         slow: Deferred[None] = Deferred(cancelled.append)
         error = self.assertRaises(DeadlineExceeded, Hop(Postbox()).call_thd, "the query", 0.0, lambda: slow)
@@ -80,28 +80,28 @@ class HopTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_never_begun(self) -> None:
-        """What the reactor had no time for before the deadline is not begun after it."""
+        """A call that the reactor did not begin before the deadline is never begun."""
         postbox, called = Postbox(at_once=False), []
         self.assertRaises(DeadlineExceeded, Hop(postbox).call_thd, "it", 0.0, lambda: called.append(1))
         postbox.deliver()
         self.assertEqual(called, [])
 
     def test_late_answer(self) -> None:
-        """An answer, or a failure, after the deadline is nobody's, and dropped."""
+        """A late result or failure is dropped."""
         for settle in (lambda late: late.callback(1), lambda late: late.errback(Invalid("x", "is none"))):
             late: Deferred[Any] = Deferred(settle)
             self.assertRaises(DeadlineExceeded, Hop(Postbox()).call_thd, "it", 0.0, lambda late=late: late)
             self.assertIsNone(self.successResultOf(late))
 
     def test_closed(self) -> None:
-        """Once closed every call is refused, and the reactor is not asked."""
+        """Once closed, every call is refused without asking the reactor."""
         hop, called = Hop(Postbox()), []
         hop.close()
         self.assertRaises(ShuttingDown, hop.call_thd, "it", 1.0, lambda: called.append(1))
         self.assertEqual(called, [])
 
     def test_closed_while_waiting(self) -> None:
-        """Closing answers those who wait."""
+        """Closing ends the waits."""
         hop = Hop(Postbox())
 
         def close_and_wait() -> Deferred[None]:
@@ -118,12 +118,12 @@ class PoolTests(SynchronousTestCase):
         self.failureResultOf(Pool(Postbox(), "p", 1).run(lambda: None), ShuttingDown)
 
     def test_stop_unstarted(self) -> None:
-        """Stopping one that never started is done at once."""
+        """Stopping a pool that never started fires at once."""
         self.successResultOf(Pool(Postbox(), "p", 1).stopService())
 
 
 class LimiterTests(SynchronousTestCase):
-    """Two at once and one in the queue."""
+    """A limit of two calls at once and one in the queue."""
 
     def setUp(self) -> None:
         self.limiter = Limiter("calls to", at_once=2, queue=1, threads=10)
@@ -138,7 +138,7 @@ class LimiterTests(SynchronousTestCase):
         return self.limiter.run(key, begin)
 
     def test_at_once(self) -> None:
-        """As many as there are places are begun at once, the next waits for a place, one more is refused."""
+        """There is a limit to calls at once; the next call waits for a place, and one more is refused."""
         first, second, third = self.call(), self.call(), self.call()
         self.assertEqual(len(self.begun), 2)
         error = self.failureResultOf(self.call(), Busy).value
@@ -151,31 +151,31 @@ class LimiterTests(SynchronousTestCase):
         self.assertEqual((self.successResultOf(first), self.successResultOf(third)), ("one", "three"))
 
     def test_keys_are_apart(self) -> None:
-        """One key's calls take no place from another's."""
+        """The calls of one key take no place from another's."""
         for _ in range(3):
             self.call("a")
         self.call("b")
         self.assertEqual(len(self.begun), 3)
 
     def test_not_all_by_some(self) -> None:
-        """While half of the threads are in use nobody has a second call in flight, and anybody has a first."""
+        """While half of the threads are in use no key has a second call in flight, but each may have a first."""
         for key in "aabbc":
             self.call(key)
         self.assertEqual(len(self.begun), 5)
         second, other = self.call("c"), self.call("d")
         self.failureResultOf(self.call("c"), Busy)
-        self.assertEqual(len(self.begun), 6)  # the one of d
+        self.assertEqual(len(self.begun), 6)  # including the one of d
         self.begun[5].callback(None)
         self.begun[0].callback(None)
         self.successResultOf(other)
         self.assertNoResult(second)
-        self.begun[4].callback(None)  # the first of c
+        self.begun[4].callback(None)  # the first one of c
         self.assertEqual(len(self.begun), 7)
         self.begun[6].callback("second")
         self.assertEqual(self.successResultOf(second), "second")
 
     def test_failures_free_the_place(self) -> None:
-        """A call that fails, or can't even be made, frees its place and tells its caller."""
+        """A call that fails, or can't even be made, frees its place, and its caller gets the error."""
 
         def impossible() -> Deferred[None]:
             raise Invalid("x", "is none")
@@ -188,7 +188,7 @@ class LimiterTests(SynchronousTestCase):
         self.assertTrue(self.limiter.idle)
 
     def test_in_order(self) -> None:
-        """Those who wait are served in the order they came."""
+        """Waiting calls are made in the order in which they came."""
         limiter, order = Limiter("calls to", 1, 10, 10), []
         blocking: Deferred[None] = Deferred()
         limiter.run("a", lambda: blocking)
@@ -198,7 +198,7 @@ class LimiterTests(SynchronousTestCase):
         self.assertEqual(order, [0, 1, 2, 3, 4])
 
     def test_cancelled_in_the_queue(self) -> None:
-        """A call cancelled before its turn is never made, and its place in the queue is free."""
+        """A call that is cancelled before its turn is never made, and its place in the queue is free."""
         self.call(), self.call()
         gone = self.call()
         gone.cancel()
@@ -210,7 +210,7 @@ class LimiterTests(SynchronousTestCase):
         self.assertEqual(len(self.begun), 3)
 
     def test_cancelled_under_way(self) -> None:
-        """Whoever cancels a call under way is rid of it, but its place is taken until it has ended."""
+        """A cancelled call in flight keeps its place until it has ended."""
         gone, _ = self.call(), self.call()
         gone.cancel()
         self.failureResultOf(gone, CancelledError)
@@ -222,7 +222,7 @@ class LimiterTests(SynchronousTestCase):
         self.assertNoResult(waiting)
 
     def test_another_call_from_the_answer(self) -> None:
-        """Whoever is answered may call again at once, and no one else's place is lost by it."""
+        """A caller may call again in its callback, without taking another's place."""
         answer = self.call()
         answer.addCallback(lambda _: self.call())
         self.begun[0].callback(None)

@@ -1,4 +1,4 @@
-"""How many calls are under way at once."""
+"""Limits of calls in flight."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.turns import KeyedTurns, Turns
 
-#: More than Python recurses.
+#: More calls than Python's recursion limit.
 MANY = 3000
 
 
 class TurnsTests(SynchronousTestCase):
-    """A call is held until it is fired by its number."""
+    """A call is held until its number is fired."""
 
     def setUp(self) -> None:
         self.turns = Turns(2)
@@ -30,7 +30,7 @@ class TurnsTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.turns.run(call))
 
     def test_in_order(self) -> None:
-        """So many are made at once; each that ends, however it does, makes room for the one that came first."""
+        """A limited number of calls is made at once. When one ends, even by a failure, the first in line is made."""
         asked = [self.ask(number) for number in range(5)]
         self.assertEqual(self.called, [0, 1])
         self.calls[1].callback(1)
@@ -45,7 +45,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertTrue(self.turns.idle)
 
     def test_cancelled(self) -> None:
-        """One that is given up while it waits is never made, and one that is under way makes room."""
+        """A call that is cancelled while it waits is never made; one in flight makes room."""
         asked = [self.ask(number) for number in range(4)]
         asked[2].cancel()
         asked[0].cancel()
@@ -54,7 +54,7 @@ class TurnsTests(SynchronousTestCase):
             self.failureResultOf(asked[number])
 
     def test_many_that_are_answered_at_once(self) -> None:
-        """Every call gets its turn, however many in line need no time."""
+        """Every call gets its turn, even if very many calls in line take no time."""
         first = [self.ask(number) for number in range(2)]
         rest = [Deferred.fromCoroutine(self.turns.run(succeed, number)) for number in range(MANY)]
         self.calls[0].callback(0)
@@ -64,10 +64,10 @@ class TurnsTests(SynchronousTestCase):
 
 
 class KeyedTurnsTests(SynchronousTestCase):
-    """The same for each key."""
+    """Separate limits for each key."""
 
     def test_keys(self) -> None:
-        """Calls of one key wait for those of no other, and a key is forgotten when none is left."""
+        """Calls of one key do not wait for another's, and a key without calls is forgotten."""
         turns = KeyedTurns(1)
         held: dict[str, Deferred[Any]] = {"a": Deferred(), "b": Deferred()}
         asked = [Deferred.fromCoroutine(turns.run(key, lambda key=key: held[key])) for key in "aab"]

@@ -1,4 +1,4 @@
-"""Durations and numbers of bytes as people write them."""
+"""Durations and sizes in human-readable form."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +52,7 @@ class DurationTests(SynchronousTestCase):
             self.assertIn("30s, 5m, 1h30m or 7d", str(error), value)
 
     def test_text(self) -> None:
-        """A duration is written as people do."""
+        """A duration is formatted in human-readable form."""
         for seconds, text in (
             (0.0, "0s"),
             (0.5, "500ms"),
@@ -73,12 +73,12 @@ class DurationTests(SynchronousTestCase):
 
     @given(st.integers(0, 10**14))
     def test_read_again(self, micros: int) -> None:
-        """What is written is read as the same, to the microsecond."""
+        """A formatted duration is read as the same, to the microsecond."""
         self.assertEqual(round(units.parse_duration(units.format_duration(micros / 1_000_000)) * 1_000_000), micros)
 
 
 class SizeTests(SynchronousTestCase):
-    """What is a size, and what is none."""
+    """Valid and invalid sizes."""
 
     def test_sizes(self) -> None:
         """With B units are decimal, alone or with an i binary, in any case; a number alone is bytes."""
@@ -121,7 +121,7 @@ class SizeTests(SynchronousTestCase):
             self.assertIn("64KiB, 100MB", str(raised.exception))
 
     def test_a_bound(self) -> None:
-        """What is less than the least is refused like what is no size, and the bound is told; the least is taken."""
+        """A size below the minimum is refused like an invalid size, with the minimum; the minimum is accepted."""
         self.assertEqual(units.parse_size("1B", least=1), 1)
         for value in (0, "0KB", -1, "x"):
             with self.assertRaises(ValueError, msg=repr(value)) as raised:
@@ -129,7 +129,7 @@ class SizeTests(SynchronousTestCase):
             self.assertTrue(str(raised.exception).endswith("4GiB, at least 1"), value)
 
     def test_shares(self) -> None:
-        """A share is a percentage of the whole, or so many bytes of it whatever it has."""
+        """A share is a percentage of the whole, or a number of bytes whatever the whole is."""
         self.assertEqual(units.parse_share("10%").of(2000), 200)
         self.assertEqual(units.parse_share("2.5 %").of(1000), 25)
         self.assertEqual(units.parse_share("0%").of(1000), 0)
@@ -138,7 +138,7 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual([str(Share(percent=2.5)), str(Share(1000))], ["2.5%", "1000 bytes"])
 
     def test_no_shares(self) -> None:
-        """More than all of it, or what is no size either, is refused."""
+        """More than the whole, or an invalid size, is refused."""
         for text in ("101%", "%", "-1%", "1000%", "x", None):
             with self.assertRaises(ValueError, msg=repr(text)) as raised:
                 units.parse_share(text)

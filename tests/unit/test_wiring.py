@@ -1,4 +1,4 @@
-"""The law of wiring in tests: parts of the scheduler are put together once, in ``make_cluster``, and used by House."""
+"""Checks that tests wire the scheduler's parts only by ``make_cluster``, in House."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.test_imports import imports
 
 TESTS = Path(__file__).parent.parent
 
-#: What is made of other parts of the scheduler, so that it takes a wiring to have one.
+#: Names whose use means wiring, because they are made of other parts of the scheduler.
 PARTS = {
     "scheduler.cluster.build.make_cluster",
     "scheduler.cluster.expected.Expected",
@@ -33,21 +33,21 @@ PARTS = {
     "scheduler.cluster.workers.reconcile.Reconciler",
 }
 
-#: Who may have one all the same.
+#: Uses that are allowed all the same.
 ALLOWED = {
     ("house.py", "scheduler.cluster.build.make_cluster"),
-    # With processes that die at any event, which are no doubles.
+    # Its processes may die at any event, so they are no doubles.
     ("simulation/nodes.py", "scheduler.cluster.build.make_cluster"),
     # The class alone, with a store.
     ("unit/cluster/test_ledger.py", "scheduler.cluster.ledger.Ledger"),
-    # A second one beside that of the house, which remembers nothing, to compare the two.
+    # A second instance without memory, to compare with the house's.
     ("unit/cluster/test_outlook.py", "scheduler.cluster.jobs.outlook.Outlook"),
 }
 
 
 class WiringTests(SynchronousTestCase):
     def test_once(self) -> None:
-        """No test wires parts of the scheduler by hand, and no exception from that is out of date."""
+        """No test wires parts of the scheduler by hand, and no exception is outdated."""
         found = {
             (str(path.relative_to(TESTS)), each.name)
             for path in TESTS.rglob("*.py")

@@ -1,1 +1,1 @@
-"""The checks of ``schedctl doctor``: pure functions from facts to findings, and the modules that gather the facts."""
+"""The checks of ``schedctl doctor``: pure functions from facts to findings, and modules that gather the facts."""

@@ -1,4 +1,4 @@
-"""Certificates: a pair, its authority, how long they are valid and for which hosts."""
+"""Checks certificates: a pair, its authority, its validity and its hosts."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from cryptography.x509 import (
 from scheduler.cli.checks.findings import Finding, error, ok, warning
 from scheduler.net import without_zone
 
-#: A certificate that ends sooner is reported.
+#: The remaining validity below which a certificate is reported.
 EXPIRES_SOON = timedelta(days=30)
 
 _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 class Unusable(Exception):
-    """A file does not hold what it should; ``str()`` says so, without the file's name."""
+    """A file does not contain what it should. ``str()`` says so, without the file's name."""
 
 
 @frozen
 class Pair:
-    """What the files of ``[grpc_server]`` hold."""
+    """The contents of the files of ``[grpc_server]``."""
 
-    #: The certificate, then those between it and its authority.
+    #: The certificate, followed by those between it and its authority.
     chain: Sequence[Certificate]
     #: The public half of the private key, DER.
     key: bytes
-    #: Everybody but the owner is kept from reading the key.
+    #: Only the owner and the group can read the key.
     key_private: bool
     authorities: Sequence[Certificate] = ()
 
 
 def read_certificates(data: bytes) -> Sequence[Certificate]:
-    """All that a PEM file holds; ``Unusable``."""
+    """All certificates in a PEM file; ``Unusable``."""
     try:
         return load_pem_x509_certificates(data)
     except ValueError:
@@ -64,7 +64,7 @@ def read_key(data: bytes) -> bytes:
 
 
 def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) -> Iterator[Finding]:
-    """``hosts``: what others dial to reach the server of this pair; ``now`` is aware."""
+    """``hosts``: the names by which others dial the server of this pair; ``now`` is aware."""
     own = pair.chain[0]
     if own.public_key().public_bytes(*_PUBLIC) != pair.key:
         yield error(
@@ -99,7 +99,7 @@ def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) ->
 def check_validity(
     subject: str, certificate: Certificate, what: str, now: datetime, quiet: bool = False
 ) -> Iterator[Finding]:
-    """Whether it is valid now, and for how long; ``quiet``: say nothing where all is well."""
+    """Whether a certificate is valid now, and for how long. ``quiet``: report problems only."""
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     renew = "Replace it; scheduler and worker read the files anew by themselves"
     if now < begins:

@@ -1,4 +1,4 @@
-"""Disks: whether there is room, in bytes and in inodes, for what a scheduler or a worker keeps."""
+"""Checks whether a disk has room, in bytes and in inodes, for the data of a scheduler or a worker."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from scheduler.cli.checks.findings import Finding, error, ok, warning
 from scheduler.cli.wording import size
 from scheduler.client import Disk
 
-#: Percent of a disk below which a warning is given, where no limit is configured.
+#: Percent of free disk below which a warning is given, if no limit is configured.
 LOW_PERCENT = 10.0
 
-#: Percent of the inodes of a disk that must be free for a worker to start jobs.
+#: Percent of free inodes below which a worker starts no jobs.
 INODES_PERCENT = 5.0
 
 
 def check_disk(subject: str, disk: Disk, least_free: int = 0) -> Iterator[Finding]:
-    """``least_free``: bytes that must be free, or the worker refuses jobs; 0 where there is no such limit."""
+    """``least_free``: free bytes below which the worker refuses jobs; 0 without such a limit."""
     free = f"{size(disk.free)} of {size(disk.size)} are free on its disk"
     if disk.free < least_free or not disk.free:
         yield error(

@@ -1,4 +1,4 @@
-"""What a check of ``schedctl doctor`` found, and what to do about it."""
+"""A finding of ``schedctl doctor``, and the advice that goes with it."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from attrs import frozen
 
 
 class Severity(enum.Enum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     OK = "ok"
-    #: Worth knowing; nothing is wrong.
+    #: Information; nothing is wrong.
     NOTE = "note"
-    #: It works now, and will not always, or not fully.
+    #: Works now, but not always or not fully.
     WARNING = "warning"
-    #: It does not work.
+    #: Does not work.
     ERROR = "error"
 
     @property
     def wrong(self) -> bool:
-        """Whether somebody should do something about it."""
+        """Whether someone should act."""
         return self in (Severity.WARNING, Severity.ERROR)
 
 
 @frozen
 class Finding:
-    """One result of one check."""
+    """A result of a check."""
 
     severity: Severity
-    #: What was checked, a word or two: ``scheduler``, ``worker box``, ``certificate``.
+    #: The checked thing, in a word or two: ``scheduler``, ``worker box``, ``certificate``.
     subject: str
-    #: What is the case, a sentence without its full stop.
+    #: The result, a sentence without its full stop.
     sentence: str
-    #: What to do about it, a sentence without its full stop; ``""`` where there is nothing to do.
+    #: The next step, a sentence without its full stop; ``""`` if there is none.
     advice: str = ""
 
 
 def ok(subject: str, sentence: str) -> Finding:
-    """All is well there."""
+    """A finding that all is well."""
     return Finding(Severity.OK, subject, sentence)
 
 
 def note(subject: str, sentence: str, advice: str = "") -> Finding:
-    """Worth knowing."""
+    """A finding for information."""
     return Finding(Severity.NOTE, subject, sentence, advice)
 
 
 def warning(subject: str, sentence: str, advice: str) -> Finding:
-    """It will not always work."""
+    """A finding about something that will not always work."""
     return Finding(Severity.WARNING, subject, sentence, advice)
 
 
 def error(subject: str, sentence: str, advice: str) -> Finding:
-    """It does not work."""
+    """A finding about something that does not work."""
     return Finding(Severity.ERROR, subject, sentence, advice)

@@ -1,4 +1,4 @@
-"""A scheduler or a worker of this machine, by its configuration file: ports, certificates, disk, what it dials."""
+"""Checks a scheduler or worker on this machine by its configuration file: ports, certificates, disk, connections."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import SchedulerError
 from scheduler.net import Address, split_address
 
-#: Tables that only the file of one of the two programs has.
+#: Tables that only one of the two configuration files has.
 _SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "cluster", "store"), ("scheduler", "worker")
 
-#: Where a service of the system keeps its state, when its file does not say.
+#: State folders of system services whose file does not name one.
 _SYSTEM_STATE = {"scheduler": Path("/var/lib/scheduler"), "worker": Path("/var/lib/scheduler-worker")}
 
 
 @frozen
 class Installation:
-    """What a configuration file says, and what is there of it."""
+    """A configuration file, and the state of the program that it configures."""
 
     config: SchedulerConfig | WorkerConfig
-    #: Where its servers listen, by table, as the running process says; ``None``: no process runs.
+    #: The addresses of its servers, by table, as published by the running process; ``None``: no process runs.
     endpoints: Mapping[str, Address] | None
-    #: This user may not look into the state folder, so whether it runs is not known.
+    #: This user may not read the state folder, so it is not known whether a process runs.
     hidden: bool = False
 
     @property
@@ -46,7 +46,7 @@ class Installation:
 
     @property
     def configured(self) -> Mapping[str, Address]:
-        """Where its servers shall listen, by table."""
+        """The configured addresses of its servers, by table."""
         servers = {"grpc_server": self.config.grpc_server.addr}
         if isinstance(self.config, SchedulerConfig):
             servers["http_server"] = self.config.http_server.addr
@@ -54,22 +54,22 @@ class Installation:
 
 
 def load(file: str) -> SchedulerConfig | WorkerConfig:
-    """Read the configuration of whichever program the file is for, as that program does; ``ConfigError``."""
+    """Read the configuration of the program that the file belongs to, like that program does; ``ConfigError``."""
     keys = set(read(file))
     is_worker = keys & set(_WORKER_TABLES) or (not keys & set(_SCHEDULER_TABLES) and "worker" in os.path.basename(file))
     config = load_worker(file) if is_worker else load_scheduler(file)
     system = _SYSTEM_STATE["worker" if is_worker else "scheduler"]
-    # The default is that of the user who runs this; the daemon is most probably a service of the system.
+    # The default depends on the user. The daemon is most probably a system service, not a process of this user.
     return evolve(config, state_dir=system) if "state_dir" not in keys and system.is_dir() else config
 
 
 def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Finding]:
-    """All checks of the program that this file configures; ``listed`` has the workers of the scheduler, if it said."""
+    """All checks of the program with this file. ``listed``: the workers that the scheduler listed, if it did."""
     try:
         config = load(file)
     except ConfigError as problem:
         sentence = str(problem).removeprefix(f"{problem.file}: ")
-        if " = " not in sentence.partition(":")[0]:  # it begins with a word, not with a key
+        if " = " not in sentence.partition(":")[0]:  # the sentence begins with a word, not with a key
             sentence = f"{sentence[:1].upper()}{sentence[1:]}"
         yield error(file, sentence, f"Correct the file; the samples in {samples()} explain every key")
         return
@@ -89,7 +89,7 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
 
 
 def look_at(config: SchedulerConfig | WorkerConfig) -> Installation:
-    """Whether it runs, and where it listens then."""
+    """Find out whether the program runs, and where it listens."""
     tables = {"grpc": "grpc_server", "http": "http_server"}
     try:
         told = json.loads((config.state_dir / "endpoints.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def look_at(config: SchedulerConfig | WorkerConfig) -> Installation:
 
 
 def check_servers(installation: Installation, listeners: Sequence[Listener]) -> Iterator[Finding]:
-    """Whether it runs and its ports answer; of one that does not run, whether its ports are free."""
+    """Whether the program runs and its ports answer. If it does not run, whether its ports are free."""
     file, program = installation.config.file, installation.program
     if installation.hidden:
         yield note(
@@ -125,14 +125,14 @@ def check_servers(installation: Installation, listeners: Sequence[Listener]) -> 
 
 
 def dialled_hosts(config: SchedulerConfig | WorkerConfig) -> Sequence[str]:
-    """Hosts by which others dial its gRPC server, as far as the file says."""
+    """The hosts by which others dial its gRPC server, as far as the file shows."""
     told = config.worker.advertise_addr if isinstance(config, WorkerConfig) else None
     address = told or config.grpc_server.addr
     return [] if address.unspecified else [address.host]
 
 
 def check_certificates(file: str, tls: TlsFiles, hosts: Sequence[str]) -> Iterator[Finding]:
-    """The files of ``[grpc_server]``."""
+    """Check the files of ``[grpc_server]``."""
     named = {"crt_file": tls.crt_file, "key_file": tls.key_file}
     if tls.ca_file is not None:
         named["ca_file"] = tls.ca_file
@@ -158,7 +158,7 @@ def check_certificates(file: str, tls: TlsFiles, hosts: Sequence[str]) -> Iterat
 
 
 def check_state_disk(file: str, config: SchedulerConfig | WorkerConfig) -> Iterator[Finding]:
-    """The disk that its state folder is on, or will be."""
+    """Check the disk of its state folder, which may not exist yet."""
     folder: Path = config.state_dir
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -175,7 +175,7 @@ def check_state_disk(file: str, config: SchedulerConfig | WorkerConfig) -> Itera
 
 
 def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
-    """What a worker dials, and whether the scheduler can dial it, both as seen from here."""
+    """Check the addresses that a worker dials, and whether the scheduler can dial the worker, as seen from here."""
     tls = config.grpc_server.tls
     problem = dial(config.scheduler, tls)
     if problem:
@@ -197,7 +197,7 @@ def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
 
 
 def check_registration(file: str, config: WorkerConfig, address: str, workers: Sequence[Object]) -> Finding:
-    """Whether the scheduler knows this worker, which runs and is to be called at that address."""
+    """Whether the scheduler knows this running worker, under this address."""
     name = config.worker.name
     known = next((worker for worker in workers if worker["name"] == name), None)
     if known is None:
@@ -218,7 +218,7 @@ def check_registration(file: str, config: WorkerConfig, address: str, workers: S
 
 
 def check_scripts(file: str, config: WorkerConfig) -> Iterator[Finding]:
-    """The folder of scripts, where jobs may run nothing else."""
+    """Check the folder of scripts, if jobs may run nothing else."""
     folder = config.worker.scripts_dir
     if config.worker.scripts_only and not folder.is_dir():
         yield error(

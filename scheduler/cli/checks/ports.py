@@ -1,4 +1,4 @@
-"""Ports: who listens on this machine, and whether an address can be reached from here."""
+"""Finds listening ports on this machine, and checks whether an address can be reached from here."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from scheduler.cli.checks.findings import Finding, error, ok
 from scheduler.daemon.config import TlsFiles
 from scheduler.net import Address, without_zone
 
-#: Seconds that one connection attempt may take.
-CONNECT_TIMEOUT = 3.0
+#: Seconds that a connection attempt may take.
+CONNECT_TIMEOUT_SECONDS = 3.0
 
-# What a client of HTTP/2 says first: its preface, and settings without any.
+# The first bytes of an HTTP/2 client: the preface, and empty settings.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 # The state of a listening socket in /proc/net/tcp.
@@ -32,12 +32,12 @@ class Listener:
 
     host: str
     port: int
-    #: ``nginx (pid 123)``; ``""``: this user may not know.
+    #: ``nginx (pid 123)``; ``""`` if this user may not see it.
     process: str
 
 
 def find_listeners(proc: Path = Path("/proc")) -> Sequence[Listener]:
-    """All of this network namespace, as ``/proc`` shows them."""
+    """All listening sockets of this network namespace, as shown in ``/proc``."""
     rows = [row for name in ("tcp", "tcp6") for row in _rows(proc / "net" / name) if row[3] == _LISTEN]
     owners = _owners(proc, {row[9] for row in rows})
     found = []
@@ -56,7 +56,7 @@ def _rows(file: Path) -> Iterator[list[str]]:
 
 
 def _host(text: str) -> str:
-    """An address of /proc/net/tcp: 32-bit words in the order of this machine."""
+    """An address from /proc/net/tcp: 32-bit words in this machine's byte order."""
     words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
     raw = b"".join(words)
     if len(raw) == 4:
@@ -66,19 +66,19 @@ def _host(text: str) -> str:
 
 
 def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
-    """Processes by the inode of their socket, as far as this user may look."""
+    """The processes of sockets, by inode, as far as this user may see them."""
     found: dict[str, str] = {}
     links = {f"socket:[{inode}]": inode for inode in inodes}
     for folder in proc.glob("[0-9]*"):
         for name in _open_files(folder) & links.keys():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # the process has ended meanwhile
                 program = (folder / "comm").read_text().strip()
                 found.setdefault(links[name], f"{program} (pid {folder.name})")
     return found
 
 
 def _open_files(folder: Path) -> set[str]:
-    """Of a process; none that this user may not see."""
+    """The open files of a process; empty if this user may not see them."""
     names = set()
     with contextlib.suppress(OSError):
         for descriptor in (folder / "fd").iterdir():
@@ -88,7 +88,7 @@ def _open_files(folder: Path) -> set[str]:
 
 
 def listener_at(address: Address, listeners: Iterable[Listener]) -> Listener | None:
-    """Who keeps a server from listening at that address, or is it."""
+    """The socket at that address: the server itself, or another one that blocks it."""
     for listener in listeners:
         same = listener.host in (without_zone(address.host), "0.0.0.0", "::") or address.unspecified  # noqa: S104 - compared
         if listener.port == address.port and same:
@@ -97,24 +97,24 @@ def listener_at(address: Address, listeners: Iterable[Listener]) -> Listener | N
 
 
 def connect(address: Address) -> str:
-    """Why a connection to that address can't be made, ``""`` for nothing."""
+    """Why a connection to that address fails; ``""`` if it succeeds."""
     return _try(address, lambda _: "")
 
 
 def dial(address: Address, tls: TlsFiles | None) -> str:
-    """Why the gRPC server at that address can't be dialled as scheduler and workers do, ``""`` for nothing."""
+    """Why scheduler and workers can't dial the gRPC server at that address; ``""`` if they can."""
 
     def greet(connection: socket.socket) -> str:
         connection.sendall(_GREETING)
         answer = connection.recv(1)
-        # The length of a frame of HTTP/2 begins so; an alert of TLS does not.
+        # The length of an HTTP/2 frame begins with this byte, a TLS alert does not.
         return "" if answer == b"\0" else "it does not speak gRPC without TLS; it has use_tls, most probably"
 
     def greet_secured(connection: socket.socket) -> str:
         assert tls is not None
         with _context(tls).wrap_socket(connection, server_hostname=without_zone(_dialled(address))) as secured:
-            # A server that does not accept this certificate says so only now, or hangs up without a word, as gRPC
-            # does; one that accepts it sends its settings.
+            # A server that refuses this certificate says so only now, or hangs up without an alert, as gRPC does. A
+            # server that accepts it sends its settings.
             return "" if secured.recv(1) else "TLS fails: it hangs up, and so does not accept this certificate"
 
     return _try(address, greet if tls is None else greet_secured)
@@ -122,7 +122,7 @@ def dial(address: Address, tls: TlsFiles | None) -> str:
 
 def _try(address: Address, use: Callable[[socket.socket], str]) -> str:
     try:
-        with socket.create_connection((_dialled(address), address.port), timeout=CONNECT_TIMEOUT) as connection:
+        with socket.create_connection((_dialled(address), address.port), timeout=CONNECT_TIMEOUT_SECONDS) as connection:
             return use(connection)
     except ssl.SSLCertVerificationError as problem:
         return f"its certificate is not accepted here: {problem.verify_message}"
@@ -131,13 +131,13 @@ def _try(address: Address, use: Callable[[socket.socket], str]) -> str:
     except socket.gaierror as problem:
         return f"the name does not resolve: {problem.strerror}"
     except TimeoutError:
-        return f"no answer within {CONNECT_TIMEOUT:g} s"
+        return f"no answer within {CONNECT_TIMEOUT_SECONDS:g} s"
     except OSError as problem:
         return (problem.strerror or str(problem)).lower()
 
 
 def _dialled(address: Address) -> str:
-    """A host that leads to what listens there."""
+    """A host by which the server at that address can be reached."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared
 
 
@@ -149,7 +149,7 @@ def _context(tls: TlsFiles) -> ssl.SSLContext:
 
 
 def check_free(subject: str, table: str, address: Address, listeners: Iterable[Listener]) -> Iterator[Finding]:
-    """Of a server that does not run: whether it could listen there."""
+    """Whether a server that does not run could listen there."""
     taken = listener_at(address, listeners) if address.port else None
     if taken is not None:
         yield error(
@@ -160,7 +160,7 @@ def check_free(subject: str, table: str, address: Address, listeners: Iterable[L
 
 
 def check_served(subject: str, table: str, address: Address, problem: str, listeners: Iterable[Listener]) -> Finding:
-    """Of a server that runs: whether it listens at ``address``; ``problem`` is what ``connect`` said."""
+    """Whether a running server listens at ``address``. ``problem`` is the result of ``connect``."""
     if problem:
         return error(
             subject,

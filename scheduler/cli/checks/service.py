@@ -1,4 +1,4 @@
-"""The scheduler's HTTP API: whether it answers, is ready, is of this version, and knows the time."""
+"""Checks the scheduler's HTTP API: its answer, readiness, version and clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scheduler.cli.wording import printable
 #: Seconds for one answer.
 ANSWER_TIMEOUT = 10.0
 
-#: Seconds by which the header Date may be behind: it is in whole seconds.
+#: Seconds by which the header Date may be behind, because it has whole seconds.
 _DATE_RESOLUTION = 1.0
 
 
@@ -35,29 +35,29 @@ class Answer:
     """The answer to one GET."""
 
     status: int
-    #: The JSON object in its body; ``{}`` for anything else.
+    #: The JSON object in its body; ``{}`` if there is none.
     document: dict[str, Any]
-    #: By the clock there, POSIX; ``None``: it does not say.
+    #: The server's POSIX time; ``None`` if it sent none.
     date: float | None
-    #: By the clock here, in the middle of the request.
+    #: This machine's POSIX time in the middle of the request.
     here: float
     #: Seconds from the request to the answer.
     took: float
-    #: Of an https URL: the certificate of the server, DER.
+    #: The server's certificate (DER), for an https URL.
     certificate: bytes | None = None
 
 
 @frozen
 class NoAnswer:
-    """There was none."""
+    """No answer came."""
 
-    #: ``connection refused``.
+    #: The reason, like ``connection refused``.
     problem: str
     advice: str
 
 
 def ask(connection: Connection, path: str) -> Answer | NoAnswer:
-    """GET ``path``. It does not use ``scheduler.client``, which hides what is looked for here."""
+    """GET ``path``. ``scheduler.client`` is not used, because it hides the facts that are checked here."""
     parts = urlsplit(connection.url)
     headers = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
     try:
@@ -133,7 +133,7 @@ def _date(text: str | None) -> float | None:
 
 
 def check_service(connection: Connection, version: Answer | NoAnswer, ready: Answer | NoAnswer) -> Iterator[Finding]:
-    """The answers to ``/v1/version`` and ``/readyz``."""
+    """Check the answers to ``/v1/version`` and ``/readyz``."""
     where = f"{connection.url} ({connection.source})"
     if isinstance(version, NoAnswer):
         yield error("scheduler", f"It can't be asked at {where}: {version.problem}", version.advice)
@@ -158,7 +158,7 @@ def check_service(connection: Connection, version: Answer | NoAnswer, ready: Ans
     yield _check_ready(ready)
     yield _check_version(version.document["version"])
     if version.date is not None:
-        # Half of the way there, half of the way back, and half a second that Date does not show.
+        # Half of the round trip, and the half second that Date does not show on average.
         ahead = version.date + _DATE_RESOLUTION / 2 - version.here
         yield check_clock("clock", ahead, version.took / 2 + _DATE_RESOLUTION / 2)
     if version.certificate is not None:

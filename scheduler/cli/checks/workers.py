@@ -1,4 +1,4 @@
-"""Workers, as the scheduler sees them: reachable in both directions, taking jobs, their version, clock and disk."""
+"""Checks workers as the scheduler sees them: connections in both directions, version, clock and disk."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scheduler.cli.checks.findings import Finding, Severity, error, note, ok, wa
 from scheduler.cli.wording import Object, moment, printable
 from scheduler.client import Disk
 
-#: Seconds; a worker that was heard of later than that does reach the scheduler.
-HEARD_LATELY = 60.0
+#: Seconds. A worker that was heard from within this time reaches the scheduler.
+HEARD_RECENTLY_SECONDS = 60.0
 
-#: Workers of which each is listed; of more only those that are not well are.
-MOST_LISTED = 20
+#: The most workers that are all listed. If there are more, only those with problems are.
+MAX_LISTED_WORKERS = 20
 
 
 def check_workers(workers: Sequence[Object], version: str | None, now: float) -> Iterator[Finding]:
-    """``version`` of the scheduler, ``None`` if it does not say; ``now`` is the time by its clock."""
+    """``version``: the scheduler's, ``None`` if unknown. ``now``: the time by its clock."""
     if not workers:
         yield warning(
             "workers",
@@ -33,7 +33,7 @@ def check_workers(workers: Sequence[Object], version: str | None, now: float) ->
             "Start `twistd worker -c worker.toml` on one of their machines",
         )
     found = [list(check_worker(worker, version, now)) for worker in workers]
-    if len(workers) <= MOST_LISTED:
+    if len(workers) <= MAX_LISTED_WORKERS:
         yield from chain.from_iterable(found)
         return
     well = [findings for findings in found if not any(finding.severity.wrong for finding in findings)]
@@ -42,7 +42,7 @@ def check_workers(workers: Sequence[Object], version: str | None, now: float) ->
 
 
 def check_worker(worker: Object, version: str | None, now: float) -> Iterator[Finding]:
-    """All about one."""
+    """All checks of one worker."""
     subject = f"worker {worker['name']}"
     yield _check_ways(subject, worker, now)
     if worker["draining"]:
@@ -69,7 +69,7 @@ def check_worker(worker: Object, version: str | None, now: float) -> Iterator[Fi
 
 
 def _check_ways(subject: str, worker: Object, now: float) -> Finding:
-    """From the worker to the scheduler, and from the scheduler to the worker."""
+    """Check the connections from the worker to the scheduler, and back."""
     name, reason = worker["name"], worker.get("reason")
     if worker["state"] == "online":
         if reason is None:
@@ -83,7 +83,7 @@ def _check_ways(subject: str, worker: Object, now: float) -> Finding:
         )
     sentence = f"It is unreachable: {printable(reason or 'no reason is known')}"
     seen = moment(worker.get("last_seen"))
-    if seen is not None and now - seen < HEARD_LATELY:
+    if seen is not None and now - seen < HEARD_RECENTLY_SECONDS:
         return error(
             subject,
             f"{sentence}. It calls the scheduler, and the scheduler can't call it at {worker['address']}",

@@ -13,7 +13,8 @@ from scheduler.cluster.reach import Reach
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Conflict, Draining, NoFreeSlot, Unreachable, Unsupported
-from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Target, Worker
+from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.terms import NO_WAITING, QueueTerms, Target
 
 #: Workers that one start is sent to in turn, none of which could take it; many may lack the same.
 MAX_WORKERS_TRIED = 10

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from attrs import evolve
 
 from scheduler.cluster.registry import Registry
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS, SetBack
+from scheduler.cluster.set_back import SetBack
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import KeyInUse, KeyReused, KeyUnsettled
 from scheduler.messages import RequestKey
 from scheduler.model import IdempotencyKey, Job

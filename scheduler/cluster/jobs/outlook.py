@@ -31,7 +31,8 @@ from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import StoreFailed
-from scheduler.model import Job, JobState, WaitingFor, Worker, WorkerState
+from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.views import WaitingFor
 
 
 @frozen

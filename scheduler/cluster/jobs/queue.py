@@ -41,9 +41,9 @@ from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.errors import QueueFull, SchedulerError
-from scheduler.interfaces import JobFilter
 from scheduler.messages import RequestKey
 from scheduler.model import Job, JobState
+from scheduler.views import JobFilter
 
 #: Seconds after a restart for which a job waits like others that has but one chance: workers may not be back yet.
 RESTART_GRACE_SECONDS = 30.0

@@ -79,7 +79,7 @@ class Starts:
     ) -> Job | NotSent:
         """Have the worker begin a job that is committed as starting there; the job as its request is answered.
 
-        ``since``: when the start began, by the clock. ``sent`` is called when the call to this worker leaves.
+        ``since``: when the start began, by the clock. ``sent`` is called once this worker is called.
         ``StartUnanswered``: nobody can say yet whether it runs. Other errors: what came of it could not be saved.
         """
         return await self._elsewhere(worker, job.id, await self._call(worker, job, sent), since)
@@ -152,7 +152,10 @@ class Starts:
         worker = now  # its address may be another: whoever listens at the one before is not meant
         late: list[Deferred[JobStatus]] = []
         try:
-            status = await self._client.start_job(worker, job, sent, request_of(self._registry, job), late.append)
+            start = self._client.start_job(worker, job, request_of(self._registry, job), late.append)
+            if sent is not None:
+                sent()
+            status = await start
         except SchedulerError as error:
             outcome = outcome_of(error, worker.is_core)
             if outcome.fate is Fate.NOT_SENT:

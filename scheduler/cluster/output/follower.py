@@ -1,18 +1,12 @@
-"""One follower's place in one stream of one job.
+"""A follower: a reader with its own place in one stream of a job.
 
-It is served from its tail's window, or waits there for bytes to come by the
-stream, or pulls; ``scheduler.cluster.output.live`` tells when. Here is decided what a
-failure means to a follower. While the job has not ended it is worth waiting for
-its worker, without limit. The output of one that has ended is there or is not:
-a reader that got nothing yet fails at once, one under way after ``FAILING_MAX_SECONDS``.
-The last chunk says ``cut`` where it is known, to the worker or here, that bytes
-are missing.
+A read takes the next chunk from the window, else it gives the end, else it pulls by a call to the worker, else it waits
+for the stream and looks again. ``scheduler.cluster.output.failures`` says which failures end a follower. The last chunk
+is marked as ``cut`` if the worker or the scheduler knows that bytes are missing.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
@@ -21,16 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.cluster.output.bounds import gone, judged, length, nothing, without_record, without_worker
-from scheduler.cluster.output.live import Tail
-from scheduler.errors import (
-    Busy,
-    DeadlineExceeded,
-    NotFound,
-    SchedulerError,
-    Unavailable,
-    WorkerFault,
-)
+from scheduler.cluster.output.bounds import gone, judged, length, no_record, nothing, without_worker
+from scheduler.cluster.output.failures import gives_up
+from scheduler.cluster.output.live import Live, State
+from scheduler.errors import Busy, NotFound, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Worker, WorkerState
@@ -38,181 +26,185 @@ from scheduler.model import Job, JobState, Worker, WorkerState
 #: Bytes handed out, or asked for, at once.
 READ_MAX_BYTES = 1024 * 1024
 
-#: Seconds without a byte after which a reader under way gives up on the worker of a job that has ended, and any
-#: reader on one that answers with faults.
-FAILING_MAX_SECONDS, FAULTS_MAX_SECONDS = 30.0, 5.0
-
 
 @implementer(IOutputReader)
-class Reader:
-    """Joins ``tail`` and leaves it when it is over."""
+class Follower:
+    """Joins ``live`` and leaves it when it is over."""
 
     _log = Logger()
 
-    def __init__(self, tail: Tail, offset: int) -> None:
+    def __init__(self, live: Live, offset: int) -> None:
         self.offset = offset
         #: Why it is over; ``None`` while it is not.
         self.error: Exception | None = None
-        self._tail = tail
+        self._live = live
+        self._followed = live.followed
         # nothing was read yet
         self._fresh = True
-        # the next bytes come by the stream, as far as is known; else they must be pulled
-        self._live = tail.window.start <= offset <= tail.window.end
-        self._waiting: Deferred[Chunk] | None = None
-        self._pulling: Deferred[Chunk] | None = None
-        tail.join(self)
-        if offset == tail.window.end and not tail.ended and not tail.job.over:
-            self._demand()  # so that a refusal is known before the first read
+        # as far as is known there are no bytes beyond the offset yet: the stream brings the next ones
+        self._caught_up = live.window.start <= offset <= live.window.end
+        self._reading = False
+        # the Deferred that a read waits for
+        self._awaited: Deferred[Any] | None = None
+        live.join(self)
+        if (
+            offset == live.window.end
+            and live.state is not State.ENDED
+            and not self._followed.job.over
+            and live.refusal is None
+        ):
+            try:
+                self._source()  # begins the stream, so that a refusal is known before the first read
+            except SchedulerError as error:
+                self.fail(error)
 
     def read(self) -> Deferred[Chunk]:
         if self.error is not None:
             return fail(self.error)
-        assert self._waiting is None, "one read at a time"
-        waiting: Deferred[Chunk] = Deferred(lambda _: self.close())
-        self._waiting = waiting
-        self.advance()
-        return waiting
+        assert not self._reading, "one read at a time"
+        self._reading = True
+        if not self._live.brings(self.offset):
+            return self._serve()
+        # The usual case takes no coroutine: there may be thousands of followers.
+        self._awaited = self._live.more(self)
+        return self._awaited.addCallbacks(self._woken, self._end)
 
     def close(self) -> None:
         self.fail(CancelledError())
 
     def fail(self, error: Exception) -> None:
-        """It is over: a read that waits fails, and so do all that come later."""
+        """End: a read that waits fails with that error, and so do all that come later."""
         if self.error is not None:
             return
         self.error = error
-        waiting, self._waiting = self._waiting, None
-        pulling, self._pulling = self._pulling, None
-        self._tail.leave(self)
-        if pulling is not None:
-            pulling.cancel()
-        if waiting is not None:
-            waiting.errback(error)
+        self._live.leave(self)
+        if self._awaited is not None:
+            self._awaited.cancel()
 
-    def advance(self) -> None:
-        """Serve the read that waits, if one does, or see to it that it can be served."""
-        if self._waiting is None or self._pulling is not None:
-            return
-        tail = self._tail
-        data = tail.window.read(self.offset, READ_MAX_BYTES)
-        size = tail.window.end if tail.ended else length(tail.job, tail.stream)
-        if data:
-            self._live = True
-            end = tail.ended and tail.end_is_sure and self.offset + len(data) == size
-            self._give(Chunk(data, self.offset, end, tail.window.end, tail.cut if end else ""))
-        elif size is not None and self.offset >= size:
-            if tail.end_is_sure:
-                self._give_or_fail(nothing, self.offset, size, cut=tail.cut)
-        else:
-            self._demand()
+    def _woken(self, _: None) -> Chunk | Deferred[Chunk]:
+        chunk = self._from_window()
+        return self._serve() if chunk is None else self._give(chunk)
 
-    def unfollow(self, reason: Failure) -> None:
-        """The stream can't be had: pull. ``Busy`` is told to one who has got nothing yet, to try again later."""
-        if not self._live:
-            return
-        self._live = False
-        if self._fresh and isinstance(reason.value, Busy):
-            self.fail(reason.value)
+    def _serve(self) -> Deferred[Chunk]:
+        return Deferred.fromCoroutine(self._next()).addCallbacks(self._give, self._end)
 
-    def _demand(self) -> None:
-        """Have the next bytes come, by the stream or by a pull, or wait until something changes."""
-        tail = self._tail
-        if self.offset < tail.window.start:
-            self._live = False
-        if tail.reaches(self.offset) and (self._live or self.offset == tail.window.end):
-            tail.came_to(self.offset)
-            return
-        if tail.held:
-            return
-        job, worker = tail.job, tail.worker
-        if tail.void:
-            self.fail(NotFound("job", job.id))
-        elif job.state is JobState.QUEUED:
-            pass  # nothing is to be had before that changes
-        elif worker is None and job.state is JobState.LOST:
-            self.fail(gone(job))
-        elif worker is None:
-            self._hold(without_worker(job))
-        elif worker.state is not WorkerState.ONLINE:
-            self._hold(tail.reach.error(worker))
-        elif self._live and not job.over:
-            tail.follow(worker, self.offset)
-        else:
-            self._pull(worker, job)
+    async def _next(self) -> Chunk:
+        """Read from the window, else the end, else by a call, else wait and look again."""
+        live = self._live
+        while self.error is None:
+            chunk = self._from_window()
+            if chunk is not None:
+                return chunk
+            size = live.window.end if live.state is State.ENDED else length(self._followed.job, live.stream)
+            worker = None
+            if size is None or self.offset < size:
+                worker = self._source()
+            elif self._followed.end_is_sure:
+                return nothing(self.offset, size, cut=live.cut)
+            if worker is None:
+                self._awaited = live.more(self)
+                await self._awaited
+            elif (chunk := await self._pull(worker)) is not None:
+                return chunk
+        raise self.error
 
-    def _hold(self, error: SchedulerError) -> None:
-        """Wait for another try, or fail with ``error`` if there were enough."""
-        if self._tail.failing_for(error) >= self._patience(error):
-            self.fail(error)
-        else:
-            self._tail.hold(error)
+    def _from_window(self) -> Chunk | None:
+        live = self._live
+        data = live.window.read(self.offset, READ_MAX_BYTES)
+        if not data:
+            return None
+        self._caught_up = True
+        end = live.state is State.ENDED and self.offset + len(data) == live.window.end and self._followed.end_is_sure
+        return Chunk(data, self.offset, end, live.window.end, live.cut if end else "")
 
-    def _patience(self, error: SchedulerError) -> float:
-        if isinstance(error, WorkerFault):
-            return FAULTS_MAX_SECONDS
-        if not self._tail.job.over:
-            return math.inf
-        return 0.0 if self._fresh else FAILING_MAX_SECONDS
-
-    def _pull(self, worker: Worker, job: Job) -> None:
-        pulling = self._tail.client.read_output(
-            worker, job.id_on_worker, self._tail.stream, self.offset, READ_MAX_BYTES
-        )
-        self._pulling = pulling
-        pulling.addCallbacks(self._pulled, self._pull_failed, callbackArgs=(worker,), errbackArgs=(job,))
-
-    def _pulled(self, chunk: Chunk, worker: Worker) -> None:
-        self._pulling = None
-        if self.error is not None:
-            return
-        if chunk.offset != self.offset:
-            self._hold(WorkerFault(worker.name, f"output of {chunk.offset}, not {self.offset}"))
-        elif chunk.data or (chunk.end and self._tail.end_is_sure):
-            self._live = chunk.next_offset >= chunk.size
-            self._tail.progressed()
-            self._give(chunk if self._tail.end_is_sure else evolve(chunk, end=False, cut=""))
-        elif self._tail.job.over:
-            self._hold(Unavailable(f"the output of job {self._tail.job.id!r} has not come to its end"))
-        else:
-            self._live = True
-            self.advance()
-
-    def _pull_failed(self, reason: Failure, asked: Job) -> None:
-        """``asked`` is the job as it was when its worker was asked."""
-        self._pulling = None
-        if self.error is not None:
-            return
-        error, job = reason.value, self._tail.job
-        assert isinstance(error, Exception)
-        if isinstance(error, NotFound) and job.over and not asked.over:
-            self.advance()  # that may be from before the job began
-        elif isinstance(error, NotFound) and job.over:
-            self._give_or_fail(without_record, job, self.offset)
-        elif isinstance(error, Busy) and self._fresh:
-            self.fail(error)
-        elif isinstance(error, NotFound | Unavailable | DeadlineExceeded | WorkerFault):
-            self._hold(error)
-        else:
-            if not isinstance(error, SchedulerError):
-                self._log.failure("reading output of job {job_id} went wrong", reason, job_id=job.id)
-            self.fail(error)
-
-    def _give_or_fail(self, find: Callable[..., Chunk], *args: Any, **named: Any) -> None:
-        try:
-            chunk = find(*args, **named)
-        except SchedulerError as error:
-            self.fail(error)
-        else:
-            self._give(chunk)
-
-    def _give(self, chunk: Chunk) -> None:
-        waiting, self._waiting = self._waiting, None
-        assert waiting is not None
-        self._fresh = False
+    def _give(self, chunk: Chunk) -> Chunk:
+        self._reading = self._fresh = False
         self.offset = chunk.next_offset
-        chunk = judged(chunk, self._tail.job, self._tail.stream)
-        if chunk.end:
-            self.close()
+        if not chunk.end:
+            self._live.came_to(self.offset)
+            return chunk
+        self.close()
+        return judged(chunk, self._followed.job, self._live.stream)
+
+    def _end(self, reason: Failure) -> Failure:
+        self._reading = False
+        assert isinstance(reason.value, Exception)
+        self.fail(reason.value)
+        assert self.error is not None
+        return Failure(self.error.with_traceback(None))  # the frames of a traceback would keep this follower
+
+    def _source(self) -> Worker | None:
+        """The worker to pull the next bytes from now; ``None``: wait. Begins the stream if that is to bring them.
+
+        Raises the error that ends this follower.
+        """
+        live = self._live
+        if self._fresh and isinstance(live.refusal, Busy):
+            raise live.refusal
+        if self.offset < live.window.start:
+            self._caught_up = False
+        by_stream = self._caught_up and live.refusal is None
+        if live.flows_to(self.offset) and (by_stream or self.offset == live.window.end):
+            live.came_to(self.offset)
+            return None
+        if live.retries.pending:
+            return None
+        job, worker = self._followed.job, self._followed.worker
+        if self._followed.void:
+            raise NotFound("job", job.id)
+        if job.state is JobState.QUEUED:
+            return None  # a change of the job comes first
+        if worker is None and job.state is JobState.LOST:
+            raise gone(job)
+        if worker is None:
+            self._failed(without_worker(job))
+        elif worker.state is not WorkerState.ONLINE:
+            self._failed(self._followed.reach.error(worker))
+        elif by_stream and not job.over:
+            live.follow(worker, self.offset)
+            return self._source()  # it may have been refused
         else:
-            self._tail.came_to(self.offset)
-        waiting.callback(chunk)
+            return worker
+        return None
+
+    async def _pull(self, worker: Worker) -> Chunk | None:
+        """Read by a call; ``None``: it brought nothing."""
+        live, job = self._live, self._followed.job
+        self._awaited = live.client.read_output(worker, job.id_on_worker, live.stream, self.offset, READ_MAX_BYTES)
+        try:
+            chunk: Chunk = await self._awaited
+        except Exception as error:
+            self._pull_failed(error, job)
+            return None
+        if chunk.offset != self.offset:
+            self._failed(WorkerFault(worker.name, f"output of {chunk.offset}, not {self.offset}"))
+            return None
+        has_news = chunk.data or (chunk.end and self._followed.end_is_sure)
+        if not has_news and self._followed.job.over:
+            self._failed(Unavailable(f"the output of job {job.id!r} has not come to its end"))
+            return None
+        self._caught_up = not chunk.data or chunk.next_offset >= chunk.size
+        if self._caught_up:
+            live.refusal = None  # the stream is tried again
+        if not has_news:
+            return None
+        live.retries.succeeded()
+        return chunk if self._followed.end_is_sure else evolve(chunk, end=False, cut="")
+
+    def _pull_failed(self, error: Exception, asked: Job) -> None:
+        """``asked`` is the job as it was when its worker was asked."""
+        job = self._followed.job
+        if isinstance(error, NotFound) and job.over:
+            if asked.over:
+                raise no_record(job)
+            return  # the worker may have answered before the job began
+        if not isinstance(error, SchedulerError | CancelledError):
+            self._log.failure("reading output of job {job_id} went wrong", job_id=job.id)
+        self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """Raise ``error`` if it ends this follower, else have it tried again."""
+        retries = self._live.retries
+        if gives_up(error, self._followed.job.over, self._fresh, retries.failing_for(error)):
+            raise error
+        retries.failed(error)

@@ -1,33 +1,37 @@
-"""What all followers of one stream of one job share.
+"""The stream that all followers of one output share.
 
-Theory of operation. Readers pull: nothing is moved before somebody asks for it.
+Followers pull: nothing is moved before one of them asks. A ``Live`` has at most one ``StreamJob`` call to the worker,
+and a ``Window`` of the last bytes that came by it. ``scheduler.cluster.output.follower`` says when a follower reads
+from the window, waits for the stream, or reads by calls of its own.
 
-A ``Tail`` has one ``StreamJob`` to the worker and a ``Window`` of the last bytes
-that came by it. A reader inside the window is served from it. One behind it
-pulls by ``ReadOutput``, one call in flight, until it is back in; one that finds
-the live end beyond the window moves the stream there. The first reader's stream
-starts at that reader's own offset, which is the fastest way to it. The output
-of a job that has ended is pulled.
+| state | the stream | left when | for |
+| --- | --- | --- | --- |
+| IDLE | does not run | a follower that has read all there is asks for more | STREAMING |
+| STREAMING | runs | the fastest follower is more than half a window behind | HELD_UP |
+| | | it is cut, or refused | RETRYING |
+| | | the last follower leaves, or the job goes to another worker | IDLE |
+| | | its last chunk arrives | ENDED |
+| HELD_UP | runs, and its next chunk has to wait | a follower comes near | STREAMING |
+| | | ``HELD_UP_MAX_SECONDS`` pass | IDLE |
+| | | as from STREAMING | RETRYING, IDLE |
+| RETRYING | does not run | a delay passes, or the worker or the job changes | IDLE |
+| ENDED | is complete, and the window has its last bytes | never | |
 
-The stream is held up while even the fastest reader is more than half a window
-behind: a window that slid on would only make it read everything twice. Slower
-ones hold nobody up: they fall out of the window and pull. Yet no thread, here
-or on the worker, waits for a client: a stream held up for ``HELD_UP_MAX_SECONDS`` is let
-go, and the window with it, and the readers pull when they ask again.
+The first stream starts at the offset of the first follower. A follower that finds the live end beyond the window moves
+the stream there. The output of a job that has ended is read by calls, not by a stream.
 
-A job whose start is on its way may be asked for already; its worker has that
-wait for the start, or does not know the job yet.
+A stream is held up because a window that moved on would make even the fastest follower read everything twice. Slower
+followers hold up nobody: they fall out of the window and read by calls. No thread, here or on the worker, waits for a
+client for long: a stream that is held up for too long is cancelled, and the window is emptied.
 
-A stream or a call that fails is tried again where it stopped, after a while
-that grows, or at once when the worker changed, or the job did and is not about
-to be started: ``hold`` and ``wake``. What is delivered is taken only at the
-very offset it must have; so, whatever fails, what a reader gets is a prefix of
-the stream.
+A stream that is cut is begun again at the offset that was reached. A chunk is taken only at the offset that is due. So
+each follower gets a prefix of the output, whatever fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from typing import Protocol
 
@@ -36,37 +40,43 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler.cluster.output.failures import RETRY_MAX_SECONDS, Retries
+from scheduler.cluster.output.followed import FollowedJob
 from scheduler.cluster.output.window import Window
-from scheduler.cluster.reach import Reach
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobState, Stream, Worker
+from scheduler.model import JobState, Stream, Worker
 
-#: Seconds a stream may be held up by slow readers.
+#: Seconds a stream may be held up by slow followers.
 HELD_UP_MAX_SECONDS = 2.0
 
-#: Seconds before what failed is tried again: the first time, and the most it grows to.
-RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS = 0.1, 5.0
+
+class State(Enum):
+    """See the table above."""
+
+    IDLE = "idle"
+    STREAMING = "streaming"
+    HELD_UP = "held up"
+    RETRYING = "retrying"
+    ENDED = "ended"
 
 
-class Follower(Protocol):
-    """What a tail knows of a reader."""
+#: The states in which a stream runs.
+_RUNNING = frozenset({State.STREAMING, State.HELD_UP})
+
+
+class FollowerLike(Protocol):
+    """The part of a follower that a ``Live`` uses."""
 
     offset: int
 
-    def advance(self) -> None:
-        """Something changed: bytes came, or what failed may be tried again."""
-
-    def unfollow(self, reason: Failure) -> None:
-        """The stream can't be had, so it is no way to the next bytes."""
-
     def fail(self, error: Exception) -> None:
-        """It is over."""
+        """End with that error."""
 
 
-class Tail:
-    """One for each (job, stream) that is followed, from its first follower to its last."""
+class Live:
+    """The state machine of the table above. It exists from the first follower of a stream to the last."""
 
     _log = Logger()
 
@@ -74,237 +84,191 @@ class Tail:
         self,
         clock: IReactorTime,
         client: IWorkerClient,
-        reach: Reach,
-        job: Job,
+        followed: FollowedJob,
         stream: Stream,
         window: Window,
-        on_empty: Callable[[Tail], None],
+        on_empty: Callable[[Live], None],
     ) -> None:
         """``on_empty`` is called with it when its last follower left; it is not used again."""
         self.client = client
+        self.followed = followed
         self.stream = stream
         self.window = window
-        #: The window reaches to the end of the stream; and why something may be missing all the same, if it may.
-        self.ended = False
+        self.state = State.IDLE
+        #: In ENDED: why bytes may be missing, as the worker says; ``""``: none are.
         self.cut = ""
+        #: Why the worker does not stream this output, so that followers read by calls; ``None``: it may.
+        self.refusal: BaseException | None = None
+        self.retries = Retries(clock, self._retry)
         self._clock = clock
-        self.reach = reach
-        self._job = job
-        self._final = job.over
+        self._over = followed.job.over
         self._on_empty = on_empty
-        self._followers: dict[Follower, None] = {}
-
+        # each follower, and the Deferred that it waits for, if it does
+        self._followers: dict[FollowerLike, Deferred[None] | None] = {}
+        # the stream that runs, the worker that it comes from, and when it began
         self._running: IOutputStream | None = None
-        # id of the worker that it comes from
         self._source = ""
-        self._started_at = 0.0
-        # what belongs to a stream that was let go is told by the number of its start
-        self._starts = 0
-        self._held_up: Deferred[None] | None = None
-        self._patience: IDelayedCall | None = None
-
-        self._retry: IDelayedCall | None = None
-        self._delay = RETRY_FIRST_SECONDS
-        # when the first error of each kind came, since there was progress
-        self._failing: dict[type, float] = {}
-
-    # -- the job and its worker
-
-    @property
-    def job(self) -> Job:
-        """As it is known now, or was when it was last known."""
-        self._job = self.reach.registry.find_job(self._job.id) or self._job
-        return self._job
-
-    @property
-    def void(self) -> bool:
-        """The job never came to be: it is known no more, and had no end."""
-        return self.reach.registry.find_job(self._job.id) is None and not self._job.state.final
-
-    @property
-    def worker(self) -> Worker | None:
-        """The job's, if it is among those known."""
-        return self.reach.registry.find_worker(self._job.worker_id)
-
-    @property
-    def end_is_sure(self) -> bool:
-        """Whether an end of the stream is one of all that the job wrote, where nothing else is said of it.
-
-        A worker of an earlier version, which reports no features, does not say that output was cut; the
-        job's end, when it reports that, does.
-        """
-        worker = self.worker
-        return self.job.over or (worker is not None and bool(worker.features))
+        self._began_at = 0.0
+        # number of the latest stream; calls that belong to an earlier one are ignored
+        self._number = 0
+        # in HELD_UP: fires when the next chunk may come, and the timer of the state
+        self._held_up: tuple[Deferred[None], IDelayedCall] | None = None
 
     def job_changed(self) -> None:
-        """Look at the job again."""
-        if self.job.over and not self._final:
-            self._final = True
-            self.progressed()  # what is waited for is another thing now
-        if self._running is not None and self.job.worker_id != self._source:
-            self._let_go()  # its start came to nothing there, and goes to another
-        if self.void or self.job.state is JobState.QUEUED:
-            self._let_go()  # its start never left for the worker that is asked
-        elif self.job.state is JobState.STARTING:
-            return  # its start is about to leave
-        self.wake()
+        job, void = self.followed.job, self.followed.void
+        if job.over and not self._over:
+            self._over = True
+            self.retries.succeeded()  # from now on followers wait for something else
+        if void or job.worker_id != self._source:
+            self._let_go()  # the job was not started on that worker
+        if void or job.state is not JobState.STARTING:
+            self.retries.now()
+
+    def worker_changed(self) -> None:
+        if self.retries.pending:
+            self.retries.now()
 
     # -- followers
 
-    def join(self, follower: Follower) -> None:
-        """Until it leaves."""
+    def join(self, follower: FollowerLike) -> None:
         self._followers[follower] = None
 
-    def leave(self, follower: Follower) -> None:
-        """The last one turns off the light."""
+    def leave(self, follower: FollowerLike) -> None:
+        """When the last follower leaves, the stream is cancelled."""
         self._followers.pop(follower, None)
         if not self._followers:
             self._let_go()
-            self._stop_waiting()
+            self.retries.cancel()
+            self.window.reset(self.window.end)
             self._on_empty(self)
 
     def fail(self, error: Exception) -> None:
-        """It is over, for all."""
+        """End all followers with that error."""
         for follower in list(self._followers):
             follower.fail(error)
 
-    # -- trying again
+    def more(self, follower: FollowerLike) -> Deferred[None]:
+        """Fires when bytes came, the stream ended, or it is time to try again."""
+        waiting: Deferred[None] = Deferred()
+        self._followers[follower] = waiting
+        return waiting
 
-    @property
-    def held(self) -> bool:
-        """Something failed, and it is not time yet to try again."""
-        return self._retry is not None
+    def _wake(self) -> None:
+        for follower, waiting in list(self._followers.items()):
+            if waiting is not None and self._followers.get(follower) is waiting:
+                self._followers[follower] = None
+                waiting.callback(None)
 
-    def failing_for(self, error: BaseException) -> float:
-        """Seconds since the first error of that kind that nothing came after."""
-        now = self._clock.seconds()
-        return now - self._failing.get(type(error), now)
-
-    def hold(self, error: BaseException) -> None:
-        """This failed: nothing is tried before a while has passed or something changed."""
-        self._failing.setdefault(type(error), self._clock.seconds())
-        if self._retry is None:
-            self._retry = self._clock.callLater(self._delay, self.wake)
-            self._delay = min(2 * self._delay, RETRY_MAX_SECONDS)
-
-    def wake(self) -> None:
-        """Try again now."""
-        self._stop_waiting()
-        self._advance()
-
-    def progressed(self) -> None:
-        """The worker gave something: what fails next is the first failure."""
-        self._failing.clear()
-        self._delay = RETRY_FIRST_SECONDS
-
-    def _stop_waiting(self) -> None:
-        retry, self._retry = self._retry, None
-        if retry is not None and retry.active():
-            retry.cancel()
-
-    def _advance(self) -> None:
-        for follower in list(self._followers):
-            follower.advance()
+    def _retry(self) -> None:
+        if self.state is State.RETRYING:
+            self._enter(State.IDLE)
+        self._wake()
 
     # -- the stream
 
-    def reaches(self, offset: int) -> bool:
+    def brings(self, offset: int) -> bool:
+        """Whether the next chunk of the stream starts at that offset."""
+        return self.state is State.STREAMING and offset == self.window.end and not self._over
+
+    def flows_to(self, offset: int) -> bool:
         """Whether the stream runs, and will soon come to an offset that is not behind it."""
-        return self._running is not None and self.window.end <= offset <= self.window.end + self.window.capacity
+        return self.state in _RUNNING and self.window.end <= offset <= self.window.end + self.window.capacity
 
     def follow(self, worker: Worker, offset: int) -> None:
-        """Have the stream run to ``offset``, the live end, from where it is if that is near, else from there."""
+        """Begin the stream: where the last one stopped if ``offset``, the live end, is near, else at ``offset``."""
         self._let_go()
         moved = offset > self.window.end + self.window.capacity
         if moved:
             self.window.reset(offset)
-        start = self._starts
+        number, job = self._number, self.followed.job
+        starting = job.state is JobState.STARTING
+        self.refusal = None
         self._source = worker.id
-        self._started_at = self._clock.seconds()
+        self._began_at = self._clock.seconds()
+        self._enter(State.STREAMING)
         try:
             self._running = self.client.stream_output(
-                worker, self._job.id_on_worker, self.stream, self.window.end, partial(self._deliver, start)
+                worker, job.id_on_worker, self.stream, self.window.end, partial(self._deliver, number), starting
             )
         except Exception:
-            self._stopped(Failure(), start)
+            self._stopped(Failure(), number)
         else:
-            self._running.finished.addBoth(self._stopped, start)
+            self._running.finished.addBoth(self._stopped, number)
         if moved:
-            self._advance()  # those who waited where it was
+            self._wake()  # those who waited where it was
 
     def came_to(self, offset: int) -> None:
-        """A follower came so far: if the stream is held up for want of that, it goes on."""
-        if self.window.end - offset <= self._slack:
-            self._go_on()
+        """Let a stream that is held up go on if a follower at ``offset`` is near enough."""
+        if self.state is State.HELD_UP and self._is_near(offset):
+            self._enter(State.STREAMING)
 
-    @property
-    def _slack(self) -> int:
-        return self.window.capacity // 2
+    def _is_near(self, offset: int) -> bool:
+        return self.window.end - offset <= self.window.capacity // 2
 
-    def _deliver(self, start: int, chunk: Chunk) -> Deferred[None] | None:
-        if start != self._starts:
+    def _deliver(self, number: int, chunk: Chunk) -> Deferred[None] | None:
+        """Take a chunk. The next one has to wait for the Deferred that is returned."""
+        if number != self._number:
             return None
         if chunk.offset != self.window.end:
-            fault = WorkerFault(self._job.worker_name or "", f"output of {chunk.offset}, not {self.window.end}")
-            self._stopped(Failure(fault), start)
+            fault = WorkerFault(self.followed.job.worker_name or "", f"output of {chunk.offset}, not {self.window.end}")
+            self._stopped(Failure(fault), number)
             return None
         self.window.append(chunk.data)
-        self.progressed()
+        self.retries.succeeded()
         if chunk.end:
-            self.ended, self.cut = True, chunk.cut
-            self._forget_stream()  # it ends by itself
-        self._advance()
-        return self._pressure() if start == self._starts else None
-
-    def _pressure(self) -> Deferred[None] | None:
-        """What the next chunk must wait for: any reader near enough to want it soon."""
-        fastest = max(follower.offset for follower in self._followers)
-        if self.window.end - fastest <= self._slack:
+            self.cut = chunk.cut
+            self._running = None  # ends by itself
+            self._let_go(State.ENDED)
+        self._wake()
+        if number != self._number or self._is_near(max(follower.offset for follower in self._followers)):
             return None
-        if self._held_up is None:
-            self._held_up = Deferred()
-            self._patience = self._clock.callLater(HELD_UP_MAX_SECONDS, self._park)
-        return self._held_up
+        self._enter(State.HELD_UP)
+        go_on: Deferred[None] = Deferred()
+        self._held_up = go_on, self._clock.callLater(HELD_UP_MAX_SECONDS, self._held_up_too_long)
+        return go_on
 
-    def _go_on(self) -> None:
-        held_up, self._held_up = self._held_up, None
-        if held_up is not None:
-            assert self._patience is not None
-            if self._patience.active():
-                self._patience.cancel()
-            held_up.callback(None)
-
-    def _park(self) -> None:
+    def _held_up_too_long(self) -> None:
         self._let_go()
         self.window.reset(self.window.end)
-        self._advance()
+        self._wake()
 
-    def _stopped(self, result: Failure | None, start: int) -> None:
-        if start != self._starts:
+    def _stopped(self, result: Failure | None, number: int) -> None:
+        """The stream was cut, or never began."""
+        if number != self._number:
             return
         self._let_go()
-        if self._clock.seconds() - self._started_at > RETRY_MAX_SECONDS:
-            self.progressed()  # it was fine
+        if self._clock.seconds() - self._began_at > RETRY_MAX_SECONDS:
+            self.retries.succeeded()  # it ran for long
+        job = self.followed.job
         reason = result or Failure(Unavailable("the output ended without its end"))
-        if not reason.check(SchedulerError):
-            self._log.failure("streaming output of job {job_id} went wrong", reason, job_id=self._job.id)
-        assert reason.value is not None
-        self.hold(reason.value)
-        if reason.check(NotFound) and self.job.state is JobState.STARTING:
-            return  # this was faster than the start; it is tried again when that is answered
-        if reason.check(Busy) or not reason.check(Unavailable, DeadlineExceeded):
-            self._log.warn("output of job {job_id} is not streamed: {why}", job_id=self._job.id, why=str(reason.value))
-            for follower in list(self._followers):
-                follower.unfollow(reason)
+        error = reason.value
+        assert error is not None
+        if not isinstance(error, SchedulerError):
+            self._log.failure("streaming output of job {job_id} went wrong", reason, job_id=job.id)
+        self._enter(State.RETRYING)
+        self.retries.failed(error)
+        if isinstance(error, NotFound) and job.state is JobState.STARTING:
+            return  # it overtook the start; when that is answered, it is tried again
+        if isinstance(error, Busy) or not isinstance(error, Unavailable | DeadlineExceeded):
+            self._log.warn("output of job {job_id} is not streamed: {why}", job_id=job.id, why=str(error))
+            self.refusal = error
+            self._wake()
 
-    def _let_go(self) -> None:
+    def _let_go(self, state: State = State.IDLE) -> None:
         """Cancel the stream, if one runs."""
-        running = self._running
-        self._forget_stream()
+        if self.state not in _RUNNING:
+            return
+        running, self._running = self._running, None
+        self._number += 1
+        self._enter(state)
         if running is not None:
             running.cancel()
 
-    def _forget_stream(self) -> None:
-        self._running = None
-        self._starts += 1
-        self._go_on()
+    def _enter(self, state: State) -> None:
+        self.state = state
+        held_up, self._held_up = self._held_up, None
+        if held_up is not None:
+            go_on, timer = held_up
+            if timer.active():
+                timer.cancel()
+            go_on.callback(None)

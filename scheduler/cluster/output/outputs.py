@@ -1,22 +1,24 @@
-"""The output of jobs, for all who read it: live from any offset, or what is there now.
+"""The output of jobs: followed live from any offset, or read as it is now.
 
-A live reader (``scheduler.cluster.output.follower``) shares one stream to the worker with
-all others of the same output (``scheduler.cluster.output.live``). A snapshot is one call
-to the worker. No output is kept here: the worker's spool is the only truth.
+A follower (``scheduler.cluster.output.follower``) shares one stream to the worker with all others of the same output
+(``scheduler.cluster.output.live``). Output that is read as it is now takes one call to the worker. The scheduler stores
+no output.
 """
 
 from __future__ import annotations
 
+from attrs import Factory, define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.changes import Change, JobChanged
-from scheduler.cluster.output.bounds import judged, length, nothing, without_record, without_worker
-from scheduler.cluster.output.follower import Reader
-from scheduler.cluster.output.live import Tail
+from scheduler.cluster.output.bounds import judged, length, no_record, nothing, without_worker
+from scheduler.cluster.output.followed import FollowedJob
+from scheduler.cluster.output.follower import Follower
+from scheduler.cluster.output.live import Live
 from scheduler.cluster.output.window import Window
 from scheduler.cluster.reach import Reach
-from scheduler.errors import NotFound, ShuttingDown, Unsupported
+from scheduler.errors import NotFound, ShuttingDown, Unavailable, Unsupported
 from scheduler.interfaces import IOutputReader, IWorkerClient
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
@@ -24,48 +26,64 @@ from scheduler.model import Job, JobState, Stream
 #: Bytes of a followed stream that are kept at its live end.
 WINDOW_BYTES = 4 * 1024 * 1024
 
-#: What a core worker lacks.
+#: The capability that a core worker lacks.
 CAPABILITY = "reading the output of jobs"
 
 
+@define(eq=False)
+class _Followed(FollowedJob):
+    """Filed under its worker; ``None``: it has none yet."""
+
+    worker_id: str | None = None
+    streams: dict[Stream, Live] = Factory(dict)
+
+
 class Outputs:
-    """One for each scheduler. ``clock`` measures patience, ``window`` is in bytes."""
+    """Opens followers, and tells them of changes; there is one for each scheduler."""
 
     def __init__(self, clock: IReactorTime, client: IWorkerClient, reach: Reach, window: int = WINDOW_BYTES) -> None:
+        """``clock`` measures delays; ``window`` is in bytes."""
         self._clock = clock
         self._client = client
         self._reach = reach
         self._registry = reach.registry
         self._window = window
-        # job id -> what is followed of it
-        self._tails: dict[str, dict[Stream, Tail]] = {}
-        # of each of these jobs its worker, and the other way round
-        self._worker_of: dict[str, str | None] = {}
+        # by the id of the job
+        self._followed: dict[str, _Followed] = {}
+        # id of a worker -> ids of its jobs that are followed
         self._jobs_of: dict[str | None, dict[str, None]] = {}
         self._stopping = False
 
     @property
     def idle(self) -> bool:
         """Whether no output is followed."""
-        return not (self._tails or self._worker_of or self._jobs_of)
+        return not (self._followed or self._jobs_of)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of output in memory."""
+        return sum(live.window.size for live in self._all())
 
     def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
         """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``, ``ShuttingDown`` are raised."""
         job = self._job(job_id)
-        tail = self._tails.get(job_id, {}).get(stream)
-        if tail is None:
+        followed = self._followed.get(job_id)
+        if followed is None:
+            followed = self._followed[job_id] = _Followed(self._reach, job)
+            self._file(job, followed)
+        live = followed.streams.get(stream)
+        if live is None:
             window = Window(self._window)
             window.reset(offset)
-            tail = Tail(self._clock, self._client, self._reach, job, stream, window, self._drop)
-            self._tails.setdefault(job_id, {})[stream] = tail
-            self._file(job)
-        reader = Reader(tail, offset)
-        if reader.error is not None:
-            raise reader.error
-        return reader
+            live = Live(self._clock, self._client, followed, stream, window, self._drop)
+            followed.streams[stream] = live
+        follower = Follower(live, offset)
+        if follower.error is not None:
+            raise follower.error
+        return follower
 
     def read(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        """What ``IScheduler.read_output`` promises."""
+        """See ``IScheduler.read_output``."""
         return Deferred.fromCoroutine(self._read(job_id, stream, offset, size))
 
     def hear(self, change: Change) -> None:
@@ -74,31 +92,35 @@ class Outputs:
             self._job_changed(change)
             return
         for job_id in list(self._jobs_of.get(change.last.id, ())):
-            for tail in list(self._tails.get(job_id, {}).values()):
-                if tail.held:
-                    tail.wake()
+            if job_id in self._followed:
+                for live in list(self._followed[job_id].streams.values()):
+                    live.worker_changed()
 
     def _job_changed(self, change: JobChanged) -> None:
         job = change.last
-        tails = list(self._tails.get(job.id, {}).values())
-        if change.after is None and self._registry.was_removed(job.id):
-            for tail in tails:
-                tail.fail(NotFound("job", job.id))
+        followed = self._followed.get(job.id)
+        if followed is None:
             return
-        if tails:
-            self._file(job)
-        for tail in tails:
-            tail.job_changed()
+        if change.after is None and self._registry.was_removed(job.id):
+            for live in list(followed.streams.values()):
+                live.fail(NotFound("job", job.id))
+            return
+        self._unfile(job.id, followed)
+        self._file(job, followed)
+        for live in list(followed.streams.values()):
+            live.job_changed()
 
     def shut_down(self) -> None:
-        """Every reader fails with ``ShuttingDown``, now or when it reads; no stream is left."""
+        """Every follower fails with ``ShuttingDown``, now or when it reads; no stream is left."""
         self._stopping = True
-        for tails in list(self._tails.values()):
-            for tail in list(tails.values()):
-                tail.fail(ShuttingDown())
+        for live in self._all():
+            live.fail(ShuttingDown())
+
+    def _all(self) -> list[Live]:
+        return [live for followed in self._followed.values() for live in followed.streams.values()]
 
     def _job(self, job_id: str) -> Job:
-        """One whose output can be asked for."""
+        """A job whose output can be asked for."""
         if self._stopping:
             raise ShuttingDown()
         job = self._registry.job(job_id)
@@ -121,27 +143,28 @@ class Outputs:
         except NotFound:
             now = self._registry.find_job(job_id)
             if not job.over and now is not None and now.over:
-                return await self._read(job_id, stream, offset, size)  # the answer may be from before it began
-            return without_record(job, offset)
+                return await self._read(job_id, stream, offset, size)  # the worker may have answered before it began
+            if job.over:
+                raise no_record(job) from None
+            if job.state is JobState.STARTING:
+                return nothing(offset, 0, end=False)
+            raise Unavailable(f"job {job_id!r} is {job.state.value}: its worker does not know it at present") from None
         return judged(chunk, self._registry.find_job(job_id) or job, stream)
 
-    def _file(self, job: Job) -> None:
-        """Find it under its worker, which it gets when it leaves the queue."""
-        self._unfile(job.id)
-        self._worker_of[job.id] = job.worker_id
+    def _file(self, job: Job, followed: _Followed) -> None:
+        followed.worker_id = job.worker_id
         self._jobs_of.setdefault(job.worker_id, {})[job.id] = None
 
-    def _unfile(self, job_id: str) -> None:
-        if job_id not in self._worker_of:
-            return
-        worker_id = self._worker_of.pop(job_id)
-        self._jobs_of[worker_id].pop(job_id, None)
-        if not self._jobs_of[worker_id]:
-            del self._jobs_of[worker_id]
+    def _unfile(self, job_id: str, followed: _Followed) -> None:
+        jobs = self._jobs_of[followed.worker_id]
+        del jobs[job_id]
+        if not jobs:
+            del self._jobs_of[followed.worker_id]
 
-    def _drop(self, tail: Tail) -> None:
-        tails = self._tails[tail.job.id]
-        del tails[tail.stream]
-        if not tails:
-            del self._tails[tail.job.id]
-            self._unfile(tail.job.id)
+    def _drop(self, live: Live) -> None:
+        job_id = live.followed.job.id
+        followed = self._followed[job_id]
+        del followed.streams[live.stream]
+        if not followed.streams:
+            del self._followed[job_id]
+            self._unfile(job_id, followed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-#: Pieces are joined until a block has so many bytes: a job that writes byte by byte must not cost an object for each.
+#: Bytes up to which pieces are joined to one block: a job that writes byte by byte must not cost an object for each.
 BLOCK_MAX_BYTES = 16 * 1024
 
 
@@ -21,8 +21,13 @@ class Window:
 
     @property
     def start(self) -> int:
-        """Offset of the first byte held; ``end`` where none is."""
+        """Offset of the first byte held; ``end`` if none is."""
         return self._offsets[0] if self._offsets else self.end
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return sum(map(len, self._blocks))
 
     def reset(self, offset: int) -> None:
         """Hold nothing, and go on at ``offset``."""
@@ -46,7 +51,7 @@ class Window:
         del self._offsets[:surplus], self._blocks[:surplus]
 
     def read(self, offset: int, limit: int) -> bytes:
-        """At most ``limit`` bytes from ``offset`` on; none where it is outside. A whole block is not copied."""
+        """At most ``limit`` bytes from ``offset`` on; none if it is outside. A whole block is not copied."""
         if not self.start <= offset < self.end:
             return b""
         index = bisect_right(self._offsets, offset) - 1

@@ -1,9 +1,8 @@
-"""Jobs that a worker reports and the scheduler does not know: which it asks about, and which it takes over.
+"""Adoption of jobs that a worker reports and the scheduler does not know.
 
-A worker may report what it likes. So a job is adopted only if this scheduler asked
-that worker to describe it; an answer asks about a few, and the rest waits for the
-answers that follow. What one worker may have adopted is bounded, and adopted jobs
-never make the registry let go of a job that the scheduler itself placed.
+A worker may report anything. So a job is adopted only if this scheduler asked that worker to describe it. The answer to
+a heartbeat asks about a few jobs, and the rest waits for later answers. The number of adopted jobs of one worker is
+bounded, and adopted jobs never make the registry let go of a job that the scheduler itself placed.
 """
 
 from __future__ import annotations
@@ -15,54 +14,54 @@ from twisted.logger import Logger
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import Invalid
-from scheduler.fields import NAME_MAX_CHARACTERS, PATH_MAX_BYTES, check_count, check_text
 from scheduler.messages import Heartbeat, JobReport
 from scheduler.model import JobSpec, Worker
+from scheduler.reading import NAME_MAX_CHARACTERS, PATH_MAX_BYTES, check_count, check_text
 
 #: Jobs that one answer asks about, and that one heartbeat can have adopted.
 DESCRIBED_PER_HEARTBEAT = 64
 
-#: Adopted jobs that are kept of one worker, and of all.
+#: Adopted jobs that are kept for one worker, and for all.
 ADOPTED_PER_WORKER_MAX = 1_000
 ADOPTED_MAX = 100_000
 
-#: Ids of jobs of one worker that are remembered until it describes them.
+#: Ids of jobs that are remembered for one worker until it describes them.
 REMEMBERED_MAX = 1_000
 
 #: Heartbeats after which an id is forgotten that the worker neither reported nor described again.
 HEARTBEATS_REMEMBERED = 20
 
-#: Bytes of all texts of an adopted job, and how many labels it has: as many as a client could have given it.
+#: Bytes of all texts of an adopted job, and the number of its labels: the limits for clients.
 SPEC_MAX_BYTES = 1024 * 1024
 LABELS_MAX = 64
 
 
 @define
 class _Unknown:
-    """Ids of jobs that one worker reported and that are not known, each with the heartbeat that last reported it."""
+    """Ids of unknown jobs that one worker reported, each with the number of the last heartbeat that reported it."""
 
-    #: To be asked about, in order.
+    #: Ids to ask about, in order.
     reported: dict[str, int] = Factory(dict)
-    #: Asked about, and not adopted yet, in order.
+    #: Ids that were asked about, and are not adopted yet, in order.
     asked: dict[str, int] = Factory(dict)
-    #: Those of both that were reported to run: every heartbeat reports them again while they do.
+    #: Ids in either of these that were reported to run: every heartbeat reports them again while they run.
     running: set[str] = Factory(set)
     #: Heartbeats so far.
     heartbeats: int = 0
-    #: Jobs that the present one had adopted.
+    #: Jobs that the present heartbeat had adopted.
     adopted: int = 0
-    #: No further job is adopted, and that was logged.
+    #: Whether no further job is adopted, which was logged.
     full: bool = False
 
     def drop(self, job_id: str) -> None:
-        """Forget a job that is known by now, or not reported any more."""
+        """Forget a job that is known by now, or is no longer reported."""
         self.reported.pop(job_id, None)
         self.asked.pop(job_id, None)
         self.running.discard(job_id)
 
 
 class Adoption:
-    """Decides which jobs are adopted; there is one for each scheduler."""
+    """Decides which jobs are asked about and adopted; there is one for each scheduler."""
 
     _log = Logger()
 
@@ -73,20 +72,20 @@ class Adoption:
 
     @property
     def idle(self) -> bool:
-        """Whether no worker has reported a job that is not known."""
+        """Whether no worker has reported an unknown job."""
         return not self._unknown
 
     def is_open(self, worker_id: str) -> bool:
-        """Whether the worker has reported jobs that are not known, and more of them may be adopted."""
+        """Whether the worker has reported unknown jobs, and more of them may be adopted."""
         unknown = self._unknown.get(worker_id)
         return unknown is not None and not unknown.full and bool(unknown.reported or unknown.asked)
 
     def forget(self, worker_id: str) -> None:
-        """Forget what a worker reported that is a new process now, or gone."""
+        """Forget the reports of a worker that is a new process, or gone."""
         self._unknown.pop(worker_id, None)
 
     def begin(self, heartbeat: Heartbeat) -> None:
-        """A heartbeat has come; what it reports is told after this."""
+        """A heartbeat has come; called before the other methods are called with its jobs."""
         unknown = self._unknown.get(heartbeat.worker_id)
         if unknown is None:
             return
@@ -101,7 +100,7 @@ class Adoption:
             unknown.drop(job_id)
 
     def admits(self, worker: Worker, report: JobReport) -> bool:
-        """Whether a job that is not known is adopted now: it was asked about, and there is room. ``Invalid``."""
+        """Whether an unknown job is adopted now: it was asked about, and there is room. ``Invalid``."""
         assert report.spec is not None
         unknown, job_id = self._unknown.get(worker.id), report.status.job_id
         if unknown is None or job_id not in unknown.asked or unknown.adopted >= DESCRIBED_PER_HEARTBEAT:
@@ -116,7 +115,7 @@ class Adoption:
         return True
 
     def remember(self, worker: Worker, job_id: str, runs: bool) -> None:
-        """The worker reports a job that is not known."""
+        """The worker reports an unknown job."""
         unknown = self._unknown.setdefault(worker.id, _Unknown())
         if job_id in unknown.reported or len(unknown.reported) < REMEMBERED_MAX:  # else it is reported again
             unknown.reported[job_id] = unknown.heartbeats
@@ -124,7 +123,7 @@ class Adoption:
                 unknown.running.add(job_id)
 
     def questions(self, worker: Worker, known: list[str]) -> tuple[str, ...]:
-        """Ids of the jobs that the worker is to describe: some of those that are ``known``, and of the others."""
+        """Ids of the jobs that the worker is asked to describe: from ``known``, then from the unknown ones."""
         asked = known[:DESCRIBED_PER_HEARTBEAT]
         unknown = self._unknown.get(worker.id)
         if unknown is None:
@@ -142,7 +141,7 @@ class Adoption:
         return (*asked, *following)
 
     def _room(self, worker: Worker, unknown: _Unknown) -> int:
-        """The number of further jobs of the worker that may be adopted."""
+        """The number of jobs of the worker that may still be adopted."""
         own, total = self._ledger.endings.adopted(worker.id)
         room = min(ADOPTED_PER_WORKER_MAX - own, ADOPTED_MAX - total)
         if room <= 0 and not unknown.full:
@@ -159,7 +158,7 @@ class Adoption:
 
 
 def _check(spec: JobSpec) -> None:
-    """``Invalid`` for what no client could have asked for."""
+    """Raise ``Invalid`` for a spec that no client could have submitted."""
     for field in ("command", "path", "cwd"):
         check_text(field, getattr(spec, field), one_line=True, most=PATH_MAX_BYTES)
     check_count("labels", spec.labels, LABELS_MAX)

@@ -1,21 +1,17 @@
-"""Who may have an id, a name and an address, where a worker registers that wants one of another process.
+"""Registrations that want the id, the name or the address of another process.
 
-Theory of operation. An id, a name and an address belong to one process. The
-process that registered keeps them as long as it answers; so it is asked, on a
-connection of its own, and the newcomer is refused where it does answer. Where it
-does not, whether nobody listens there, or nobody answers, or another process
-does, the newcomer gets them: a worker that was killed and started again waits
-for nobody. A process that tells no nonce can't be told from others by its answers,
-so it keeps what it has for as long as it is online and something answers.
+An id, a name and an address belong to one process. The process that registered keeps them as long as it answers. So it
+is asked, on a new connection, and if it answers, the newcomer is refused. If nobody listens there, nobody answers, or
+another process answers, the newcomer gets them: a worker that was killed and started again does not have to wait. A
+process without a nonce can't be distinguished from others by its answers. It keeps what it has as long as it is online
+and something answers.
 
-While one is asked others may register, so what is found is looked at again
-after each answer, until no entry is in the way that was not asked. A process is
-asked once for each registration, and no further one at an address where nobody
-answers, or where the newcomer does.
+While a process is asked, other workers may register. So the clashes are looked for again after each answer, until every
+process in the way was asked. A process is asked once for each registration. No second process is asked at an address
+where nobody answers, or where the newcomer answers.
 
-A question that is not answered takes 2 s, for which the registration holds a thread of
-the server. So only some ask at a time, and those that come then have to try again:
-heartbeats need threads, too.
+A question without an answer takes 2 s, and the registration holds a thread of the server meanwhile. So the number of
+registrations that ask at a time is limited, and further ones have to try again: heartbeats need threads, too.
 """
 
 from __future__ import annotations
@@ -41,19 +37,19 @@ class Clash:
 
     #: The process that is asked whether it answers.
     asked: Worker
-    #: Raised where it does.
+    #: Raised if it answers.
     refusal: SchedulerError
-    #: Its answer counts only if this process does not answer: another one at the same address, which is the newcomer.
+    #: Its answer counts only if this process, the newcomer at the same address, does not answer.
     unless: Worker | None = None
 
     @property
     def process(self) -> tuple[str, str, str]:
-        """Which process is asked, and where."""
+        """The process that is asked: its id, nonce and address."""
         return self.asked.id, self.asked.nonce, self.asked.address
 
 
 def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
-    """The entries in the way of ``worker``, as it would be known; those that are offline are not."""
+    """The entries in the way of ``worker``, which is as it would be known. Offline entries are not in the way."""
     known = registry.find_worker(worker.id)
     if known is not None and known.state is not WorkerState.OFFLINE:
         yield from _about_id(known, worker)
@@ -66,9 +62,9 @@ def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
         refusal = Conflict(_OF_ADDRESS.format(worker.address, other.name, other.id))
         if other.nonce:
             yield Clash(other, refusal)
-        elif worker.nonce:  # nothing that the other answers tells which of the two it is
+        elif worker.nonce:  # an answer of the other does not show which of the two it is
             yield Clash(other, refusal, unless=worker)
-        elif other.state is WorkerState.ONLINE and other.is_core != worker.is_core:  # the one that is there stays
+        elif other.state is WorkerState.ONLINE and other.is_core != worker.is_core:  # the known one stays
             yield Clash(other, refusal)
 
 
@@ -83,10 +79,10 @@ _OF_ADDRESS = "address {} is that of worker {!r} ({}), which answers there: give
 
 
 def _about_id(known: Worker, worker: Worker) -> Iterator[Clash]:
-    """The question of the process that has the id, where the newcomer is another one.
+    """The clash with the process that has the id, if the newcomer is another process.
 
-    One without a nonce is asked while it sends heartbeats: later, anything may answer where it was. It is not asked
-    where the newcomer has shown the folder id of it.
+    A process without a nonce is asked only while it sends heartbeats: later, any program may answer at its address. It
+    is not asked if the newcomer has shown its folder id.
     """
     refusal = Conflict(_OF_ID.format(known.name, known.id, known.address))
     if known.nonce:
@@ -101,12 +97,12 @@ def _about_id(known: Worker, worker: Worker) -> Iterator[Clash]:
 
 
 def _shares_address(other: Worker, worker: Worker) -> bool:
-    """Whether both say that they listen there and neither can be told from the other: the newcomer is believed."""
+    """Whether both give the same address and the other has no nonce to identify it: then the newcomer is believed."""
     return other.address == worker.address and not other.nonce
 
 
 class Clashes:
-    """Refuses newcomers that want what a process has that answers."""
+    """Refuses newcomers that clash with a process which still answers."""
 
     _log = Logger()
 
@@ -120,18 +116,18 @@ class Clashes:
 
     @property
     def idle(self) -> bool:
-        """Whether none asks, and nothing is kept of a worker that is not known."""
+        """Whether no registration is asking, and nothing is kept about unknown workers."""
         return not self._asking and all(map(self._registry.find_worker, self._logged))
 
     def forget(self, worker_id: str) -> None:
-        """It has registered, or is gone."""
+        """The worker has registered, or is gone."""
         self._logged.pop(worker_id, None)
 
     async def settle(self, as_registered: Callable[[], Worker]) -> Worker:
-        """The worker, when nothing is in its way; ``Conflict``, ``NameTaken``, ``Busy``.
+        """The worker, once nothing is in its way; ``Conflict``, ``NameTaken``, ``Busy``.
 
-        ``as_registered`` makes it, each time, of what is known then. Whoever goes on must do so at once: what is in the
-        way is known for this turn of the reactor.
+        ``as_registered`` makes the worker from what is known at that moment; it is called again after each question.
+        The caller must go on in the same turn of the reactor: later, something may be in the way again.
         """
         questions = _Questions(self._client)
         while True:
@@ -151,7 +147,7 @@ class Clashes:
                 raise clash.refusal
 
     def _log_refusal(self, worker: Worker, clash: Clash) -> None:
-        """Once for each worker, as long as it is the same."""
+        """Log a refusal, once for each worker that is in the way."""
         known = clash.asked.id
         text = str(clash.refusal)
         if text not in self._logged.get(known, ()):
@@ -161,20 +157,20 @@ class Clashes:
 
 
 class _Questions:
-    """What one registration has asked, and is to ask."""
+    """The questions that one registration has asked, and still has to ask."""
 
     def __init__(self, client: IWorkerClient) -> None:
         self._client = client
-        # of which it is known whether they answer, as ``Clash.process`` has them
+        # processes of which it is known whether they answer, as in ``Clash.process``
         self._settled: set[tuple[str, str, str]] = set()
-        # of each address that was asked: those that said that they listen there
+        # address that was asked -> processes that gave it as theirs
         self._at_address: dict[str, set[tuple[str, str, str]]] = {}
-        # addresses where another process than the one that was asked answers
+        # addresses where a process answers that was not the one asked
         self._of_another: set[str] = set()
         self._newcomer_asked = False
 
     def choose(self, found: Iterable[Clash]) -> Clash | None:
-        """The next to ask about; ``None``: there is none."""
+        """The next clash to ask about; ``None``: there is none."""
         left = [clash for clash in found if clash.process not in self._settled]
         if not left:
             return None
@@ -202,11 +198,11 @@ class _Questions:
         return False
 
     def _may_be(self, newcomer: Worker, address: str) -> bool:
-        """Whether it may be the one that answers there, and is to be asked."""
+        """Whether the newcomer may be the process that answers there, and has to be asked."""
         is_there = address == newcomer.address and address in self._of_another
         return is_there and bool(newcomer.nonce) and not self._newcomer_asked
 
 
 def renamed_to_its_id(worker: Worker) -> Worker:
-    """The worker as it is when another one has its name now."""
+    """The worker with its id as its name, as another worker has its name now."""
     return evolve(worker, name=worker.id, labels={**worker.labels, "name": worker.id})

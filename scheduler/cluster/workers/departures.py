@@ -1,8 +1,8 @@
-"""Workers that go for good: what they had not finished is given up, and then they are known no more.
+"""Removal of workers that go for good: their unfinished jobs are given up, then the workers are forgotten.
 
-It takes a while: starts under way are answered first, and the ends of the jobs are saved. A worker may register
-meanwhile. Then it stays, and so do its jobs, unless they are being given up already. A heartbeat meanwhile
-is answered by "register again".
+A removal takes a while: starts under way are answered first, and the ends of the jobs are saved. A worker may register
+meanwhile. Then it stays, and so do its jobs, unless they are being given up already. A heartbeat meanwhile is answered
+by "register again".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scheduler.model import Worker
 
 
 class Departures:
-    """``cut`` ends what is under way to a worker; ``forget`` has it known no more."""
+    """``cut`` ends the calls to a worker that are under way; ``forget`` removes it from the registry."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Departures:
         self._reconciler = reconciler
         self._cut = cut
         self._forget = forget
-        # ids of those that go, and have not registered since that began
+        # ids of the workers that go, and have not registered since their removal began
         self._going: set[str] = set()
         self._removals = Shared()
 
@@ -46,14 +46,14 @@ class Departures:
         return self._removals.idle
 
     def stay(self, worker_id: str) -> None:
-        """It has registered."""
+        """The worker has registered, so it is not removed."""
         self._going.discard(worker_id)
 
     def remove(self, worker: Worker, why: str) -> Deferred[None]:
-        """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``.
+        """Remove a worker that will not come back under this id; its unfinished jobs are ``lost``, with ``why``.
 
-        Not those that are queued again because their starts never left: what is under way is cut, and answered, first.
-        ``Conflict``: it has registered meanwhile.
+        Starts that never left are cut first, and their jobs are queued again: these are not lost. ``Conflict``: the
+        worker has registered meanwhile.
         """
         return self._removals.join(worker.id, lambda: Deferred.fromCoroutine(self._remove(worker, why)))
 

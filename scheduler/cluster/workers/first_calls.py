@@ -1,8 +1,9 @@
-"""The first call to each worker that a scheduler knows from before its start.
+"""The first call to each worker that was loaded when the scheduler started.
 
-A worker that is called by a new scheduler sends a heartbeat at once. So the scheduler calls them all, a few at
-a time: 10,000 that answer take seconds. One that does not answer soon holds up no other: its call goes on beside the
-next. Those that were heard meanwhile come first, but for those that a request waits for: they are called at once.
+A worker that is called by a new scheduler sends a heartbeat at once. So the scheduler calls all of them, a few at a
+time: this takes seconds for 10,000 workers that answer. A worker that does not answer soon holds up no other: its call
+goes on beside the next one. Workers that were heard meanwhile come first. A worker that a request waits for is called
+at once.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-#: First calls that others wait for: fewer than there are threads for probes, some of which are left to other probes.
+#: First calls that others wait for: fewer than there are threads for probes, as other probes need some.
 MAX_FIRST_CALLS = 24
-#: Seconds that others wait for one: the time of the first attempt of a probe.
+#: Seconds that others wait for a first call: the time of the first attempt of a probe.
 FIRST_CALL_SECONDS = 0.5
 
 
@@ -25,10 +26,10 @@ class FirstCalls:
         """``call`` calls the worker with that id; it fires when that is over, and never fails."""
         self._clock = clock
         self._call = call
-        # worker ids, and those of them that were heard; dicts, for their order
+        # ids of the workers that are left, and of those among them that were heard; dicts, for their order
         self._left: dict[str, None] = {}
         self._heard: dict[str, None] = {}
-        # of each call that others wait for, what fires when they do no more
+        # for each call that others wait for, a Deferred that fires when they no longer wait
         self._waited_for: set[Deferred[None]] = set()
         self._begun = False
         self._making = False
@@ -38,11 +39,11 @@ class FirstCalls:
         return worker_id in self._left
 
     def plan(self, worker_ids: Iterable[str]) -> None:
-        """Call these, and none planned before."""
+        """Call these workers, instead of those planned before."""
         self._left, self._heard = dict.fromkeys(worker_ids), {}
 
     def begin(self) -> None:
-        """Make the calls that are planned."""
+        """Make the planned calls."""
         self._begun = True
         self._make()
 

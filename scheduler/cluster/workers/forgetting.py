@@ -1,11 +1,12 @@
 """Forgets workers that deregistered and have not come back for as long as they stay listed.
 
-It does what a client's request to forget one does: the worker's unfinished jobs are lost, and those that are
-queued for it fail. A worker that stays listed for its unfinished jobs alone is removed once it has none.
+This does the same as a client's request to forget a worker: the worker's unfinished jobs are lost, and the jobs that
+are queued for it fail. A worker that is listed only because of its unfinished jobs is removed once it has none.
 
-The time at which a worker deregistered is stored, by the wall clock, so the time goes on while the scheduler does not
-run. A clock that is set back forgets none early: the worker stays until the clock has made up for it. One that is set
-ahead is followed slowly while this process runs (``scheduler.daemon.cautious_time``), and believed when it starts.
+The time at which a worker deregistered is stored, by the wall clock, so time passes while the scheduler does not run.
+If the clock is set back, no worker is forgotten early: it stays until the clock has caught up. If the clock is set
+ahead while this process runs, the change is followed slowly (``scheduler.daemon.cautious_time``). When a process
+starts, the clock is believed.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from scheduler.errors import SchedulerError
 from scheduler.model import Worker
 from scheduler.units import format_duration
 
-#: Seconds between looks, and how many workers go at a time.
+#: Seconds between sweeps, and the workers that one sweep forgets at most.
 SWEEP_INTERVAL_SECONDS = 10.0
 FORGOTTEN_PER_SWEEP = 100
 
 
 def stays_listed(worker: Worker, has_jobs: bool, keep: float) -> bool:
-    """Whether a worker that deregistered is: a core worker while it has unfinished jobs, ours for ``keep`` seconds."""
+    """Whether a worker that deregisters stays listed: a core worker while it has jobs, ours unless ``keep`` is 0."""
     return has_jobs if worker.is_core else keep > 0
 
 
 class Forgetting(Periodic):
-    """``keep`` in seconds; ``forget`` forgets the worker of an id; ``clock`` measures how much time really passed.
+    """``keep`` in seconds; ``clock`` measures how much time really passed.
 
-    ``remove`` removes one that has no jobs.
+    ``forget`` forgets the worker with an id; ``remove`` removes a worker that has no jobs.
     """
 
     _log = Logger()
@@ -86,7 +87,7 @@ class Forgetting(Periodic):
         return self._ledger.registry.running_jobs(worker.id) > 0
 
     def _is_over(self, worker: Worker, limit: float) -> bool:
-        """Whether it deregistered before ``limit``, and is not being forgotten yet."""
+        """Whether the worker deregistered before ``limit``, and is not being forgotten yet."""
         since = worker.deregistered_at
         if since is None or worker.id in self._under_way:
             return False
@@ -105,7 +106,7 @@ class Forgetting(Periodic):
         self._forget(worker.id).addErrback(self._failed, worker.id).addBoth(partial(self._over, worker.id))
 
     def _failed(self, reason: Failure, worker_id: str) -> None:
-        """It came back meanwhile, or that it is forgotten could not be saved; the next look decides again."""
+        """The worker came back meanwhile, or its removal could not be saved. The next sweep decides again."""
         error = reason.value
         if reason.check(SchedulerError):
             self._log.info("worker {worker_id} is not forgotten: {why}", worker_id=worker_id, why=str(error))

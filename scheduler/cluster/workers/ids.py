@@ -1,13 +1,13 @@
-"""Which id a worker gets that registers, and which ids and names are nobody's: the registry and values in, values out.
+"""The id that a registering worker gets, and the ids and names that are not free. [pure, with the registry]
 
-Theory of operation. An id is public, so to know it proves nothing. An id that is made from a folder id is had by who
-shows that folder id. A worker that had an id before it had a folder id shows both once, and from then on only
-that folder has the id, and no other one.
+An id is public, so knowing it proves nothing. An id that is made from a folder id belongs to the worker that shows this
+folder id. A worker that had an id before it had a folder id shows both once. From then on the id belongs to that folder
+alone, and the folder has no other id.
 
-A worker of an earlier version, which has neither a folder id nor a nonce, can show nothing. It is believed, so that a
-worker can be downgraded; and gives way, without a question, to a process that shows the folder id.
+A worker of an earlier version has neither a folder id nor a nonce, and can prove nothing. It is believed, so that a
+worker can be downgraded. It gives way, without a question, to a process that shows the folder id.
 
-A core worker is known by its address alone: no id that anybody sends names it.
+A core worker is identified by its address alone: an id that is sent never names it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from scheduler.names import is_made_id
 
 
 def id_of(registry: Registry, registration: Registration, address: str) -> str:
-    """An id that this scheduler gave, or the one made from the folder id or address; ``""``: it needs a new one.
+    """An id that this scheduler gave, or one made from the folder id or address; ``""``: the worker needs a new id.
 
-    A worker of an earlier version that brings no such id is the one that is known at its address.
+    A worker of an earlier version without such an id is taken for the worker that is known at its address.
     """
     if not registration.boot_id:
         return next((each.id for each in registry.at_address(address) if each.is_core), id_of_address(address))
@@ -39,15 +39,15 @@ def id_of(registry: Registry, registration: Registration, address: str) -> str:
 
 
 def shows_folder(known: Worker, worker: Worker) -> bool:
-    """Whether a worker that registers for the id of ``known``, and may have it, has shown the folder id of that."""
+    """Whether a worker that registers with the id of ``known``, and may have it, has shown the same folder id."""
     return bool(worker.nonce) and worker.folder == _folder_of(known)
 
 
 def check_ids(registry: Registry, worker_id: str, name: str) -> None:
-    """``Conflict`` for an id or a name by which something else is addressed: no id equals a name.
+    """Raise ``Conflict`` for an id or a name by which something else is addressed: no id may equal a name.
 
-    Nor is a name the id that another worker had, or is going to have: ``Invalid``, as anybody can make those. Ids of
-    earlier versions were random; a machine may be called like one.
+    A name must not be an id that another worker had, or could get: ``Invalid``, as any program can make such an id. Ids
+    of earlier versions were random, and a machine may be named like one.
     """
     if any(other.id != worker_id for other in registry.named(worker_id)):
         raise Conflict(f"workerID {worker_id!r} is the name of another worker")
@@ -64,7 +64,7 @@ def check_ids(registry: Registry, worker_id: str, name: str) -> None:
 def _may_hold(registry: Registry, registration: Registration, folder: str) -> bool:
     """Whether a worker of ours with that folder may have the id that it sends, which is not made from its folder id.
 
-    One that is not known may be of an earlier version, and was forgotten: it has jobs then, which it reports.
+    An unknown id may be that of a worker of an earlier version that was forgotten: then there are jobs of it.
     """
     held = registration.worker_id
     known = registry.find_worker(held)
@@ -77,5 +77,5 @@ def _may_hold(registry: Registry, registration: Registration, folder: str) -> bo
 
 
 def _folder_of(known: Worker) -> str:
-    """The id that is made from its folder id; ``""``: it had none so far."""
+    """The id that is made from the worker's folder id; ``""``: it has shown none so far."""
     return known.folder or (known.id if is_made_id(known.id) else "")

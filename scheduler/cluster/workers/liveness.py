@@ -1,28 +1,23 @@
-"""Which workers can be reached, in both directions.
+"""The state of each worker: whether it can be reached in both directions.
 
-Theory of operation. ``online`` means that both directions work: a sign of life
-of the worker arrived within the lease, and a call to it succeeded. A heartbeat
-proves the first. The second is proved by any call that was answered, and where
-none was made for half a lease, by a probe. A call that failed proves nothing
-yet (the worker may be slow), but asks for a probe at once; a failed probe
-decides. One that is silent is not probed: whatever came of it, it would not be
-online. A core worker sends no heartbeats: there, the answered call
-is the sign of life as well. One that deregistered is ``offline``, whatever
-a late call says, until it registers again.
+A worker is ``online`` if both directions work: a sign of life of the worker arrived within the lease, and a call to it
+succeeded. A heartbeat proves the first. Any call that was answered proves the second, and if none was made for half a
+lease, a probe is made. A call that failed proves nothing yet (the worker may be slow), but causes a probe at once. A
+failed probe decides. A silent worker is not probed, as the answer would not make it online. A core worker sends no
+heartbeats: for it, an answered call is the sign of life as well. A worker that deregistered is ``offline`` until it
+registers again, even if a late call is answered.
 
-A worker that was loaded from the store is called once after the start, whether it was heard or not
-(``first_calls``): it sends a heartbeat when a new scheduler calls it. Until that has come to
-something, and after a registration until its first probe has, requests wait for the worker
-(``scheduler.cluster.expected``).
+A worker that was loaded from the store is called once after the start, whether it was heard or not (``first_calls``):
+it sends a heartbeat when a new scheduler calls it. Requests wait for the worker until then
+(``scheduler.cluster.expected``), and after a registration until its first probe has ended.
 
-A program that answers a start or a query with UNIMPLEMENTED is no worker, though it may answer
-probes. While that is known it is asked about a job that can't exist, instead of being probed.
+A program that answers a start or a query with UNIMPLEMENTED is no worker, though it may answer probes. Once that is
+known, it is not probed, but asked about a job that can't exist.
 
-Elapsed time is measured by the reactor's clock, which the composition root
-makes monotonic; wall time is only for people to read. Time in which this process
-did not run (it was stopped, or its machine) does not count: who called meanwhile
-waits in a socket, and is to be heard before anything is concluded. It shows as a
-look that is late.
+Elapsed time is measured by the reactor's clock, which the composition root makes monotonic. Wall time is only for
+people to read. Time in which this process did not run (it was stopped, or its machine) does not count: calls that
+workers made meanwhile wait in a socket, and have to be heard before anything is concluded. Such a time is noticed
+because a look is late.
 """
 
 from __future__ import annotations
@@ -67,10 +62,10 @@ from scheduler.texts import bounded_text
 
 T = TypeVar("T")
 
-#: A lease is looked at so many times while it lasts.
+#: Looks at all workers during one lease.
 LOOKS_PER_LEASE = 6
 
-#: Bytes that are kept of why a call to a worker failed.
+#: Bytes that are kept of the reason why a call to a worker failed.
 FAILURE_MAX_BYTES = 500
 
 #: The id of no job: a UUID that is never given.
@@ -85,7 +80,10 @@ class Liveness(Periodic):
     def __init__(
         self, clock: IReactorTime, ledger: Ledger, calls: IWorkerClient, expected: Expected, lease: float
     ) -> None:
-        """``calls`` are not observed; ``expected`` is told of workers that may be online soon; ``lease`` in seconds."""
+        """``calls`` is the client that is not observed; ``expected`` is told which workers may be online soon.
+
+        ``lease`` in seconds.
+        """
         super().__init__(clock, lease / LOOKS_PER_LEASE, self._look, at_once=True)
         self.lease = lease
         self._clock = clock
@@ -123,25 +121,25 @@ class Liveness(Periodic):
         self._first_calls.begin()
 
     def wanted(self, worker_id: str) -> None:
-        """A request waits for that worker: if it has still to be called for the first time, it is called now."""
+        """A request waits for that worker: make its first call now, if it has not been made."""
         self._first_calls.now(worker_id)
 
     @property
     def idle(self) -> bool:
-        """Whether no worker is being probed, and none that is gone is kept."""
+        """Whether no worker is being probed, and every worker that is kept here is in the registry."""
         find = self._ledger.registry.find_worker
         return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
 
     def heard(self, worker_id: str, told: Worker | None = None) -> None:
-        """The worker called us; it is as it ``told``, if it told anything."""
+        """The worker called this scheduler, and described itself as ``told``."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
             self._heard(self._seen(told or worker))
 
     def registered(self, worker_id: str) -> None:
-        """It is a new process, or at a new address: whether calls succeed is open again.
+        """The worker is a new process, or at a new address: it is not known whether calls succeed.
 
-        The worker is shown as unreachable and as seen now already, and its jobs as they were: it reports them itself.
+        The registry shows it as unreachable, as seen now, and with its jobs as they were: it reports them itself.
         """
         self._pulses[worker_id] = Pulse()
         self._heard(self._ledger.registry.worker(worker_id))
@@ -154,7 +152,7 @@ class Liveness(Periodic):
         self._apply_to(worker_id)
 
     def left(self, worker_id: str, told: Worker | None = None) -> None:
-        """The same for the last time: it was stopped while its jobs run on."""
+        """The worker called for the last time, and was stopped while its jobs run on."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
@@ -163,23 +161,23 @@ class Liveness(Periodic):
         self.reset(worker_id, "it was stopped, and left its jobs running")
 
     def why_unreachable(self, worker: Worker) -> str:
-        """In words that end a sentence, of a worker that is not online."""
+        """The reason, in words that end a sentence, why a worker is not online."""
         if worker.deregistered_at is not None:
             return f"it deregistered at {units.format_moment(worker.deregistered_at)}"
         pulse = self._pulses.get(worker.id, Pulse())
         return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds() - self._paused, self.lease)
 
     def probed(self, worker_id: str) -> Deferred[None]:
-        """Fires when a probe of it has ended: the one that is under way, or one that begins now."""
+        """Fires when a probe of the worker has ended: the one that is under way, or one that begins now."""
         return self._probe_now(worker_id)
 
     def calls_fail(self, worker_id: str) -> bool:
-        """Whether the last call to it that tells was not answered."""
+        """Whether the last probe of the worker failed, and no call was answered since."""
         pulse = self._pulses.get(worker_id)
         return pulse is not None and pulse.failed is not None
 
     def forget(self, worker_id: str) -> None:
-        """It deregistered, or is no worker any more."""
+        """The worker deregistered, or was removed."""
         self._first_calls.cancel(worker_id)
         self._pulses.pop(worker_id, None)
         self._expected.settle(worker_id)
@@ -187,7 +185,7 @@ class Liveness(Periodic):
     def observe(self, worker_id: str, call: Deferred[T], is_probe: bool = False) -> Deferred[T]:
         """Draw conclusions from a call to the worker; its result passes through.
 
-        One that was made before the worker registered anew, or was known to be gone, says nothing of it.
+        A call that was made before the worker registered anew, or was known to be gone, says nothing about it.
         """
         pulse = self._pulses.get(worker_id)
 
@@ -212,7 +210,7 @@ class Liveness(Periodic):
         return call.addCallbacks(succeeded, failed)
 
     def _now(self) -> float:
-        """Seconds by the clock, without those in which this process did not run; signs of life are timed by these."""
+        """Seconds by the clock, without those in which this process did not run. Signs of life have such times."""
         now = self._clock.seconds()
         late = now - self._due
         if self.running and late > self.lease / LOOKS_PER_LEASE:
@@ -226,7 +224,7 @@ class Liveness(Periodic):
         return self._pulses.setdefault(worker_id, Pulse())
 
     def _seen(self, worker: Worker) -> Worker:
-        """Note that it gave a sign of life; the worker as it is then."""
+        """Note a sign of life; returns the worker with it."""
         worker = evolve(worker, last_seen=self._ledger.now())
         self._ledger.see(worker)
         return worker
@@ -240,15 +238,15 @@ class Liveness(Periodic):
         self._apply(worker, pulse.heard)
         if in_doubt and not self._first_calls.soon(worker.id):
             self._first_calls.cancel(worker.id)
-            self._probe_now(worker.id)  # it is back: that calls succeed again is to be known soon
+            self._probe_now(worker.id)  # it is back: find out soon whether calls succeed again
 
     def _expect(self, worker: Worker) -> None:
-        """It may be online at any moment."""
+        """The worker may be online at any moment."""
         self._pulse(worker.id).expected = self._now()
         self._expected.begin(worker)
 
     def _settle(self, worker_id: str, pulse: Pulse) -> None:
-        """It is online, or requests are not to wait for it any more."""
+        """The worker is online, or requests no longer wait for it."""
         if pulse.expected is not None:
             pulse.expected = None
             self._expected.settle(worker_id)
@@ -266,7 +264,7 @@ class Liveness(Periodic):
         self._apply(worker, pulse.answered)
 
     def _failed(self, worker_id: str, pulse: Pulse, error: BaseException | None) -> None:
-        """Calls to it fail."""
+        """Calls to the worker fail."""
         why = error.reason if isinstance(error, Unreachable) else str(error)
         pulse.failed = bounded_text(why, FAILURE_MAX_BYTES)
         pulse.no_worker = pulse.no_worker or isinstance(error, NotAWorker)
@@ -274,7 +272,7 @@ class Liveness(Periodic):
         self._settle(worker_id, pulse)
 
     def _probe_now(self, worker_id: str) -> Deferred[None]:
-        """Find out whether calls to it succeed, unless that is under way; fires when it was tried."""
+        """Probe the worker, unless a probe is under way; fires when the probe has ended."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return succeed(None)
@@ -294,7 +292,7 @@ class Liveness(Periodic):
         def failed(reason: Failure) -> Deferred[None] | None:
             pulse.probing = False
             if reason.check(Busy):
-                return None  # the place was not free: nothing was learnt
+                return None  # the probe was not made
             if not reason.check(SchedulerError):
                 self._log.failure("probing worker {worker_id} went wrong", reason, worker_id=worker_id)
             if self._pulses.get(worker_id) is not pulse:
@@ -303,7 +301,7 @@ class Liveness(Periodic):
             if self._pauses != pauses:
                 return self._probe_now(worker_id)  # its time ran out while nobody here could hear the answer
             if asks and not reason.check(Unavailable, DeadlineExceeded):
-                self._answered(worker_id)  # that there is no such job, as is to be expected
+                self._answered(worker_id)  # there is no such job, as expected
             else:
                 self._failed(worker_id, pulse, reason.value)
             return None
@@ -323,7 +321,7 @@ class Liveness(Periodic):
         self._sweep.begin([*registry.worker_ids(), *registry.busy_elsewhere()])
 
     def _look_at(self, worker_id: str) -> None:
-        """A worker that calls do not reach may report its jobs all the same: they run until it is silent, or gone."""
+        """Apply the signs of a worker. Its jobs count as running until it is silent or gone, even if calls fail."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             self._mark_jobs_unknown(worker_id)
@@ -340,13 +338,13 @@ class Liveness(Periodic):
             self._mark_jobs_unknown(worker_id)
 
     def _apply_to(self, worker_id: str) -> None:
-        """``_apply``, where that worker is registered."""
+        """Call ``_apply``, if that worker is registered."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
             self._apply(worker, self._now())
 
     def _apply(self, worker: Worker, now: float) -> None:
-        """Make the worker's state, and its jobs', what the signs say."""
+        """Set the state of the worker and its jobs by the signs of life."""
         worker_id, pulse, heartbeats = worker.id, self._pulse(worker.id), worker.sends_heartbeats
         state = judge(pulse, heartbeats, now, self.lease)
         changed = state is not worker.state
@@ -368,7 +366,7 @@ class Liveness(Periodic):
             self._mark_jobs_unknown(worker_id)
 
     def _mark_jobs_unknown(self, worker_id: str, why: str = "can't be reached") -> None:
-        """Nobody can say any more that its jobs run. One that is starting is left to the answer of its start."""
+        """Show the running jobs of a worker as unknown. A job that is starting is left to the answer of its start."""
         now = self._ledger.now()
         unknown = [
             lifecycle.unknown(job, f"worker {job.worker_name!r} {why}", now)

@@ -1,9 +1,9 @@
-"""What workers say: they come, go, show that they live, and report their jobs.
+"""The calls of workers: registration, heartbeat, deregistration.
 
-What follows from a report is decided in ``scheduler.cluster.workers.reconcile``.
+The effect of a report on the jobs is decided in ``scheduler.cluster.workers.reconcile``.
 
-A call is cancelled when its deadline is over. What it began to save is saved all the same: the registry has it by then,
-and a save that is cancelled is not repeated when it fails. So every save here is shielded.
+A call is cancelled when its deadline is over. Its changes are in the registry by then, and a save that is cancelled is
+not repeated when it fails. So every save here is shielded: it goes on.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from scheduler.net import DialRule
 from scheduler.registrations import BOOT_ID_MAX_CHARACTERS, check, check_word
 from scheduler.texts import bounded_text
 
-#: Bytes that are shown of why a worker takes no job.
+#: Bytes that are shown of the reason why a worker takes no job.
 REFUSAL_MAX_BYTES = 500
 
-#: Of a lease, the share for which a heartbeat waits for the store: the worker sends the next one when it is answered.
+#: The share of a lease for which a heartbeat waits for the store. The worker sends the next one after the answer.
 SAVED_SHARE = 1 / 3
 
 #: Seconds between two heartbeats of one worker whose answers ask it to register again.
@@ -70,8 +70,8 @@ class Membership:
     ) -> None:
         """``new_id`` gives the id of a worker that has neither an id nor a folder id.
 
-        ``is_own_address`` says of a ``host:port`` to dial whether this scheduler listens there itself.
-        ``forget_after``, in seconds, is how long a worker that deregistered stays listed; 0: it does not.
+        ``is_own_address`` tells whether this scheduler itself listens at a ``host:port``. ``forget_after``: seconds for
+        which a worker that deregistered stays listed; 0: it is not listed.
         """
         self._clock = clock
         self._new_id = new_id
@@ -86,23 +86,23 @@ class Membership:
         self._clashes = Clashes(ledger.registry, client)
         self._departures = Departures(ledger, reconciler, self._cut, self._remove)
         self._newcomers = Newcomers(ledger.registry, self._departures.remove)
-        # worker id -> the IP address that it registered from; the name of its own that another one has; and when it was
-        # last asked to register again
+        # worker id -> the IP address that it registered from; its own name, if another worker has that now; and when it
+        # was last asked to register again
         self._peers: dict[str, str] = {}
         self._nameless: dict[str, str] = {}
         self._asked_again: dict[str, float] = {}
-        # ids of those that have registered with this process
+        # ids of the workers that have registered with this process
         self._registered: set[str] = set()
 
     @property
     def idle(self) -> bool:
-        """Whether none is being removed, and none that is gone is kept."""
+        """Whether no worker is being removed, and every worker that is kept here is in the registry."""
         kept = {*self._registered, *self._peers, *self._nameless, *self._asked_again}
         parts = (self._departures, self._newcomers, self._clashes)
         return all(part.idle for part in parts) and all(map(self._ledger.registry.find_worker, kept))
 
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
-        return Deferred.fromCoroutine(self._register(registration, peer))
+        return Deferred.fromCoroutine(self._checked(registration, peer))
 
     def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
         return Deferred.fromCoroutine(self._deregister(worker_id, nonce))
@@ -114,8 +114,12 @@ class Membership:
         """In words that end a sentence, of a worker that is not online."""
         return self._liveness.why_unreachable(worker)
 
-    async def _register(self, registration: Registration, peer: str) -> Registered:
+    async def _checked(self, registration: Registration, peer: str) -> Registered:
         check(registration)
+        with self._set_back.registering(registration.commit_count):
+            return await self._register(registration, peer)
+
+    async def _register(self, registration: Registration, peer: str) -> Registered:
         if not registration.boot_id:  # a core worker: its address is its identity
             registration = evolve(registration, worker_id="", folder_id="", nonce="")
         address = await self._rule.check(registration.address, peer)
@@ -130,7 +134,7 @@ class Membership:
         new_process = known is None or not worker.nonce or known.nonce != worker.nonce
         moved = known is None or known.address != worker.address
         if new_process or moved:
-            self._client.forget(worker.id)  # its channel leads to the process before, or elsewhere
+            self._client.forget(worker.id)  # its channel leads to the earlier process or address
         if new_process:
             self._reconciler.forget(worker.id)
         self._peers[worker.id] = peer
@@ -149,8 +153,8 @@ class Membership:
             )
         else:
             self._liveness.heard(worker.id)
-        # A worker that can't be saved now is known all the same, and saved later. Those whose place it takes have to be
-        # removed: where that fails it registers again, and they are found once more.
+        # A worker that can't be saved now is in the registry all the same, and saved later. The workers that it
+        # displaces must be removed: if that fails, it registers again, and they are found again.
         saved.addErrback(lambda reason: reason.trap(StoreFailed))
         removed = [self.remove(other, "forgotten").addErrback(_has_come_back) for other in displaced]
         await shielded(_all_of([saved, *removed]) if removed else saved)
@@ -159,7 +163,7 @@ class Membership:
         return Registered(worker.id, self._liveness.lease, count)
 
     def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:
-        """The worker as it is going to be known, by ``new_id`` if it has none; ``Conflict``, ``NameTaken``."""
+        """The worker as the registry will have it; ``new_id`` if it has no id. ``Conflict``, ``NameTaken``."""
         registry = self._ledger.registry
         worker_id = id_of(registry, registration, address) or new_id
         known, registered = registry.find_worker(worker_id), registry.find_registered(worker_id)
@@ -186,10 +190,10 @@ class Membership:
         )
 
     def _replaced(self, worker_id: str, name: str, address: str) -> Iterator[Worker]:
-        """Entries that a new worker takes the place of: that of its name at its address, whose folder is lost.
+        """The entry that a worker replaces: that with its name and address, whose folder is lost.
 
-        No others have the same name. So one that is known, by the name and at the address of another, has not taken its
-        place yet: the store failed, or the process before this one was killed.
+        Names are unique. So if a known worker has the name and address of another, it has not replaced that one yet:
+        the store failed, or an earlier scheduler process was killed.
         """
         registry = self._ledger.registry
         known = registry.find_worker(worker_id)
@@ -200,9 +204,9 @@ class Membership:
                 yield each
 
     def _make_room(self, worker: Worker) -> list[Worker]:
-        """Have nobody else known by its name or at its address; answers those that are to be removed.
+        """Take the name and address of the worker from all others; returns the workers to remove.
 
-        All others were asked and did not answer, or are offline.
+        The others were asked and did not answer, or are offline.
         """
         registry = self._ledger.registry
         displaced = list(self._replaced(worker.id, worker.name, worker.address))
@@ -230,24 +234,24 @@ class Membership:
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is None or worker.nonce != nonce:
             raise NotFound("worker", worker_id)
-        if worker.state is WorkerState.OFFLINE:  # it says so again: the answer was lost
+        if worker.state is WorkerState.OFFLINE:  # it deregisters again, as the answer was lost
             await shielded(self._ledger.learn(worker))
             return
         why = f"worker {worker.name!r} deregistered"
         now = self._ledger.now()
-        # One that is starting is left to the answer of its start.
+        # A job that is starting is left to the answer of its start.
         unfinished = [job for job in self._ledger.registry.unfinished(worker_id) if job.state is not JobState.STARTING]
         jobs_saved = self._ledger.learn(*(lifecycle.unknown(job, why, now) for job in unfinished))
-        jobs_saved.addErrback(lambda _: None)  # what is saved after them fails then, too
+        jobs_saved.addErrback(lambda _: None)  # then the save that follows fails, too
         stays = stays_listed(worker, self._ledger.registry.running_jobs(worker_id) > 0, self._forget_after)
         await shielded(self._go_offline(worker) if stays else self._remove(worker))
 
     def remove(self, worker: Worker, why: str) -> Deferred[None]:
-        """It will not come back under this id: see ``Departures``."""
+        """Remove a worker that will not come back under this id: see ``Departures``."""
         return self._departures.remove(worker, why)
 
     def unlist(self, worker: Worker) -> None:
-        """It deregistered, and has no jobs any more."""
+        """Remove a worker that deregistered, and has no jobs any more."""
         self._remove(worker).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
 
     def _cut(self, worker: Worker) -> None:
@@ -255,13 +259,13 @@ class Membership:
         self._client.forget(worker.id)
 
     def _check_is_registered(self, worker: Worker) -> None:
-        """``NotFound`` where it is not, or as another process: nothing is to be kept of this one then."""
+        """Raise ``NotFound`` if the worker is not registered as this process: then nothing about it may be kept."""
         now = self._ledger.registry.find_registered(worker.id)
         if now is None or now.nonce != worker.nonce:
             raise NotFound("worker", worker.id)
 
     def _go_offline(self, worker: Worker) -> Deferred[None]:
-        """It stays listed, to be known when it comes back."""
+        """Show a worker that deregistered as offline, until it comes back or is forgotten."""
         self._disconnect(worker)
         self._log.info("worker {name} ({worker_id}) is offline: it deregistered", name=worker.name, worker_id=worker.id)
         now = self._ledger.now()
@@ -274,7 +278,7 @@ class Membership:
         return self._ledger.learn(worker.ref)
 
     def _disconnect(self, worker: Worker) -> None:
-        """Keep nothing of what was between it and this process."""
+        """Forget the channel and all other state of the worker in this process."""
         self._client.forget(worker.id)
         self._liveness.forget(worker.id)
         self._reconciler.forget(worker.id)
@@ -311,14 +315,14 @@ class Membership:
             self._ledger.learn(told).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         worker = told
         if heartbeat.leaving:
-            self._liveness.left(worker.id, told)  # what runs there is unknown from now on
+            self._liveness.left(worker.id, told)  # the state of its jobs is unknown from now on
         else:
             self._liveness.heard(worker.id, told)
         durable = True
         try:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
         except (StoreFailed, TimedOut):
-            durable, reported = False, []  # it lives all the same, and what ended it tells again
+            durable, reported = False, []  # it is alive all the same, and reports these ends again
         self._check_is_registered(worker)
         if not heartbeat.leaving:
             self._reconciler.ask_about_unlisted(worker, heartbeat)
@@ -337,7 +341,7 @@ class Membership:
         )
 
     def _is_to_register_again(self, worker: Worker, peer: str) -> bool:
-        """Whether its address may not be what it was (it calls from elsewhere, or calls fail), or its name."""
+        """Whether its address (it calls from another one, or calls to it fail) or its name may have changed."""
         moved = peer != self._peers.get(worker.id, peer) or self._liveness.calls_fail(worker.id)
         own_name = self._nameless.get(worker.id)
         may_have_name = worker.name == worker.id and worker.id not in self._registered
@@ -352,7 +356,7 @@ class Membership:
         return True
 
     def _may_have_features(self, worker: Worker) -> bool:
-        """Whether it has to register to say: an earlier version of the scheduler, which it did that with, kept none."""
+        """Whether it has to register again to tell its features, as an earlier version of the scheduler kept none."""
         return not worker.features and worker.id not in self._registered
 
     def _kept(self, job_id: str) -> bool:
@@ -362,16 +366,16 @@ class Membership:
 
 
 def _all_of(deferreds: list[Deferred[None]]) -> Deferred[None]:
-    """Fires when all have, or with the first failure of one."""
+    """Fires when all have fired, or with the first failure."""
     done = gatherResults(deferreds, consumeErrors=True)
     return done.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure)
 
 
 def _has_come_back(reason: Failure) -> None:
-    """A worker that was to be removed has registered again: it had what it wants, or got it."""
+    """A worker that was about to be removed has registered again, so it stays."""
     reason.trap(Conflict)
 
 
 def _difference(sent_at: float | None, now: float) -> float | None:
-    """Seconds by which a worker's clock is ahead, to the millisecond; what the message took makes it less."""
+    """Seconds by which a worker's clock is ahead, to the millisecond, less the time that the message took."""
     return None if sent_at is None else round(sent_at - now, 3)

@@ -1,16 +1,18 @@
-"""Bounds how many workers are kept that nobody would miss.
+"""A limit on the workers that registered and were never used.
 
-Anybody who can call the scheduler can register workers, each of which would be listed, and stored, for ever. So of
-those that registered with this process for the first time, are not online, have no job and are not drained, the oldest
-is forgotten when there are too many. That costs a worker nothing: its next heartbeat is answered by "register
-again", and its id follows from its folder. Only a core worker, which sends none, has to be started again.
+Any program that can call the scheduler can register workers, each of which would be listed, and stored, for ever. So
+among the workers that registered with this process for the first time, are not online, have no job and are not drained,
+the oldest is forgotten when there are too many. This costs a worker nothing: its next heartbeat is answered by
+"register again", and its id follows from its folder. Only a core worker sends no heartbeats, and has to be started
+again.
 
-Those that are online are not counted: many workers may be behind one address.
+Online workers are not counted: many workers may be behind one address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -20,11 +22,11 @@ from scheduler.cluster.registry import Registry
 from scheduler.errors import SchedulerError
 from scheduler.model import Worker, WorkerState
 
-#: Workers that are kept so.
+#: Unused workers that are kept.
 NEWCOMERS_MAX = 1000
 
-#: Workers that are looked at for each newcomer beyond that.
-_LOOKS_MAX = 100
+#: Workers that are looked at for each newcomer beyond the limit.
+_LOOKS_MAX = 20
 
 
 class Newcomers:
@@ -35,26 +37,28 @@ class Newcomers:
     def __init__(self, registry: Registry, remove: Callable[[Worker, str], Deferred[None]]) -> None:
         self._registry = registry
         self._remove = remove
-        # ids of those that may have to go, the oldest first; a dict, for its order
+        # ids of the workers that may have to go, the oldest first; a dict, for its order
         self._ids: dict[str, None] = {}
 
     @property
     def idle(self) -> bool:
-        """Whether none that is gone is kept."""
+        """Whether every worker that is kept here is in the registry."""
         return all(map(self._registry.find_worker, self._ids))
 
     def forget(self, worker_id: str) -> None:
-        """It is gone."""
+        """The worker is gone."""
         self._ids.pop(worker_id, None)
 
     def add(self, worker_id: str) -> None:
-        """It has registered, and was not known before."""
+        """A worker has registered that was not known before."""
         self._ids[worker_id] = None
-        for oldest in list(self._ids)[: _LOOKS_MAX if len(self._ids) > NEWCOMERS_MAX else 0]:
+        if len(self._ids) <= NEWCOMERS_MAX:
+            return
+        for oldest in tuple(islice(self._ids, _LOOKS_MAX)):
             worker = self._registry.find_worker(oldest)
             del self._ids[oldest]
             if worker is None or worker.draining or self._registry.has_jobs_of(oldest):
-                pass  # somebody would miss it
+                pass  # it is in use
             elif worker.state is WorkerState.ONLINE:
                 self._ids[oldest] = None
                 continue
@@ -70,6 +74,6 @@ class Newcomers:
             return
 
     def _failed(self, reason: Failure, worker_id: str) -> None:
-        """The store failed, or it has registered again: it has its turn later."""
+        """The store failed, or the worker has registered again: it stays among those that may have to go."""
         reason.trap(SchedulerError)
         self._ids[worker_id] = None

@@ -1,4 +1,4 @@
-"""A worker client that tells the liveness what its calls reveal about their workers."""
+"""A worker client that reports the outcome of each call to the liveness."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ class ObservedClient:
         return self._liveness.observe(worker.id, self._client.probe(worker), is_probe=True)
 
     def answers(self, worker: Worker) -> Deferred[bool | None]:
-        return self._client.answers(worker)  # it may be asked of a process that has not registered
+        return self._client.answers(worker)  # the process may not have registered
 
     def start_job(
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -39,7 +38,7 @@ class ObservedClient:
             assert late is not None
             late(self._liveness.observe(worker.id, answer))
 
-        start = self._client.start_job(worker, job, sent, key, None if late is None else observed)
+        start = self._client.start_job(worker, job, key, None if late is None else observed)
         return self._liveness.observe(worker.id, start)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
@@ -58,10 +57,10 @@ class ObservedClient:
         return self._liveness.observe(worker.id, self._client.read_output(worker, job_id, stream, offset, size))
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
-        # Long-lived: what cuts it shows in the calls that follow.
-        return self._client.stream_output(worker, job_id, stream, offset, deliver)
+        # A stream is long-lived. The calls that follow show what cut it.
+        return self._client.stream_output(worker, job_id, stream, offset, deliver, starting)
 
     def forget(self, worker_id: str) -> None:
         self._client.forget(worker_id)

@@ -1,10 +1,9 @@
-"""Jobs of workers that can't tell when one ends: they are asked, about once a second.
+"""Polling of core workers about their jobs, about once a second.
 
-A worker that speaks only the core protocol sends no heartbeats, so
-the end of its jobs is polled. Each worker has a round of its own, one question
-at a time, so one that is slow holds up no other. A job that is not answered for holds up the others of its worker
-for the deadline of a call in each round (``scheduler.cluster.job_rounds``). One whose start is under way is left to
-that.
+A core worker sends no heartbeats, so the scheduler asks it whether its jobs have ended. Each worker has its own round,
+one question at a time, so a slow worker holds up no other. A question without an answer holds up the other jobs of its
+worker for the deadline of one call in each round (``scheduler.cluster.job_rounds``). A job whose start is under way is
+not asked about.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ class Polling(Periodic):
         starting: Callable[[str], bool],
         probed: Callable[[str], Deferred[None]],
     ) -> None:
-        """``query`` takes a worker's id and a job's, and records the answer.
+        """``query`` takes the ids of a worker and a job, and records the answer.
 
-        ``starting`` says of the job of an id whether its start is under way; ``probed`` is as of ``JobRounds``.
+        ``starting`` takes the id of a job: whether its start is under way. ``probed``: see ``JobRounds``.
         """
         super().__init__(clock, POLL_INTERVAL_SECONDS, self._look)
         self._registry = registry

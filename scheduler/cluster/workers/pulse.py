@@ -1,4 +1,4 @@
-"""The signs of life of one worker, and what follows from them: pure functions of values."""
+"""The signs of life of one worker, and the state that follows from them. [pure]"""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from scheduler.model import WorkerState
 
 @define
 class Pulse:
-    """Signs of life of one process of a worker; times by the reactor's clock, ``None`` is never."""
+    """Signs of life of one process of a worker. Times are by the reactor's clock; ``None``: never."""
 
     heard: float | None = None
     answered: float | None = None
     probing: bool = False
-    #: Those that wait until the probe under way has ended.
+    #: Deferreds that fire when the probe under way has ended.
     waiting: list[Deferred[None]] = field(factory=list)
-    #: Why the last probe failed, if no call was answered since; ``""``: nobody knows why; ``None``: it did not fail.
+    #: Why the last probe failed, if no call was answered since; ``""``: it is not known why; ``None``: it did not fail.
     failed: str | None = None
-    #: Why it was known to be gone, before it was heard of again; ``""``: it was not.
+    #: Why the worker is known to be gone; ``""``: it is not, or was heard again.
     gone: str = ""
-    #: The program that answers there is no worker. It may answer probes all the same: only a query tells.
+    #: The program that answers at the address is no worker. It may answer probes all the same: only a query shows it.
     no_worker: bool = False
-    #: Since when it may be online at any moment; ``None``: it is online, or nothing says that it may be.
+    #: Since when the worker may be online at any moment; ``None``: it is online, or is not expected.
     expected: float | None = None
-    #: Why it is unreachable, as it was logged last.
+    #: The reason for being unreachable that was logged last.
     logged: str = ""
 
 
 def is_in_doubt(pulse: Pulse) -> bool:
-    """Whether no call to it has succeeded, or the last probe failed."""
+    """Whether no call to the worker has succeeded, or the last probe failed."""
     return pulse.answered is None or pulse.failed is not None
 
 
@@ -47,7 +47,7 @@ def is_alive(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
 
 
 def why_unreachable(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> str:
-    """Why ``judge`` does not call it online, in words that end a sentence."""
+    """The reason why ``judge`` does not call the worker online, in words that end a sentence."""
     sign = pulse.heard if heartbeats else pulse.answered
     silence = None if sign is None or now - sign <= lease else now - sign
     if sign is None and heartbeats and not pulse.gone:
@@ -56,13 +56,13 @@ def why_unreachable(pulse: Pulse, heartbeats: bool, now: float, lease: float) ->
 
 
 def why_for_log(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> str:
-    """The same without a number that grows; ``""``: nothing was found out yet."""
+    """The same without a number that grows; ``""``: no reason is known yet."""
     sign = pulse.heard if heartbeats else pulse.answered
     return _cause(pulse, None if sign is None or now - sign <= lease else lease)
 
 
 def _cause(pulse: Pulse, silence: float | None) -> str:
-    """The cause that was found; ``silence`` in seconds, ``None``: it is not silent."""
+    """The known cause; ``silence`` in seconds, ``None``: the worker is not silent."""
     if pulse.gone:
         return pulse.gone
     return _and_calls("" if silence is None else f"no sign of life for {silence:.0f} s", pulse)
@@ -76,7 +76,7 @@ def _and_calls(why: str, pulse: Pulse) -> str:
 
 
 def wants_probe(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
-    """Whether it is time to find out if calls to it succeed."""
+    """Whether it is time to find out if calls to the worker succeed."""
     silent = heartbeats and not is_alive(pulse, heartbeats, now, lease)
     if pulse.probing or silent:
         return False

@@ -1,24 +1,22 @@
-"""Bringing the registry and what runs on a worker to agree, whichever of the two was down.
+"""Reconciliation of the registry with the jobs that a worker reports.
 
-Theory of operation. A heartbeat lists all that runs on the worker and every end
-the scheduler has not acknowledged. What is listed is believed: a job nobody can
-say anything about is ``running`` again, one never heard of is asked to be
-described and is adopted with its spec (``adoption``), one that is ``lost`` becomes an orphan. The
-end of one that a client removed is acknowledged, and its worker is told so again.
+A heartbeat lists all jobs that run on the worker, and every end that the scheduler has not acknowledged. The list is
+believed. A job in the state ``unknown`` is ``running`` again. A job that the registry does not have is described by the
+worker when asked, and adopted with its spec (``adoption``). A job that is ``lost`` becomes an orphan. The end of a job
+that a client removed is acknowledged, and the worker is told again to remove it.
 
-What is not listed proves nothing: the heartbeat may have crossed the start of
-the job. So it is asked about by id, and the question seals the id against a
-start that is still on its way. Where the worker then has no record,
+A job that is not listed may run all the same: the heartbeat may have crossed its start. So the worker is asked about
+the job by its id. The question seals the id: a start that is still on its way is refused. If the worker has no record
+of the job:
 
 - a job that was seen to run is ``lost``;
-- one whose start was not answered never starts, and has ``failed``. Nobody was
-  promised that it would;
-- one that was promised must run: it is not asked about, its start is sent again
-  under the same id, which the worker answers by the job it has, or by starting it
-  (unless it came back as one that can't run such a job: then it is asked).
+- a job whose start was not answered has ``failed``, as no client was promised that it starts;
+- a promised job must run. The worker is not asked: the start is sent again under the same id, and the worker answers
+  with the job that it has, or starts it. Only if the worker came back without the features that the job needs, it is
+  asked.
 
-Starts that this process is waiting for are left to their own answer. A core
-worker reports nothing: it is polled, and asked without a seal.
+A start that this process waits for is left to its own answer. A core worker reports nothing: it is polled, and asked
+without a seal.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ from scheduler.model import IdempotencyKey, Job, JobState, Worker, WorkerState
 
 
 class Reconciler:
-    """One for each scheduler."""
+    """Applies reports, and asks about the jobs that they do not mention; there is one for each scheduler."""
 
     _log = Logger()
 
@@ -65,7 +63,7 @@ class Reconciler:
         set_back: SetBack,
         probed: Callable[[str], Deferred[None]],
     ) -> None:
-        """``probed`` is as of ``JobRounds``."""
+        """``probed``: see ``JobRounds``."""
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
@@ -75,7 +73,7 @@ class Reconciler:
         self._backoff = backoff
         self._removals = removals
         self._set_back = set_back
-        # worker id -> ids of removed jobs that its last heartbeat said run, and that it was asked to describe
+        # worker id -> ids of removed jobs that run by its last heartbeat, and that it was asked to describe
         self._disputed: dict[str, frozenset[str]] = {}
         self._adoption = Adoption(ledger)
         self._refusals = Refusals()
@@ -84,11 +82,11 @@ class Reconciler:
 
     @property
     def idle(self) -> bool:
-        """Whether no worker is being asked, or is to describe a job, and no removed job is in dispute."""
+        """Whether no question to a worker is open, and no removed job is in dispute."""
         return not self._disputed and self._adoption.idle and self._asking.idle and self._rounds.idle
 
     def apply_report(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], tuple[str, ...]]:
-        """The jobs that the heartbeat changes, and the ids of those the scheduler needs to have described."""
+        """The jobs that the heartbeat changes, and the ids of the jobs that the worker has to describe."""
         changed: list[Job] = []
         describe: list[str] = []
         removed: list[str] = []
@@ -129,7 +127,7 @@ class Reconciler:
         return changed, self._adoption.questions(worker, describe)
 
     def _reported(self, worker: Worker, report: JobReport) -> Job | None:
-        """The job as the report makes it; ``None`` where the scheduler needs its spec to tell.
+        """The job after the report; ``None``: the scheduler needs the spec of the job first.
 
         ``Invalid`` for a report that is not believed.
         """
@@ -147,7 +145,7 @@ class Reconciler:
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
-        """Remember which of these jobs, that the worker says run, a client removed."""
+        """Remember the removed jobs among those that run by the worker's report."""
         unknown = [job_id for job_id in running if self._registry.find_job(job_id) is None]
         disputed = frozenset(job_id for job_id in unknown if self._registry.was_removed(job_id))
         if disputed:
@@ -156,16 +154,17 @@ class Reconciler:
             self._disputed.pop(worker.id, None)
 
     def _is_removed(self, worker: Worker, report: JobReport) -> bool:
-        """Whether it is of a job that a client removed.
+        """Whether the report is of a job that a client removed.
 
-        One that still runs is shown again. But a report may have left before the job ended, so it takes a second one.
+        A removed job that still runs is shown again. A report may have left before the job ended, so this takes two
+        reports.
         """
         job_id = report.status.job_id
         disputed = job_id in self._disputed.get(worker.id, ())
         return self._registry.was_removed(job_id) and (report.status.state.final or not disputed)
 
     def _owned(self, worker: Worker, job: Job) -> Job | None:
-        """The job, if that worker has a say in it; ``None``: nobody has now. ``Invalid``: another worker has."""
+        """The job, if it is that worker's; ``None``: it is no worker's now. ``Invalid``: it is another worker's."""
         if job.worker_id == worker.id:
             return job
         not_started = job.state is JobState.QUEUED or lifecycle.unconfirmed(job)
@@ -176,9 +175,9 @@ class Reconciler:
         raise Invalid("jobID", f"the job is worker {job.worker_id}'s")
 
     def keys_told(self, heartbeat: Heartbeat, changed: list[Job]) -> list[IdempotencyKey]:
-        """Those of the requests that adopted jobs came from, which the store did not have as it was set back.
+        """The idempotency keys of adopted jobs, which the store lost when it was set back.
 
-        One that is known by now is of another job.
+        A key that is known belongs to another job.
         """
         adopted = {job.id for job in changed if self._registry.find_job(job.id) is None}
         return [
@@ -190,11 +189,11 @@ class Reconciler:
         ]
 
     def awaits_descriptions(self, worker_id: str) -> bool:
-        """Whether that worker is to describe jobs."""
+        """Whether that worker has jobs to describe."""
         return self._adoption.is_open(worker_id)
 
     def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
-        """Find out, one after the other, what became of the worker's jobs that the heartbeat does not mention."""
+        """Ask the worker, one after the other, about its jobs that the heartbeat does not mention."""
         mentioned = heartbeat.mentioned
         unlisted = [
             job
@@ -219,24 +218,24 @@ class Reconciler:
             self._log.warn("nothing is known of job {job_id}: {why}", job_id=job.id, why=str(error))
 
     async def starts_over(self, worker_id: str) -> None:
-        """Fires when the starts on that worker that are under way have been answered."""
+        """Wait until the starts on that worker that are under way have been answered."""
         for job in self._registry.unfinished(worker_id):
             start = self._flights.over(job.id)
             if start is not None:
                 await start
 
     def forget(self, worker_id: str) -> None:
-        """It is a new process, or gone: what the one before could not start, or reported, does not count any more."""
+        """Forget the reports and the backoff of a worker that is a new process, or gone."""
         self._disputed.pop(worker_id, None)
         self._adoption.forget(worker_id)
         self._refusals.forget(worker_id)
         self._backoff.forget(worker_id)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
-        """Have the registry say of an unfinished job what its worker says now; errors are those of the call.
+        """Ask a worker about an unfinished job, and record the answer; errors are those of the call.
 
-        Those who ask at the same moment share the call. The start of the job must not be under way. Where its end is
-        known and could not be saved yet it stays as it is, and nobody is asked.
+        Callers at the same moment share one call. The start of the job must not be under way. If the end of the job is
+        known and not saved yet, the worker is not asked.
         """
         if self._ledger.endings.failure(job.id) is not None:
             return succeed(None)

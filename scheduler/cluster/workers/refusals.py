@@ -1,7 +1,7 @@
-"""What is not taken of the reports of workers, logged when it changes.
+"""The log of refused reports of workers, which is written when something new is refused.
 
-A worker reports again what is not acknowledged, so the same is refused with every round of heartbeats, and not with
-those in between.
+A worker reports a job again until that is acknowledged. So the same report is refused in each round of heartbeats, and
+not in the heartbeats between.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 
 from twisted.logger import Logger
 
-#: Refused reports of one worker that are remembered; of further ones nothing is logged until it is another process.
+#: Refused reports of one worker that are remembered. Further ones are not logged until the worker is a new process.
 REMEMBERED_MAX = 5_000
 
 
 class Refusals:
-    """One for each scheduler."""
+    """Remembers what was refused and logged; there is one for each scheduler."""
 
     _log = Logger()
 
@@ -24,7 +24,7 @@ class Refusals:
         self._logged: dict[str, dict[str, None]] = {}
 
     def note(self, worker_id: str, refused: Mapping[str, str], taken: Iterable[str]) -> None:
-        """A heartbeat of the worker was applied: why something of it was refused, and the jobs of which it was not."""
+        """A heartbeat was applied; ``refused``: job id or field -> why; ``taken``: ids of the jobs it changed."""
         logged = self._logged.get(worker_id)
         if logged is not None:
             for job_id in taken:
@@ -45,5 +45,5 @@ class Refusals:
         )
 
     def forget(self, worker_id: str) -> None:
-        """It is a new process, or gone."""
+        """The worker is a new process, or gone."""
         self._logged.pop(worker_id, None)

@@ -1,4 +1,4 @@
-"""The worker ids that registrations make: values in, values out. [pure]"""
+"""The ids that workers get from their folder id or address. [pure]"""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _WORKERS = uuid.UUID("d0f4b5e6-5a70-4f0e-9a7c-2f1b8f6c3a51")
 
 
 def id_of_folder(folder_id: str) -> str:
-    """The id of the worker with that state folder; ``""`` where it has told no folder id."""
+    """The id of the worker with that state folder; ``""`` if it gave no folder id."""
     return str(uuid.uuid5(_WORKERS, folder_id)) if folder_id else ""
 
 
 def id_of_address(address: str) -> str:
-    """The id of the core worker that registers at an address, which is all that it is known by."""
+    """The id of the core worker that registers at an address; nothing else identifies it."""
     return str(uuid.uuid5(_WORKERS, f"core worker at {address}"))  # no folder id has a space in it

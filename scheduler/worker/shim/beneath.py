@@ -1,7 +1,7 @@
-"""Opening what is in a folder, without following a link or crossing a mount point. Standard library only.
+"""Opens entries of a folder without following a link or crossing a mount point. Standard library only.
 
-``openat2`` refuses both, also bind mounts of the same file system, which a comparison of
-devices would miss, and does not touch what is mounted. Where the kernel has no
+``openat2`` refuses both, including bind mounts of the same file system, which a comparison
+of devices would miss. It does not touch a mounted file system. Where the kernel has no
 ``openat2``, the mount ids of descriptors are compared.
 """
 
@@ -39,7 +39,7 @@ _HOW_SIZE = ctypes.sizeof(_How)
 
 
 def open_folder(dir_fd: int, name: str, unlock: bool = False) -> int:
-    """A folder in a folder, to be read. With ``unlock``, after its owner was given all permissions, if that is us."""
+    """Open a subfolder to read it. With ``unlock``, this process first gets all permissions, if it is the owner."""
     try:
         fd = open_beneath(dir_fd, name, _FOLDER)
     except PermissionError:
@@ -47,7 +47,7 @@ def open_folder(dir_fd: int, name: str, unlock: bool = False) -> int:
             raise
         handle = open_beneath(dir_fd, name, HANDLE | os.O_DIRECTORY)
         try:
-            # Not by its name, which may be another's by now; a handle itself can't be chmodded.
+            # Not by its name, which may now name another folder. A handle itself can't be chmodded.
             os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(os.fstat(handle).st_mode) | stat.S_IRWXU)
             return open_beneath(handle, ".", _FOLDER)
         finally:
@@ -55,13 +55,13 @@ def open_folder(dir_fd: int, name: str, unlock: bool = False) -> int:
     if unlock:
         mode = os.fstat(fd).st_mode
         if mode & stat.S_IRWXU != stat.S_IRWXU:
-            with contextlib.suppress(OSError):  # another's: then what is in it tells
+            with contextlib.suppress(OSError):  # of another owner: an access to its entries then fails with the reason
                 os.fchmod(fd, stat.S_IMODE(mode) | stat.S_IRWXU)
     return fd
 
 
 def open_handle(base: str, path: str) -> int:
-    """A handle (``O_PATH``) of the folder at ``path`` below ``base``; ``""``: of ``base``, which may be a link."""
+    """Open a handle (``O_PATH``) of the folder at ``path`` below ``base``; ``""`` is ``base``, which may be a link."""
     fd = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in filter(None, path.split("/")):
         try:
@@ -73,14 +73,14 @@ def open_handle(base: str, path: str) -> int:
 
 
 def open_beneath(dir_fd: int, name: str, flags: int) -> int:
-    """Open an entry of a folder, unless it is a link to be followed or a mount point: ELOOP, EXDEV."""
+    """Open an entry of a folder. A link to be followed is ELOOP, a mount point EXDEV."""
     if has_openat2():
         return _openat2(dir_fd, name, flags, _NO_MOUNTS | _NO_LINKS | _BENEATH)
     return _open_compared(dir_fd, name, flags)
 
 
 def open_parent(dir_fd: int, identity: tuple[int, int]) -> int:
-    """The folder that a folder is in, if it still is the one with that device and inode; ESTALE."""
+    """Open the parent of a folder, if it still has that device and inode; ESTALE."""
     if has_openat2():
         fd = _openat2(dir_fd, "..", _FOLDER, _NO_MOUNTS | _NO_LINKS)
     else:
@@ -94,7 +94,7 @@ def open_parent(dir_fd: int, identity: tuple[int, int]) -> int:
 
 @lru_cache
 def has_openat2() -> bool:
-    """Since Linux 5.6; some sandboxes refuse what they don't know with EPERM."""
+    """Whether the kernel has ``openat2``: since Linux 5.6. Some sandboxes refuse unknown calls with EPERM."""
     try:
         os.close(_openat2(_AT_FDCWD, "/", os.O_PATH, 0))
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Which file a file is, so that a copy of it can be told from the original. Standard library only.
+"""Identifies a file, so that a copy of it can be told from the original. Standard library only.
 
 A file keeps its inode number when it is renamed and when its file system is mounted again. The device number may be
 another one after that, within one boot: with another loop device, and for btrfs, NFS and overlay in a container that is
-started again. So a device number does not say that something was copied.
+started again. So another device number does not prove a copy.
 
 A copy on another file system may have the inode number of the original by chance. The generation of the inode, a random
 number on most file systems, or the id of the file system tells them apart. A copy in a snapshot of a block device has
@@ -24,7 +24,7 @@ FileId = list[int]
 
 
 def file_id(path: str) -> FileId:
-    """Of the file there; ``OSError``."""
+    """Identify the file at ``path``; ``OSError``."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
@@ -41,7 +41,7 @@ def file_id(path: str) -> FileId:
 
 
 def is_other(made: FileId, found: FileId) -> bool:
-    """Whether ``found`` is another file than ``made``, as far as that can be told."""
+    """Whether ``found`` is another file than ``made``. Parts that are not known are not compared."""
     (_, made_inode, *made_rest), (_, inode, *rest) = made, found
     return made_inode != inode or any(a and b and a != b for a, b in zip(made_rest, rest, strict=True))
 
@@ -49,5 +49,5 @@ def is_other(made: FileId, found: FileId) -> bool:
 def _generation(fd: int) -> int:
     try:
         return int.from_bytes(fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))[:4], "little")
-    except OSError:  # tmpfs, overlay and NFS tell none
+    except OSError:  # tmpfs, overlay and NFS have none
         return 0

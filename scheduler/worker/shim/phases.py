@@ -1,19 +1,20 @@
-"""Sees a started job through: moves its output, ends its process tree, says how it ended. Standard library only.
+"""Supervises a started job: moves its output, ends its process tree, makes its exit record. Standard library only.
 
 Theory of operation. A job goes through these phases:
 
 1. Running. The phase ends with the main process, or by a stop, the timeout or the
    output limit, whichever comes first. That decides the job's state.
-2. Lingering, only where the main process ended by itself. The rest of the tree may
+2. Lingering, only if the main process ended by itself. The rest of the tree may
    continue until both pipes have reached their end, for ``linger`` seconds at most.
-   So a filter can write what it still holds, and a daemon that has closed the pipes
-   is not waited for. A stop, the timeout or the limit only ends this phase.
-3. Ending: the stop signal, the grace, then KILL to everybody again and again until
-   nobody is left, or until KILL is known not to help. With ``stop_mode`` main the
-   stop signal goes to the main process alone. Once that has ended, the rest is
-   killed as soon as it has closed the pipes: no output is lost, and nobody waits.
+   So a filter can write its last output, and a daemon that has closed the pipes is
+   not waited for. A stop, the timeout or the limit ends this phase and decides
+   nothing.
+3. Ending: the stop signal, the grace, then KILL to all processes again and again
+   until none is left, or until KILL is known not to help. With ``stop_mode`` main
+   the stop signal goes to the main process alone. Once that has ended, the rest is
+   killed as soon as it has closed the pipes: no output can be lost any more.
 
-An empty tree ends every phase. The shim is a subreaper, so "no child is left" says
+An empty tree ends every phase. The shim is a subreaper, so "no child is left" means
 that the tree is empty. Pipes are read in all phases and emptied at the end; then the
 exit record is made.
 """
@@ -27,13 +28,14 @@ import time
 from collections.abc import Mapping
 
 from scheduler.worker.shim import proctree
+from scheduler.worker.shim.exits import Record, exit_record, left_behind
 from scheduler.worker.shim.pump import Allowance, Pump
-from scheduler.worker.shim.spool import Identity, Record, Spool, exit_record, left_behind
+from scheduler.worker.shim.spool import Identity, Spool
 
 #: Seconds from the first KILL until what is still there is reported as left over.
 _KILL_WAIT_MAX_SECONDS = 5.0
 
-#: Seconds between two rounds of KILL: whoever forked in between is found by the next.
+#: Seconds between two rounds of KILL: a process that forked in between is found by the next.
 _KILL_INTERVAL_SECONDS = 0.02
 
 #: Seconds for a process that has closed the job's pipes to end by itself: a filter does, a daemon does not.
@@ -42,7 +44,7 @@ _CLOSED_GRACE_SECONDS = 0.1
 #: Seconds; poll takes no more than 24 days at once.
 _WAIT_MAX_SECONDS = 86400.0
 
-#: Why output is cut where somebody of the job is left who can still write.
+#: Why output is cut if a process is left that can still write.
 _STILL_WRITTEN = "still open in a process that could not be ended"
 
 #: Seconds, for a spool of an earlier version, which does not say.
@@ -50,7 +52,7 @@ _DEFAULT_LINGER_SECONDS = 5.0
 
 
 class Phases:
-    """One job, from its start to its exit record."""
+    """The phases of one job, from its start to its exit record."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Phases:
         self._spool = spool
         self._signals = signals
         self._pumps = pumps
-        #: Those that may still get output, by the descriptor they read.
+        #: Pumps that may still get output, by the descriptor that they read.
         self._open = {pump.source: pump for pump in pumps.values()}
         self._allowance = allowance
         self._main = main
@@ -81,27 +83,27 @@ class Phases:
         self._poll = select.poll()
         for fd in (signals, *self._open):
             self._poll.register(fd, select.POLLIN)
-        #: The main process's.
+        #: Of the main process.
         self._wait_status: int | None = None
         self._children = True
-        #: Who ended it: ``""`` itself, ``"stopped"``, ``"timed_out"``, ``"limited"``.
+        #: Why the job was ended: ``"stopped"``, ``"timed_out"``, ``"limited"``; ``""``: it ended by itself.
         self._ended_by = ""
         self._stop_asked = False
         self._linger_until: float | None = None
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
-        #: The stop signal went to the main process, and to it alone.
+        #: The stop signal went to the main process alone.
         self._main_asked = False
         self._tree = "exited"
-        #: Those that were asked to end because the linger was over, and those that had to be killed then.
+        #: Processes that got a signal because the linger was over.
         self._background: set[Identity] = set()
         self._leftover: tuple[Identity, ...] = ()
-        #: Of all processes that were reaped, here or by each other: user and system time, and KiB of the largest.
+        #: Over all processes that were reaped, here or by each other: their CPU time, and the KiB of the largest.
         self._cpu_seconds = 0.0
         self._max_rss = 0
 
     def run(self) -> Record:
-        """Until nothing of the job is left, or what is left can't be ended; the exit record."""
+        """Supervise the job until no process is left, or those that are can't be ended; answers the exit record."""
         while self._children and not self._leftover:
             self._listen()
             self._reap()
@@ -113,13 +115,15 @@ class Phases:
         return self._exit_record()
 
     def _listen(self) -> None:
-        """Move output and take signals until something else may be due."""
+        """Move output and take signals until something else may be due.
+
+        The timeout of ``poll`` is rounded up: with 0 ms before the time this would spin.
+        """
         due = self._deadline
         if self._kill_at is not None:
             due = self._kill_at
         elif self._linger_until is not None:
             due = self._linger_until
-        # Rounded up: a timeout of 0 ms before the time would spin.
         wait = None if due is None else max(0, int(min(due - time.monotonic(), _WAIT_MAX_SECONDS) * 1000) + 1)
         for fd, _ in self._poll.poll(wait):
             if fd == self._signals:
@@ -150,7 +154,10 @@ class Phases:
             self._children = False
 
     def _decide_at_exit(self) -> None:
-        """What happened before the main process ended counts, whichever this process heard of first."""
+        """Let a stop or the output limit decide if it came before the end of the main process.
+
+        Both may be pending: their order of arrival here says nothing.
+        """
         if self._ended_by:
             return
         if self._stop_asked or self._spool.stop_asked():
@@ -171,7 +178,7 @@ class Phases:
             self._kill_at = now + self._stop_grace
             self._ask_to_end()
         elif self._main_asked and self._wait_status is not None and not self._open:
-            # Nobody waits for those that are left, and no output of theirs can be lost.
+            # No output of the other processes can be lost any more.
             self._kill_at = min(self._kill_at, now + _CLOSED_GRACE_SECONDS)
         if now >= self._kill_at:
             self._kill(now)
@@ -209,19 +216,19 @@ class Phases:
 
     @staticmethod
     def _ask(identity: Identity, number: signal.Signals) -> bool:
-        """Send that, and have a process that is held by SIGSTOP act on it; whether it was sent."""
+        """Send a signal, and CONT, so that a stopped process acts on it; answers whether it was sent."""
         sent = proctree.send(identity, number)
         proctree.send(identity, signal.SIGCONT)
         return sent
 
     def _kill(self, now: float) -> None:
-        """One round of KILL."""
+        """Do one round of KILL."""
         self._tree = "killed"
         killed = {each.identity for each in self._descendants() if proctree.send(each.identity, signal.SIGKILL)}
         self._kill_at = now + _KILL_INTERVAL_SECONDS
         if self._give_up_at is None:
             self._give_up_at = now + _KILL_WAIT_MAX_SECONDS
-            if not self._ended_by:  # also those that began while others were asked to end
+            if not self._ended_by:  # including those that began while others were asked to end
                 self._background |= killed
         elif now >= self._give_up_at:
             self._leftover = tuple(each.identity for each in self._descendants())

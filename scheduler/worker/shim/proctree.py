@@ -1,8 +1,8 @@
-"""Processes as /proc shows them: who descends from whom, and signals to exactly them. Standard library only.
+"""Processes as /proc shows them, their descent, and signals to exactly one process. Standard library only.
 
-A bare process id is never trusted: between looking and signalling the process
-may end and another get its id. So a signal goes to a pidfd, opened first and
-then checked against the start time that was seen.
+A bare process id is never trusted: between looking and signalling, the process
+may end and another may get its id. So a signal goes to a pidfd, which is opened
+first and then checked against the start time that was seen.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 #: From linux/ptrace.h.
 _PTRACE_DETACH = 17
 
-#: What pidfd_open says of a process that is gone, is just being reaped, or whose id is a thread's now.
+#: Errors of pidfd_open for a process that is gone or just being reaped, or whose id now belongs to a thread.
 _GONE = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 
 #: From linux/sched.h, in the flags of a process.
 _PF_EXITING = 0x4
 
-#: Seconds between two rounds of KILL: whoever forked in between is found by the next.
+#: Seconds between two rounds of KILL: a process that forked in between is found by the next.
 _KILL_INTERVAL_SECONDS = 0.02
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,7 +38,7 @@ _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 
 
 class Process(NamedTuple):
-    """One line of /proc/<pid>/stat."""
+    """A process, as /proc/<pid>/stat describes it."""
 
     identity: Identity
     parent: int
@@ -54,22 +54,22 @@ class Process(NamedTuple):
 
 
 def become_subreaper() -> None:
-    """Descendants whose parent ends become children of this process."""
+    """Have descendants whose parent ends become children of this process."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl: {os.strerror(number)}")
 
 
 def process(pid: int) -> Process | None:
-    """The process with that id now."""
+    """Look up the process that has the id now."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             line = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name, in parentheses, may hold anything; behind the last one begin the fields from the third on.
+    # The name, in parentheses, may hold anything. The third field begins after the last parenthesis.
     fields = line[line.rindex(b")") + 2 :].split()
-    # A main thread that has ended looks like an ended process; the others may run on.
+    # A main thread that has ended looks like an ended process, but other threads may run on.
     alone = int(fields[17]) <= 1
     ended = fields[0] in (b"Z", b"X") and alone
     exiting = bool(int(fields[6]) & _PF_EXITING) and alone
@@ -77,14 +77,14 @@ def process(pid: int) -> Process | None:
 
 
 def itself() -> Identity:
-    """This process."""
+    """Identify this process."""
     found = process(os.getpid())
     assert found is not None
     return found.identity
 
 
 def alive() -> Iterator[Process]:
-    """All that have not ended."""
+    """Go through all processes that have not ended."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             found = process(int(name))
@@ -93,12 +93,12 @@ def alive() -> Iterator[Process]:
 
 
 def reaped() -> Iterator[tuple[int, int, resource.struct_rusage]]:
-    """The children that have ended, each with its wait status and what it took.
+    """Reap the children that have ended, each with its wait status and resource usage.
 
-    ``ChildProcessError`` where there is no child at all. What a child took includes what the children took that it
-    waited for, and theirs.
+    ``ChildProcessError`` if there is no child at all. The usage of a child includes that of the children it waited for.
 
-    A child may have made this process its tracer (PTRACE_TRACEME). Its stops are reported here, too; it is let go.
+    A child may have made this process its tracer (PTRACE_TRACEME). Its stops are reported here, too, and it is
+    detached.
     """
     while True:
         pid, status, took = os.wait4(-1, os.WNOHANG)
@@ -111,14 +111,14 @@ def reaped() -> Iterator[tuple[int, int, resource.struct_rusage]]:
 
 
 def _detach(pid: int, number: int) -> None:
-    """Trace a stopped child no longer, and have it continue with the signal that stopped it."""
-    # The kernel stops a tracee with SIGTRAP at exec. Nobody sent that signal, and it would kill the process.
+    """Stop tracing a stopped child, and have it continue with the signal that stopped it."""
+    # The kernel stops a tracee with SIGTRAP at exec. No process sent that signal, and it would kill the child.
     passed_on = 0 if number == signal.SIGTRAP else number
     _libc.ptrace(_PTRACE_DETACH, pid, None, passed_on)  # fails only where the process was killed meanwhile
 
 
 def descendants(roots: Collection[int], among: Collection[Process]) -> list[Process]:
-    """Those ``among`` these that descend from the processes with ids ``roots``, without the roots."""
+    """Find those ``among`` the given processes that descend from the ids ``roots``, without the roots."""
     children: dict[int, list[Process]] = {}
     for each in among:
         children.setdefault(each.parent, []).append(each)
@@ -132,11 +132,12 @@ def descendants(roots: Collection[int], among: Collection[Process]) -> list[Proc
 
 
 def descends(identity: Identity, root: Identity, look: Callable[[int], Process | None] = process) -> bool:
-    """Whether that process descends from ``root``; not where either of them has ended.
+    """Whether the process descends from ``root``. If either of them has ended, ``False``.
 
-    A list of all processes can't tell for sure: a process may end while the list is made, and its id go to another,
+    A list of all processes can't tell for sure: a process may end while the list is made, and its id may go to another,
     whose children then look like its own. So each step towards the root is checked. A process that has the same
-    parent before and after ``look`` at that parent had it meanwhile. And whoever has an ancestor once always had it.
+    parent before and after ``look`` at that parent had it meanwhile. And a process never
+    gains an ancestor: one that it has now, it had from the beginning.
     """
     here = look(identity.pid)
     if here is None or here.identity != identity:
@@ -147,7 +148,7 @@ def descends(identity: Identity, root: Identity, look: Callable[[int], Process |
             return here.identity != identity and descends(identity, root, look)  # it has another parent by now
         if again.parent != here.parent:
             here = again
-        elif above is None:  # not to be seen from here
+        elif above is None:  # it can't be seen from here
             return False
         elif above.pid == root.pid:
             return above.identity == root
@@ -157,11 +158,11 @@ def descends(identity: Identity, root: Identity, look: Callable[[int], Process |
 
 
 def of_spool(folder: str, since: int) -> list[Process]:
-    """Processes of the job whose spool is at that absolute path, known by the variable that says so.
+    """Find the processes of the job whose spool is at that absolute path, by the variable that names it.
 
-    None that began before ``since``, in ticks since the machine's start. One with another environment is not found,
-    nor one whose environment may not be read. The id of the job alone would prove nothing: a copy of a state folder has
-    the same ids.
+    Processes that began before ``since``, in ticks since the machine's start, are left out. Processes that changed
+    their environment, or whose environment may not be read, are not found. The id of the job alone would prove nothing:
+    a copy of a state folder has the same ids.
     """
     mark = os.fsencode(f"{SPOOL_VARIABLE}={folder}")
     return [
@@ -175,12 +176,12 @@ def _environment(pid: int) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read().split(b"\0")
-    except OSError:  # it ended, or is another user's
+    except OSError:  # it has ended, or belongs to another user
         return []
 
 
 def open_pidfd(identity: Identity) -> int | None:
-    """A pidfd of exactly that process, ``None`` when it is gone; ``OSError`` when no descriptor is left."""
+    """Open a pidfd of exactly that process; ``None``: it is gone. ``OSError``: no descriptor is left."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except OSError as error:
@@ -199,7 +200,7 @@ def open_pidfd(identity: Identity) -> int | None:
 
 
 def send(identity: Identity, number: signal.Signals) -> bool:
-    """Signal exactly that process, if it is there and may be signalled; whether the signal was sent."""
+    """Signal exactly that process, if it is there and may be signalled; answers whether the signal was sent."""
     pidfd = open_pidfd(identity)
     if pidfd is None:
         return False
@@ -213,9 +214,9 @@ def send(identity: Identity, number: signal.Signals) -> bool:
 
 
 def end(find: Callable[[], Collection[Process]], seconds: float) -> list[Identity]:
-    """Kill those that ``find`` finds, again and again until it finds none; answers which are there after ``seconds``.
+    """Kill the processes that ``find`` finds until it finds none; answers those that are left after ``seconds``.
 
-    Those that may not be signalled are not waited for.
+    Processes that may not be signalled are not waited for.
     """
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at:
@@ -227,6 +228,6 @@ def end(find: Callable[[], Collection[Process]], seconds: float) -> list[Identit
 
 
 def still(identities: Collection[Identity]) -> list[Process]:
-    """Those of these that have not ended."""
+    """Find those that have not ended."""
     found = map(process, (each.pid for each in identities))
     return [each for each in found if each is not None and not each.ended and each.identity in identities]

@@ -1,9 +1,9 @@
-"""Moves what a job writes from a pipe into a file, without copying it through this process. Standard library only.
+"""Moves the output of a job from a pipe into a file, without copying it through this process. Standard library only.
 
-The job has the pipe and not the file: ``echo x > /dev/stderr`` opens what is
-behind the descriptor anew and would truncate a file. When the file can't take
-more (a full disk, a quota) the read end is closed, so the job is told by EPIPE
-instead of being held up for ever. So it is when as much was moved as the job may write.
+The job gets the pipe and not the file: ``echo x > /dev/stderr`` opens the target of
+the descriptor anew, and would truncate a file. When the file can't take more (a full
+disk, a quota), or the job has written as much as it may, the read end is closed. So
+the job sees EPIPE instead of hanging for ever.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 
-#: Who writes to a pipe by the name /dev/stdout opens it anew, for which a process of another user needs permission.
+#: A write to /dev/stdout opens the pipe anew, for which a process of another user needs permission.
 _PIPE_MODE = 0o622
 
-#: As much as one call moves at most, so that one stream can't starve the other.
+#: The most that one call moves, so that one stream can't starve the other.
 _SPLICE_MAX_BYTES = 1 << 18
 
 
@@ -22,7 +22,7 @@ class Allowance:
     """Bytes that all pumps of a job together may still move."""
 
     def __init__(self, limit: int | None) -> None:
-        """``None``: without end."""
+        """``None``: no limit."""
         self.limit = limit
         self._moved = 0
 
@@ -32,16 +32,16 @@ class Allowance:
         return self.limit is not None and self._moved >= self.limit
 
     def most(self, wanted: int) -> int:
-        """So much of ``wanted`` may be moved."""
+        """Answer how much of ``wanted`` may be moved."""
         return wanted if self.limit is None else min(wanted, self.limit - self._moved)
 
     def spend(self, moved: int) -> None:
-        """So much was moved."""
+        """Count bytes that were moved."""
         self._moved += moved
 
 
 class Pump:
-    """One pipe and its file."""
+    """A pipe and its file."""
 
     def __init__(self, path: str, allowance: Allowance) -> None:
         self._allowance = allowance
@@ -56,7 +56,7 @@ class Pump:
         os.set_blocking(self.source, False)
 
     def move(self, most: int = _SPLICE_MAX_BYTES) -> int:
-        """Move what the pipe holds now, ``most`` bytes at most; 0 when there was nothing, or will never be."""
+        """Move at most ``most`` of the bytes in the pipe; 0: it is empty, or closed."""
         moved = 0
         try:
             if not self._allowance.spent:
@@ -72,22 +72,22 @@ class Pump:
         return moved
 
     def move_all(self) -> None:
-        """Move what the pipe holds now."""
+        """Move all bytes that the pipe holds now."""
         if self.source >= 0:
-            # Somebody may go on writing for ever, so this is no more than the pipe can hold.
+            # A process may go on writing for ever, so this is no more than the pipe can hold.
             rest = fcntl.fcntl(self.source, fcntl.F_GETPIPE_SZ)
             while rest > 0 and (moved := self.move(rest)):
                 rest -= moved
 
     def drain(self, still_open: str = "") -> None:
-        """Move the rest, and end. ``still_open`` becomes the error where somebody can still write."""
-        # Nobody of the job's tree writes any more, unless it could not be ended. A process outside the tree may have
-        # been given the pipe: only what it holds now counts.
+        """Move the rest, and end. ``still_open`` becomes the error if a process can still write."""
+        # No process of the job's tree writes any more, unless it could not be ended. A process outside the tree may
+        # have been given the pipe: only the bytes that are in it now count.
         self.move_all()
         if self.source >= 0:
             self.error = self.error or still_open
         self.close()
-        if self._moved:  # to sync a file that is as it was takes the disk's time all the same
+        if self._moved:  # the sync of an unchanged file takes the disk's time all the same
             try:
                 os.fdatasync(self._file)
             except OSError as error:

@@ -2,30 +2,28 @@
 
 ::
 
-    job.json      what to run, and which file is the lock: that of a copy of the folder is another one
-    stdin script  the job's, where it has them
-    work/         where it runs, unless it says otherwise; usable by all users, as far as they get into the folder
-    stdout stderr its output, every byte in order
-    lock          flock of the shim, and who that is: "<pid> <start time>"; before, room for that
-    start.json    that the job was started, when, and as which process
+    job.json      the command, and which file is the lock: a copy of the folder has another one
+    stdin script  of the job, if it has them
+    work/         the job's default cwd; usable by all users, as far as they get into the folder
+    stdout stderr the output, every byte in order
+    lock          has the flock of the shim, and its identity: "<pid> <start time>"; before that, room for it
+    start.json    the job was started: the time, and the process
     stop.tmp      the mark ``stop``, made with the folder, so that it can be set on a full disk
-    stop          exists: somebody asked for the stop
+    stop          exists: a stop was asked for
     exit.tmp      room for the exit record, taken with the folder
     exit.json     the exit record: the job has ended, and nothing here changes any more
-    acknowledged  exists: the scheduler keeps the end; what the folder takes
+    acknowledged  exists: the scheduler keeps the end; contains the disk use of the folder
 
-Of a job whose output was removed before its end was acknowledged the records are
-left.
+If the output was removed before the end was acknowledged, the records are left.
 
-Theory of operation. Who holds the lock decides what becomes of the job. A shim
-starts it only if it gets the lock, finds no exit record and finds nobody in the
-lock file, and writes itself into the lock file first; so a job is started at most
-once, and a shim that was killed leaves a trace. A worker that gets the lock of
-a job without an exit record knows that the shim is gone and writes the record
-itself, while it holds the lock. A folder gets its name when all is in it, and is
-begun when all that is durable; what a power cut left of one in between is
-``cut_short``. A file that matters and is written later appears under its name only
-when it is whole and on the disk.
+Theory of operation. The holder of the lock decides the outcome of the job. A shim
+starts the job only if it gets the lock and finds neither an exit record nor an
+identity in the lock file. It first writes its own identity into the lock file. So a
+job is started at most once, and a shim that was killed leaves a trace. A worker that
+gets the lock of a job without an exit record knows that the shim is gone. It writes
+the record itself, while it holds the lock. A folder gets its name when it is
+complete, and is begun when it is durable. A file that matters and is written later
+appears under its name only when it is whole and on the disk.
 """
 
 from __future__ import annotations
@@ -36,46 +34,42 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scheduler.daemon import failpoints
 from scheduler.worker.shim.beneath import open_handle
 from scheduler.worker.shim.copies import file_id, is_other
+from scheduler.worker.shim.exits import Record, shortened
+from scheduler.worker.shim.files import sync_file, sync_folder, take_room, write_file
 
-#: Of all records that are written; and those that are read: in the first there is no output limit.
+#: The format of all records that are written, and those that can be read: the first has no output limit.
 FORMAT = 2
 _READABLE = (1, 2)
 
-#: The variable of every process of a job that names its spool.
+#: The variable that names the spool to every process of a job.
 SPOOL_VARIABLE = "SCHEDULER_SPOOL"
 
 #: Bytes taken for the exit record beforehand, so that a full disk still gets one.
 EXIT_RECORD_BYTES = 16384
 
-#: Bytes taken for the name of the shim, so that on a full disk what has a spool can be begun.
+#: Bytes taken for the identity of the shim, so that a job with a spool can be begun on a full disk.
 _SHIM_NAME_BYTES = 64
 
-#: Processes of the job that run as another user work here, too; nobody else gets into the folder around it. Like
-#: /tmp: one user's files are safe from the others.
+#: The work folder is like /tmp, as processes of the job may run as another user: one user's files are safe from the
+#: others. The folder around it keeps all other users out.
 _WORK_MODE = 0o1777
 
-#: Who opens /dev/stdin opens the file anew, for which a process of another user needs permission.
+#: An open of /dev/stdin opens the file anew, for which a process of another user needs permission.
 _STDIN_MODE = 0o644
 
-#: Numbers in the mark of an acknowledgement; in those of earlier versions there is one.
+#: Numbers in the mark of an acknowledgement. Earlier versions wrote one.
 _DISK_USE_NUMBERS = 6
-
-_REASON_MAX_CHARACTERS = 1000
-#: Ids of processes in an exit record.
-MAX_LEFTOVER = 100
-
-Record = dict[str, Any]
 
 
 class Identity(NamedTuple):
-    """One process, ever: ids are used again, and then with another start time."""
+    """A process, told from all others: an id that is used again comes with another start time."""
 
     pid: int
     #: In ticks since the machine's start.
@@ -83,13 +77,13 @@ class Identity(NamedTuple):
 
 
 class NotDurable(OSError):
-    """A spool could not be made durable."""
+    """The spool could not be made durable."""
 
 
 class Acknowledged(NamedTuple):
     """The scheduler keeps the end."""
 
-    #: What the folder took then: bytes and entries of the output, of work folder, stdin and script, and of all else.
+    #: The disk use of the folder: bytes and entries of the output; of work folder, stdin and script; of all else.
     #: ``None`` if that was not written down.
     takes: tuple[int, ...] | None
 
@@ -106,38 +100,28 @@ class Spool:
         self.start_path = self._path("start.json")
         self.exit_path = self._path("exit.json")
         self.lock_path = self._path("lock")
+        self.exit_draft_path = self._path("exit.tmp")
+        self.stop_draft_path = self._path("stop.tmp")
 
     def _path(self, name: str) -> str:
         return f"{self.folder}/{name}"
 
     def output(self, stream: str) -> str:
-        """The file of ``stdout`` or ``stderr``."""
+        """Name the file of ``stdout`` or ``stderr``."""
         return self._path(stream)
 
     def sync(self) -> None:
-        """Make durable what ``create`` made; ``NotDurable``."""
+        """Make the new spool durable; ``NotDurable``."""
         try:
-            # First: where one file's sync commits all that went before, the folders' have nothing to wait for.
-            _sync(self.job_path, os.O_RDONLY)
+            # First: where the sync of one file commits all earlier changes, those of the folders do not wait.
+            sync_file(self.job_path)
             sync_folder(self.folder)
             sync_folder(os.path.dirname(self.folder))
         except OSError as error:
             raise NotDurable(error.errno or errno.EIO, error.strerror) from error
 
-    def cut_short(self) -> bool:
-        """Whether a power cut left it, made and not durable: it does not say what to run, and no shim or end is there.
-
-        ``OSError`` and ``ValueError``: it has no lock that can be read, and that it would have.
-        """
-        try:
-            with open(self.job_path, "rb") as job:
-                json.load(job)
-        except (FileNotFoundError, ValueError):
-            return self.begun_by() is None and not os.path.exists(self.exit_path)
-        return False
-
     def removed(self) -> bool:
-        """Whether somebody removed the folder, or so much of it that nobody can say what becomes of the job.
+        """Whether the folder was removed, or so much of it that the outcome of the job can't be told.
 
         ``OSError``: it can't be looked at now.
         """
@@ -149,24 +133,18 @@ class Spool:
         return False
 
     def unlock(self) -> None:
-        """Take back the permissions of the folder, should the job have taken them away."""
+        """Restore the permissions of the folder, in case the job has changed them."""
         with contextlib.suppress(OSError):
             if os.stat(self.folder).st_mode & stat.S_IRWXU != stat.S_IRWXU:
-                handle = open_handle(*os.path.split(self.folder))  # not what is linked or mounted there
+                handle = open_handle(*os.path.split(self.folder))  # never the target of a link or mount
                 try:
                     os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)
                 finally:
                     os.close(handle)
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes of stdout and of stderr; of a file that somebody removed, 0."""
-        return self._size("stdout"), self._size("stderr")
-
-    def _size(self, stream: str) -> int:
-        try:
-            return os.stat(self.output(stream)).st_size
-        except FileNotFoundError:
-            return 0
+        """Answer the bytes of stdout and of stderr; 0 for a file that was removed."""
+        return _size(self.output("stdout")), _size(self.output("stderr"))
 
     # records
 
@@ -174,7 +152,7 @@ class Spool:
         return _read(self.job_path)
 
     def read_start(self) -> Record | None:
-        """``None`` also for one that a power cut left in pieces."""
+        """Read the record of the start; ``None``, too, if a power cut left it in pieces."""
         try:
             return _read(self.start_path)
         except json.JSONDecodeError:
@@ -186,8 +164,8 @@ class Spool:
     def is_copy(self, job: Record) -> bool:
         """Whether this is a copy of the folder that was made for the job: its lock is another file, or missing.
 
-        ``job`` is its record, of this boot of the machine. That of an earlier version says less of the file that the
-        lock is, or nothing. ``OSError``.
+        ``job`` is its record, of this boot of the machine. A record of an earlier version says less of the lock,
+        or nothing. ``OSError``.
         """
         made = job.get("lock")
         try:
@@ -196,31 +174,21 @@ class Spool:
             return True
 
     def write_start(self, record: Record) -> None:
-        """Whole or not there. The start waits for it; so it is not synced: a power cut takes the job, too."""
-        self._write(f"{self.start_path}.tmp", record, sync=False)
+        """Write the record of the start, whole or not at all.
+
+        It is not synced, as the start waits for it: a power cut ends the job, too.
+        """
+        _write(f"{self.start_path}.tmp", record, sync=False)
         os.rename(f"{self.start_path}.tmp", self.start_path)
 
     def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
-        """The end. Fits in the room that was taken, whatever the record says."""
-        short = record | {
-            "reason": record["reason"][:_REASON_MAX_CHARACTERS],
-            "leftover": list(record["leftover"])[:MAX_LEFTOVER],
-            "leftover_started": list(record["leftover_started"])[:MAX_LEFTOVER],
-        }
-        self._write(self._path("exit.tmp"), short)
+        """Write the end down, whole and durable, in the room that was taken for it."""
+        _write(self.exit_draft_path, shortened(record))
         failpoints.hit(failpoint)
-        os.rename(self._path("exit.tmp"), self.exit_path)
-        with contextlib.suppress(FileNotFoundError):  # nobody has to stop it any more
-            os.unlink(self._path("stop.tmp"))
+        os.rename(self.exit_draft_path, self.exit_path)
+        with contextlib.suppress(FileNotFoundError):  # a stop is not possible any more
+            os.unlink(self.stop_draft_path)
         sync_folder(self.folder)
-
-    def reserve(self) -> None:
-        """Take the room for the exit record; ``OSError`` when there is none."""
-        _take_room(self._path("exit.tmp"), EXIT_RECORD_BYTES)
-
-    @staticmethod
-    def _write(path: str, record: Record, sync: bool = True) -> None:
-        write_file(path, json.dumps({"format": FORMAT, **record}).encode(), sync=sync)
 
     # marks
 
@@ -228,23 +196,22 @@ class Spool:
         """Set the mark ``stop``, durably."""
         self.unlock()
         try:
-            os.rename(self._path("stop.tmp"), self._path("stop"))
+            os.rename(self.stop_draft_path, self._path("stop"))
         except FileNotFoundError:  # it is set already, or the spool is of an earlier version
             write_file(self._path("stop"), b"")
         sync_folder(self.folder)
-
-    def prepare_stop(self) -> None:
-        """Make what ``ask_stop`` then only has to rename, which takes neither a block nor an inode."""
-        os.close(os.open(self._path("stop.tmp"), os.O_WRONLY | os.O_CREAT, 0o600))
 
     def stop_asked(self) -> bool:
         return os.path.exists(self._path("stop"))
 
     def acknowledge(self, takes: tuple[int, ...]) -> None:
-        """Not synced: a mark that is lost is made again. See ``Acknowledged``."""
+        """Set the mark ``acknowledged``, with the numbers of ``Acknowledged``. A mark that is lost is set again.
+
+        So it is not synced.
+        """
         fd = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            with contextlib.suppress(OSError):  # on a full disk it is the mark that counts
+            with contextlib.suppress(OSError):  # on a full disk the mark alone must do
                 os.write(fd, b" ".join(b"%d" % each for each in takes) + b"\n")
         finally:
             os.close(fd)
@@ -262,30 +229,22 @@ class Spool:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int | None]:
-        """The lock as a descriptor, or ``None`` when another holds it, or took the spool away.
+        """Take the lock; gives a descriptor, or ``None`` if another process holds it or has removed the spool.
 
-        No process started meanwhile inherits it.
+        A process that is started meanwhile does not inherit it.
         """
         fd = os.open(self.lock_path, os.O_RDWR)
         try:
-            yield fd if self._is_locked(fd) else None
+            yield fd if _is_locked(fd, self.lock_path) else None
         finally:
             os.close(fd)
 
-    def _is_locked(self, fd: int) -> bool:
-        """Whether this holds the lock now, and the lock is still that of this spool."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.path.samestat(os.fstat(fd), os.stat(self.lock_path))
-        except (BlockingIOError, FileNotFoundError):
-            return False
-
     def begin(self, lock: int, shim: Identity) -> None:
-        """Leave the trace of the shim that has the lock."""
+        """Write the identity of the shim into its lock."""
         os.ftruncate(lock, os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0))
 
     def begun_by(self) -> Identity | None:
-        """The shim that took the job on; ``None``: none ever did."""
+        """Read which shim took the job on; ``None``: none ever did."""
         with open(self.lock_path, "rb") as lock:
             words = lock.read().rstrip(b"\0").split()
         return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None
@@ -299,9 +258,10 @@ def create(
     script: bytes | None,
     exit_record: Record | None = None,
 ) -> None:
-    """Make a spool, at once; with an ``exit_record``, of a job that has ended already. Durable it is by its ``sync``.
+    """Make a spool, whole or not at all; not durable until its ``sync``.
 
-    ``making_in`` is the name of the folder, beside ``folder``, until it is complete.
+    ``making_in`` is the name of the folder, beside ``folder``, until it is complete. With ``exit_record``, the job has
+    ended already.
     """
     making = Spool(making_in)
     os.mkdir(making.folder, 0o700)
@@ -309,15 +269,16 @@ def create(
     os.chmod(making.work, _WORK_MODE)  # whatever the umask
     for empty in (making.output("stdout"), making.output("stderr")):
         os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    _take_room(making.lock_path, _SHIM_NAME_BYTES)
+    take_room(making.lock_path, _SHIM_NAME_BYTES)
     if stdin is not None:
         write_file(making.stdin, stdin)
         os.chmod(making.stdin, _STDIN_MODE)
     if script is not None:
         write_file(making.script, script, 0o700)
     if exit_record is None:
-        making.prepare_stop()
-        making.reserve()
+        take_room(making.exit_draft_path, EXIT_RECORD_BYTES)
+        # ``ask_stop`` only has to rename this, which takes neither a block nor an inode.
+        os.close(os.open(making.stop_draft_path, os.O_WRONLY | os.O_CREAT, 0o600))
     else:
         making.write_exit(exit_record)
     lock = file_id(making.lock_path)
@@ -328,92 +289,9 @@ def create(
     failpoints.hit("worker.after-spool-rename")
 
 
-def exit_record(
-    state: str,
-    reason: str,
-    finished_at: float,
-    sizes: tuple[int, int] = (0, 0),
-    exit_code: int | None = None,
-    signal: str | None = None,
-    started_at: float | None = None,
-    tree: str = "",
-    leftover: tuple[int, ...] = (),
-    output_error: str = "",
-    leftover_started: tuple[int, ...] = (),
-    background_ended: int = 0,
-    shortage: str = "",
-    usage: Record | None = None,
-) -> Record:
-    """An exit record, its fields those of ``scheduler.model.JobStatus``, and two more.
-
-    ``usage`` is left out where it is not known.
-
-    ``leftover_started`` are the start times of the processes ``leftover``, in clock ticks since the machine's start.
-    ``shortage``: nothing ran, for want of what the machine has, so the start counts as never made.
-    """
-    record = {
-        "state": state,
-        "reason": reason,
-        "exit_code": exit_code,
-        "signal": signal,
-        "started_at": started_at,
-        "finished_at": finished_at,
-        "stdout_bytes": sizes[0],
-        "stderr_bytes": sizes[1],
-        "tree": tree,
-        "leftover": leftover,
-        "leftover_started": leftover_started,
-        "background_ended": background_ended,
-        "output_error": output_error,
-    }
-    return record | ({"shortage": shortage} if shortage else {}) | ({} if usage is None else {"usage": usage})
-
-
-def left_behind(pids: Sequence[int]) -> str:
-    """The reason of a job of which those processes could not be ended."""
-    count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
-    more = f", and {len(pids) - MAX_LEFTOVER} more" if len(pids) > MAX_LEFTOVER else ""
-    return f"{count} could not be ended: {', '.join(map(str, pids[:MAX_LEFTOVER]))}{more}"
-
-
-def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:
-    """All of ``data``, on the disk if ``sync``; room the file had before is used."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.ftruncate(fd, len(data))
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _take_room(path: str, size: int) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        os.posix_fallocate(fd, 0, size)
-    finally:
-        os.close(fd)
-
-
-def sync_folder(path: str) -> None:
-    """Make the names in a folder durable."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: str, flags: int) -> None:
-    fd = os.open(path, flags)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @lru_cache
 def boot_id() -> str:
-    """Another after each start of the machine."""
+    """Identify this run of the machine: the id changes with each start of it."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
@@ -427,3 +305,23 @@ def _read(path: str) -> Record | None:
     if record.get("format") not in _READABLE:
         raise ValueError(f"{path}: format {record.get('format')!r}, known are {_READABLE}")
     return dict(record)
+
+
+def _write(path: str, record: Record, sync: bool = True) -> None:
+    write_file(path, json.dumps({"format": FORMAT, **record}).encode(), sync=sync)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_locked(fd: int, path: str) -> bool:
+    """Whether this process holds the lock now, and the lock is still the one at ``path``."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False

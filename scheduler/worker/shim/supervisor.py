@@ -1,17 +1,17 @@
-"""The parent of one job: starts it, keeps its output, ends it, and writes down how it ended. Standard library only.
+"""The shim, the parent of one job: starts it, supervises it and writes its exit record. Standard library only.
 
 Theory of operation. A shim is forked by the zygote, in a session of its own, and
-needs neither zygote nor worker once it has begun a job. Until then it waits for one
-on the line to the zygote, and ends with it. All it is told is the name of the spool,
-and, on a line that the worker made for this start, that it may begin: the spool is
-made durable while it gets ready. All it says is that it closes that line, when the
-spool shows what became of the start.
+needs neither zygote nor worker once it has begun a job. Until then it waits for a job
+on the line to the zygote, and ends when that is closed. It is told the name of the
+spool, and, on a line that the worker made for this start, that it may begin: the
+spool is made durable while the shim gets ready. It closes that line when the spool
+shows the outcome of the start.
 
-The mark ``stop`` in the spool asks for the stop of the job. TERM to the shim means
-no more than that the mark may be there: the job can send it, too. Every other signal
-that can be ignored is ignored.
+The mark ``stop`` in the spool asks for the stop of the job. TERM to the shim only
+means that the mark may be there: the job can send TERM, too. Every other signal that
+can be ignored is ignored.
 
-What happens from the start to the end is in ``phases``.
+The phases from the start to the end are in ``phases``.
 """
 
 from __future__ import annotations
@@ -26,39 +26,40 @@ import traceback
 from typing import Any, NoReturn
 
 from scheduler.worker.shim import handoff, proctree
+from scheduler.worker.shim.exits import Record, exit_record
 from scheduler.worker.shim.phases import Phases
 from scheduler.worker.shim.pump import Allowance, Pump
-from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: A script that was just written may be held open by a fork under way elsewhere, for milliseconds.
 _MAX_BUSY_TRIES = 50
 _BUSY_RETRY_SECONDS = 0.02
 
-#: Seconds until an exit record is written once more that the spool did not take: read-only, say, or a failing disk.
+#: Seconds until the next try to write an exit record, for example while the file system is read-only.
 _RECORD_RETRY_SECONDS = 1.0
 
 #: The descriptor of the log of zygote and shims.
 _LOG = 2
 
-#: Of a job in a spool of an earlier version, which does not say.
+#: For a spool of an earlier version, which has no umask.
 _DEFAULT_UMASK = 0o022
 
-#: Why a process can't be started, where that is the machine's want and not the command's fault.
+#: Errors that mean that the machine lacks a resource to start a process, and not that the command is wrong.
 _SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 #: Bytes of a ``#!`` line that the kernel reads.
 _LINE_MAX_BYTES = 256
 
-#: Ignored by Python, by a daemon or by whoever started the worker; the job gets them as they are by default.
+#: Signals that the job gets with their default action: Python, a daemon or the parent of the worker may ignore some.
 _DEFAULTED = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
-#: What a shim acts on. The job may send its parent any other signal, and it is ignored.
+#: The signals that a shim acts on. The job may send its parent any other signal, which is ignored.
 _HEARD = (signal.SIGCHLD, signal.SIGTERM)
 _IGNORED = [number for number in _DEFAULTED if number not in _HEARD]
 
 
 def main(line: socket.socket) -> NoReturn:
-    """Be the shim of the job that is asked for on ``line``, in a process just forked, and end."""
+    """Run a shim, in a process just forked, for the job that is asked for on ``line``; then end the process."""
     status = 1
     try:
         os.setsid()
@@ -103,7 +104,7 @@ def _run(spool: Spool, start: socket.socket, signals: int) -> None:
 
 
 def _write_down(spool: Spool, ended: Record) -> None:
-    """Write the exit record, again and again while the spool does not take it: nobody else knows how the job ended."""
+    """Write the exit record, again and again until that succeeds: no other process knows how the job ended."""
     said = False
     while (problem := _problem_of_writing(spool, ended)) is not None:
         if not said:
@@ -115,20 +116,20 @@ def _write_down(spool: Spool, ended: Record) -> None:
 
 
 def _problem_of_writing(spool: Spool, ended: Record) -> str | None:
-    """Why the exit record is not written, ``None`` if it is, or if somebody removed the spool."""
+    """Write the exit record; answers why it is not written. ``None``: it is, or the spool was removed."""
     try:
         spool.write_exit(ended, "shim.before-exit-rename")
         return None
     except OSError as error:
         problem = os.strerror(error.errno or 0)
-    with contextlib.suppress(OSError):  # it can't be looked at now
+    with contextlib.suppress(OSError):  # the spool can't be looked at now
         if os.path.exists(spool.exit_path) or spool.removed():
             return None
     return problem
 
 
 def _watch_signals() -> int:
-    """A descriptor that gets a byte for each SIGCHLD and SIGTERM."""
+    """Make a descriptor that gets a byte for each SIGCHLD and SIGTERM."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
@@ -147,7 +148,7 @@ class _Job:
         self._spool = spool
         self._record = record
         self._signals = signals
-        # The limit is not there in a spool of an older format.
+        # A spool of an older format has no limit.
         self._allowance = Allowance(record.get("output_limit"))
         names = ["stdout"] if record["spec"]["merge_stderr"] else ["stdout", "stderr"]
         self._pumps = {name: Pump(spool.output(name), self._allowance) for name in names}
@@ -157,7 +158,7 @@ class _Job:
         self.started_at: float | None = None
 
     def start(self) -> Record | None:
-        """Start it; the exit record when there is nothing to supervise."""
+        """Start the job; answers an exit record if there is nothing to supervise."""
         if self._spool.stop_asked():
             return exit_record("stopped", "stopped before it was started", time.time())
         pumps = list(self._pumps.values())
@@ -172,13 +173,13 @@ class _Job:
         finally:
             for fd in {stdin, out, err}:
                 os.close(fd)
-        found = proctree.process(self.main)  # there even if it has ended: only this process reaps it
+        found = proctree.process(self.main)  # found even if it has ended: only this process reaps it
         self.starttime = found.identity.starttime if found else 0
         return None
 
     def _spawn(self, actions: list[Any]) -> None:
         (program, *args), env, cwd = self._record["argv"], self._record["env"], self._record["cwd"]
-        # As a shell does it: the program is called by the name that was asked for, which its messages begin with.
+        # As in a shell, argv[0] is the name that the client gave: programs begin their messages with it.
         argv = [self._record["spec"]["command"] or program, *args]
         umask = self._record["spec"].get("umask")
         os.chdir(cwd)
@@ -200,7 +201,7 @@ class _Job:
             os.chdir("/")
 
     def _why(self, error: Exception) -> str:
-        """The reason of a start that failed."""
+        """Explain a start that failed."""
         program, cwd = self._record["argv"][0], self._record["cwd"]
         problem = error.strerror if isinstance(error, OSError) else str(error)
         if isinstance(error, OSError) and error.filename == cwd:
@@ -212,7 +213,7 @@ class _Job:
         return f"command {program!r}: {problem}"
 
     def supervise(self) -> Record:
-        """Until nothing of the job is left; the exit record."""
+        """Supervise the job until no process of it is left; answers the exit record."""
         main = Identity(self.main, self.starttime)
         job = Phases(self._spool, self._record, self._signals, self._pumps, self._allowance, main, self.started_at)
         return job.run()

@@ -1,17 +1,17 @@
-"""Forks shims, cheaply, and clears up behind those that were killed. Standard library only.
+"""Forks shims, cheaply, and kills what killed shims leave behind. Standard library only.
 
-Run by its path, by a bare interpreter: ``python -I -S zygote.py <descriptor>``,
-the descriptor being its end of a line for requests (``scheduler.worker.shim.handoff``).
+A bare interpreter runs this file by its path: ``python -I -S zygote.py <descriptor>``.
+The descriptor is its end of a line for requests (``scheduler.worker.shim.handoff``).
 
 Theory of operation. A fork of the worker would copy a large process with threads
-of grpc in it, and a fresh interpreter for each job costs 20 ms. This process has
-all that a shim needs in memory and one thread. A fork takes its time too, so a
-shim is ready before it is asked for, and a request is passed on to it. The next is
+of grpc in it, and a fresh interpreter for each job costs 20 ms. This process has one
+thread, and has loaded all that a shim needs. A fork takes its time too, so a shim is
+ready before a request comes, and the request is passed on to it. The next one is
 forked a moment later: the start under way needs the processors.
 
-It is a subreaper: what a killed shim leaves behind comes here, where every child
-that is not a shim is an orphan and is killed. When the worker goes, it stays until
-its last shim has ended; when it is killed itself, the shims go on without it.
+The zygote is a subreaper. The processes of a killed shim become its children, and
+every child that is not a shim is killed. When the worker ends, the zygote stays until
+its last shim has ended. When the zygote is killed, the shims go on without it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NEXT_FORK_DELAY_SECONDS = 0.008
 
 
 class _Ready(NamedTuple):
-    """A shim that waits for its job on the other end of ``line``."""
+    """The shim that waits for a job on the other end of ``line``."""
 
     pid: int
     line: socket.socket
@@ -58,15 +58,15 @@ class Zygote:
         self._ready: _Ready | None = None
         #: Why there is none.
         self._problem = ""
-        #: When the next is forked, unless one is asked for before; ``None``: not before that.
+        #: When the next is forked, unless a request comes first; ``None``: with the next request.
         self._prepare_at: float | None = None
-        #: Until the next round of killing orphans; ``None`` when there are none.
+        #: Seconds until the next round of killing orphans; ``None``: there are none.
         self._pause: float | None = None
         self._signals, self._wakeup = os.pipe()
         self._poll = select.poll()
 
     def run(self) -> None:
-        """Until the worker is gone and nothing is left to look after."""
+        """Serve until the worker is gone and neither shim nor orphan is left."""
         proctree.become_subreaper()
         os.set_blocking(self._signals, False)
         os.set_blocking(self._wakeup, False)
@@ -94,7 +94,7 @@ class Zygote:
             self._prepare()
 
     def _timeout(self) -> float | None:
-        """Milliseconds until something is due."""
+        """Answer the milliseconds until something is due."""
         due = [] if self._pause is None else [self._pause]
         if self._prepare_at is not None:
             due.append(max(self._prepare_at - time.monotonic(), 0.0))
@@ -125,13 +125,13 @@ class Zygote:
         self._prepare_at = time.monotonic() + _NEXT_FORK_DELAY_SECONDS
 
     def _prepare(self) -> None:
-        """Have a shim ready. No request is at hand, so it inherits none."""
+        """Have a shim ready. No request is being handled, so the shim inherits none."""
         assert self._requests is not None
         self._prepare_at = None
         if self._ready is None:
             try:
                 self._ready = self._fork(self._requests)
-            except OSError as error:  # it is tried again when one is asked for
+            except OSError as error:  # the next request tries again
                 self._problem = os.strerror(error.errno or 0)
 
     def _fork(self, requests: socket.socket) -> _Ready:
@@ -164,7 +164,7 @@ class Zygote:
                         self._pause = _KILL_INTERVAL_FIRST_SECONDS
 
     def _kill_orphans(self, pause: float) -> None:
-        """One round; whoever forks meanwhile is found by the next."""
+        """Do one round of KILL. A process that forks meanwhile is found by the next."""
         everybody = list(proctree.alive())
         mine = [each for each in everybody if each.parent == os.getpid() and each.pid not in self._shims]
         below = proctree.descendants([each.pid for each in mine], everybody)

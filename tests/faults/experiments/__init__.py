@@ -1,6 +1,6 @@
-"""The experiments, one module each, named after their numbers.
+"""The experiments, one module each, named after their subject.
 
-Each has a class ``Experiment`` with what ``Plan`` describes.
+Each has a class ``Experiment``, which provides ``Plan``.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from tests.faults.run import Run
 
 
 class Plan(Protocol):
-    """What an experiment is."""
+    """An experiment."""
 
-    #: By which it is known, and called.
+    #: Its number, by which it is also chosen.
     number: ClassVar[int]
     name: ClassVar[str]
-    #: In a whole run.
+    #: Rounds of a full run.
     rounds: ClassVar[int]
-    #: In the short one; 0: it is no part of it.
+    #: Rounds of the short run; 0: it is left out.
     quick_rounds: ClassVar[int]
 
     def possible(self) -> None:
         """``Skipped`` if it can't be made here."""
 
     def go(self, run: Run) -> None:
-        """Make it, up to where all shall agree; then ``run.verdict``."""
+        """Make it up to the point where both sides must agree, and call ``run.verdict``."""
 
 
 def load() -> list[Plan]:
-    """All of them, by number."""
+    """All experiments, by number."""
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     return sorted((module.Experiment() for module in modules), key=lambda plan: plan.number)

@@ -1,4 +1,4 @@
-"""A worker's port that neither takes nor refuses connections: its requests end in time, others do not notice."""
+"""A worker's port neither accepts nor refuses connections: its requests end in time, and others are not affected."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.faults.mix import Mix
 from tests.faults.run import Run
 
-#: Seconds: the deadline of a request, with what it takes to say so.
+#: Seconds: the deadline of a request, plus the time for its answer.
 DEADLINE = 12.0
 
-#: Requests at once, more than there are threads for calls.
+#: Requests at once; more than there are threads for calls.
 REQUESTS = 60
 
 
@@ -63,7 +63,7 @@ class Experiment:
 
 @contextlib.contextmanager
 def full_backlog(host: str, port: int) -> Iterator[None]:
-    """Have a port at which connections stay unanswered."""
+    """A port at which connections stay unanswered."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The clock steps by an hour, forth and back: leases, timeouts and jobs do not notice."""
+"""The clock steps by an hour, back and forth: leases, timeouts and jobs are not affected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Experiment:
     def go(self, run: Run) -> None:
         file = run.folder / "faketime"
         file.write_text("+0")
-        run.use(Cluster(run.folder), Mix(unattended=0.0))  # that is judged by the wall clock
+        run.use(Cluster(run.folder), Mix(unattended=0.0))  # the checker judges that by the wall clock
         cluster = run.cluster
         fake = {
             "LD_PRELOAD": str(library()),
@@ -77,7 +77,7 @@ class Experiment:
 
 
 def library() -> Path:
-    """libfaketime; ``Skipped`` where it is not."""
+    """The path of libfaketime; ``Skipped`` without it."""
     for pattern in LIBRARIES:
         for found in Path("/").glob(pattern.lstrip("/")):
             return found

@@ -1,7 +1,7 @@
-"""A copy of a worker's state folder, as of a machine's image, started beside the original while that has jobs.
+"""A copy of a worker's state folder, as in a machine's image, is started beside the original while that has jobs.
 
-It is refused while the original answers. With ``--new-id`` it is a worker of its own: the jobs in the copy are
-neither reported nor touched, and those of the original go on.
+It is refused while the original answers. With ``--new-id`` it becomes a worker of its own: the jobs in the copy are
+neither reported nor touched, and those of the original continue.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Experiment:
 
     @staticmethod
     def _is_alone(run: Run, original: Daemon) -> None:
-        """No other process holds the entry of the original, nor has one of its own."""
+        """No other process has the original's entry, nor one of its own."""
         document = run.cluster.api.get("/v1/workers")
         if document is None:
             return
@@ -99,7 +99,7 @@ class Experiment:
 
 @contextlib.contextmanager
 def _copy_of(run: Run, original: Daemon, number: int) -> Iterator[Daemon]:
-    """A worker that has a copy of the folder, another port and the same name; killed at the end."""
+    """A worker with a copy of the folder, another port and the same name; killed at the end."""
     config = run.cluster.worker_config(original.name)
     copy = Daemon("worker", f"copy of {original.name}", run.folder / f"copy{number}", config)
     _fill(copy, original.state)
@@ -111,13 +111,13 @@ def _copy_of(run: Run, original: Daemon, number: int) -> Iterator[Daemon]:
 
 
 def _copied_records(clone: Daemon) -> dict[str, Any]:
-    """The exit record, if there is one, of each job in a copy, wherever in its folder those were put."""
+    """The exit record, if any, of each job in a copy, wherever in its folder the jobs were put."""
     folders = [folder for folder in clone.state.glob("jobs*/*") if folder.name in clone.copied]
     return {folder.name: exit_record(folder) for folder in folders}
 
 
 def _fill(clone: Daemon, state: Path) -> None:
-    """Copy a folder that is in use: what vanishes meanwhile is not in the copy."""
+    """Copy a folder that is in use. Files that vanish meanwhile are left out."""
     with contextlib.suppress(shutil.Error):
         shutil.copytree(state, clone.state, symlinks=True, ignore=shutil.ignore_patterns("*.pid", "*.sock"))
     clone.copied = frozenset(folder.name for folder in (clone.state / "jobs").glob("*"))

@@ -1,4 +1,4 @@
-"""A daemonized scheduler is asked to end under a hundred open streams: it drains, in time, and leaves nothing."""
+"""A daemonized scheduler is asked to end under a hundred open streams: it drains in time and leaves nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.daemons import alive, wait_until
 from tests.faults.mix import Mix
 from tests.faults.run import Run
 
-#: Open streams, and seconds in which a scheduler ends whatever it does.
+#: Open streams, and seconds within which a scheduler ends in any case.
 STREAMS = 100
 ENDED = 12.0
 
@@ -28,7 +28,7 @@ class Experiment:
         pass
 
     def go(self, run: Run) -> None:
-        run.start(workers=1, mix=Mix(rate=4.0, filtered=0.0))  # the output of the long job has to flow while it runs
+        run.start(workers=1, mix=Mix(rate=4.0, filtered=0.0))  # the long job's output must flow while it runs
         for number in range(run.setting.rounds):
             run.figures.rounds += 1
             self._round(run, number)

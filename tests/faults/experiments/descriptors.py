@@ -1,4 +1,4 @@
-"""More connections than a daemon may have files: it refuses, does not spin, and recovers."""
+"""A daemon has more connections than it may have files: it refuses, does not spin, and recovers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.daemons import Daemon, cpu, descriptors, wait_until
 from tests.faults.mix import Mix
 from tests.faults.run import Run
 
-#: Files a daemon may have open, and connections to it.
+#: Files that a daemon may have open, and connections to it.
 LIMIT = 256
 CONNECTIONS = 400
 

@@ -1,4 +1,4 @@
-"""kill -9 of a process exactly there: between commit and call, between call and record, before a rename, and so on."""
+"""kill -9 of a process at an exact point: between commit and call, between call and record, before a rename, etc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.experiments.kill_shim import one_live, shim_of
 from tests.faults.mix import Mix
 from tests.faults.run import Run
 
-#: Seconds in which a point is passed, or the round counts as one without a fault.
+#: Seconds within which a point must be passed; otherwise the round counts as one without a fault.
 PASSED = 12.0
 
 
@@ -29,7 +29,7 @@ class Experiment:
 
     def go(self, run: Run) -> None:
         run.start(mix=Mix(rate=8.0, longest=1.0))
-        spare = run.cluster.add_worker(more='keep_spool = "1s"\n')  # spools are removed while it lives
+        spare = run.cluster.add_worker(more='keep_spool = "1s"\n')  # spools are removed during the run
         run.history.add("keeps", worker=spare.name, seconds=1.0)
         run.cluster.join(spare)
         run.cluster.wait_online()
@@ -59,7 +59,7 @@ class Experiment:
         passed = self._await_death(run, target, point)
         run.load.hold()
         if program == "shim":
-            # Each of its jobs dies with its shim, when it ends.
+            # Each of its jobs dies with its shim, at its end.
             run.load.pause()
             run.fault("shims died at their ends", jobs=tuple((run.cluster.api.jobs() or {}).keys() - ended))
         target.kill()
@@ -82,13 +82,13 @@ class Experiment:
         if point.startswith("shim."):
             lost = _lost(run)
             return _passed(lambda: _lost(run) >= lost + 3, point)
-        if point == "worker.before-exit-rename":  # only of a job whose shim is gone
+        if point == "worker.before-exit-rename":  # passed only for a job whose shim is gone
             ran = one_live(run, target)
             if shim := shim_of(ran):
                 run.fault("kill -9 shim", jobs=(ran.job,))
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(shim, signal.SIGKILL)
-        if point == "scheduler.after-dequeue-commit":  # only of jobs that wait for a worker
+        if point == "scheduler.after-dequeue-commit":  # passed only for jobs that wait for a worker
             worker = run.cluster.workers[0]
             worker.kill()
             states = run.cluster.api.worker_states
@@ -103,7 +103,7 @@ class Experiment:
 
 
 def _lost(run: Run) -> int:
-    """Jobs that are lost, each with its shim, as far as the scheduler can be asked."""
+    """The lost jobs, each with its shim, as far as the scheduler answers."""
     return sum(job["state"] == "lost" for job in (run.cluster.api.jobs() or {}).values())
 
 

@@ -1,7 +1,7 @@
 """The disk of the scheduler's database fills up: new work is refused, reads are served, and it recovers by itself.
 
-Jobs that end meanwhile are not shown as ended before that is saved. In every other round the scheduler is killed before
-there is room again: whatever was shown is true after that.
+A job that ends meanwhile is not shown as ended before its end is saved. In every other round the scheduler is killed
+before there is room again: the shown states must still be true.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ class Experiment:
 
 
 def moved_to(daemon: Daemon, disk: Volume) -> None:
-    """Have a daemon that was never started keep its state there."""
+    """Move the state of a daemon that was never started to that disk."""
     daemon.state = disk.path / "state"
     daemon.file.write_text(daemon.file.read_text().replace('"state"', f'"{daemon.state}"', 1))
 
 
 def degraded(run: Run, promise: str, seconds: float) -> set[str]:
-    """While the store fails: starts are refused, unless it took one; reads are answered; readiness says why.
+    """While the store fails: starts are refused, or accepted by it; reads are answered; readiness gives the reason.
 
-    The ids of the jobs that have ended meanwhile, and are not shown so.
+    Returns the ids of the jobs that have ended meanwhile, and are not shown so.
     """
     api = run.cluster.api
     wait_until(lambda: submitted(run) == 503, "a start is refused")
@@ -86,7 +86,7 @@ def degraded(run: Run, promise: str, seconds: float) -> set[str]:
 
 
 def recovered(run: Run, promise: str, healed: float) -> None:
-    """When the store works again, starts do, without a restart."""
+    """When the store works again, starts succeed without a restart."""
     took = wait_until(lambda: submitted(run) == 201, "a start is taken again")
     run.within(took, run.agreement.limit, "taking starts again", promise)
     run.demand(run.cluster.api.call("GET", "/readyz")[0] == 200, promise, "is not ready again")
@@ -94,5 +94,5 @@ def recovered(run: Run, promise: str, healed: float) -> None:
 
 
 def submitted(run: Run) -> int:
-    """The answer to a start that is no job of the load."""
+    """The status of a start that is no job of the load."""
     return run.cluster.api.call("POST", "/v1/jobs", {"selector": {}, "command": "true"})[0]

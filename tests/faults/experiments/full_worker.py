@@ -1,4 +1,4 @@
-"""The disk of a worker fills up: jobs end visibly, with their true exits; the worker lives, and works again after."""
+"""The disk of a worker fills up: jobs end visibly, with their true exits, and the worker survives and recovers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.faults.mix import Mix
 from tests.faults.run import Run
 from tests.faults.volume import Volume
 
-#: Prints more than there is room for, does not mind, and exits well.
+#: Prints more than there is room for, ignores the failure, and exits with 0.
 DEAF_FILLER = 'trap "" PIPE; head -c 20000000 /dev/zero; exit 0'
 
-#: Prints until it can't; then exits with a code of its own.
+#: Prints until it fails; then exits with its own code.
 FILLER = """
 import os, sys
 try:
@@ -43,7 +43,7 @@ class Experiment:
             small = cluster.add_worker()
             small.state = disk.path / "state"
             small.file.write_text(small.file.read_text().replace('"state"', f'"{small.state}"', 1))
-            run.history.add("keeps", worker=small.name, seconds=0.0)  # what has no room goes
+            run.history.add("keeps", worker=small.name, seconds=0.0)  # spools without room are removed
             cluster.join(small)
             cluster.wait_online()
             for _ in range(run.setting.rounds):
@@ -84,7 +84,7 @@ class Experiment:
         run.converge(healed)
 
     def _cut_output(self, run: Run, worker: Daemon) -> None:
-        """A job that does not mind that its output is cut has succeeded, and yet nobody takes that for all of it."""
+        """A job that ignores its cut output has succeeded, but its output does not count as complete."""
         api = run.cluster.api
         body = {"worker": worker.name, "command": "sh", "args": ["-c", DEAF_FILLER]}
         status, job, output = api.run(body, {}, timeout=20)

@@ -1,4 +1,4 @@
-"""A network that lets through one way only, and a peer that is gone without a word: what it held is freed."""
+"""A network that lets through one direction only, and a peer that vanishes silently: its resources are freed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Run
 
-#: Seconds until the scheduler has given up a client that is gone without a word.
+#: Seconds until the scheduler has given up a client that vanished silently.
 FREED = 60.0
 
-#: Seconds of heartbeats that get nowhere.
+#: Seconds during which heartbeats are lost.
 STALLED = 20.0
 
-#: A client that follows a job's output, raw or as events, and says when it has some.
+#: A client that follows a job's output, raw or as events, and reports the first data.
 CLIENT = """
 import sys, urllib.request
 request = urllib.request.Request(sys.argv[1], headers={"Accept": sys.argv[2]})
@@ -54,7 +54,7 @@ class Experiment:
             run.end()
 
     def _stall(self, run: Run, link: Link) -> None:
-        """What the worker says gets nowhere, what it is told arrives."""
+        """The worker's packets are lost, and packets to it arrive."""
         worker = run.cluster.workers[0]
         run.load.resume()
         run.pause(1.0, 2.0)
@@ -67,7 +67,7 @@ class Experiment:
         run.converge(run.heal(f"{worker.name} is heard again"))
 
     def _vanish(self, run: Run, link: Link, number: int) -> None:
-        """Clients in the middle of a stream lose their network and then their lives."""
+        """Clients lose their network in the middle of a stream, and are then killed."""
         run.load.pause()
         scheduler = run.cluster.scheduler
         wait_until(lambda: not list(run.agreement.differences(idle=True)), "all jobs have ended")
@@ -84,8 +84,8 @@ class Experiment:
         for client in clients:
             client.kill()
             client.wait()
-        held = descriptors(scheduler.pid)  # one for each client at least: it has read from it
-        # The job's own stream stays, as does a follower of the load.
+        held = descriptors(scheduler.pid)  # at least one for each client, which has read from it
+        # The job's own stream stays open, and so does a follower of the load.
         wait_until(lambda: descriptors(scheduler.pid) <= held - len(clients), "what clients held is freed", 2 * FREED)
         freed = time.monotonic() - at
         link.mend()

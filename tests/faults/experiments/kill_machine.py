@@ -1,6 +1,7 @@
-"""kill -9 of a worker, of its zygote and of all its shims at once: only what runs on is the jobs themselves.
+"""kill -9 of a worker, of its zygote and of all its shims at once: only the jobs' processes are left.
 
-When the worker is back each of these jobs is ``lost``, and nothing of it is left; what had ended keeps its end.
+When the worker is back, each of these jobs is ``lost`` and none of its processes is left. Jobs that had ended keep
+their ends.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ class Experiment:
 
 
 def kill_all(run: Run, worker: Daemon) -> None:
-    """A worker's processes, but for its jobs, which are thereby destroyed; ``worker`` is not started again."""
+    """Kill a worker's processes except its jobs, which are destroyed by that. ``worker`` is not started again."""
     zygote = zygote_of(worker)
-    worker.send(signal.SIGSTOP)  # it starts nothing while the others are killed
+    worker.send(signal.SIGSTOP)  # so that it starts nothing while the others are killed
     for pid in [zygote, *_shims(worker)]:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -67,7 +68,7 @@ def kill_all(run: Run, worker: Daemon) -> None:
 
 
 def _shims(worker: Daemon) -> Iterator[int]:
-    """Of the jobs that have not ended, as their locks say."""
+    """The shims of unfinished jobs, according to their locks."""
     for folder in spool_folders(worker.state):
         if exit_record(folder) is None:
             words = (folder / "lock").read_bytes().strip(b"\0").split()

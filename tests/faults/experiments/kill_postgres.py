@@ -1,7 +1,7 @@
-"""The PostgreSQL that keeps the jobs is killed under load, and comes back at once or after a while.
+"""The PostgreSQL server with the jobs is killed under load, and comes back at once or later.
 
-Jobs go on, starts are refused meanwhile, and nothing that was acknowledged is lost. In every third round the scheduler
-is killed when the database is back, before it can have noticed.
+Jobs continue, starts are refused meanwhile, and nothing acknowledged is lost. In every third round the scheduler is
+killed when the database is back, before it can have noticed.
 """
 
 from __future__ import annotations

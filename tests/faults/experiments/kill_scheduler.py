@@ -38,7 +38,7 @@ class Experiment:
 
 
 def intact(run: Run, scheduler: Daemon) -> None:
-    """The database of a scheduler, once that has ended, is what SQLite calls one."""
+    """Check a scheduler's database, once the scheduler has ended, by SQLite's integrity check."""
     for file in scheduler.state.glob("*.db"):
         scheduler.kill()
         database = sqlite3.connect(file)

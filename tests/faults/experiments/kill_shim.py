@@ -1,4 +1,4 @@
-"""kill -9 of a job's shim: the job is lost, nothing of it is left, and no exit code is invented."""
+"""kill -9 of a job's shim: the job is lost, none of its processes is left, and no exit code is invented."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Experiment:
 
 
 def ended(run: Run, job: str) -> bool:
-    """Whether a job is over, and maybe removed by a client by now."""
+    """Whether a job is over, and perhaps already removed by a client."""
     try:
         status, document = run.cluster.api.call("GET", f"/v1/jobs/{job}")
     except CUT:
@@ -59,7 +59,7 @@ def ended(run: Run, job: str) -> bool:
 
 
 def live_runs(run: Run, worker: Daemon | None = None) -> list[Process]:
-    """Processes of the load that have not ended; of that worker."""
+    """Unfinished processes of the load; only those of ``worker``, if given."""
     return [
         ran
         for ran in evidence.runs(run.load.evidence)
@@ -68,7 +68,7 @@ def live_runs(run: Run, worker: Daemon | None = None) -> list[Process]:
 
 
 def one_live(run: Run, worker: Daemon | None = None) -> Process:
-    """One of them, once there is one."""
+    """An unfinished process, once there is one."""
     found: list[Process] = []
 
     def look() -> bool:
@@ -80,11 +80,11 @@ def one_live(run: Run, worker: Daemon | None = None) -> Process:
 
 
 def spool(worker: Daemon, job: str) -> Path:
-    """A job's folder there."""
+    """A job's folder on the worker."""
     return worker.state / "jobs" / job
 
 
 def shim_of(process: Process) -> int | None:
-    """The process id of the shim of a job of the load, whose scripts all end in ``exec``."""
+    """The pid of the shim of a job of the load, whose scripts all end in ``exec``."""
     parent = parent_of(process.pid)
     return parent if parent != os.getpid() else None

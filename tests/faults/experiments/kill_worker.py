@@ -1,4 +1,4 @@
-"""kill -9 of a worker with live jobs, which are taken back whole when it returns, at once or late."""
+"""kill -9 of a worker with live jobs, which it takes back completely when it returns, at once or late."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.run import Run
 LIVE = 20
 TAKEN_BACK = 2.0
 
-#: Seconds the worker is away, in turn.
+#: Seconds for which the worker is away, in turn.
 AWAY = (0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 60.0)
 
 
@@ -58,7 +58,7 @@ class Experiment:
 
     @staticmethod
     def _new_folder(run: Run) -> None:
-        """A worker that lost its folder is given no old start: what it had is lost, and runs nowhere again."""
+        """A worker that lost its folder is given no old start: its jobs are lost, and run nowhere again."""
         worker = run.cluster.workers[0]
         run.load.resume()
         run.pause(1.0, 2.0)
@@ -75,7 +75,7 @@ class Experiment:
 
 
 def asked(run: Run, worker: Daemon, job: str) -> bool:
-    """Whether the worker answers for a job; of one that has not ended ``/query`` always asks."""
+    """Whether the worker answers about a job; ``/query`` of an unfinished job always asks it."""
     try:
         status, _ = run.cluster.api.call("POST", "/query", {"worker_id": worker.name, "job_id": job})
     except CUT:

@@ -1,4 +1,4 @@
-"""PostgreSQL fails over to a standby that was behind, while the scheduler runs: it saves again what is missing."""
+"""PostgreSQL fails over to a standby that was behind, while the scheduler runs: it saves the missing records again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Experiment:
         database.start()
         healed = run.heal("the standby answers")
         recovered(run, "E35", healed)
-        if killed:  # all is there, so nothing is lost with the scheduler either
+        if killed:  # everything is saved, so the scheduler's end loses nothing
             run.fault("kill -9 scheduler")
             run.cluster.scheduler.kill()
             run.converge(run.restart_scheduler())

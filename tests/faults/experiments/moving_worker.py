@@ -1,4 +1,4 @@
-"""The machine of a worker gets another address while it runs, as by DHCP: its jobs go on, and it is called there."""
+"""A worker's machine gets another address while it runs, as by DHCP: its jobs continue, and it is called there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Run
 
-#: Seconds until a worker is online at another address: its heartbeat on the connection that is dead is given up, the
-#: next one comes from elsewhere, and the worker registers again, at most once a minute.
+#: Seconds until a worker is online at another address. Its heartbeat on the dead connection must time out, the next one
+#: comes from the new address, and the worker registers again, at most once a minute.
 MOVED = 75.0
 
 

@@ -1,4 +1,4 @@
-"""A worker's network is cut: its jobs go on, the other worker serves, and all is caught up when it is mended."""
+"""A worker's network is cut: its jobs continue, the other worker serves, and both sides agree after the mending."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Run
 
-#: Seconds the cut lasts, in turn.
+#: Seconds that the cut lasts, in turn.
 CUT = (30.0, 10.0, 60.0)
 
 
@@ -47,7 +47,7 @@ class Experiment:
 
 
 def start(run: Run, link: Link, mix: Mix) -> None:
-    """A scheduler here, ``w1`` there and ``w2`` here."""
+    """Start a scheduler here, ``w1`` there and ``w2`` here."""
     run.use(Cluster(run.folder, host=link.here), mix)
     cluster = run.cluster
     cluster.start(workers=0)

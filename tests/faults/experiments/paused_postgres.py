@@ -1,4 +1,4 @@
-"""The PostgreSQL that keeps the jobs is paused: as for a full disk, and bounded, and it recovers by itself."""
+"""The PostgreSQL server with the jobs is paused: like a full disk, with bounded waits, and it recovers by itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Experiment:
 
 @contextmanager
 def own_server(fsync: str = "off") -> Iterator[postgres.Server]:
-    """A PostgreSQL that no other experiment uses, until the end."""
+    """A PostgreSQL server of this experiment alone, until the end."""
     server = postgres.Server(fsync)
     try:
         yield server

@@ -13,16 +13,16 @@ from tests.faults.daemons import Broken, Cluster, Daemon, children, wait_until, 
 from tests.faults.mix import Mix
 from tests.faults.run import Run, Skipped
 
-#: The user of the machine that is short: the limit does not bind root.
+#: The user of the limited machine: the limit does not apply to root.
 USER = 64321
 
-#: Makes a command that user's, which may read what root may: a Python in root's home, say.
+#: Runs a command as that user, who may read what root may, such as a Python in root's home.
 AS_USER = ["setpriv", f"--reuid={USER}", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 
-#: Jobs by selector while the machine is short; more than the healthy worker has of them at that moment.
+#: Jobs by selector while the machine is limited; more than the healthy worker has at that moment.
 JOBS = 20
 
-#: Seconds for which a worker that took no job is not offered another, at most, and some to notice.
+#: The most seconds for which a worker that took no job is not offered another, plus some to notice.
 OFFERED_AGAIN = 75.0
 
 
@@ -42,8 +42,8 @@ class Experiment:
     def go(self, run: Run) -> None:
         for folder in (run.folder.parent, run.folder):
             folder.chmod(0o711)
-        # The command of filtered jobs is bash: access(2), by which a worker looks for a command, heeds no capability.
-        plain = {"unattended": 0.0, "timeouts": 0.0, "limits": 0.0}  # else they are not filtered
+        # Filtered jobs run bash. A worker looks for a command with access(2), which ignores capabilities.
+        plain = {"unattended": 0.0, "timeouts": 0.0, "limits": 0.0}  # otherwise jobs are not filtered
         run.use(Cluster(run.folder), Mix(rate=5.0, named=0.0, core=0.0, filtered=1.0, **plain))
         run.load.evidence.chmod(0o777)
         cluster = run.cluster
@@ -92,16 +92,16 @@ class Experiment:
 
 
 def _limit(worker: Daemon, processes: int) -> None:
-    """How many processes the zygote and its shims may have; what they have already goes on."""
+    """Limit the processes of the zygote and its shims. Existing ones continue."""
     zygote = zygote_of(worker)
     assert zygote is not None
-    _limit_process(zygote, processes)  # first: what it forks from now on has that limit, too
+    _limit_process(zygote, processes)  # first, so that its next forks inherit the limit
     for pid in children(zygote):
         _limit_process(pid, processes)
 
 
 def _limit_process(pid: int, processes: int) -> None:
-    # Who may not change the limits of other users, does so as that user.
+    # A process that may not change other users' limits does so as that user.
     limit = ["prlimit", "--pid", str(pid), f"--nproc={processes}:"]
     done = subprocess.run([*AS_USER, *limit], check=False, capture_output=True, text=True)
     if done.returncode and Path(f"/proc/{pid}").exists():

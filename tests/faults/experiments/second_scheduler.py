@@ -1,4 +1,4 @@
-"""A second scheduler on the port, or on the state, of one that runs: it ends, and says why."""
+"""A second scheduler with the port, or the state, of a running one: it ends, and says why."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Experiment:
 
     @staticmethod
     def _refused(run: Run, second: Daemon, what: str) -> str:
-        """What it says."""
+        """The text of its refusal."""
         second.start(wait=False)
         status = second.wait()
         said = second.log.read_text().strip()

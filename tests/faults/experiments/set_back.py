@@ -1,8 +1,8 @@
 """A backup of the database is restored.
 
-Nothing that any party still knows is repeated or lost: what the workers have is known again, with its end, and what
-waits in the backup and has run since does not run again. Of what the scheduler alone had taken since the backup
-nobody knows: it is killed before the backup is restored.
+Nothing that any side still knows is repeated or lost. Jobs of the workers are known again, with their ends. Jobs that
+wait in the backup, and have run since, do not run again. Jobs that only the scheduler had accepted since the backup are
+unknown: it is killed before the backup is restored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.faults.run import Run
 #: Seconds of work that are missing in the backup.
 MISSING = 10.0
 
-#: Removals and stops that the scheduler alone knew of are forgotten with it, and so is what attends a job.
+#: Removals and stops that only the scheduler knew are forgotten with it, and so is a job's attendance.
 MIX = Mix(rate=6.0, longest=3.0, removals=0.0, unattended=0.0, waiting=0.6, workers=("w1", "w2"))
 
 
@@ -65,5 +65,5 @@ def _acknowledged(run: Run) -> set[str]:
 
 
 def _on_workers(run: Run) -> set[str]:
-    """Jobs that a worker has a folder of."""
+    """Jobs with a folder on a worker."""
     return {folder.name for worker in run.cluster.workers for folder in spool_folders(worker.state)}

@@ -1,4 +1,6 @@
-"""Kills, pauses and cuts, mixed at random for a while; afterwards threads, files and memory are what they were."""
+"""Random kills, pauses and cuts for a while; afterwards the numbers of threads and files, and the memory, are as
+before.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,16 @@ from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Run, Skipped
 
-#: What a process may have more of per hundred rounds, and what it may have more at all, as pools and caches fill.
+#: The allowed increase of a process per hundred rounds, and in all, because pools and caches fill.
 MORE = {"threads": (5.0, 10.0), "files": (10.0, 10.0), "memory": (30.0, 15.0)}
 
-#: With fewer measurements of one process there is no slope.
+#: The fewest measurements of one process for a slope.
 ENOUGH = 6
 
 
 @frozen
 class Measurement:
-    """Of one process, at rest, after so many rounds."""
+    """A measurement of one process, at rest, after so many rounds."""
 
     round: int
     threads: int
@@ -76,7 +78,7 @@ class Experiment:
         run.load.resume()
         run.pause(0.5, 2.0)
         faults = [_kill_scheduler, _kill_worker, _pause_worker, _pause_scheduler]
-        # A process that lives long shows what it loses: kills are the rarer half.
+        # A process that lives long shows its leaks, so kills are the rarer half.
         faults += [_pause_worker, _pause_scheduler] + ([_cut, _cut, _cut] if link else [])
         healed = run.random.choice(faults)(run, link)
         run.pause(0.0, 1.0)
@@ -97,7 +99,7 @@ class Experiment:
 
 
 def _slope(points: list[tuple[int, float]]) -> float:
-    """Of the line through them (least squares)."""
+    """The slope of the line through the points (least squares)."""
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)

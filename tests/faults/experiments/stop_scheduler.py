@@ -1,6 +1,6 @@
 """SIGSTOP of the scheduler, and SIGCONT much later: no worker and no job is given up for that.
 
-Nor is one that a client began to follow meanwhile, which nobody could hear.
+This includes a job that a client began to follow meanwhile, which the scheduler could not notice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from tests.faults.client import CUT
 from tests.faults.run import Run
 
-#: Seconds that a job may go without a client, and in which it would be stopped for that.
+#: Seconds that a job may be unattended, after which it would be stopped.
 UNATTENDED = 3.0
 STOPPED = 1.5
 

@@ -1,4 +1,4 @@
-"""SIGSTOP of a worker, and SIGCONT much later: it harms no request to the others, and nothing runs twice."""
+"""SIGSTOP of a worker, and SIGCONT much later: requests to the others are not affected, and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.daemons import wait_until
 from tests.faults.mix import Mix
 from tests.faults.run import Run
 
-#: Seconds under which no p99 is bad, however good it was before.
+#: Seconds below which any p99 is acceptable, however good it was before.
 GOOD = 0.5
 
 
@@ -52,11 +52,11 @@ class Experiment:
 
 
 def _p99(run: Run, workers: Sequence[str], since: float, until: float) -> float:
-    """Of the starts on those workers that were answered with 201, in that time; seconds."""
+    """The p99 of starts on these workers that were answered with 201 in that time; seconds."""
     times = sorted(
         event.t - event.began
         for event in history.read(run.history.path)
         if event.op == "start" and event.status == 201 and event.worker in workers and since <= event.began < until
-        if event.asked is None  # else it waited for the end of the job
+        if event.asked is None  # otherwise it waited for the job's end
     )
     return times[int(len(times) * 0.99)] if times else 0.0

@@ -25,10 +25,10 @@ BOTH = 6.0
 
 @frozen
 class Fault:
-    """Something that is broken, and mended later."""
+    """A fault that is mended later."""
 
     name: str
-    #: The process, or what else it is done to: of two faults at once these are different.
+    #: The harmed process or thing. Two faults at once have different ones.
     target: str
     strike: Callable[[], None]
     mend: Callable[[], object]
@@ -94,7 +94,7 @@ class Experiment:
 
 
 def _two(run: Run, disk: Volume | None) -> Sequence[Fault]:
-    """Two of all kinds, of which neither is in the way of the other."""
+    """Two faults of all kinds that do not interfere."""
     faults = list(_kinds(run, disk))
     first = run.random.choice(faults)
     return first, run.random.choice([fault for fault in faults if fault.target != first.target])
@@ -111,7 +111,7 @@ def _kinds(run: Run, disk: Volume | None) -> Sequence[Fault]:
 
 
 def _killed(daemon: Daemon) -> Fault:
-    """It can't say where it listens while the disk is full, so that is waited for when both faults are over."""
+    """Its addresses can't be written while the disk is full, so the wait for them comes after both faults."""
     return Fault(f"kill -9 {daemon.name}", daemon.name, daemon.kill, lambda: daemon.start(wait=False))
 
 

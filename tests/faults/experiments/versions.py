@@ -1,7 +1,7 @@
-"""A worker and a scheduler of which one is of an earlier version, and upgrades and downgrades under load.
+"""A worker and a scheduler of different versions, with upgrades and downgrades under load.
 
-The worker ``w1`` speaks through a proxy that leaves out what earlier versions do not say (``tests.faults.older``): to
-the scheduler it is an old worker, and to it the scheduler is an old one. An upgrade leaves out the proxy.
+The worker ``w1`` is behind a proxy that removes the fields that earlier versions lack (``tests.faults.older``). So to
+the scheduler it is an old worker, and to it the scheduler is an old one. An upgrade removes the proxy.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Experiment:
 
     @staticmethod
     def _change(run: Run, worker: Daemon, scheduler: str, old: bool) -> float:
-        """Another version of a worker takes over its folder, and its jobs that run."""
+        """Another version of a worker takes over its folder, and its running jobs."""
         run.fault(f"{worker.name} is {'downgraded' if old else 'upgraded'}")
         worker.kill()
         _lead(worker, scheduler)
@@ -76,13 +76,13 @@ class Experiment:
 
 
 def _workers(run: Run, member: str) -> dict[str, str]:
-    """What is listed as that of each worker, by name."""
+    """The value of ``member`` of each listed worker, by name."""
     document = run.cluster.api.get("/v1/workers") or {"workers": ()}
     return {worker["name"]: worker[member] for worker in document["workers"]}
 
 
 def _lead(worker: Daemon, scheduler: str) -> None:
-    """Have a worker that does not run find its scheduler there."""
+    """Set the scheduler's address of a worker that does not run."""
     before, table, rest = worker.file.read_text().partition("[scheduler]\n")
     _, _, rest = rest.partition("\n")
     worker.file.write_text(f'{before}{table}addr = "{scheduler}"\n{rest}')
@@ -90,7 +90,7 @@ def _lead(worker: Daemon, scheduler: str) -> None:
 
 @contextmanager
 def _proxy(scheduler: str) -> Iterator[str]:
-    """The address of one, until the end."""
+    """The address of a proxy, until the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.older", scheduler], stdout=subprocess.PIPE, text=True
     )

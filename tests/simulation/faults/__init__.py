@@ -1,1 +1,1 @@
-"""What can go wrong. Each fault is a value that is planned before the run, and heals after its time."""
+"""The faults of a run. Each is a value that is planned before the run, and heals after its time."""

@@ -1,6 +1,6 @@
-"""Workers that are found elsewhere than before.
+"""Workers whose address changes.
 
-A new address does not heal: it is how things are from then on.
+A new address does not heal: the worker keeps it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @frozen
 class NewAddress:
-    """A worker's machine gets another IP address, while all on it runs on."""
+    """A worker's machine gets another IP address, while everything on it runs on."""
 
     at: float
     worker: str
@@ -29,7 +29,7 @@ class NewAddress:
 
 @frozen
 class SwapAddresses:
-    """The machines of two workers get each the IP address that the other had, while all on them runs on."""
+    """The machines of two workers swap their IP addresses, while everything on them runs on."""
 
     at: float
     worker: str
@@ -42,16 +42,16 @@ class SwapAddresses:
         one, two = world.workers[self.worker].machine, world.workers[self.other].machine
         ones, twos = one.address, two.address
         if any(world.network.machine_of(each.address) not in {None, each.name} for each in (one, two)):
-            return  # a machine that is off has lost its address to another one meanwhile, which keeps it
+            return  # the address of a machine that is off has gone to another machine, which keeps it
         world.move(one, twos)
         world.move(two, ones)
 
 
 @frozen
 class TakeAddress:
-    """A worker's machine is switched off for ``down`` seconds, and another one's gets the IP address that it had.
+    """A worker's machine is off for ``down`` seconds, and the machine of another worker takes over its IP address.
 
-    ``restart``: the worker of the other machine is killed and started again by that, as it has a new address.
+    ``restart``: the worker on the other machine is killed and started again, since its address has changed.
     """
 
     at: float
@@ -79,7 +79,7 @@ class TakeAddress:
 
 @frozen
 class RestartElsewhere:
-    """A worker is killed, and ``down`` seconds later started again at another port, or IP address; its jobs run on."""
+    """A worker is killed, and started again ``down`` seconds later at another port or IP address; its jobs run on."""
 
     at: float
     worker: str

@@ -1,4 +1,4 @@
-"""What happens to the state folders of workers."""
+"""Faults of the state folders of workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Eviction:
-    """A worker has no room for ended jobs: it keeps none of those that were acknowledged."""
+    """A worker has no room for ended jobs: it removes those that were acknowledged."""
 
     at: float
     worker: str
@@ -23,7 +23,7 @@ class Eviction:
 
     def strike(self, world: World) -> None:
         if self.worker not in world.workers:
-            return  # nothing of a core worker is ever acknowledged
+            return  # a core worker gets no acknowledgement
         folder = world.workers[self.worker].folder
         folder.evictions[self] = None
         for spool in list(folder.spools.values()):

@@ -1,4 +1,4 @@
-"""State folders, names and databases that are lost, copied, or older than they should be; and clocks that are wrong."""
+"""State folders, names and databases that are lost, copied or outdated, and wrong clocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import frozen
 from tests.simulation.machine import Folder
 from tests.simulation.store import Backup
 
-#: Seconds in which a scheduler can learn, from all its workers, that its database was set back.
+#: Seconds within which a scheduler can learn from its workers that its database was set back.
 NOTICE = 15.0
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @frozen
 class LoseFolder:
-    """A worker's machine is set up anew: its jobs and its state folder are gone. ``move``: and has another address."""
+    """A worker's machine is set up anew, without its jobs and state folder. ``move``: with another address."""
 
     at: float
     worker: str
@@ -43,8 +43,9 @@ class LoseFolder:
 class CloneFolder:
     """Another worker is started from a copy of a worker's state folder, on a machine of its own.
 
-    ``new_id``: with ``--new-id`` and a name of its own. Else as it is: refused, it is started again like that after
-    ``seconds``. Where it was taken for the first worker, as that did not answer, it is removed then.
+    ``new_id``: with ``--new-id`` and a name of its own. Otherwise the copy is unchanged; if it is refused, it is
+    started again with these options after ``seconds``. If it was accepted in place of the first worker, which did not
+    answer, it is removed then.
     """
 
     at: float
@@ -58,7 +59,7 @@ class CloneFolder:
 
     def strike(self, world: World) -> None:
         if not world.workers[self.worker].folder.worker_id:
-            return  # there is nothing in it yet
+            return  # the folder is empty
         clone = world.workers[self.worker].clone()
 
         def begin_as_another() -> None:
@@ -85,7 +86,7 @@ class CloneFolder:
 
 @frozen
 class SameName:
-    """Another worker comes, by the name of one that is there; after a while somebody gives it one of its own."""
+    """Another worker registers under the name of an existing one. After a while an operator renames it."""
 
     at: float
     worker: str
@@ -110,7 +111,7 @@ class SameName:
 
 @frozen
 class RegistrationUnanswered:
-    """What the scheduler answers to registrations of a worker is lost, for a while."""
+    """The answers to a worker's registrations are lost, for a while."""
 
     at: float
     worker: str
@@ -126,7 +127,7 @@ class RegistrationUnanswered:
 
 @frozen
 class RestoreDatabase:
-    """A backup of the database is taken; ``seconds`` later the scheduler is killed, and started with the backup."""
+    """The database is backed up. ``seconds`` later the scheduler is killed, and started with the backup."""
 
     at: float
     seconds: float
@@ -153,7 +154,7 @@ class RestoreDatabase:
 
 @frozen
 class Failover:
-    """The database gives way to a standby that is ``behind`` so many seconds, while the scheduler runs."""
+    """A standby that lags by ``behind`` seconds replaces the database, while the scheduler runs."""
 
     at: float
     behind: float
@@ -165,7 +166,7 @@ class Failover:
         standby, restorations = world.database.backup(), world.database.restorations
 
         def over() -> None:
-            if world.database.restorations == restorations:  # else it is no standby of this database any more
+            if world.database.restorations == restorations:  # otherwise the standby belongs to an earlier database
                 self._give_way(world, standby)
 
         world.heal_after(self.behind, over)
@@ -187,7 +188,7 @@ class Failover:
 
 @frozen
 class ClockStep:
-    """The wall clock of a machine is wrong for a while; ``worker`` ``""`` is the scheduler's."""
+    """The wall clock of a machine is wrong for a while; ``worker`` ``""`` is the scheduler's machine."""
 
     at: float
     worker: str

@@ -1,4 +1,4 @@
-"""Strangers that know what is public, the ids of workers, and speak in their names."""
+"""Programs that use the ids of workers, which are public."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tests.simulation.network import Caller, Endpoint
 from tests.simulation.process import Process
 from tests.simulation.world import SCHEDULER_ADDRESS, SCHEDULER_PORT, World
 
-#: A stranger that knows no more than the id of a worker is not taken for it.
+#: A program that knows only the id of a worker is not taken for that worker.
 RULE = "an id is its worker's"
 
 
 def _public_id(world: World, name: str) -> str:
-    """The id of the worker of that name in the plan, as anybody can see it; ``""``: it has none yet."""
+    """The id of the worker of that name in the plan, as clients can see it; ``""``: it has none yet."""
     core = world.core_workers.get(name)
     return world.workers[name].folder.worker_id if core is None else core.worker_id
 
 
 def _client(world: World, caller: Caller, registered: Callable[[str], None]) -> SimulatedSchedulerClient:
-    """``registered`` is told of the id that it gets, also where the answer is lost."""
+    """``registered`` is called with the id given to the registration, even if the answer is lost."""
     return SimulatedSchedulerClient(world.network, lambda: caller, f"{SCHEDULER_ADDRESS}:{SCHEDULER_PORT}", registered)
 
 
 @frozen
 class TakeId:
-    """A stranger registers, once, under the id of a worker of either kind; what it listens with is no worker.
+    """A program that is no worker registers once under the id of a worker or core worker.
 
-    ``folder``: with a folder id of its own. ``core``: as a core worker, which has none.
+    ``folder``: with a folder id of its own. ``core``: as a core worker, without a folder id.
     """
 
     at: float
@@ -79,7 +79,7 @@ class TakeId:
 
 @frozen
 class ForgedHeartbeat:
-    """A stranger sends a heartbeat in the name of a worker of either kind, by which all its jobs have ended."""
+    """A program sends a heartbeat under the id of a worker or core worker, which reports all its jobs as ended."""
 
     at: float
     worker: str

@@ -39,7 +39,7 @@ class Partition:
 
 @frozen
 class Unanswered:
-    """What workers answer to calls of that name is lost; ``reset``: with the connection, which shows at once."""
+    """Workers' answers to calls of that name are lost. With ``reset``, the caller sees the connection fail at once."""
 
     at: float
     call: str

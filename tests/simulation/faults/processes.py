@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @frozen
 class KillScheduler:
-    """It is killed, and started again ``down`` seconds later."""
+    """The scheduler is killed, and started again ``down`` seconds later."""
 
     at: float
     down: float
@@ -28,7 +28,7 @@ class KillScheduler:
 
 @frozen
 class StopScheduler:
-    """It is stopped gracefully, and started again ``down`` seconds after it has ended."""
+    """The scheduler is stopped gracefully, and started again ``down`` seconds after its end."""
 
     at: float
     down: float
@@ -44,7 +44,7 @@ class StopScheduler:
 
 @frozen
 class KillWorker:
-    """Its process is killed, and started again ``down`` seconds later; its jobs run on."""
+    """A worker process is killed, and started again ``down`` seconds later; its jobs run on."""
 
     at: float
     worker: str
@@ -61,7 +61,7 @@ class KillWorker:
 
 @frozen
 class StopWorker:
-    """It is stopped gracefully, and started again ``down`` seconds after it has ended."""
+    """A worker process is stopped gracefully, and started again ``down`` seconds after its end."""
 
     at: float
     worker: str
@@ -80,7 +80,7 @@ class StopWorker:
 
 @frozen
 class Reboot:
-    """A worker's machine reboots: all that runs on it is gone."""
+    """A worker's machine reboots, which ends everything that runs on it."""
 
     at: float
     worker: str
@@ -97,7 +97,7 @@ class Reboot:
 
 @frozen
 class Freeze:
-    """A process does nothing for a while, as after SIGSTOP; ``worker`` ``""`` is the scheduler."""
+    """A process pauses for a while, as after SIGSTOP; ``worker`` ``""`` is the scheduler."""
 
     at: float
     worker: str
@@ -115,7 +115,7 @@ class Freeze:
 
 @frozen
 class Shortage:
-    """A worker's machine can start nothing for a while."""
+    """A worker's machine can't start a process for a while."""
 
     at: float
     worker: str

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @frozen
 class StoreFails:
-    """A share of the commits fails, some of them though they are durable."""
+    """A share of the commits fails, some of them after they became durable."""
 
     at: float
     seconds: float
@@ -32,7 +32,7 @@ class StoreFails:
 
 @frozen
 class StoreStalls:
-    """No commit comes to an end for a while."""
+    """No commit finishes for a while."""
 
     at: float
     seconds: float

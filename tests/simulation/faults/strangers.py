@@ -16,13 +16,13 @@ from tests.simulation.network import Caller, Endpoint
 from tests.simulation.process import Process
 from tests.simulation.world import SCHEDULER_ADDRESS, SCHEDULER_PORT, World
 
-#: Where it listens, and seconds between tries to have it forgotten: at first it may count as online.
+#: The port of such a program, and the seconds between tries to have it forgotten. At first it may be online.
 PORT = 40000
 FORGET_AGAIN = 5.0
 
 
 class Stranger:
-    """A gRPC server of another program: its health service answers, and it has none of a worker's methods."""
+    """A gRPC server of another program: its health service answers, and it has no method of a worker."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -31,21 +31,21 @@ class Stranger:
         return NotAWorker(self._address, method)
 
     def core_start(self, spec: JobSpec, known_as: str) -> Deferred[str]:
-        """It has no such method."""
+        """The program has no such method."""
         return fail(self._lacks("StartJob"))
 
     def core_query(self, job_id: str) -> NoReturn:
-        """It has no such method."""
+        """The program has no such method."""
         raise self._lacks("QueryJob")
 
     def core_stop(self, job_id: str) -> NoReturn:
-        """It has no such method."""
+        """The program has no such method."""
         raise Unsupported(self._address, "StopJob")
 
 
 @frozen
 class RegisterStranger:
-    """Somebody registers the address of a program that is no worker, and has that forgotten in the end."""
+    """The address of a program that is no worker is registered, and forgotten in the end."""
 
     at: float
     seconds: float
@@ -70,7 +70,7 @@ class RegisterStranger:
 
 
 def forget_at(world: World, address: str) -> None:
-    """Somebody has all forgotten that is registered there."""
+    """A client has all workers at that address forgotten."""
     scheduler = world.scheduler
     if scheduler is None or not scheduler.serving:
         world.loop.after(FORGET_AGAIN, forget_at, world, address)

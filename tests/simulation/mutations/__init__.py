@@ -1,1 +1,1 @@
-"""Proof that the simulation finds what it is for: production code with one promise broken has to be found out."""
+"""Proof that the simulator works: it must find production code in which one promise is broken."""

@@ -1,7 +1,7 @@
-"""Prove that the simulation finds mutations: ``python -m tests.simulation.mutations [NAME...]``.
+"""Prove that the simulator finds mutations: ``python -m tests.simulation.mutations [NAME...]``.
 
-Each mutation is looked for in the seeds of its profile, from 1 on. ``--recorded`` tries only the seed that found it
-when ``--record`` was given last, which takes seconds.
+Each mutation is searched for in the seeds of its profile, from 1 on. ``--recorded`` tries only the seed that the last
+``--record`` stored, which takes seconds.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _outdated(mutation: Mutation) -> str:
-    """Why it does not fit the code; ``""``: it does."""
+    """Why the mutation does not fit the code; ``""``: it fits."""
     try:
         mutation.source()
     except Outdated as error:

@@ -1,9 +1,8 @@
-"""The simulation loaded a second time, over production code with a change in it.
+"""The simulator loaded a second time, with changed production code.
 
-Theory of operation. No module of ours imports anything later than when it is loaded. So a second set of all our modules
-can live beside the first one in the same process, each bound to its own: while it is imported the first set is taken
-out of ``sys.modules``, and put back afterwards. The changed module is compiled from the changed source; nothing is
-written anywhere.
+Our modules import nothing after they are loaded. So a second set of our modules can exist in the same process, each
+bound to its own set. While the second set is imported, the first is taken out of ``sys.modules``; it is put back
+afterwards. The changed module is compiled from the changed source, and no file is written.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from tests.simulation.mutations.mutation import Mutation, Outdated
 
 @frozen
 class Simulation:
-    """What it takes to run a seed: ``make_plan`` of ``tests.simulation.profiles``, and ``World``."""
+    """The parts that run a seed: ``make_plan`` of ``tests.simulation.profiles``, and ``World``."""
 
     make_plan: Callable[[int, str], Any]
     world: Callable[[int, Any], Any]
 
     def violation(self, profile: str, seed: int) -> Any | None:
-        """The first broken rule of that run, ``None`` where all were kept."""
+        """The first broken rule of the run; ``None``: it broke none."""
         return self.world(seed, self.make_plan(seed, profile)).run().violation
 
 
@@ -48,7 +47,7 @@ class _Loader(InspectLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds the changed module before anybody else does."""
+    """Finds the changed module ahead of all other finders."""
 
     def __init__(self, mutation: Mutation) -> None:
         self._mutation = mutation
@@ -62,7 +61,7 @@ class _Finder(MetaPathFinder):
 
 
 def load(mutation: Mutation) -> Simulation:
-    """The simulation over the changed code; ``Outdated``."""
+    """The simulator with the changed code; ``Outdated``."""
     finder = _Finder(mutation)
     first = _take_out()
     sys.meta_path.insert(0, finder)
@@ -79,6 +78,6 @@ def load(mutation: Mutation) -> Simulation:
 
 
 def _take_out() -> dict[str, ModuleType]:
-    """All modules of ours, which are not among those that are loaded from now on."""
+    """Take all our modules out of ``sys.modules``, and return them."""
     ours = [name for name in sys.modules if name.partition(".")[0] in {"scheduler", "tests"}]
     return {name: sys.modules.pop(name) for name in ours}

@@ -1,4 +1,4 @@
-"""One change of the production code that breaks a promise."""
+"""A change of the production code that breaks a promise."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from attrs import frozen
 
 import scheduler
 
-#: The package as it is installed.
+#: The installed package.
 PACKAGE = Path(scheduler.__file__).parent
 
 
 class Outdated(Exception):
-    """The code has changed, and the mutation has to be mended."""
+    """The code has changed, so the mutation must be adapted."""
 
 
 @frozen
 class Mutation:
-    """``old`` stands exactly once in ``file``; ``new`` in its place breaks what rests on it."""
+    """``old`` occurs exactly once in ``file``; replacing it with ``new`` breaks the promise."""
 
     name: str
-    #: What rests on these lines, in a sentence.
+    #: The promise that these lines keep, in a sentence.
     promise: str
-    #: Below the package.
+    #: Relative to the package.
     file: str
     old: str
     new: str
-    #: Where it is looked for, and the rules that may find it.
+    #: The profile whose seeds are searched, and the rules that may find the mutation.
     profile: str
     rules: tuple[str, ...]
 
     @property
     def module(self) -> str:
-        """The full name of the module that is changed."""
+        """The full name of the changed module."""
         return f"scheduler.{self.file.removesuffix('.py').replace('/', '.')}"
 
     @property
@@ -42,7 +42,7 @@ class Mutation:
         return PACKAGE / self.file
 
     def source(self) -> str:
-        """The module with the change; ``Outdated``."""
+        """The source of the changed module; ``Outdated``."""
         source = self.path.read_text(encoding="utf-8")
         found = source.count(self.old)
         if found != 1:

@@ -1,4 +1,4 @@
-"""Looks for the seed that finds a mutation out, with a process for each core."""
+"""The search for the seed that finds a mutation, with a process for each core."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tests.simulation.mutations.mutation import Mutation
 from tests.simulation.profiles import make_plan
 from tests.simulation.world import World
 
-#: Seeds of its profile within which each mutation has to be found.
+#: Each mutation must be found within so many seeds of its profile.
 MOST_SEEDS = 500
 
-#: Mutation -> the first seed that found it when they were last recorded.
+#: Mutation -> the first seed that found it, as last recorded.
 RECORDED = Path(__file__).with_name("recorded.json")
 
 
 @frozen
 class Result:
-    """``seed`` and ``rule`` found it, ``None`` and ``""``: nothing did. ``what`` says how it showed."""
+    """``seed`` and ``rule`` found the mutation; ``None`` and ``""``: nothing did. ``what`` describes the violation."""
 
     mutation: str
     seed: int | None = None
     rule: str = ""
     what: str = ""
-    #: What else the changed code broke on the way, each rule with the first seed.
+    #: The other rules that the changed code broke, each with its first seed.
     others: Mapping[str, int] = field(factory=dict)
 
 
 def find(seeds: Iterable[int], mutation: Mutation) -> Result:
-    """The first seed that finds a mutation out."""
-    gc.collect()  # what is left of the one before; no run does it
+    """Search for the first seed that finds a mutation."""
+    gc.collect()  # memory of the last search; runs do not collect
     return first(seeds, mutation, load(mutation), Simulation(make_plan, World))
 
 
 def first(seeds: Iterable[int], mutation: Mutation, changed: Simulation, unchanged: Simulation) -> Result:
-    """The first seed in which the changed code breaks a rule that it is to break, and that the unchanged code keeps."""
+    """The first seed in which the changed code breaks one of the mutation's rules, and the unchanged code keeps it."""
     others: dict[str, int] = {}
     for seed in seeds:
         violation = changed.violation(mutation.profile, seed)
@@ -58,7 +58,7 @@ def first(seeds: Iterable[int], mutation: Mutation, changed: Simulation, unchang
 
 
 def find_all(wanted: Iterable[tuple[Mutation, Iterable[int]]], processes: int) -> Iterator[Result]:
-    """The same for each mutation with its seeds, in order; as soon as each is known."""
+    """``find`` for each mutation with its seeds; yields the results in order, each as soon as it is known."""
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         results = [pool.submit(partial(find, seeds, mutation)) for mutation, seeds in wanted]
         for result in results:

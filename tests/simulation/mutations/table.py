@@ -1,4 +1,4 @@
-"""The mutations: each undoes a fix, or takes away a line that a promise rests on."""
+"""The mutations: each undoes a fix, or removes a line that a promise needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         try:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
         except (StoreFailed, TimedOut):
-            durable, reported = False, []  # it lives all the same, and what ended it tells again
+            durable, reported = False, []  # it is alive all the same, and reports these ends again
 """,
         """\
         saved.addErrback(lambda _: None)
@@ -307,8 +307,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/output/live.py",
         '        reason = result or Failure(Unavailable("the output ended without its end"))\n',
         """\
-        self.ended = True
-        self._advance()
+        self._enter(State.ENDED)
+        self._wake()
+        return
         reason = result or Failure(Unavailable("the output ended without its end"))
 """,
         "output",
@@ -384,7 +385,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "register without the folder id",
         "A worker's id follows from its folder: one that was not told its id gets it again.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            folder_id=identity.folder_id,\n",
         "",
         "identity",
@@ -393,7 +394,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "do not keep the worker id",
         "A worker's id outlives its process.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            self._held_id.write(registered.worker_id)\n",
         "",
         "processes",
@@ -411,7 +412,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take a report for acknowledged",
         "A worker keeps an end until the scheduler has acknowledged it.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)\n",
         """\
             self._jobs.acknowledge(report.status.job_id for report in heartbeat.ended)
@@ -477,9 +478,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take a worker that comes back for one of the past",
         "A worker that leaves and comes back says the count that this process told it: nothing was set back.",
-        "cluster/set_back.py",
-        "        if worker_id in self._told:\n            self._note_gone(worker_id)\n",
-        "        self._told.discard(worker_id)\n",
+        "cluster/commit_counts.py",
+        "            self._gone[worker_id] = None\n",
+        "            self._told.discard(worker_id)\n",
         "processes",
         ("set back is true",),
     ),

@@ -1,6 +1,6 @@
-"""The rules of a run, by what they are about.
+"""The rules of a run, by subject.
 
-In this order they judge: the first that is broken ends the run, so rules about causes come before those about effects.
+They judge in this order. The first broken rule ends the run, so rules about causes come before rules about effects.
 """
 
 from __future__ import annotations

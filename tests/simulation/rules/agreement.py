@@ -1,4 +1,4 @@
-"""P5: once the faults are over, all sides agree; and nothing is left over."""
+"""P5: once the faults are over, all sides agree, and nothing is left over."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, WorkerState
+from scheduler.views import JobFilter
 from tests.simulation.nodes import SchedulerProcess
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
     from tests.simulation.judge import Facts
 
-#: Seconds that a start takes when nothing fails, and that it takes to learn of an end.
+#: Seconds within which a start succeeds, and an end is learned, if nothing fails.
 UNDER_WAY = 2.0
 
-#: Seconds that it takes to report an end, and to acknowledge it, when nothing fails.
+#: Seconds within which an end is reported and acknowledged, if nothing fails.
 REPORT = 2.0
 
 
 class Agreement(Rule):
-    """Workers are online, ends are acknowledged, and jobs are final or run."""
+    """Workers are online, ends are acknowledged, and jobs are final or running."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        #: When each job was first shown in the state that it is in, by the loop's clock.
+        #: When each job was first shown in its present state, by the loop's clock.
         self._since: dict[str, float] = {}
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
@@ -70,7 +70,7 @@ class Agreement(Rule):
             awaited = scheduler.calls.core_starts.is_open(job.id)
             if (starting or job.state is JobState.UNKNOWN) and not awaited:
                 yield f"job {job.id} is {job.state.value}: {job.reason}"
-            # A core worker that answered the start just now, and late, is yet to be asked about the job.
+            # A core worker that answered the start late, just now, has not been polled for the job yet.
             just_answered = lately and job.worker_id in self.facts.core
             if job.state is JobState.RUNNING and not (runs or just_answered or self._has_just_ended(job.id)):
                 yield f"job {job.id} is running, and does not run"
@@ -80,6 +80,6 @@ class Agreement(Rule):
             if known is not None and self.facts.is_given_up(known):
                 continue
             if shown is None and job_id in self.facts.erased:
-                continue  # a core worker has it, which nobody can ask
+                continue  # a core worker has it, and can't be asked for it
             if each[-1].ended is None and (shown is None or (shown.over and not shown.orphan)):
                 yield f"job {job_id} runs, and is {shown and shown.state.value}"

@@ -1,4 +1,4 @@
-"""What clients are answered is true, and stays so."""
+"""Answers to clients are true, and stay true."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
-#: Seconds before a query by which the call to the worker that it shares with other queries can have begun.
+#: A query may share the call of an earlier query, which can have begun so many seconds before it.
 SHARED = 10.0
 
-#: Seconds that rounding may make of a time.
+#: Seconds by which rounding may change a time.
 ROUNDING = 1e-6
 
 
 class Answers(Rule):
-    """One method for each kind of request."""
+    """There is one method for each kind of request."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        # ids of all workers that were shown, strangers too
+        # ids of all workers that were shown, including programs that are no workers
         self._workers: dict[str, None] = {}
 
     def replied(self, reply: Reply) -> None:
@@ -42,7 +42,7 @@ class Answers(Rule):
             judge(self, reply)
 
     def refused(self, ticket: str, error: SchedulerError) -> None:
-        """A request that wants a job has none yet, so no answer can be that it is not there."""
+        """The client has no job yet, so "no such job" is never the answer."""
         if isinstance(error, NotFound) and error.kind == "job":
             self.broken("answers are true", f"{ticket} wants a job run, and is refused: {error}", error.name)
 
@@ -50,20 +50,20 @@ class Answers(Rule):
         self.broken("answers are true", f"{reply.name} of job {reply.job_id or '-'}: {what}", reply.job_id or None)
 
     def _not_found(self, reply: Reply) -> None:
-        """A job that a client knows is there until it is removed."""
+        """A job that a client knows exists until it is removed."""
         job = self.facts.shown.get(reply.job_id)
         if not isinstance(reply.error, NotFound) or reply.error.kind != "job" or reply.job_id in self.facts.removals:
             return
         if self.facts.may_be_unknown(reply.job_id, reply.asked_at) or reply.job_id in self.facts.gone:
             return
         if reply.name == "query" and (job is None or job.worker_name != reply.detail):
-            return  # it went to another worker meanwhile
+            return  # the job went to another worker meanwhile
         self.broken("P1 kept", f"{reply.name}: {reply.error}", reply.job_id)
 
     # -- one job
 
     def _query(self, reply: Reply) -> None:
-        """What the worker said was true at a moment of the call."""
+        """The worker's answer was true at some moment of the call."""
         if not reply.answered or reply.value.state is not JobState.RUNNING or reply.job_id in self.facts.excused:
             return
         run = self.facts.run_of(reply.job_id)
@@ -71,12 +71,12 @@ class Answers(Rule):
         if run is None:
             self._broken(reply, "it is running, and never ran")
         elif unsaved:
-            return  # it says that it has ended
+            return  # the answer says that the job has ended
         elif run.ended is not None and run.ended < reply.asked_at - SHARED:
             self._broken(reply, f"it is running, and ended {reply.asked_at - run.ended:.1f} s before the question")
 
     def _wait(self, reply: Reply) -> None:
-        """A job that has ended, or the time is over."""
+        """The answer comes when the job has ended, or when the time is over."""
         passed = reply.answered_at - reply.asked_at
         if not reply.answered:
             return
@@ -103,7 +103,7 @@ class Answers(Rule):
 
     def _over(self, job: Job) -> None:
         self.facts.chains_stopped.setdefault(self.facts.first_attempt(job.id), self.facts.world.loop.now)
-        if job.state is not JobState.LOST or not self.facts.is_untraceable(job):  # else its start may come yet
+        if job.state is not JobState.LOST or not self.facts.is_untraceable(job):  # otherwise its start may still arrive
             self.facts.stopped[job.id] = None
 
     def _stop_matching(self, reply: Reply) -> None:
@@ -123,7 +123,7 @@ class Answers(Rule):
             self._broken(reply, "it was removed, and is there")
 
     def _signal(self, reply: Reply) -> None:
-        """It arrives once where the answer says so, and at most once in any case."""
+        """An acknowledged signal arrived once; any other arrived at most once."""
         run, before = reply.detail
         now = self.facts.run_of(reply.job_id)
         if now is None or now is not run or reply.job_id in self.facts.excused:
@@ -153,7 +153,7 @@ class Answers(Rule):
             self._broken(reply, f"worker {reply.detail} was forgotten, and there is none")
 
     def listed(self, existing: Mapping[str, None], jobs: list[str]) -> None:
-        """``existing`` were there before the first page was asked for."""
+        """``existing`` jobs were known before the first page was requested."""
         twice = sorted({job_id for job_id in jobs if jobs.count(job_id) > 1})
         if twice:
             self.broken("lists are whole", f"jobs {twice} are listed twice")
@@ -162,7 +162,7 @@ class Answers(Rule):
         if left:
             self.broken("lists are whole", f"jobs {left} are not listed", left[0])
 
-    # -- what an answer promised
+    # -- promises of earlier answers
 
     def began(self, run: Run) -> None:
         if run.job_id in self.facts.stopped and run.job_id not in self.facts.excused:
@@ -179,7 +179,7 @@ class Answers(Rule):
             self._unattended(scheduler, job)
 
     def _follows(self, job: Job) -> None:
-        """It is shown for the first time, as the next attempt of another."""
+        """The job is shown for the first time, as the next attempt of another job."""
         assert job.retry_of is not None
         if job.retry_of in self.facts.last_attempts:
             self.broken("answers are true", f"job {job.retry_of} was the last attempt, and {job.id} follows", job.id)
@@ -188,7 +188,7 @@ class Answers(Rule):
             self.broken("a stop holds", f"job {job.id} follows after a stop of {first} was answered", job.id)
 
     def _unattended(self, scheduler: SchedulerProcess | None, job: Job) -> None:
-        """It is to be stopped as no client attends it, and that was so when it was decided."""
+        """A job is stopped as unattended only if no client attended it at that time."""
         world = self.facts.world
         if scheduler is None or job.stop_requested_at is None or world.scheduler_machine.clock_error:
             return

@@ -1,4 +1,4 @@
-"""Backoff: a worker is in it only for something that a call to it has shown."""
+"""Backoff: a worker is in backoff only because of the result of a call to it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Backoff(Rule):
-    """Where a job goes back into the queue, and its worker is in backoff, a start has failed there."""
+    """If a job goes back into the queue while its worker is in backoff, a start failed on that worker."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        #: Worker id -> when a start of a job failed there last, by the loop's clock.
+        #: Worker id -> when the last start of a job failed there, by the loop's clock.
         self._failed: dict[str, float] = {}
 
     def start_failed(self, worker: Worker) -> None:

@@ -1,14 +1,14 @@
-"""The checker of ``tests.faults`` as a second judge: a run keeps the same history, which is checked at the end.
+"""The checker of ``tests.faults`` as a second judge: the run keeps the same history, which is checked at the end.
 
-The history has what clients asked and were told, as HTTP would tell it. The evidence has what the jobs did and what
-the spools say. So these of the checker's rules judge a simulated run: all of P1, P2 and P7, of P3 how much a job is
-said to have written, of P4 those about ends, timeouts and refusals, of P5 that spools and scheduler agree and that
-stopped jobs end, of P6 removals, and of P8 that no error hides a job.
+The history holds the requests and answers of clients, as HTTP would show them. The evidence holds the runs of the jobs
+and the content of the spools. These rules of the checker judge a simulated run: all of P1, P2 and P7; of P3, the
+reported size of the output; of P4, ends, timeouts and refusals; of P5, that spools and scheduler agree and that stopped
+jobs end; of P6, removals; of P8, that no error hides a job.
 
-The others see nothing here. Output (P3) is judged by ``rules.output``, byte by byte while it is read; streams of
-events, answers with output and what is answered with 500 belong to ``scheduler.api``, and what a worker keeps of
-ended jobs (P6) to ``scheduler.worker.retention``, which are not simulated; agreement after a fault is judged by
-``rules.agreement``; attendance (P9) by ``rules.answers``, as the checker's limits are those of real clocks.
+The other rules see nothing here. ``rules.output`` judges output (P3) byte by byte while it is read. Event streams,
+answers with output and the causes of 500 belong to ``scheduler.api``, and the retention of ended jobs (P6) to
+``scheduler.worker.retention``; neither is simulated. ``rules.agreement`` judges agreement after a fault.
+``rules.answers`` judges attendance (P9), as the limits of the checker are those of real clocks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from attrs import evolve
 
 from scheduler.api.errors import PROBLEMS
 from scheduler.errors import SchedulerError, StartUnanswered, StoreFailed
-from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
+from scheduler.views import JobFilter
 from tests.faults.checker import check
 from tests.faults.evidence import Evidence, Run, Spool
 from tests.faults.history import SEEN, Event
@@ -31,28 +31,29 @@ if TYPE_CHECKING:
     from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
-#: Requests that show a job as it is, by the names of their replies; one sent again shows it as it was.
+#: Requests whose answers show the present state of a job, by the names of their replies. A repeated submission shows an
+#: earlier state.
 SHOWING = frozenset({"query", "job", "wait", "wait_for_attempts", "stop"})
 
 
 def status_of(error: Exception | None) -> int | None:
-    """The status that HTTP gives the error; ``None``: there was no answer."""
+    """The HTTP status of the error; ``None``: there was no answer."""
     if not isinstance(error, SchedulerError):
         return None
     return next(PROBLEMS[kind][0] for kind in type(error).__mro__ if kind in PROBLEMS)
 
 
 class Checked(Rule):
-    """Writes the history, and has it checked when everything is over."""
+    """Writes the history, and has it checked at the end of the run."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
         self._events: list[Event] = []
         # ticket -> when its last request was made
         self._asked: dict[str, float] = {}
-        # ids of removed jobs that are listed again, as a worker that was forgotten still runs them
+        # ids of removed jobs that are listed again, since a forgotten worker still runs them
         self._returned: set[str] = set()
-        # first attempts of the jobs of which a client was told that they are stopped, or will be
+        # first attempts of the jobs whose stop was acknowledged to a client
         self._stops_kept: set[str] = set()
 
     # -- the history
@@ -72,7 +73,7 @@ class Checked(Rule):
         self._add("start", began, ticket=ticket, status=status, job=job.id, **terms)
 
     def _attempts(self, job: Job) -> int:
-        """How often the request of a job, which may be an attempt that follows another, may be tried again."""
+        """The number of retries of the request, of which the job may be a later attempt."""
         left = 0 if job.terms.retry is None else job.terms.retry.attempts
         while job.retry_of is not None and (before := self.facts.shown.get(job.retry_of)) is not None:
             left, job = left + 1, before
@@ -83,7 +84,8 @@ class Checked(Rule):
         self._add("start", self._asked.get(ticket), ticket=ticket, status=status_of(error), job=job)
 
     def refused(self, ticket: str, error: SchedulerError) -> None:
-        # Where the store may have kept the job all the same, the answer leaves open whether it will run: see P1.
+        # If the store may have kept the job although it failed, the answer leaves open whether the job will run: see
+        # P1.
         open_ = isinstance(error, StoreFailed) and self.facts.world.database.failed_though_durable
         self._add("start", self._asked.get(ticket), ticket=ticket, status=None if open_ else status_of(error))
 
@@ -109,7 +111,7 @@ class Checked(Rule):
     def _see(self, op: str, job: Job, began: float | None, via: str) -> None:
         seen = {name: getattr(job, name, None) for name in SEEN}
         seen["state"] = job.state.value
-        if job.worker_id in self.facts.core:  # it never says what a job took
+        if job.worker_id in self.facts.core:  # a core worker reports no usage
             seen["usage"] = None if job.exit_code is None and job.signal is None else "not told"
         self._add(op, began, job=job.id, status=200, seen=seen, via=via)
 
@@ -120,9 +122,10 @@ class Checked(Rule):
         return Evidence(tuple(runs), tuple(self._spools(destroyed)))
 
     def _runs(self) -> list[tuple[str, list[Any]]]:
-        """All, but of a job whose fate a fault had in its hands the last one alone counts.
+        """All runs, except those that the evidence can't rest on.
 
-        Of one that was set back none counts; nor does one that was destroyed on a core worker, which does not say so.
+        If a fault decided the fate of a job, only its last run counts. If the database lost the job when it was set
+        back, no run counts. A destroyed run on a core worker does not count either, as the worker does not report it.
         """
         facts = self.facts
         counted = {
@@ -145,7 +148,7 @@ class Checked(Rule):
 
     def _run(self, job_id: str, number: int, run: Any) -> Run:
         job = self.facts.shown.get(job_id)
-        # an attempt that follows another is no request's
+        # a later attempt belongs to no request of its own
         ticket = job_id if job is None or job.retry_of is not None else self._ticket(job)
         code = None if run.destroyed else run.code
         ended = None if run.destroyed or run.ended is None else run.ended
@@ -172,12 +175,12 @@ class Checked(Rule):
 
     @staticmethod
     def _sizes(status: Any) -> tuple[int, int]:
-        """Bytes of stdout, and how many of them are the job's: ``rules.output`` judges that all are."""
+        """Bytes of stdout, and how many of them the job wrote. All, since ``rules.output`` judges the content."""
         size = 0 if status is None else status.stdout_bytes or 0
         return size, size
 
     def _destroyed(self) -> dict[str, None]:
-        """Jobs that something may have destroyed, as the other rules judge it, or that clients sent KILL."""
+        """Jobs that the other rules judge as possibly destroyed, and jobs to which clients sent KILL."""
         facts = self.facts
         found = dict.fromkeys([*facts.excused, *facts.set_back])
         for job_id, runs in facts.runs.items():
@@ -188,9 +191,9 @@ class Checked(Rule):
         return found
 
     def _may_end_without_a_run(self, job: Job) -> bool:
-        """Its worker was forgotten, or can't tell, or its time in the queue was over: ``rules.truth`` and ``kept``."""
+        """Whether ``rules.truth`` and ``rules.kept`` allow the job to end without a run."""
         facts = self.facts
-        if job.reason == "rebooted" and job.id not in facts.runs:  # its worker can't rule out that it ran
+        if job.reason == "rebooted" and job.id not in facts.runs:  # its worker can't rule out a run
             return True
         if job.worker_id in facts.forgotten or job.worker_name in facts.forgotten or facts.is_untraceable(job):
             return True
@@ -199,9 +202,9 @@ class Checked(Rule):
         return job.state is JobState.FAILED and job.id not in facts.runs
 
     def _stop_was_forgotten(self, job: Job) -> bool:
-        """A client had it stopped while the store failed, and was not told that it was: nobody knows of that any more.
+        """Whether a client asked for a stop that the store failed to record, and was told of the error.
 
-        A core worker does not tell a stop from another signal.
+        A core worker reports a stop like any other signal.
         """
         facts = self.facts
         forgotten = job.state is JobState.FAILED and job.signal is not None and job.stop_requested_at is None
@@ -219,7 +222,7 @@ class Checked(Rule):
         self._add("fault", 0.0, what="all of them", jobs=tuple(destroyed), outputs=tuple(self.facts.runs))
         self._events[-1] = evolve(
             self._events[-1], t=0.0
-        )  # and never over: ``rules.stops`` knows how long a stop takes
+        )  # this fault has no end: ``rules.stops`` knows how long a stop takes
         for job in self.facts.shown.values():
             if job.state is JobState.STOPPED and self.facts.stop_is_explained(job):
                 self._add("stop", 0.0, job=job.id)

@@ -1,4 +1,4 @@
-"""Core workers: what is shown of them, and which of their jobs may be lost."""
+"""Core workers: how they are shown, and which of their jobs may be lost."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ LISTED = "a core worker is listed with its jobs"
 
 
 class CoreWorkers(Rule):
-    """One that has registered is online, as one entry, until it deregisters or a client has it forgotten.
+    """A registered core worker is online, as one entry, until it deregisters or a client has it forgotten.
 
-    One that deregistered is listed as long as it has unfinished jobs, and no longer. No job is given up while the
-    answer to its start, with the worker's id of it, may come.
+    A deregistered core worker is listed as long as it has unfinished jobs, and no longer. No job is given up while the
+    answer to its start, which holds the worker's id of the job, may still arrive.
 
-    Its address is all that it is known by, so a call by which it deregisters, and which arrives when the next process
-    has registered there, is about that one.
+    The scheduler knows a core worker by its address alone. If the call with which a process deregisters arrives after
+    the next process has registered at that address, it deregisters the next process.
     """
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        # processes that deregistered by a call of the one before
+        # processes that the late call of the process before them deregistered
         self._late: list[CoreWorkerProcess] = []
 
     def deregistered(self, worker_id: str) -> None:

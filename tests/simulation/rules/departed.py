@@ -1,4 +1,4 @@
-"""A worker that deregistered stays listed as it was until it is back, or a client has it forgotten."""
+"""A deregistered worker stays listed, unchanged, until it registers again or a client has it forgotten."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LISTED = "an offline worker stays listed"
 
 
 class Departed(Rule):
-    """Workers of ours alone; a core worker that deregisters is gone."""
+    """Judges ordinary workers only: a core worker that deregisters is removed."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        # each worker as it was shown last, and by which process of the scheduler
+        # each worker as it was last shown, and the scheduler process that showed it
         self._shown: dict[str, tuple[SchedulerProcess, Worker]] = {}
-        # those that were told that they are deregistered, and have not registered since; and when that was
+        # workers that were told of their deregistration and have not registered since, and the time of the answer
         self._offline: dict[str, tuple[float, Worker]] = {}
 
     def deregistered(self, worker_id: str) -> None:
@@ -31,14 +31,14 @@ class Departed(Rule):
         entry = scheduler.parts.ledger.registry.find_worker(worker_id)
         if entry is None:
             self._missing(worker_id, self._shown[worker_id][1].name if worker_id in self._shown else "")
-        elif entry.state is WorkerState.OFFLINE:  # else it has registered again meanwhile
+        elif entry.state is WorkerState.OFFLINE:  # otherwise it has registered again meanwhile
             self._offline[worker_id] = (self.facts.world.loop.now, entry)
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         process, before = self._shown.get(worker.id, (None, worker))
         self._shown[worker.id] = (scheduler, worker)
         if process is not scheduler:
-            return  # it was loaded, see below, or is new
+            return  # it is new, or ``loaded`` has judged it
         if worker.state is not WorkerState.OFFLINE:
             self._offline.pop(worker.id, None)
             if worker.deregistered_at is not None:
@@ -69,5 +69,5 @@ class Departed(Rule):
 
 
 def _listed_as(worker: Worker) -> tuple[str, dict[str, str], int | None, bool]:
-    """Its name, labels, slots and drain."""
+    """The name, labels, slots and drain of the worker."""
     return worker.name, dict(worker.labels), worker.slots, worker.draining

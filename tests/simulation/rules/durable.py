@@ -1,4 +1,4 @@
-"""What was told is durable: a scheduler that starts again knows all that anybody was told before."""
+"""Acknowledged facts are durable: a restarted scheduler knows all that clients and workers were told."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Durable(Rule):
-    """What the store holds after a restart explains what was shown, and what was promised."""
+    """The content of the store after a restart explains everything that was shown or promised."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        # ids of the jobs of which a client was told that they will be stopped, though they were not yet
+        # ids of the jobs whose stop was acknowledged to a client before they had ended
         self._stops: dict[str, None] = {}
 
     def replied(self, reply: Reply) -> None:
@@ -49,12 +49,12 @@ class Durable(Rule):
                 self.broken("a stop is kept", f"the stop of job {job_id} was acknowledged, and is gone", job_id)
 
     def _worker_was_told(self, job_id: str) -> bool:
-        """It keeps the stop, whatever the scheduler knows."""
+        """The worker keeps the stop, whatever the scheduler knows."""
         spools = [node.folder.spools.get(job_id) for node in self.facts.world.workers.values()]
         return any(spool is not None and spool.stop_asked for spool in spools)
 
     def _may_be_gone(self, job: Job) -> bool:
-        """A client asked for that, its start never left, or its worker told of it, and tells again."""
+        """A client removed the job, its start was never sent, or its worker will report it again."""
         facts = self.facts
         if job.id in facts.removals or job.id in facts.gone or job.id in facts.excused:
             return True

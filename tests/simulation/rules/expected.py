@@ -1,4 +1,4 @@
-"""Workers are back soon after a restart; starts wait for those that may be there, and programs of others take none."""
+"""Workers are back soon after a restart, starts wait for workers that may be there, and other programs get no jobs."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
-#: Why a worker is unreachable while nobody knows yet whether it is there.
+#: Why a worker is unreachable before the scheduler knows whether it is there.
 NOT_PROBED, NOT_HEARD = "no call to it has succeeded yet", "it has not called since the scheduler was started"
 
-#: Seconds after the start of a scheduler in which such a worker is waited for.
+#: Seconds after the start of a scheduler for which a start waits for such a worker.
 LATELY = 30.0
 
-#: Seconds after the start of a scheduler in which the workers that it knows are online again, in good weather: if
-#: nothing but the scheduler itself failed for so many seconds.
+#: Seconds after its start within which a scheduler has the workers that it knows online again, if nothing but the
+#: scheduler itself failed for ``CALM`` seconds.
 BACK, CALM = 2.0, 60.0
 
 
 class Expected(Rule):
-    """What becomes of requests, and of workers, at the beginning of a conversation."""
+    """Judges starts and workers while the scheduler and a worker do not know each other yet."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
         #: When each ticket was last submitted, by the loop's clock.
         self._asked: dict[str, float] = {}
         self._loaded_at = 0.0
-        #: Ids of workers that answered the present scheduler that they are none, and what it made of that.
+        #: Worker id -> the error, for addresses that answered the present scheduler process that they are no worker.
         self._no_workers: dict[str, str] = {}
 
     def submitting(self, ticket: str) -> None:

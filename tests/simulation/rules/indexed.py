@@ -1,4 +1,4 @@
-"""What the registry finds by its indices is what a scan of all its jobs and workers finds."""
+"""The indices of the registry find the same as a scan of all its jobs and workers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter
 from scheduler.model import FINAL, Job, JobState, Worker
+from scheduler.views import JobFilter
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
 
-#: Filters that make the listing look at jobs that are not over alone; together they select all of these.
+#: Filters with which the listing looks only at jobs that are not over. Together they select all of these.
 _NOT_OVER = (JobFilter(states=frozenset(JobState) - FINAL), JobFilter(orphan=True))
 
 
 def differences(registry: Registry) -> Iterator[str]:
-    """Where an index and a scan do not agree."""
+    """Each disagreement between an index and a scan."""
     jobs, workers = list(registry.listing.matching(JobFilter())), registry.workers()
     yield from _of_jobs(registry, jobs, workers)
     yield from _of_workers(registry, workers)
@@ -99,7 +99,7 @@ def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:
             yield f"key {key_name} is that of {count} jobs"
     for removed in registry.removed_keys():
         job = registry.find_job(removed.job_id)
-        if job is not None and job.state is not JobState.LOST:  # one that is ran all the same, and is listed again
+        if job is not None and job.state is not JobState.LOST:  # a lost job that ran all the same is listed again
             yield f"job {removed.job_id} was removed, and is there"
 
 
@@ -110,7 +110,7 @@ def _unlike(what: str, found: Iterable[Job], there: set[str]) -> Iterator[str]:
 
 
 class Indexed(Rule):
-    """Whole scans after a start, when all sides agree, and at the end, when no worker has load."""
+    """Scans everything after a start and when all sides agree, and at the end, when no worker has load."""
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
         self._scan(scheduler)
@@ -125,7 +125,7 @@ class Indexed(Rule):
             registry = scheduler.parts.ledger.registry
             for worker in registry.workers():
                 jobs = registry.unfinished(worker.id)
-                run_on = sum(job.orphan and job.id in self.facts.excused for job in jobs)  # lost with good reason
+                run_on = sum(job.orphan and job.id in self.facts.excused for job in jobs)  # lost for a valid reason
                 if registry.load(worker.id) != run_on:
                     self.broken("load", f"worker {worker.name} has a load of {registry.load(worker.id)} at the end")
 

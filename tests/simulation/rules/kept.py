@@ -1,11 +1,11 @@
-"""P1 and P2: what was acknowledged is kept, runs, and runs once; one request comes to one job."""
+"""P1 and P2: an acknowledged job is kept, runs, and runs once. A request makes at most one job."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
+from scheduler.views import JobFilter
 from tests.simulation.faults.identity import ClockStep
 from tests.simulation.machine import Run
 from tests.simulation.rules.rule import Broken, Rule
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 
 class Kept(Rule):
-    """No job is forgotten, none is left undecided, and none runs twice."""
+    """No job is forgotten, none stays undecided, and none runs twice."""
 
     _over = False
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        #: When each job was first shown, and when as failed, by the loop's clock, each with the scheduler process.
+        #: When each job was first shown, and first shown as failed, by the loop's clock, and by which scheduler
+        #: process.
         self._since: dict[str, tuple[float, object]] = {}
         self._failed: dict[str, tuple[float, object]] = {}
-        # tickets of which a job was made again as nobody could tell of the one before
+        # tickets for which a second job was made, since the first one was unknown to all
         self._made_again: list[Ticket] = []
 
     def began(self, run: Run) -> None:
@@ -36,7 +37,7 @@ class Kept(Rule):
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         now, process = self.facts.world.loop.now, self.facts.world.scheduler
-        made_before = scheduler is not None and not scheduler.serving  # it is loaded: one before made it
+        made_before = scheduler is not None and not scheduler.serving  # it is loaded: an earlier process made it
         self._since.setdefault(job.id, (now, None if made_before else process))
         if job.state is JobState.FAILED:
             self._failed.setdefault(job.id, (now, process))
@@ -60,7 +61,7 @@ class Kept(Rule):
             if not job_id or job_id in self.facts.removals:
                 continue
             if job_id in self.facts.set_back and (not self._over or job_id in self.facts.excused):
-                continue  # of a database that was set back the workers have to tell first, and one may never
+                continue  # the workers have to report it first, which an excused one may never do
             if not self._is_known(scheduler, job_id):
                 self.broken("P1 kept", f"{name}: job {job_id} was acknowledged, and is not there any more", job_id)
 
@@ -85,18 +86,18 @@ class Kept(Rule):
                 self.broken("P4 refused", f"{name} was refused ({ticket.refused}), and ran as {ran}", ran[0])
 
     def _clock_error(self) -> float:
-        """Seconds by which the clock of the scheduler was ahead, or behind, at most."""
+        """Seconds by which the clock of the scheduler was wrong, at most."""
         steps = (fault for fault in self.facts.world.plan.faults if isinstance(fault, ClockStep) and not fault.worker)
         return sum(abs(step.by) for step in steps)
 
     def _may_have_been_saved(self, ticket: Ticket) -> bool:
-        """Whether the store may have kept a job for the queue, though it failed: the exception that P1 names."""
+        """Whether the store may have kept a queued job although it failed, which P1 allows."""
         return ticket.refused.startswith("StoreFailed") and self.facts.world.database.failed_though_durable
 
     def _goes_on(self, job: Job) -> bool:
-        """Whether it runs, or waits for a slot while another one runs: many attempts may take long."""
+        """Whether the job runs, or waits for a slot while another job runs: many attempts may take long."""
         running = {job_id for job_id in self.facts.runs if self._runs_now(job_id)}
-        if job.orphan:  # it was lost with good reason, and runs all the same
+        if job.orphan:  # it was lost for a valid reason, and still runs
             return job.id in running and job.id in self.facts.excused
         return job.id in running if job.state is JobState.RUNNING else bool(running) and job.state is JobState.QUEUED
 
@@ -105,16 +106,16 @@ class Kept(Rule):
         return run is not None and run.ended is None
 
     def _never_ran(self, job: Job) -> bool:
-        """Whether it has failed without a run, and before its time in the queue was over."""
+        """Whether the job failed without a run before its time in the queue was over."""
         if job.state is not JobState.FAILED or job.id in self.facts.runs or job.id in self.facts.excused:
             return False
         if job.target is not None and job.target.worker in self.facts.forgotten:
             return False
         if job.worker_id in self.facts.core and "answered with a fault" in (job.reason or ""):
-            return False  # of a core worker that does not say whether it ran
+            return False  # the core worker does not say whether the job ran
         assert job.finished_at is not None
         (since, first), (failed, last) = self._since[job.id], self._failed[job.id]
         waited = failed - since
-        if first is not last:  # across a restart the wall clock counts, which may have been wrong
+        if first is not last:  # after a restart the wall clock counts, which may have been wrong
             waited = max(waited, job.finished_at - job.created_at) + self._clock_error()
         return not job.terms.queue_timeout or waited < job.terms.queue_timeout

@@ -1,7 +1,7 @@
-"""Nothing is left over: when all jobs have ended and all clients are gone, every table that should be empty is empty.
+"""Nothing is left over: when all jobs have ended and all clients have left, every table that should be empty is empty.
 
-The parts that are looked at are those of the present processes. What recurs for ever (heartbeats, probes) makes some
-of them busy now and then, so the world runs on until all are idle at one moment, for ``REST`` seconds at most.
+Only the parts of the present processes are examined. Periodic work (heartbeats, probes) makes some of them busy now and
+then, so the run continues until all are idle at the same moment, for at most ``REST`` seconds.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess, WorkerProcess
     from tests.simulation.world import World
 
-#: Seconds in which there is a moment at which all parts are idle: more than a beat of the workers.
+#: Seconds within which all parts are idle at some moment: more than one heartbeat interval.
 REST = 30.0
 
-#: Timers of an idle process. The scheduler looks at the workers and at the count of commits, polls core workers, and
-#: lets old jobs and workers that left go, each every so often; a worker waits for its next beat.
+#: Timers of an idle process. The scheduler has periodic timers: for the state of the workers, the number of commits,
+#: the polls of core workers, and the removal of old jobs and of workers that left. A worker has its next heartbeat.
 SCHEDULER_TIMERS = 5
 WORKER_TIMERS = 1
 
-#: The parts of the cluster that keep something of what is under way.
+#: The parts of the cluster that hold work in progress.
 PARTS = (
     *("ledger", "feed", "expected", "liveness", "backoff", "flights", "starts", "queue", "submissions", "stops"),
     *("removals", "outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership", "set_back"),
@@ -32,7 +32,7 @@ PARTS = (
 
 
 def busy_parts(parts: ClusterParts) -> Iterator[str]:
-    """Names of the parts of the scheduler that keep something."""
+    """The names of the parts of the scheduler that hold something."""
     for name in PARTS:
         if not getattr(parts, name).idle:
             yield name
@@ -41,7 +41,7 @@ def busy_parts(parts: ClusterParts) -> Iterator[str]:
 
 
 def left_over(world: World) -> Iterator[str]:
-    """What is left, each with where."""
+    """Each leftover, with its place."""
     if world.scheduler is not None:
         yield from _of_scheduler(world.scheduler)
     for node in world.workers.values():
@@ -72,7 +72,7 @@ def _of_worker(worker: WorkerProcess) -> Iterator[str]:
 
 
 class Leftovers(Rule):
-    """At the end nothing is left."""
+    """Nothing is left at the end."""
 
     def rested(self) -> None:
         for what in left_over(self.facts.world):

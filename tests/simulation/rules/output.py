@@ -1,4 +1,4 @@
-"""P3: what a client reads of an output is what the job wrote, from the first byte asked for to the last."""
+"""P3: a client reads the output that the job wrote, from the first requested byte to the last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class Output(Rule):
-    """Every byte, in order, without a gap; the end when the job has ended and all was delivered, and not before."""
+    """Every byte arrives once and in order. The end arrives when the job has ended and all is delivered, and not
+    before.
+    """
 
     def delivered(self, follower: Follower, offset: int, data: bytes) -> None:
         job_id = follower.job_id
@@ -35,7 +37,7 @@ class Output(Rule):
         return []
 
     def written(self, job_id: str, stream: Stream) -> bytes:
-        """All that a job has written until now."""
+        """All bytes that the job has written so far."""
         run = self.facts.run_of(job_id)
         if run is None or stream is Stream.STDERR:
             return b""
@@ -44,7 +46,7 @@ class Output(Rule):
     def output_over(self, follower: Follower, cut: str) -> None:
         job_id = follower.job_id
         run = self.facts.run_of(job_id)
-        if job_id in self.facts.excused:
+        if job_id in self.facts.excused or self.facts.is_unheard(job_id):
             return
         if run is not None and run.ended is None:
             self.broken("P3 end", f"job {job_id} runs, and its output has an end ({cut})", job_id)
@@ -73,11 +75,11 @@ class Output(Rule):
             self._refused(follower, error)
 
     def _is_pruned(self, job_id: str) -> bool:
-        """Whether its worker keeps it no longer."""
+        """Whether the job's worker has removed the output."""
         return any(node.folder.used.get(job_id) == "pruned" for node in self.facts.world.workers.values())
 
     def _is_kept(self, job_id: str) -> bool:
-        """Whether its worker must have it, as far as the scheduler knows: the job is not lost, and the worker known."""
+        """Whether the job's worker must have the output: the job is not lost, and the scheduler knows the worker."""
         job = self.facts.shown.get(job_id)
         scheduler = self.facts.world.scheduler
         if job is None or job.state is JobState.LOST:
@@ -89,7 +91,7 @@ class Output(Rule):
         self.broken("P3 there", what, follower.job_id)
 
     def replied(self, reply: Reply) -> None:
-        if reply.name != "read" or reply.job_id in self.facts.excused:
+        if reply.name != "read" or reply.job_id in self.facts.excused or self.facts.is_unheard(reply.job_id):
             return
         offset, size, before = reply.detail
         run = self.facts.run_of(reply.job_id)
@@ -120,6 +122,6 @@ class Output(Rule):
                 continue
             folder = self.facts.owners.get(job.worker_id or "")
             if job.worker_id in self.facts.core or (folder is not None and folder.lost):
-                continue  # there is no output to be had
+                continue  # there is no output to read
             what = f"job {job.id} is {job.state.value}, and a client that follows is still at {follower.offset}"
             self.broken("P3 end", what, job.id)

@@ -1,4 +1,4 @@
-"""How jobs are placed: slots, priority, age, and drained workers."""
+"""The placement of jobs: slots, priority, age, and drained workers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.simulation.rules.rule import Rule
 if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
 
-#: Seconds for which a job has to wait before one that is placed can have overtaken it.
+#: Seconds for which a job must have waited before a job placed ahead of it counts as a violation.
 UNSAVED_MAX_SECONDS = 0.1
 
 
 class Placed(Rule):
-    """A job by selector that begins to start has a slot, and its turn; a drained worker stays drained."""
+    """A job by selector starts only with a slot and in its turn, and a drained worker stays drained."""
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         if worker.id in self.facts.drained and not worker.draining:
@@ -40,28 +40,28 @@ class Placed(Rule):
                 self.broken("priority, then age", where, job.id)
 
     def _goes_before(self, other: Job, job: Job) -> bool:
-        """Whether another job waits for the same workers, and comes first."""
+        """Whether the other job waits for the same workers, and comes first."""
         assert job.target is not None
         if other.state is not JobState.QUEUED or other.target is None or other.target.selector != job.target.selector:
             return False
-        if self.facts.may_be_stopped(other):  # its end may be under way
+        if self.facts.may_be_stopped(other):  # its end may be in progress
             return False
         now = self.facts.world.loop.now
         due, mine = self._due(other), self.facts.queued.get(job.id, now)
         if job.id not in self.facts.queued and due > job.created_at - EPOCH:
-            return False  # the worker was chosen before, and the start was being saved since
-        made = other.created_at - EPOCH  # it may have been starting for a while before it was queued
+            return False  # the worker was chosen earlier, and the start was being saved since
+        made = other.created_at - EPOCH  # the other job may have been starting for a while before it was queued
         if (
             now < due + UNSAVED_MAX_SECONDS
             or now >= min(due, made + due - self.facts.queued[other.id]) + other.terms.queue_timeout
         ):
             return False
         if self.facts.world.scheduler_machine.wall_time() >= other.created_at + other.terms.queue_timeout:
-            return False  # that it has ended is not saved yet
+            return False  # its end is not saved yet
         return (-other.terms.priority, due) < (-job.terms.priority, mine)
 
     def _due(self, job: Job) -> float:
-        """When it began to wait for a worker, by the loop's clock."""
+        """When the job began to wait for a worker, by the loop's clock."""
         delay = job.terms.retry.delay if job.terms.retry is not None and job.retry_of is not None else 0.0
         return self.facts.queued[job.id] + delay
 

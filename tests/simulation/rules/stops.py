@@ -1,4 +1,4 @@
-"""Stops: one that was asked for is carried out, unless the job has ended, and no attempt follows it."""
+"""Stops: a requested stop is carried out unless the job has ended, and no attempt follows."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
-#: Seconds within which the worker of a job has been told of a stop, and has ended it, when nothing is in the way.
+#: Seconds within which a worker is told of a stop and has ended the job, if nothing fails.
 PROMPTLY = 20.0
 
 
 class Stops(Rule):
-    """A job that shows that it is to be stopped ends, and its chain with it."""
+    """A job with a stop on record ends, and so does its chain."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        #: Job id -> when it was first seen that it is to be stopped, by the loop's clock.
+        #: Job id -> when the stop was first seen on record, by the loop's clock.
         self._asked: dict[str, float] = {}
-        #: Job id -> the worker that reported its end, and when the scheduler heard that.
+        #: Job id -> the worker that reported its end, and when the scheduler received the report.
         self._reported: dict[str, tuple[str, float]] = {}
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if job.stop_requested_at is not None:
             self._asked.setdefault(job.id, self.facts.world.loop.now)
             return
-        self._asked.pop(job.id, None)  # one that was not answered is not kept
+        self._asked.pop(job.id, None)  # a stop that was not answered is not kept
         if job.retry_of is None or self.facts.is_untold(job.retry_of):
             return
         if before is None and job.retry_of in self._asked:

@@ -1,4 +1,4 @@
-"""P4: what is shown is true, and an end that was shown never changes."""
+"""P4: the shown state is true, and a shown end never changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.simulation.rules.rule import Rule
 if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
 
-#: What of a final state must never change.
+#: The fields of a final state, which must never change.
 OUTCOME = (
     *("state", "exit_code", "signal", "reason", "started_at", "finished_at"),
     *("stdout_bytes", "stderr_bytes", "output_error", "background_ended", "usage"),
@@ -20,11 +20,11 @@ OUTCOME = (
 
 
 class Truth(Rule):
-    """The end of a job is as it was, its code is the code it had, and ``lost`` is only what something destroyed."""
+    """The end of a job stays the same, its exit code is true, and only a destroyed job is ``lost``."""
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if before is not None and before.state.final:
-            returned = job.orphan and job.id in self.facts.removals  # nobody knew any more when it was lost
+            returned = job.orphan and job.id in self.facts.removals  # no record of it was left when it was lost
             names = ("state", "reason") if returned else OUTCOME
             changed = [name for name in names if getattr(before, name) != getattr(job, name)]
             if changed:
@@ -35,7 +35,7 @@ class Truth(Rule):
                 self.broken(rule, f"job {job.id} is {job.state.value}: {what}", job.id)
 
     def _untrue(self, job: Job) -> Iterator[tuple[str, str]]:
-        """What is wrong about an end that is shown, each with the rule that it breaks."""
+        """Each error in the shown end of a job, with the rule that it breaks."""
         run = self.facts.run_of(job.id)
         if run is not None and run.ended is None and job.state is not JobState.LOST:
             yield "P4 true", "it still runs"
@@ -53,7 +53,7 @@ class Truth(Rule):
             yield "P4 true", "it says no reason"
 
     def _of_code(self, job: Job) -> Iterator[str]:
-        """What an end says of how the command ended, against how it did."""
+        """Each difference between the shown and the real end of the command."""
         runs = self.facts.runs.get(job.id, [])
         ends = [(run.code, run.signal) for run in runs if run.ended is not None and not run.destroyed]
         told = (job.exit_code, job.signal)
@@ -70,13 +70,13 @@ class Truth(Rule):
             yield "its exit code is 0"
 
     def _may_be_lost(self, job: Job, run: Run | None) -> bool:
-        """Something destroyed the job, and the reason that it was told with says that."""
+        """Whether something destroyed the job, and the reason of the end says so."""
         if job.id in self.facts.excused:
             return True
         if self.facts.is_untraceable(job):
             return True
         if job.worker_id in self.facts.core and run is not None and (run.destroyed or self._was_dropped(job)):
-            return True  # a core worker can't say what became of it
+            return True  # a core worker can't report the fate of the job
         if job.reason == "forgotten":
             return job.worker_name in self.facts.forgotten or job.worker_id in self.facts.forgotten
         if job.reason == "rebooted":
@@ -84,16 +84,18 @@ class Truth(Rule):
         return run is not None and run.destroyed not in {"", "rebooted"}
 
     def _was_evicted(self, job: Job) -> bool:
-        """The database was set back, and its worker has removed it: nobody knows any more how it ended."""
+        """The database was set back and the worker has removed the job, so no record of its end is left."""
         nodes = self.facts.world.workers.values()
         return job.id in self.facts.set_back and any(node.folder.used.get(job.id) == "pruned" for node in nodes)
 
     def _was_dropped(self, job: Job) -> bool:
-        """How it ended was known to a process alone that has ended since."""
+        """Only a process that has ended since knew how the job ended."""
         return any(job.id in node.dropped for node in self.facts.world.core_workers.values())
 
     def _rebooted_before_it_began(self, job: Job) -> bool:
-        """Its folder was made, and a power cut may have taken the trace of a shim: the worker can't rule out a run."""
+        """The folder was made before a reboot, which may have erased the trace of a shim: the worker can't rule out a
+        run.
+        """
         for node in self.facts.world.workers.values():
             spool = node.folder.spools.get(job.id)
             if spool is not None and not spool.begun and spool.boot_id != node.machine.boot_id:

@@ -1,4 +1,4 @@
-"""Who a worker is: one entry for each folder, one worker for each name, and no call for one that another takes."""
+"""The identity of workers: one entry for each folder, one worker for each name, and calls reach the right worker."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Workers(Rule):
-    """Identity, as the scheduler shows it and as calls find it."""
+    """Judges identities as the scheduler shows them and as calls meet them."""
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        #: The first call but a start that another worker took.
+        #: The first call, other than a start, that another worker took.
         self._mistaken = ""
-        #: Where a call of the present scheduler was answered: worker ids, nonces and addresses.
+        #: Where a call of the present scheduler process was answered: worker ids, nonces and addresses.
         self._answered: set[tuple[str, str, str]] = set()
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
@@ -44,7 +44,7 @@ class Workers(Rule):
             self._check_drain(worker)
 
     def _check_drain(self, worker: Worker) -> None:
-        """A worker that gets another id, and has its folder still, is drained as it was under the first."""
+        """A worker that gets another id and still has its folder is drained as it was under its first id."""
         folder = self.facts.owners.get(worker.id)
         for worker_id in self.facts.drained:
             if folder is not None and self.facts.owners.get(worker_id) is folder:
@@ -56,11 +56,11 @@ class Workers(Rule):
         if call == "probe" or owner is None or not isinstance(server, SimulatedJobs) or server.folder is owner:
             return
         if server.folder.folder_id == owner.folder_id:
-            return  # a copy that registered as its worker, which did not answer
+            return  # a copy registered as its worker, which did not answer
         what = f"a {call} for worker {worker.name} ({worker.id}) is taken by another one, at {worker.address}"
         if call == "start":
             self.broken("a call reaches its worker", what)
-        self._mistaken = self._mistaken or what  # what comes of it, if anything, breaks a rule first
+        self._mistaken = self._mistaken or what  # if this has an effect, the effect breaks another rule first
 
     def ends_reported(self, worker_id: str, job_ids: Sequence[str]) -> None:
         folder = self.facts.owners.get(worker_id)
@@ -70,7 +70,7 @@ class Workers(Rule):
                     self._check_place(node, job_id)
 
     def _check_place(self, node: WorkerNode, job_id: str) -> None:
-        """A copy with an id of its own reports no job of the worker that it was copied from."""
+        """A copy with an id of its own reports no job of the original worker."""
         machines = {run.machine for run in self.facts.runs.get(job_id, ())}
         if machines and node.machine.name not in machines and job_id not in self.facts.excused:
             ran = " and ".join(sorted(machines))
@@ -87,7 +87,7 @@ class Workers(Rule):
                 self.broken("one entry for each worker", f"worker {node.name} ({node.folder.worker_id}) {what}")
 
     def _about(self, scheduler: SchedulerProcess, node: WorkerNode) -> Iterator[str]:
-        """What is wrong with what the scheduler has of a worker."""
+        """Each error in the scheduler's entries of a worker."""
         registry = scheduler.parts.ledger.registry
         entry = registry.find_worker(node.folder.worker_id)
         if entry is None:

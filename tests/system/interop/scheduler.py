@@ -1,9 +1,8 @@
 """A scheduler that speaks only the core protocol: ``scheduler.py STUBS``.
 
-Prints its address, then drives the first worker that registers: a job that
-fails, a job that it stops, and prints what QueryJob said of each at its end. It leaves
-``success`` unset in its answers, gives an id that ours would not give, prints each registration, with the number of it,
-and who leaves.
+It prints its address, and drives the first worker that registers: with a job that fails, and a job that it stops. It
+prints QueryJob's answer about each at its end. It leaves ``success`` unset in its answers, gives an id that ours would
+not give, and prints each registration with its number, and each departure.
 """
 
 # ruff: noqa: T201 - what it prints is what the test reads

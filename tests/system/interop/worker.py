@@ -1,4 +1,4 @@
-"""A worker that speaks only the core protocol: ``worker.py STUBS SCHEDULER``, stubs in that folder."""
+"""A worker that speaks only the core protocol: ``worker.py STUBS SCHEDULER``, with the stubs in that folder."""
 
 # ruff: noqa: T201 - what it prints is what the test reads
 from __future__ import annotations

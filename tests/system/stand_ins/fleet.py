@@ -1,8 +1,8 @@
 """Many idle workers in one process, which speak our protocol: ``fleet.py SCHEDULER COUNT SECONDS [MUTE]``.
 
-Each has a gRPC server of its own, registers, sends a heartbeat each third of the lease, and one at once when another
-scheduler calls it. A job that is started there runs for ever. ``SECONDS``: how long each takes to answer a check.
-``MUTE`` others send heartbeats all the time while calls to them are neither refused nor answered, as behind a
+Each has a gRPC server of its own and registers. It sends a heartbeat each third of the lease, and at once when another
+scheduler calls it. A job that is started there runs for ever. ``SECONDS``: the time until each answers a check.
+``MUTE`` others send heartbeats all the time, while calls to them are neither refused nor answered, as behind a
 firewall. Prints the name of each worker when it has registered.
 """
 
@@ -26,7 +26,7 @@ MUTE = int(sys.argv[4]) if len(sys.argv) > 4 else 0
 RETRY_SECONDS = 1.0
 DEADLINE_SECONDS = 10.0
 
-#: As our workers dial: on a connection of their own, and soon again after a failure.
+#: Options of our workers: a connection of its own, and a quick retry after a failure.
 OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -38,7 +38,7 @@ calling = futures.ThreadPoolExecutor(8 + COUNT + MUTE)
 
 
 class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grpc.ServerInterceptor):
-    """One worker; every answer names its process."""
+    """A worker; every answer names its process."""
 
     kind = "idle"
 
@@ -102,11 +102,11 @@ class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grp
             except grpc.RpcError as error:
                 print(f"{self.name}: {error.details()}", file=sys.stderr)
                 time.sleep(RETRY_SECONDS)
-        sys.stdout.write(f"{self.name}\n")  # in one piece, whatever other threads write
+        sys.stdout.write(f"{self.name}\n")  # in one write, whatever other threads write
         sys.stdout.flush()
 
     def beat(self) -> None:
-        """A scheduler that is not there hears the next one."""
+        """Send a heartbeat. A scheduler that is away gets the next one."""
         beat = scheduler_pb2.HeartbeatReq(
             workerID=self.worker_id, bootID="boot", running=list(self.jobs), nonce=self.nonce
         )
@@ -118,7 +118,7 @@ class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grp
 
 
 class Mute(Worker):
-    """Every other one is sent what it does not read; to the rest no connection comes up."""
+    """Every other one gets data that it does not read; connections to the rest do not come up."""
 
     kind = "mute"
 
@@ -126,7 +126,7 @@ class Mute(Worker):
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=0)
         address = self.listening.getsockname()
         self.waiting = []
-        for _ in range(3 * (int(self.name[-1]) % 2)):  # those for which there is room
+        for _ in range(3 * (int(self.name[-1]) % 2)):  # for those with room for connections
             self.waiting.append(socket.socket())
             self.waiting[-1].setblocking(False)
             self.waiting[-1].connect_ex(address)

@@ -1,6 +1,6 @@
-"""A gRPC server that is no worker, which somebody registers as one: ``stranger.py SCHEDULER``.
+"""A gRPC server that is no worker, but is registered as one: ``stranger.py SCHEDULER``.
 
-Its health service answers. It prints the id that it was given, and then each method that it is called by and lacks.
+Its health service answers. It prints the id that it was given, and then each called method that it lacks.
 """
 
 # ruff: noqa: T201 - what it prints is what the test reads

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime, ITransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.api.site import ApiSite, make_site
-from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.documents import check_problem
+from scheduler.cluster.output.outputs import WINDOW_BYTES
+from scheduler.views import JobFilter
+from tests.doubles.overridden import Overridden
+from tests.doubles.workers import Workers
+from tests.fleet import Fleet
+from tests.house import House
+from tests.unit.api.documents import check_answer, check_problem
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -24,15 +30,15 @@ NOW = 1_700_000_000.0
 
 @frozen
 class Response:
-    """One response; ``complete`` tells whether its body ended as its headers say."""
+    """A response; ``complete`` tells whether its body ended as its headers say."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     complete: bool
-    #: What came after it.
+    #: The bytes after the response.
     rest: bytes = b""
-    #: Those that followed the last chunk.
+    #: The fields after the last chunk.
     trailers: dict[str, str] = field(factory=dict)
 
     def json(self) -> Any:
@@ -103,7 +109,7 @@ class Socket:
         self.write(b"".join(pieces))
 
     def take(self) -> None:
-        """The client reads all there is."""
+        """Let the client read everything."""
         self.unread = 0
         if self.producer is not None:
             self.producer.resumeProducing()
@@ -119,7 +125,7 @@ class Socket:
         self.half_closed = True
 
     def lost(self, reason: Failure) -> None:
-        """It is no more."""
+        """Close the connection."""
         if self.connected:
             self.connected = False
             if self.producer is not None:
@@ -148,60 +154,92 @@ class Socket:
         return IPv4Address("TCP", self.host, 3000)
 
 
-class Server:
-    """A site over a ``FakeScheduler`` with one worker, ``w1``; all in memory."""
+class Stage:
+    """A scheduler for the API, with one worker, ``w1``: its jobs have the ids ``job-1``, ``job-2``."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, clock: IReactorTime, window: int = WINDOW_BYTES) -> None:
+        ids = count(1)
+        self.house = House(lambda: NOW, workers=Workers(clock), new_id=lambda: f"job-{next(ids)}", window=window)
+        self.fleet = Fleet(self.house)
+        self.fleet.add_worker(labels={"zone": "a"})
+        self.scheduler = Overridden(self.house.parts.service)
+
+    @property
+    def parts(self) -> tuple[Overridden, Fleet, House]:
+        return self.scheduler, self.fleet, self.house
+
+    def newest(self) -> str:
+        """The id of the job that was created last."""
+        return self.scheduler.jobs(JobFilter(), 1, None).jobs[0].id
+
+
+class Server(Stage):
+    """A site over such a scheduler, in memory."""
+
+    def __init__(self, window: int = WINDOW_BYTES, **settings: Any) -> None:
         self.clock = Clock()
-        self.scheduler = FakeScheduler(self.clock, lambda: NOW)
-        self.scheduler.add_worker(labels={"zone": "a"})
+        super().__init__(self.clock, window)
         self.site: ApiSite = make_site(self.scheduler, self.clock, lambda: NOW, **{"allowed_hosts": HOSTS, **settings})
 
     def connect(self, host: str = "127.0.0.1") -> Connection:
-        """A new connection, which reaches the server at that address."""
+        """Open a connection that reaches the server at ``host``."""
         return Connection(self, host)
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Connection:
-        """A request on a connection of its own."""
+        """Send a request on a connection of its own."""
         connection = self.connect()
         connection.ask(method, target, body, **headers)
         return connection
 
 
 class Connection:
-    """The client's side."""
+    """The client's side of a connection."""
 
     def __init__(self, server: Server, host: str) -> None:
+        self._settle = server.house.settle
         self.protocol = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
         self.socket = Socket(self.protocol, host)
         self.protocol.makeConnection(self.socket)
-        self._head = False
+        # method and target of the first request; empty if that was sent as raw bytes
+        self._asked: tuple[str, str] | None = None
 
     def send(self, data: bytes) -> None:
-        """Raw bytes."""
+        """Send raw bytes."""
+        self._asked = self._asked or ("", "")
         if self.socket.connected:
             self.protocol.dataReceived(data)
+            self._settle()
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
-        """A request; ``_`` in a header's name is ``-``."""
-        self._head = method == "HEAD"
+        """Send a request; ``_`` in a header's name is ``-``."""
+        self._asked = self._asked or (method, target)
         fields = {"host": "127.0.0.1:3000", "content-length": str(len(body)), **headers}
         lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
         self.send("\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + body)
 
     def response(self) -> Response:
-        """What came so far; the headers must have."""
+        """The response so far; its headers must be complete."""
+        self._settle()
         found = read_response(self.socket.received, self._head)
         assert found is not None, "no response yet"
-        if found.headers.get("content-type") == "application/problem+json" and found.body:
+        assert self._asked is not None
+        if all(self._asked):
+            check_answer(*self._asked, found.status, found.headers, found.body)
+        elif found.headers.get("content-type") == "application/problem+json" and found.body:
             check_problem(found.json(), found.status)
         return found
 
     @property
+    def _head(self) -> bool:
+        return self._asked is not None and self._asked[0] == "HEAD"
+
+    @property
     def answered(self) -> bool:
-        """Whether the headers have come."""
+        """Whether the headers of the response are complete."""
+        self._settle()
         return read_response(self.socket.received, self._head) is not None
 
     def hang_up(self) -> None:
-        """The client goes away."""
+        """Close the connection from the client's side."""
         self.socket.lost(Failure(ConnectionLost()))
+        self._settle()

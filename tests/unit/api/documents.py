@@ -1,21 +1,70 @@
-"""What every problem document must be."""
+"""Checks of answers: each is one that the route table has, and each problem document is of a documented type."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from scheduler.api.errors import CORE_PATHS, SUBMISSIONS
+from scheduler.api.errors import CORE_PATHS
 from scheduler.api.problems import TYPES
+from scheduler.api.routes import ANYWHERE, ROUTES, SUBMISSIONS, Route
 
-#: In every one; ``type`` says which others there may be.
+#: Members of every problem document; its type says which others it may have.
 ALWAYS = {"type", "title", "status", "detail"}
+
+#: Examples for the names in paths.
+NAMES = {"job_id": "job-1", "worker": "w1", "name": "busy"}
+
+
+def example(route: Route) -> str:
+    """The path of a route, with names filled in."""
+    return re.sub("<(.*?)>", lambda found: NAMES[found[1]], route.path)
+
+
+#: The routes of each path of the table, with names filled in.
+ROUTES_OF: Mapping[str, tuple[Route, ...]] = {
+    example(each): tuple(route for route in ROUTES if route.path == each.path) for each in ROUTES
+}
+
+#: The methods that are answered at each of these paths.
+PATHS: Mapping[str, set[str]] = {
+    path: {method for route in routes for method in route.methods} for path, routes in ROUTES_OF.items()
+}
+
+
+def routes_of(path: str) -> tuple[Route, ...]:
+    """The routes of a path, as the router finds them: words in the table go before names."""
+    if path.startswith("//") or "%2f" in path.lower():
+        return ()
+    found = [route for route in ROUTES if re.fullmatch(re.sub("<.*?>", "[^/]+", route.path), path)]
+    fewest = min((route.path.count("<") for route in found), default=0)
+    return tuple(route for route in found if route.path.count("<") == fewest)
+
+
+def check_answer(method: str, target: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """``AssertionError`` unless the table has this answer for the route of the request."""
+    path = target.partition("?")[0]
+    routes = routes_of(path)
+    route = next((route for route in routes if method in route.methods), None)
+    if status < 400:
+        assert route is not None, f"{method} {path} is answered and is no route"
+        assert status in route.statuses, f"{status} is no status of {route.name}"
+    elif headers.get("content-type") == "application/problem+json" and body:
+        document = json.loads(body)
+        check_problem(document, status, method, path)
+        problems = ANYWHERE if route is None else route.all_problems
+        others = () if route else ("method-not-allowed",) if routes else ("route-unknown",)
+        name = document["type"].rpartition("/")[2]
+        assert name in {*problems, *others}, f"{name} is no problem of {method} {path}: {document['detail']}"
 
 
 def check_problem(document: dict[str, Any], status: int, method: str = "", path: str = "") -> None:
-    """``AssertionError`` unless it is one of a documented type.
+    """``AssertionError`` unless the document is of a documented type.
 
-    With ``method`` and ``path`` of its request: it has ``error`` on a core route alone, and says ``started`` where it
-    answers a submission.
+    With the ``method`` and ``path`` of its request, also check that it has ``error`` only on core routes, and
+    ``started`` only in answers to submissions.
     """
     home, _, name = document["type"].rpartition("/")
     assert home == "/problems", document

@@ -1,23 +1,19 @@
-"""Jobs that run only while a client attends them, as clients come, wait, and hang up."""
+"""Jobs with ``unattended_timeout``, which run only while a client follows them or waits for them."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from scheduler.model import JobState
-from tests.unit.api.conversation import Connection, Server
+from tests.unit.api.cases import ServerTestCase
+from tests.unit.api.conversation import Connection
 
 WHY = "stopped: no client followed it or waited for it for 60 s"
 EVENTS = {"accept": "text/event-stream"}
 
 
-class AttendanceTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.server = Server()
-
+class AttendanceTests(ServerTestCase):
     def submit(self, query: str = "", **headers: str) -> Connection:
         body = {"worker": "w1", "command": "sleep", "unattended_timeout": "1m"}
         return self.server.ask("POST", f"/v1/jobs{query}", json.dumps(body).encode(), **headers)
@@ -40,7 +36,7 @@ class AttendanceTests(SynchronousTestCase):
         self.assertEqual((job["state"], job["reason"], job["unattended_timeout"]), ("stopped", WHY, 60))
 
     def test_submissions(self) -> None:
-        """Who submits a job and follows it or waits for its end attends it until the connection is lost."""
+        """A client that submits a job and follows it or waits for its end attends it while connected."""
         for query, headers in (("?follow=1", {}), ("", EVENTS)):
             self.setUp()
             self.assert_attends(self.submit(query, **headers))
@@ -51,7 +47,7 @@ class AttendanceTests(SynchronousTestCase):
         self.assert_attends(self.server.ask("GET", f"/v1/jobs/{self.shown()['id']}/output?follow=1"))
 
     def test_others(self) -> None:
-        """So does any client that comes later."""
+        """Any client that follows the job later attends it, too."""
         for path, headers in (
             ("/output?follow=1&stream=stderr", {}),
             ("/output", EVENTS),
@@ -63,7 +59,7 @@ class AttendanceTests(SynchronousTestCase):
             self.assert_attends(self.server.ask("GET", f"/v1/jobs/{self.shown()['id']}{path}", **headers))
 
     def test_wait(self) -> None:
-        """A client that waits again and again attends it, too."""
+        """A client that waits again and again attends the job."""
         job_id = self.submit().response().json()["id"]
         for _ in range(10):
             self.server.clock.advance(59)
@@ -73,8 +69,8 @@ class AttendanceTests(SynchronousTestCase):
         self.server.clock.advance(60)
         self.assertEqual(self.shown()["reason"], WHY)
 
-    def test_what_does_not_count(self) -> None:
-        """Looking at it, output as it is now, and the headers of what could be followed attend nothing."""
+    def test_not_counted(self) -> None:
+        """Snapshots of the job or its output attend nothing, nor does a HEAD."""
         job_id = self.submit().response().json()["id"]
         for method, path, headers in (
             ("GET", "", {}),

@@ -1,9 +1,10 @@
-"""Output of which something was not kept, as on a full disk: a followed body never ends as if it were all."""
+"""Output that was not kept completely, as on a full disk: a followed body never ends as if it were complete."""
 
 from __future__ import annotations
 
-from scheduler.model import Stream, WorkerState
-from tests.unit.api.streaming import EVENTS, StreamTestCase, parse
+from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
+from scheduler.model import Stream
+from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 
 FULL = "stdout: No space left on device"
 SAID = "the output of job 'job-1' was cut: stdout: No space left on device"
@@ -11,9 +12,9 @@ SAID = "the output of job 'job-1' was cut: stdout: No space left on device"
 
 class CutOutputTests(StreamTestCase):
     def cut_job(self, output: bytes = b"hello") -> str:
-        """The id of a job that has ended, and of whose output only that was kept."""
-        job = self.scheduler.add_job(output)
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        """The id of an ended job of whose output only these bytes were kept."""
+        job = self.fleet.add_job(output)
+        self.fleet.end(job.id, output_error=FULL)
         return job.id
 
     def assert_gone(self, target: str, method: str = "GET", **headers: str) -> None:
@@ -22,17 +23,17 @@ class CutOutputTests(StreamTestCase):
         self.assertEqual(response.headers["content-type"], "application/problem+json")
 
     def test_followed_to_its_end(self) -> None:
-        """Who follows it gets all that there is, and then a connection that breaks."""
-        job = self.scheduler.add_job(b"hel")
+        """A follower gets all bytes that were kept, and then a cut connection."""
+        job = self.fleet.add_job(b"hel")
         client = self.follow(job.id)
-        self.scheduler.write(job.id, b"lo")
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        self.fleet.write(job.id, b"lo")
+        self.fleet.end(job.id, output_error=FULL)
         self.assertEqual((client.response().body, client.response().complete), (b"hello", False))
         self.assertFalse(client.socket.connected)
         self.assert_nothing_left()
 
     def test_followed_later(self) -> None:
-        """So does one who comes later, from any offset before the end, where the last bytes come with the end."""
+        """A follower that comes later gets the same, from any offset before the end."""
         job_id = self.cut_job()
         for offset in range(5):
             response = self.follow(job_id, f"&offset={offset}").response()
@@ -40,7 +41,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_followed_from_its_end(self) -> None:
-        """The next request, at the end that was reached, is told why there is no more; so for either stream."""
+        """A request at the end that was reached is refused with the reason, for either stream."""
         job_id = self.cut_job()
         self.assert_gone(f"/v1/jobs/{job_id}/output?follow=1&offset=5")
         self.assert_gone(f"/v1/jobs/{job_id}/output?follow=1&tail=0")
@@ -49,22 +50,22 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_nothing_kept(self) -> None:
-        """Where not one byte was kept, that is the first answer."""
+        """If no byte was kept, the first request is refused with the reason."""
         self.assert_gone(f"/v1/jobs/{self.cut_job(b'')}/output?follow=1")
         self.assert_nothing_left()
 
     def test_late_reason(self) -> None:
-        """Headers that were sent can't be taken back: the body breaks without a byte."""
-        job = self.scheduler.add_job()
+        """If the headers were sent already, the body is cut without a byte."""
+        job = self.fleet.add_job()
         client = self.follow(job.id)
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        self.fleet.end(job.id, output_error=FULL)
         response = client.response()
         self.assertEqual((response.status, response.body, response.complete), (200, b"", False))
         self.assert_nothing_left()
 
     def test_slow_client(self) -> None:
-        """A client that reads slowly gets all that there is, too."""
-        self.scheduler.piece = 1000
+        """A client that reads slowly gets all bytes that were kept."""
+        self.house.workers.piece = 1000
         job_id = self.cut_job(b"x" * 10_000)
         client = self.server.connect()
         client.socket.room = 500
@@ -75,38 +76,39 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_submitted(self) -> None:
-        """The body that answers a POST is cut as well, also where nothing was kept; the next answer says why."""
+        """The body of a POST is cut as well, even with no bytes; the next request is refused with the reason."""
         body = b'{"worker": "w1", "command": "echo"}'
         client = self.server.ask("POST", "/v1/jobs?follow=1", body)
-        self.scheduler.write("job-1", b"hello")
-        self.scheduler.finish("job-1", exit_code=0, output_error=FULL)
+        self.fleet.write("job-1", b"hello")
+        self.fleet.end("job-1", output_error=FULL)
         self.assertEqual((client.response().status, client.response().body), (201, b"hello"))
         self.assertFalse(client.response().complete)
         client = self.server.ask("POST", "/v1/jobs?follow=1", body)
-        self.scheduler.finish("job-2", exit_code=0, output_error=FULL)
+        self.fleet.end("job-2", output_error=FULL)
         response = client.response()
         self.assertEqual((response.status, response.body, response.complete), (201, b"", False))
         self.assertEqual(self.follow("job-2").response().status, 410)
         self.assert_nothing_left()
 
     def test_cut_while_it_runs(self) -> None:
-        """A job that runs on after its output was cut is followed to there; resumed there, the answer is why."""
-        job = self.scheduler.add_job(b"hello", output_error=FULL)
-        self.scheduler.end_output(job.id)
+        """A job whose output was cut while it runs is followed to the cut; there, the next request is refused."""
+        job = self.fleet.add_job(b"hello", output_error=FULL)
+        self.fleet.end(job.id, report=False, output_error=FULL)
         self.assertFalse(self.follow(job.id).response().complete)
         self.assert_gone(f"/v1/jobs/{job.id}/output?follow=1&offset=5")
 
     def test_queued(self) -> None:
-        """So is that of one that waited for a worker, whose headers were sent at once."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        """The body of a job that waited for a worker is cut, because its headers were sent at once."""
+        self.fleet.lose()
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
-        self.scheduler.workers_are(WorkerState.ONLINE)
-        self.scheduler.finish("job-1", exit_code=0, output_error=FULL)
+        self.fleet.find()
+        self.fleet.end("job-1", output_error=FULL)
         self.assertEqual((client.response().status, client.response().complete), (201, False))
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assert_nothing_left()
 
-    def test_what_is_there(self) -> None:
-        """Without ``follow`` nothing is promised of the rest: what is there is answered as ever."""
+    def test_snapshot(self) -> None:
+        """Without ``follow`` the kept bytes are answered as usual: nothing is promised about the rest."""
         job_id = self.cut_job()
         for query, headers, status, body in (
             ("", {}, 200, b"hello"),
@@ -122,11 +124,11 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_events(self) -> None:
-        """Events go on to the end, which says why; they may be resumed there."""
-        job = self.scheduler.add_job(b"hello")
+        """An event stream goes on to the event ``end``, which has the reason; it can be resumed before that."""
+        job = self.fleet.add_job(b"hello")
         client = self.server.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS)
-        self.scheduler.write(job.id, b"oh", Stream.STDERR)
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        self.fleet.write(job.id, b"oh", Stream.STDERR)
+        self.fleet.end(job.id, output_error=FULL)
         found = parse(client.response().body)
         self.assertEqual([name for name, _, _ in found], ["job", "stdout", "stderr", "end"])
         self.assertEqual((found[-1][1], found[-1][2]["output_error"]), ("5,2,end", FULL))

@@ -16,12 +16,12 @@ from scheduler.model import Stream
 
 
 def bytes_of(data: dict[str, Any]) -> bytes:
-    """What the data of an event stands for."""
+    """The bytes of an event's data."""
     return data["text"].encode() if "text" in data else base64.b64decode(data["base64"], validate=True)
 
 
 def put_together(output: bytes, cuts: list[int], offset: int = 0) -> list[dict[str, Any]]:
-    """All events of an output that comes in chunks."""
+    """All events of an output that comes in these chunks."""
     pieces = Pieces(offset)
     found: list[dict[str, Any]] = []
     edges = [0, *sorted(cut % (len(output) + 1) for cut in cuts), len(output)]
@@ -40,11 +40,11 @@ OUTPUTS = (
 
 
 class PiecesTests(SynchronousTestCase):
-    """Bytes into events and back."""
+    """The data of events, and the bytes they carry."""
 
     @given(OUTPUTS, st.lists(st.integers(0, 10_000), max_size=20), st.integers(0, 10**12))
     def test_nothing_lost(self, output: bytes, cuts: list[int], offset: int) -> None:
-        """Put together in order, the events are the output, however it was cut; each has its offset."""
+        """The events of an output, joined in order, are the output, in whatever chunks it came; each has its offset."""
         found = put_together(output, cuts, offset)
         self.assertEqual(b"".join(bytes_of(data) for data in found), output)
         for data in found:
@@ -53,12 +53,12 @@ class PiecesTests(SynchronousTestCase):
 
     @given(st.text(max_size=100), st.lists(st.integers(0, 10_000), max_size=20))
     def test_text_stays_text(self, text: str, cuts: list[int]) -> None:
-        """UTF-8 is never sent as base64, wherever it was cut."""
+        """UTF-8 is never sent as base64, in whatever chunks it came."""
         found = put_together(text.encode(), cuts)
         self.assertEqual("".join(data["text"] for data in found), text)
 
     def test_held_back(self) -> None:
-        """A character cut at a boundary comes whole, and counts as sent only then."""
+        """A character that is cut by a chunk is sent whole, and counts as sent only then."""
         pieces = Pieces(0)
         self.assertEqual(list(pieces.feed(b"a\xf0\x9f\x98")), [{"offset": 0, "text": "a"}])
         self.assertEqual(pieces.sent, 1)
@@ -66,7 +66,7 @@ class PiecesTests(SynchronousTestCase):
         self.assertEqual(pieces.sent, 5)
 
     def test_flushed(self) -> None:
-        """What never became a character is sent at the end."""
+        """A beginning of a character that was never completed is sent at the end."""
         pieces = Pieces(7)
         self.assertEqual(list(pieces.feed(b"\xe2\x82")), [])
         self.assertEqual(list(pieces.flush()), [{"offset": 7, "base64": "4oI="}])
@@ -78,18 +78,18 @@ class PiecesTests(SynchronousTestCase):
         self.assertEqual(found, [{"offset": 0, "base64": "/w=="}, {"offset": 1, "text": "ä"}])
 
     def test_not_too_long(self) -> None:
-        """A large chunk is several events."""
+        """A large chunk becomes several events."""
         found = put_together(("ä" * events.EVENT_MAX_BYTES).encode(), [])
         self.assertEqual({len(bytes_of(data)) <= events.EVENT_MAX_BYTES for data in found}, {True})
         self.assertEqual(len(found), 2)
 
 
 class EventTests(SynchronousTestCase):
-    """The format."""
+    """The format of an event."""
 
     @given(st.text(max_size=50))
     def test_one_line(self, text: str) -> None:
-        """Output can't forge a field or an event: the data is one line."""
+        """Output can't forge a field or an event, because the data is one line."""
         lines = event("stdout", {"text": text}, "1,2").decode().split("\n")
         self.assertEqual([lines[0], lines[1], *lines[3:]], ["event: stdout", "id: 1,2", "", ""])
         self.assertNotIn("\r", lines[2])

@@ -1,4 +1,4 @@
-"""The last bytes of a job's output in an answer: where they begin, what is cut, and what reading them costs."""
+"""The last bytes of a job's output in an answer: their offset, whether they are cut, and the cost of reading them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.api import excerpts
 from scheduler.api.excerpts import Excerpt
 from scheduler.errors import Busy, Unreachable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobState, Stream, WorkerState
-from tests.unit.api.conversation import Connection, Server
+from scheduler.model import Job, JobState, Stream
+from scheduler.views import JobFilter
+from tests.unit.api.cases import ServerTestCase
+from tests.unit.api.conversation import Connection
 
 
 def text_of(members: dict[str, Any]) -> bytes:
@@ -28,11 +29,11 @@ def text_of(members: dict[str, Any]) -> bytes:
 
 
 class ExcerptTests(SynchronousTestCase):
-    """One stream."""
+    """The excerpt of one stream."""
 
     @given(st.text(max_size=12), st.integers(0, 40), st.integers(0, 40), st.booleans())
     def test_text(self, text: str, written: int, limit: int, ended: bool) -> None:
-        """Of text that was written up to any byte, the last bytes are text, less the parts of characters."""
+        """The excerpt of text cut at any byte is text, without the parts of cut characters."""
         whole = text.encode()
         data = whole if ended else whole[:written]
         excerpt = Excerpt(data, 0, ended).last(limit)
@@ -48,7 +49,7 @@ class ExcerptTests(SynchronousTestCase):
 
     @given(st.binary(max_size=12), st.integers(0, 14), st.booleans())
     def test_bytes(self, data: bytes, limit: int, ended: bool) -> None:
-        """Of anything else they are as many as were asked for, as base64; an offset always says where they are."""
+        """The excerpt of other bytes is base64 with as many as were asked for, and has their offset."""
         members = Excerpt(data, 0, ended).last(limit).members("s")
         found, offset = text_of(members), members["s_offset"]
         self.assertEqual(found, data[offset : offset + len(found)])
@@ -56,47 +57,42 @@ class ExcerptTests(SynchronousTestCase):
             self.assertEqual(found, data[max(0, len(data) - limit) :])
 
     def test_cut_character_at_the_end(self) -> None:
-        """The beginning of a character is held back while its rest may come, and is bytes when it never will."""
+        """A cut character at the end is held back while its rest may come, and is bytes otherwise."""
         self.assertEqual(Excerpt(b"a\xe2\x82", 0, False).members("s"), {"s": "a", "s_offset": 0, "s_cut": False})
         self.assertEqual(
             Excerpt(b"a\xe2\x82", 0, True).members("s"), {"s_base64": "YeKC", "s_offset": 0, "s_cut": False}
         )
 
     def test_cut_character_at_the_start(self) -> None:
-        """The rest of a character is left out only where something was cut: else it is no text."""
+        """A cut character at the start is left out only if the excerpt does not begin at the first byte."""
         self.assertEqual(Excerpt(b"\x82\xaca", 7, True).members("s"), {"s": "a", "s_offset": 9, "s_cut": True})
         self.assertEqual(
             Excerpt(b"\x82\xaca", 0, True).members("s"), {"s_base64": "gqxh", "s_offset": 0, "s_cut": False}
         )
 
     def test_bytes_that_begin_like_the_rest_of_a_character(self) -> None:
-        """Where what follows is no text either, nothing is left out of the bytes."""
+        """Nothing is left out of an excerpt that is not text."""
         self.assertEqual(Excerpt(b"\x82\xff", 7, True).members("s"), {"s_base64": "gv8=", "s_offset": 7, "s_cut": True})
 
 
-class ReadingTests(SynchronousTestCase):
-    """Of one job, by ``GET /v1/jobs/{id}?output=``."""
-
-    def setUp(self) -> None:
-        self.server = Server()
-        self.scheduler = self.server.scheduler
-        self.clock = self.server.clock
+class ReadingTests(ServerTestCase):
+    """``GET /v1/jobs/{id}?output=``."""
 
     def ask(self, job: Job, output: str = "4") -> Any:
         return self.server.ask("GET", f"/v1/jobs/{job.id}?output={output}").response().json()
 
     def test_complete_at_the_end(self) -> None:
-        """Of a job that is over the excerpt reaches to the length that its end told, in however many pieces."""
-        self.scheduler.piece = 3
-        job = self.scheduler.add_job(b"0123456789", state=JobState.SUCCEEDED)
+        """The excerpt of a job that is over reaches to the end of the stream, in however many reads."""
+        self.house.workers.piece = 3
+        job = self.fleet.add_job(b"0123456789", state=JobState.SUCCEEDED)
         found = self.ask(job, "8")
         self.assertEqual((found["stdout"], found["stdout_offset"], found["stdout_cut"]), ("23456789", 2, True))
         self.assertEqual((found["stderr"], found["stderr_offset"], found["stderr_cut"]), ("", 0, False))
         self.assertIsNone(found["output_unavailable"])
 
     def test_written_meanwhile(self) -> None:
-        """What a job writes while its output is read makes no gap, and no more than was asked for."""
-        job = self.scheduler.add_job(b"0123")
+        """Bytes written while the output is read make no gap, and are not added."""
+        job = self.fleet.add_job(b"0123")
         size = self.scheduler.held["read_output"] = Deferred()
         client = self.server.ask("GET", f"/v1/jobs/{job.id}?output=4")
         del self.scheduler.held["read_output"]
@@ -104,28 +100,30 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(client.response().json()["stdout"], "0123")
 
     def test_nothing(self) -> None:
-        """``output=0`` tells how much there is."""
-        found = self.ask(self.scheduler.add_job(b"0123"), "0")
+        """``output=0`` answers with the length of the output."""
+        found = self.ask(self.fleet.add_job(b"0123"), "0")
         self.assertEqual((found["stdout"], found["stdout_offset"], found["stdout_cut"]), ("", 4, True))
 
     def test_unavailable(self) -> None:
-        """Output that can't be had is null, with the reason, whatever that is; the answer is the job all the same."""
-        job = self.scheduler.add_job(b"x", state=JobState.FAILED)
-        pruned = self.scheduler.add_job(b"x", state=JobState.FAILED)
-        self.scheduler.prune(pruned.id)
-        lost = self.scheduler.add_job(state=JobState.LOST, reason="rebooted")
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
-        for which, why in ((job, "can't be reached"), (lost, "is lost (rebooted)")):
+        """Output that can't be read is null, with the reason; the rest of the job is answered as usual."""
+        job = self.fleet.add_job(b"x", state=JobState.FAILED)
+        pruned = self.fleet.add_job(b"x", state=JobState.FAILED)
+        self.fleet.prune(pruned.id)
+        lost = self.fleet.add_job(b"x")
+        self.assertIn("no longer kept", self.ask(pruned)["output_unavailable"])
+        for happens, which, why in (
+            (self.fleet.lose, job, "can't be reached"),
+            (self.fleet.forget, lost, "is lost (forgotten)"),
+        ):
+            happens()
             found = self.ask(which)
             self.assertEqual((found["id"], found["stdout"], found["stdout_offset"]), (which.id, None, None))
             self.assertIs(found["stdout_cut"], True)
             self.assertIn(why, found["output_unavailable"])
-        self.scheduler.workers_are(WorkerState.ONLINE)
-        self.assertIn("no longer kept", self.ask(pruned)["output_unavailable"])
 
     def test_one_stream_unavailable(self) -> None:
-        """What could be read of the other stream is there."""
-        job = self.scheduler.add_job(b"out", b"err", state=JobState.SUCCEEDED)
+        """If one stream can't be read, the answer has the other."""
+        job = self.fleet.add_job(b"out", b"err", state=JobState.SUCCEEDED)
         read = self.scheduler.read_output
 
         def half(job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
@@ -139,8 +137,8 @@ class ReadingTests(SynchronousTestCase):
         self.assertIn("can't be reached", found["output_unavailable"])
 
     def test_busy(self) -> None:
-        """While all places for reads are in use the answer waits for one, and not for ever."""
-        job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+        """While all places for reads are in use, the answer waits for a place, up to a limit."""
+        job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         self.scheduler.fail["read_output"] = Busy("reads", 4)
         served, late = (self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for _ in range(2))
         self.clock.advance(excerpts.BUSY_RETRY_SECONDS)
@@ -158,8 +156,8 @@ class ReadingTests(SynchronousTestCase):
         late.hang_up()
 
     def test_many_clients(self) -> None:
-        """Each of many is answered, also where the reads that wait need no time once it is their turn."""
-        job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+        """Many clients are all answered, even if waiting reads complete at once when their turn comes."""
+        job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         waiting: deque[Deferred[None]] = deque()
         read = self.scheduler.read_output
 
@@ -174,12 +172,10 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual({client.response().json()["stdout"] for client in clients}, {"x"})
 
     def test_deadline(self) -> None:
-        """A worker that does not answer holds up no answer for longer than 10 s, and others not at all."""
-        self.scheduler.add_worker("w2")
-        stuck = [self.scheduler.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(9)]
-        self.server.ask("POST", "/v1/jobs", b'{"worker": "w2", "command": "true"}')
-        other = self.scheduler._newest()[0]
-        self.scheduler.write(other.id, b"y")
+        """A worker that does not answer delays an answer by 10 s at most, and does not delay others."""
+        self.fleet.add_worker("w2")
+        stuck = [self.fleet.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(9)]
+        other = self.fleet.add_job(b"y", on="w2")
         reads: list[Deferred[Chunk]] = []
         read = self.scheduler.read_output
 
@@ -198,8 +194,8 @@ class ReadingTests(SynchronousTestCase):
             self.assertIn("no answer within 10 s", client.response().json()["output_unavailable"])
 
     def test_hang_up(self) -> None:
-        """A client that leaves frees its place, and those behind it go on."""
-        jobs = [self.scheduler.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(6)]
+        """A client that leaves frees its place for the reads behind it."""
+        jobs = [self.fleet.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(6)]
         waiting: deque[Deferred[None]] = deque()
         read = self.scheduler.read_output
 
@@ -220,16 +216,11 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(len(waiting), 5)
         for channel in list(self.server.site.channels):
             channel.loseConnection()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
 
-class PageTests(SynchronousTestCase):
+class PageTests(ServerTestCase):
     """``GET /v1/jobs?output=``."""
-
-    def setUp(self) -> None:
-        self.server = Server()
-        self.scheduler = self.server.scheduler
-        self.clock = self.server.clock
 
     def ask(self, query: str) -> Connection:
         return self.server.ask("GET", f"/v1/jobs?{query}")
@@ -240,7 +231,7 @@ class PageTests(SynchronousTestCase):
     def test_page(self) -> None:
         """Each job of the page has its output, and the cursor is that of the page."""
         for index in range(3):
-            self.scheduler.add_job(b"output %d" % index, state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"output %d" % index, state=JobState.SUCCEEDED)
         response = self.ask("limit=2&output=3").response()
         page = response.json()
         self.assertEqual((response.status, response.headers["content-type"]), (200, "application/json"))
@@ -250,9 +241,9 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(self.ask("state=queued&output=3").response().json(), {"jobs": [], "next": None})
 
     def test_bounded(self) -> None:
-        """A page is less than 8 MiB: it ends early, and the next one goes on there. No job is left out or repeated."""
+        """A page is less than 8 MiB. It ends early, the next page continues, and no job is left out or repeated."""
         for index in range(30):
-            self.scheduler.add_job(b"%d" % (index % 10) * 600_000, b"\x00" * 50_000, state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"%d" % (index % 10) * 600_000, b"\x00" * 50_000, state=JobState.SUCCEEDED)
         found: list[str] = []
         pages, cursor = 0, ""
         while cursor is not None:
@@ -267,21 +258,22 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(pages, 4)
 
     def test_one_too_large(self) -> None:
-        """One job that does not fit on a page has so much less of its output, and says that it is cut."""
-        self.scheduler.add_job(b"\x00" * 1024 * 1024, b"\x00" * 1024 * 1024, state=JobState.SUCCEEDED)
+        """A job that does not fit on a page has less of its output, which is marked as cut."""
+        self.fleet.add_job(b"\x00" * 1024 * 1024, b"\x00" * 1024 * 1024, state=JobState.SUCCEEDED)
         response = self.ask("output=1MiB").response()
         self.assertLess(len(response.body), excerpts.PAGE_MAX_BYTES)
         (job,) = response.json()["jobs"]
         self.assertEqual((len(job["stdout"]), job["stdout_offset"], job["stdout_cut"]), (512 * 1024, 512 * 1024, True))
 
     def test_few_at_once(self) -> None:
-        """Of a page few jobs are read at a time, however many there are on however many workers, and in order."""
+        """Few jobs of a page are read at a time, on however many workers, and the page stays in order."""
         for limit, workers in ((excerpts.READS_PER_WORKER, 1), (excerpts.READS_PER_PAGE, 20)):
             self.setUp()
             for index in range(40):
-                job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
-                worker = self.scheduler.add_worker(f"v{index % workers}")
-                self.scheduler.move(job.id, worker)
+                name = f"v{index % workers}"
+                if index < workers:
+                    self.fleet.add_worker(name)
+                self.fleet.add_job(b"x", state=JobState.SUCCEEDED, on=name)
             self.check_few_at_once(limit)
 
     def check_few_at_once(self, limit: int) -> None:
@@ -302,21 +294,21 @@ class PageTests(SynchronousTestCase):
         self.assertEqual([job["id"] for job in client.response().json()["jobs"]], self.ids())
 
     def test_slow(self) -> None:
-        """A page that takes long ends early."""
+        """A page that takes too long ends early."""
         for _ in range(40):
-            self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         self.patch(self.scheduler, "read_output", lambda *args: Deferred())
         client = self.ask("output=1")
         self.clock.advance(excerpts.READ_DEADLINE_SECONDS)
         page = client.response().json()
         (job,) = page["jobs"]
         self.assertIn("no answer within 10 s", job["output_unavailable"])
-        self.assertEqual(page["next"], job["id"])
+        self.assertEqual(page["next"], self.scheduler.cursor_after(self.scheduler.job(job["id"])))
 
     def test_hang_up(self) -> None:
         """A client that leaves ends all reads of its page, and makes room for another page."""
         for _ in range(10):
-            self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         reads: list[Deferred[Any]] = []
 
         def held(*args: Any) -> Deferred[Chunk]:
@@ -334,4 +326,4 @@ class PageTests(SynchronousTestCase):
         self.assertTrue(all(read.called for read in reads))
         self.assertEqual(len(last.response().json()["jobs"]), 10)
         last.hang_up()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)

@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""The browser guard: the requests that may pass."""
 
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -9,7 +9,7 @@ ALLOWED = frozenset({"127.0.0.1", "::1", "localhost", "box.example"})
 
 
 class GuardTests(SynchronousTestCase):
-    """Host, Origin, Sec-Fetch-Site."""
+    """The headers ``Host``, ``Origin`` and ``Sec-Fetch-Site``."""
 
     def status(
         self, *headers: tuple[str, str], allowed: frozenset[str] | None = ALLOWED, came_in_on: str = "127.0.0.1"
@@ -21,7 +21,7 @@ class GuardTests(SynchronousTestCase):
         return problem.status if problem else None
 
     def test_programs(self) -> None:
-        """A program that names the server by one of its names is let in, whatever the port."""
+        """A program that names the server by one of its names may pass, whatever the port."""
         for host in (
             "127.0.0.1",
             "127.0.0.1:3000",
@@ -35,7 +35,7 @@ class GuardTests(SynchronousTestCase):
             self.assertIsNone(self.status(("Host", host)), host)
 
     def test_foreign_host(self) -> None:
-        """Another name, as a rebound one, is refused."""
+        """Any other name, such as a rebound one, is refused."""
         for host in (
             "evil.example",
             "127.0.0.1.evil.example",
@@ -48,7 +48,7 @@ class GuardTests(SynchronousTestCase):
             self.assertEqual(self.status(("Host", host)), 403, host)
 
     def test_default(self) -> None:
-        """Unless configured, loopback names are allowed, and the very address that the connection came in on."""
+        """Unless configured, loopback names are allowed, and the address that the connection came in on."""
         for host, came_in_on in (
             ("localhost:3000", "10.0.0.7"),
             ("127.0.0.1", "10.0.0.7"),
@@ -63,11 +63,11 @@ class GuardTests(SynchronousTestCase):
             self.assertEqual(self.status(("Host", host), allowed=None, came_in_on="10.0.0.7"), 403, host)
 
     def test_configured(self) -> None:
-        """A list that was configured is all that is allowed."""
+        """If hosts are configured, only these are allowed."""
         self.assertEqual(self.status(("Host", "10.0.0.7"), came_in_on="10.0.0.7"), 403)
 
     def test_no_host(self) -> None:
-        """None, two, and what is not a host at all, are mistakes."""
+        """Requests without a host, with two hosts, or with a malformed host are mistakes."""
         self.assertEqual(self.status(), 400)
         self.assertEqual(self.status(("Host", "localhost"), ("Host", "localhost")), 400)
         for host in (
@@ -85,7 +85,7 @@ class GuardTests(SynchronousTestCase):
             self.assertEqual(self.status(("Host", host)), 400, host)
 
     def test_origin(self) -> None:
-        """Its own pages may ask; those of another host, port or of nowhere may not."""
+        """The server's own pages may pass; pages of another host or port, or of no origin, may not."""
         for own in ("http://localhost:3000", "https://localhost:3000", "HTTP://LOCALHOST:3000"):
             self.assertIsNone(self.status(("Host", "localhost:3000"), ("Origin", own)))
         for origin in (
@@ -101,12 +101,12 @@ class GuardTests(SynchronousTestCase):
             self.assertEqual(self.status(("Host", "localhost:3000"), ("Origin", origin)), 403, origin)
 
     def test_two_origins(self) -> None:
-        """One good origin does not make up for another."""
+        """A good origin does not make up for a bad one."""
         own = ("Origin", "http://localhost")
         self.assertEqual(self.status(("Host", "localhost"), own, ("Origin", "http://evil.example")), 403)
 
     def test_site(self) -> None:
-        """What another site has caused is refused, and any word that is not known."""
+        """A request caused by another site is refused, and so is an unknown value."""
         for site, status in (
             ("same-origin", None),
             ("none", None),

@@ -1,4 +1,4 @@
-"""The types of problems: what the code answers, what the table says, and what docs/problems.md says are the same."""
+"""The types of problems: the code, the table and docs/problems.md have the same."""
 
 import ast
 import re
@@ -9,45 +9,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import scheduler
-from scheduler import __version__
+from scheduler import __version__, errors
 from scheduler.api.errors import NOT_FOUND, PROBLEMS, ProblemError, submission_problem
 from scheduler.api.problems import TYPES
-from scheduler.errors import (
-    AnswerUnreadable,
-    Busy,
-    Conflict,
-    DeadlineExceeded,
-    Draining,
-    Invalid,
-    JobNotEnded,
-    JobNotRunning,
-    JobRemoved,
-    KeyInUse,
-    KeyReused,
-    KeyUnsettled,
-    LeftRunning,
-    Misdirected,
-    NameTaken,
-    NoFreeSlot,
-    NoMatch,
-    NotAWorker,
-    NotFound,
-    OffsetBeyondEnd,
-    OutputCut,
-    OutputGone,
-    OutputPruned,
-    QueueFull,
-    Refused,
-    SchedulerError,
-    ShuttingDown,
-    StartUnanswered,
-    StoreFailed,
-    Unavailable,
-    Unreachable,
-    Unsupported,
-    WorkerFault,
-    WorkerOnline,
-)
 from tests.unit.api.conversation import Server
 
 PACKAGE = Path(scheduler.__file__).parent
@@ -55,32 +19,33 @@ PACKAGE = Path(scheduler.__file__).parent
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "problems.md"
 
 
-def calls(folder: Path) -> Iterator[ast.Call]:
-    """Every call in the modules of a folder."""
+def calls(folder: Path, *names: str) -> Iterator[ast.Call]:
+    """Every call of a function with one of these names in the modules of a folder."""
     for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield node
+        text = path.read_text(encoding="utf-8")
+        if any(f"{name}(" in text for name in names):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                    yield node
 
 
 def named_in_code() -> set[str]:
-    """The types that something in ``scheduler.api`` answers with."""
+    """The types that the code of ``scheduler.api`` answers with."""
     names = {name for _, name in PROBLEMS.values()} | set(NOT_FOUND.values())
-    for call in calls(PACKAGE / "api"):
-        if isinstance(call.func, ast.Name) and call.func.id in ("Problem", "ProblemError"):
-            names |= {
-                str(keyword.value.value)
-                for keyword in call.keywords
-                if keyword.arg == "type" and isinstance(keyword.value, ast.Constant)
-            }
+    for call in calls(PACKAGE / "api", "Problem", "ProblemError"):
+        names |= {
+            str(keyword.value.value)
+            for keyword in call.keywords
+            if keyword.arg == "type" and isinstance(keyword.value, ast.Constant)
+        }
     return names
 
 
 class TableTests(SynchronousTestCase):
-    """One table of types."""
+    """The table of types."""
 
     def test_complete(self) -> None:
-        """Every type that the code answers with is in the table, and the code answers with every one of the table."""
+        """The code answers with the types of the table and no others."""
         self.assertEqual(named_in_code(), set(TYPES))
 
     def test_statuses(self) -> None:
@@ -89,12 +54,8 @@ class TableTests(SynchronousTestCase):
             self.assertIn(status, TYPES[name].statuses, error)
 
     def test_kinds(self) -> None:
-        """Whatever the code does not find has a type."""
-        kinds = {
-            call.args[0].value
-            for call in calls(PACKAGE)
-            if isinstance(call.func, ast.Name) and call.func.id == "NotFound" and isinstance(call.args[0], ast.Constant)
-        }
+        """Every kind of thing that the code does not find has a type."""
+        kinds = {call.args[0].value for call in calls(PACKAGE, "NotFound") if isinstance(call.args[0], ast.Constant)}
         self.assertEqual(kinds, set(NOT_FOUND))
 
     def test_documented(self) -> None:
@@ -110,10 +71,10 @@ class TableTests(SynchronousTestCase):
 
 
 class RouteTests(SynchronousTestCase):
-    """A ``type`` is a path of this server."""
+    """``GET /problems/{name}`` and ``GET /v1/version``."""
 
     def test_each(self) -> None:
-        """``GET`` of a type says what it means."""
+        """``GET`` of a type answers with its entry in the table."""
         server = Server()
         for name, found in TYPES.items():
             response = server.ask("GET", f"/problems/{name}").response()
@@ -132,7 +93,7 @@ class RouteTests(SynchronousTestCase):
             )
 
     def test_none(self) -> None:
-        """What is no type is no route."""
+        """A name that is no type is no route."""
         response = Server().ask("GET", "/problems/bogus").response()
         self.assertEqual((response.status, response.json()["type"]), (404, "/problems/route-unknown"))
 
@@ -143,62 +104,62 @@ class RouteTests(SynchronousTestCase):
 
 
 class StartedTests(SynchronousTestCase):
-    """What a submission is told of its job."""
+    """The member ``started`` of a submission's problem."""
 
     #: Every error of the domain, and whether a job was started.
     CASES: tuple[tuple[Exception, bool | str], ...] = (
-        (Invalid("command", "is missing"), False),
-        (Refused("no"), False),
-        (NotFound("worker", "w"), False),
-        (Conflict("no"), False),
-        (Draining("w"), False),
-        (NoMatch("none"), False),
-        (NameTaken("n"), False),
-        (WorkerOnline("w"), False),
-        (JobNotRunning("j", "queued"), False),
-        (JobNotEnded("j", "queued"), False),
-        (KeyInUse("k"), "unknown"),
-        (KeyUnsettled("k"), "unknown"),
-        (LeftRunning("j", (1,), "no"), False),
-        (JobRemoved("j"), True),
-        (OutputPruned("j"), False),
-        (OutputCut("j", "full"), False),
-        (OutputGone("j", "the job is lost (no record)"), False),
-        (OffsetBeyondEnd(1, 0), False),
-        (KeyReused("k"), False),
-        (QueueFull(1), False),
-        (Unsupported("w", "x"), False),
-        (WorkerFault("w", "x"), "unknown"),
-        (AnswerUnreadable("w", "x"), "unknown"),
-        (Unavailable("no"), False),
-        (Unreachable("w"), False),
-        (Unreachable("w", sent=True), "unknown"),
-        (NotAWorker("w", "StartJob"), False),
-        (Misdirected("w"), False),
-        (NoFreeSlot("no"), False),
-        (Busy("calls", 4), False),
-        (StoreFailed("full"), False),
-        (ShuttingDown(), False),
-        (DeadlineExceeded("start", 10), "unknown"),
-        (StartUnanswered("w", "j"), "unknown"),
+        (errors.Invalid("command", "is missing"), False),
+        (errors.Refused("no"), False),
+        (errors.NotFound("worker", "w"), False),
+        (errors.Conflict("no"), False),
+        (errors.Draining("w"), False),
+        (errors.NoMatch("none"), False),
+        (errors.NameTaken("n"), False),
+        (errors.WorkerOnline("w"), False),
+        (errors.JobNotRunning("j", "queued"), False),
+        (errors.JobNotEnded("j", "queued"), False),
+        (errors.KeyInUse("k"), "unknown"),
+        (errors.KeyUnsettled("k"), "unknown"),
+        (errors.LeftRunning("j", (1,), "no"), False),
+        (errors.JobRemoved("j"), True),
+        (errors.OutputPruned("j"), False),
+        (errors.OutputCut("j", "full"), False),
+        (errors.OutputGone("j", "the job is lost (no record)"), False),
+        (errors.OffsetBeyondEnd(1, 0), False),
+        (errors.KeyReused("k"), False),
+        (errors.QueueFull(1), False),
+        (errors.Unsupported("w", "x"), False),
+        (errors.WorkerFault("w", "x"), "unknown"),
+        (errors.AnswerUnreadable("w", "x"), "unknown"),
+        (errors.Unavailable("no"), False),
+        (errors.Unreachable("w"), False),
+        (errors.Unreachable("w", sent=True), "unknown"),
+        (errors.NotAWorker("w", "StartJob"), False),
+        (errors.Misdirected("w"), False),
+        (errors.NoFreeSlot("no"), False),
+        (errors.Busy("calls", 4), False),
+        (errors.StoreFailed("full"), False),
+        (errors.ShuttingDown(), False),
+        (errors.DeadlineExceeded("start", 10), "unknown"),
+        (errors.StartUnanswered("w", "j"), "unknown"),
     )
 
-    def test_of_the_domain(self) -> None:
-        """Each error says whether the job was started, or that nobody knows."""
+    def test_domain_errors(self) -> None:
+        """Each error says whether the job was started, or that this is unknown."""
         self.assertEqual({type(error) for error, _ in self.CASES}, set(PROBLEMS))
         for error, started in self.CASES:
             self.assertEqual(submission_problem(Failure(error)).members["started"], started, error)
 
     def test_others(self) -> None:
-        """What HTTP refuses was not started; of a bug nobody knows."""
+        """A refusal by the rules of HTTP started nothing; after a bug it is unknown."""
         refused = ProblemError(415, "no", type="unsupported-media-type")
         self.assertIs(submission_problem(Failure(refused)).members["started"], False)
-        for bug in (RuntimeError("bug"), SchedulerError("not in the table")):
+        for bug in (RuntimeError("bug"), errors.SchedulerError("not in the table")):
             self.assertEqual(submission_problem(Failure(bug)).members["started"], "unknown")
             self.flushLoggedErrors(type(bug))
 
     def test_refused_before_the_routes(self) -> None:
-        """A submission that no route sees says so as well, and nothing else does."""
+        """A submission that is refused before the routes has ``started``, and no other request has."""
         server = Server()
         cases: tuple[tuple[str, dict[str, str]], ...] = (
             ("host-not-allowed", {"host": "evil.example"}),
@@ -216,7 +177,7 @@ class StartedTests(SynchronousTestCase):
                 self.assertNotIn("started", document)
 
     def test_while_draining(self) -> None:
-        """Nothing is started by a process that is about to end, or that has too many connections."""
+        """A server that shuts down or has too many connections starts nothing."""
         server = Server()
         open_already = server.connect()
         open_already.send(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
@@ -228,7 +189,7 @@ class StartedTests(SynchronousTestCase):
         self.assertEqual((crowded["type"], crowded["started"]), ("/problems/busy", False))
 
     def test_a_bug_outside_the_handlers(self) -> None:
-        """Of a submission that a bug ended nobody knows."""
+        """After a bug outside of the handlers, ``started`` is unknown."""
         server = Server()
         self.patch(server.site, "resource", None)
         document = server.ask("POST", "/start", b"{}").response().json()

@@ -1,11 +1,11 @@
-"""What may follow the question mark."""
+"""The query string and the filters of jobs."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api.query import FILTERS, Query, pairs_of, read_pairs
 from scheduler.errors import Invalid
-from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream
+from scheduler.views import JobFilter
 
 NOW = 1_700_000_000.0
 
@@ -17,7 +17,7 @@ def query(text: bytes) -> Query:
 
 
 class QueryTests(SynchronousTestCase):
-    """Parameters one by one."""
+    """The parameters, one by one."""
 
     def refused(self, field: str, text: bytes) -> str:
         def read() -> None:
@@ -34,7 +34,7 @@ class QueryTests(SynchronousTestCase):
         return str(error)
 
     def test_unknown_and_repeated(self) -> None:
-        """A parameter that is not the route's, or is there twice, is a mistake."""
+        """A parameter that the route does not have, or that is given twice, is a mistake."""
         complaint = self.refused("stat", b"stat=running")
         self.assertIn("did you mean state?", complaint)
         self.assertIn("created_by", complaint)
@@ -49,7 +49,7 @@ class QueryTests(SynchronousTestCase):
         self.refused("worker", b"worker=%00")
 
     def test_wait(self) -> None:
-        """Up to 300 seconds, or a duration."""
+        """``wait`` is a duration of up to 300 seconds."""
         for text, seconds in (
             (b"", None),
             (b"wait=0", 0),
@@ -63,31 +63,31 @@ class QueryTests(SynchronousTestCase):
             self.refused("wait", wrong)
 
     def test_flag(self) -> None:
-        """1 or 0."""
+        """A flag is 1 or 0."""
         self.assertEqual([query(text).flag("follow") for text in (b"", b"follow=0", b"follow=1")], [False, False, True])
         for wrong in (b"follow=", b"follow=yes", b"follow=2"):
             self.refused("follow", wrong)
 
     def test_number(self) -> None:
-        """Within its bounds."""
+        """A number is within its bounds."""
         self.assertEqual(query(b"limit=1000").number("limit", 1, 1000), 1000)
         for wrong in (b"0", b"1001", b"", b"x", b"-1", b"1.5", b"%D9%A1", b"9" * 30):
             self.refused("limit", b"limit=" + wrong)
 
     def test_stream(self) -> None:
-        """stdout or stderr."""
+        """A stream is stdout or stderr."""
         self.assertIs(query(b"").stream(), Stream.STDOUT)
         self.assertIs(query(b"stream=stderr").stream(), Stream.STDERR)
         self.refused("stream", b"stream=stdin")
         self.refused("stream", b"stream=")
 
     def test_empty(self) -> None:
-        """An empty value matches nothing on purpose: it is a mistake."""
+        """An empty value is a mistake."""
         for name in ("worker", "state", "created_by", "created_after", "cursor"):
             self.refused(name, name.encode() + b"=")
 
     def test_filters(self) -> None:
-        """All of them, together."""
+        """All filters can be combined."""
         found = query(
             b"worker=w1&state=running,%20unknown&label=a=1&label=b=x=y&label=a=1&created_by=me"
             b"&created_after=24h&created_before=2023-11-14T22:13:20Z"
@@ -108,18 +108,18 @@ class QueryTests(SynchronousTestCase):
         )
 
     def test_id_prefix(self) -> None:
-        """At least six characters that an id may have."""
+        """A prefix of ids has at least six characters that an id may have."""
         self.assertEqual(query(b"id_prefix=3f2a9c").filter(NOW).id_prefix, "3f2a9c")
         for wrong in (b"", b"3f2a9", b"3f2a9%20", b"3f2a9c/", b"a" * 65):
             self.refused("id_prefix", b"id_prefix=" + wrong)
         self.assertEqual(Query(pairs_of({"id_prefix": 123456}), FILTERS).filter(NOW).id_prefix, "123456")
 
     def test_plus(self) -> None:
-        """An offset whose plus sign was not escaped is understood."""
+        """A UTC offset whose plus sign was not escaped is understood."""
         self.assertEqual(query(b"created_after=2023-11-14T23:13:20+01:00").filter(NOW).created_after, NOW)
 
     def test_times_refused(self) -> None:
-        """What is no moment, has no zone, or could be two things, is refused."""
+        """A text that is no time, has no zone, or is ambiguous is refused."""
         for wrong in (
             b"yesterday",
             b"2023-11-14",
@@ -135,13 +135,13 @@ class QueryTests(SynchronousTestCase):
             self.refused("created_after", b"created_after=" + wrong)
 
     def test_several_labels_in_one(self) -> None:
-        """Labels joined by commas are refused with how to give them; a value may have commas all the same."""
+        """Labels joined by commas are refused with the right form; a value may have commas."""
         for wrong in (b"label=a=1,b=2", b"label=a=1,%20b/c.d=", b"label=a=1%2Cb=2"):
             self.assertIn("label=a=1&label=b", self.refused("label", wrong))
         self.assertEqual(query(b"label=a=1,2&label=b=x,(y=z)").filter(NOW).labels, {"a": "1,2", "b": "x,(y=z)"})
 
     def test_ago(self) -> None:
-        """So long ago, with one unit or several."""
+        """A time may be a duration ago, in one unit or several."""
         for text, seconds in ((b"1h30m", 5400), (b"2%20d", 172_800), (b"1h+30m", 5400), (b"1w", 604_800)):
             self.assertEqual(query(b"created_after=" + text).filter(NOW).created_after, NOW - seconds)
 
@@ -151,15 +151,15 @@ class QueryTests(SynchronousTestCase):
             self.assertTrue(self.refused("label.a" if wrong.endswith(b"%0A") else "label", wrong))
 
     def test_states_refused(self) -> None:
-        """An unknown state is refused with those there are."""
+        """An unknown state is refused with the known states."""
         self.assertIn("timed_out", self.refused("state", b"state=running,dead"))
 
 
 class BodyTests(SynchronousTestCase):
-    """The same filters as JSON."""
+    """Filters in a JSON body."""
 
     def test_same(self) -> None:
-        """Strings as in the query; lists of states and labels, and labels as an object."""
+        """Strings are as in the query. States and labels may be lists, and labels an object."""
         for body in (
             {"state": "running,unknown", "label": ["a=1", "b=2"]},
             {"state": ["running", "unknown"], "label": {"a": "1", "b": "2"}},
@@ -170,14 +170,14 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(Query(pairs_of({"label": "a=1"}), FILTERS).filter(NOW).labels, {"a": "1"})
 
     def test_numbers_and_booleans(self) -> None:
-        """They stand for what they would be in a query."""
+        """Numbers and booleans stand for their text in a query."""
         for given, orphan in ((True, True), (False, False), (1, True), (0, False), ("1", True), ("false", False)):
             self.assertEqual(Query(pairs_of({"orphan": given}), FILTERS).filter(NOW).orphan, orphan, given)
         found = Query(pairs_of({"worker": 7, "label": {"build": 12, "x": True}}), FILTERS).filter(NOW)
         self.assertEqual((found.worker, found.labels), ("7", {"build": "12", "x": "true"}))
 
     def test_several_labels(self) -> None:
-        """An object names each label by itself, whatever its value; text and lists are as in a query."""
+        """An object may have any values; strings and lists follow the rule of the query."""
         found = Query(pairs_of({"label": {"a": "1,b=2"}}), FILTERS).filter(NOW)
         self.assertEqual(found.labels, {"a": "1,b=2"})
         for wrong in ("a=1,b=2", ["a=1,b=2"]):
@@ -185,7 +185,7 @@ class BodyTests(SynchronousTestCase):
             self.assertEqual(error.field, "label")
 
     def test_refused(self) -> None:
-        """Other types, and fields that are no filters."""
+        """Values of other types, and fields that are no filters, are refused."""
         for name, wrong in (
             ("worker", 1.5),
             ("worker", None),

@@ -1,4 +1,4 @@
-"""What a queued job waits for, in every answer that shows it."""
+"""The member ``waiting_for`` of a queued job, in every answer that has it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.api.conversation import Connection, Server
 
-PLACE_2 = {"why": "no-free-slot", "detail": "it waits: no-free-slot", "place": 2}
+PLACE_2 = {"why": "no-free-slot", "detail": "1 worker matches; its only slot is taken", "place": 2}
 
 
 class WaitingForTests(SynchronousTestCase):
-    """One worker with one slot, which is taken; one job waits, and another behind it."""
+    """A worker whose only slot is taken, and two queued jobs."""
 
     def setUp(self) -> None:
         self.server = Server()
-        self.server.scheduler.add_worker(slots=1, labels={"zone": "a"})
+        self.server.fleet.add_worker(slots=1, labels={"zone": "a"})
         self.running, self.first, self.second = (self.submit().response().json() for _ in range(3))
 
     def submit(self, query: str = "", **headers: str) -> Connection:
@@ -28,12 +28,12 @@ class WaitingForTests(SynchronousTestCase):
         return self.server.ask("GET", path).response().json()
 
     def test_submitted(self) -> None:
-        """The answer to a submission has it, and that of a job that runs at once has none."""
+        """The answer to a submission has ``waiting_for``; it is null for a job that runs at once."""
         shown = [job["waiting_for"] for job in (self.running, self.first, self.second)]
         self.assertEqual(shown, [None, {**PLACE_2, "place": 1}, PLACE_2])
 
     def test_one(self) -> None:
-        """One job, also when a wait for its end is over, and the event that begins a stream."""
+        """The job has ``waiting_for``, also when a wait for its end is over, and in the first event of a stream."""
         path = f"/v1/jobs/{self.second['id']}"
         self.assertEqual(self.get(path)["waiting_for"], PLACE_2)
         waiting = self.server.ask("GET", f"{path}?wait=5")
@@ -43,12 +43,12 @@ class WaitingForTests(SynchronousTestCase):
         self.assertIn('"place":3', event)
 
     def test_list(self) -> None:
-        """All jobs of a page."""
+        """All jobs of a page have ``waiting_for``."""
         shown = [job["waiting_for"] for job in self.get("/v1/jobs")["jobs"]]
         self.assertEqual(shown, [PLACE_2, {**PLACE_2, "place": 1}, None])
 
     def test_no_more(self) -> None:
-        """A job that was stopped waits no more, and the one behind it is next."""
+        """A stopped job waits no more, and the job behind it is next."""
         path = f"/v1/jobs/{self.first['id']}/stop"
         self.assertIsNone(self.server.ask("POST", path).response().json()["waiting_for"])
         self.assertEqual(self.get(f"/v1/jobs/{self.second['id']}")["waiting_for"]["place"], 1)
@@ -56,9 +56,9 @@ class WaitingForTests(SynchronousTestCase):
         self.assertEqual([(job["id"], job["waiting_for"]) for job in stopped], [(self.second["id"], None)])
 
     def test_sent_again(self) -> None:
-        """A request that is answered as it was the first time says nothing of a job that is queued no more."""
+        """A replayed answer says nothing of the place of a job that is no longer queued."""
         first = self.submit(idempotency_key="k").response().json()
         self.assertEqual(first["waiting_for"]["place"], 3)
-        self.server.scheduler.finish(first["id"])
+        self.server.ask("POST", f"/v1/jobs/{first['id']}/stop")
         again = self.submit(idempotency_key="k").response().json()
         self.assertEqual((again["id"], again["state"], again["waiting_for"]), (first["id"], "queued", None))

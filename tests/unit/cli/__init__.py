@@ -1,1 +1,1 @@
-"""``schedctl``, without a scheduler."""
+"""Tests of ``schedctl`` without a scheduler."""

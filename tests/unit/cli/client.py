@@ -1,4 +1,4 @@
-"""A client that answers from what a test gave it, and runs of ``schedctl`` with it."""
+"""A client that answers with the test's values, and runs of ``schedctl`` with it."""
 
 from __future__ import annotations
 
@@ -54,24 +54,24 @@ WORKER: Mapping[str, Any] = {
 
 
 class StubClient:
-    """What ``schedctl`` asks for, and what it is answered; errors that were put there are raised."""
+    """The requests of ``schedctl`` and their answers. Errors that a test adds are raised."""
 
     def __init__(self) -> None:
         self.listed: list[Mapping[str, Any]] = []
-        #: Filters of each listing.
+        #: The filters of each list.
         self.filters: list[Mapping[str, Any]] = []
         self.all_workers: list[Mapping[str, Any]] = [WORKER]
-        #: What was asked for beside lists: (what, of whom).
+        #: Requests other than lists: (request, name or id).
         self.asked: list[tuple[str, str]] = []
-        #: By what is asked for and of whom.
+        #: (request, name or id) -> error.
         self.errors: dict[tuple[str, str], Exception] = {}
-        #: Jobs that each look at a worker finds there, the last one again and again.
+        #: The number of running jobs in each answer about a worker; the last number repeats.
         self.running: list[int] = [0]
         self.removed_at_once = True
         self.draining: set[str] = set()
 
     def __call__(self, url: str, **options: Any) -> StubClient:
-        """It takes the place of the class."""
+        """Called in place of the class."""
         self.url = url
         return self
 
@@ -146,34 +146,34 @@ class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.client = StubClient()
         self.patch(scheduler.client, "Client", self.client)
-        # Nothing of the user's own is read.
+        # The user's own environment is not read.
         self.patch(cli.os, "environ", {"XDG_CONFIG_HOME": "/nonexistent", "TERM": "xterm", "COLUMNS": "100"})
 
     def run_cli(self, *arguments: str, terminal: bool = False) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr."""
+        """The exit code, stdout and stderr."""
         out = TerminalOut() if terminal else io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()) as err:
             code = cli.main(arguments)
         return code, out.getvalue(), err.getvalue()
 
     def out(self, *arguments: str, terminal: bool = False) -> str:
-        """Stdout of a command that succeeds without a word on stderr."""
+        """The stdout of a command that succeeds and writes nothing to stderr."""
         code, out, err = self.run_cli(*arguments, terminal=terminal)
         self.assertEqual((code, err), (0, ""))
         return out
 
     def refused(self, *arguments: str) -> str:
-        """Stderr of a command that is not carried out."""
+        """The stderr of a command that is refused."""
         code, out, err = self.run_cli(*arguments)
         self.assertEqual((code, out), (125, ""))
         return err
 
 
 def unknown_worker(name: str) -> ApiProblem:
-    """There is no such worker."""
+    """The problem for an unknown worker."""
     return ApiProblem(404, {"type": "/problems/worker-unknown", "detail": f"no worker {name!r}"})
 
 
 def no_connection() -> ConnectionFailed:
-    """The scheduler does not answer."""
+    """The error if the scheduler does not answer."""
     return ConnectionFailed("can't reach the scheduler")

@@ -24,7 +24,7 @@ YEAR = timedelta(days=365)
 
 
 def found(findings: Iterable[Finding]) -> dict[str, str]:
-    """What is wrong: sentence and advice of each severity; every finding that is wrong must have an advice."""
+    """The sentences and advice of problems, by severity. Every problem must have advice."""
     texts = {}
     for finding in findings:
         if finding.severity.wrong:
@@ -36,10 +36,10 @@ def found(findings: Iterable[Finding]) -> dict[str, str]:
 
 
 class ClockTests(SynchronousTestCase):
-    """Two clocks."""
+    """The clocks of two machines."""
 
     def test_difference(self) -> None:
-        """A difference beyond 5 s and what the measurement allows is a warning that says how much, and which way."""
+        """A difference beyond 5 s and the uncertainty is a warning with its size and direction."""
         for difference, uncertainty in ((0, 0), (4.9, 0), (-5, 0), (7, 2)):
             self.assertIs(check_clock("x", difference, uncertainty).severity, Severity.OK)
         self.assertIn("1m 30s ahead", found([check_clock("x", 90)])["warning"])
@@ -48,13 +48,13 @@ class ClockTests(SynchronousTestCase):
 
 
 class DiskTests(SynchronousTestCase):
-    """Room in bytes and inodes."""
+    """Free bytes and inodes."""
 
     def check(self, free: int, inodes_free: int = 500, inodes: int = 1000, least: int = 0) -> dict[str, str]:
         return found(check_disk("x", Disk(1000, free, inodes, inodes_free), least))
 
     def test_bytes(self) -> None:
-        """Little room is a warning, none an error, and so is less than a worker needs."""
+        """Little free space is a warning. None, or less than a worker needs, is an error."""
         self.assertEqual(self.check(500), {})
         self.assertEqual(self.check(100), {})
         self.assertIn("Only 99 B of 1 kB are free", self.check(99)["warning"])
@@ -65,7 +65,7 @@ class DiskTests(SynchronousTestCase):
         self.assertEqual(self.check(240, least=200), {})
 
     def test_inodes(self) -> None:
-        """So are few inodes; a file system that does not count them has enough."""
+        """Few free inodes are a problem, too; a file system that does not count them has enough."""
         self.assertEqual(self.check(500, 100), {})
         self.assertIn("9.9% of the inodes", self.check(500, 99)["warning"])
         self.assertIn("4.9% of the inodes", self.check(500, 49)["error"])
@@ -73,7 +73,7 @@ class DiskTests(SynchronousTestCase):
 
 
 class CertificateTests(SynchronousTestCase):
-    """A pair, its authority, its hosts and its days."""
+    """A pair, its authority, its hosts and its validity."""
 
     ca = CA()
 
@@ -90,13 +90,13 @@ class CertificateTests(SynchronousTestCase):
         return found(check_pair("x", pair, hosts, NOW))
 
     def test_well(self) -> None:
-        """A pair of one authority, valid for a year, for the host that is dialled."""
+        """A pair that is signed, valid for a year and for the dialled host has no problem."""
         self.assertEqual(self.check(self.pair("box", "10.0.0.1"), "box", "10.0.0.1"), {})
         (only,) = check_pair("x", self.pair(), (), NOW)
         self.assertEqual(only.sentence, "The certificate is valid until 2027-06-01, for 365 days")
 
     def test_days(self) -> None:
-        """One that has expired or is not valid yet is an error, one that will soon a warning that counts the days."""
+        """An expired or not yet valid certificate is an error; one that expires soon is a warning with the days."""
         self.assertIn("has expired on 2026-05-31", self.check(self.pair(ends=NOW - timedelta(days=1)))["error"])
         self.assertIn("has expired", self.check(self.pair(ends=NOW))["error"])
         self.assertIn("not valid before", self.check(self.pair(begins=NOW + timedelta(days=1)))["error"])
@@ -105,12 +105,12 @@ class CertificateTests(SynchronousTestCase):
         self.assertEqual(self.check(self.pair(ends=NOW + timedelta(days=30))), {})
 
     def test_key(self) -> None:
-        """The key of another certificate is an error, one that others can read a warning."""
+        """A key of another certificate is an error; a key that others can read is a warning."""
         self.assertIn("not the key", self.check(self.pair(key=self.pair().key))["error"])
         self.assertIn("chmod", self.check(self.pair(key_private=False))["warning"])
 
     def test_authority(self) -> None:
-        """It must be signed by an authority of ca_file, directly or through its chain."""
+        """The certificate must be signed by an authority of ca_file, directly or through its chain."""
         self.assertIn("No authority", self.check(self.pair(ca=CA()))["error"])
         self.assertEqual(self.check(self.pair(authorities=())), {})
         between = self.ca.create_child_ca()
@@ -125,7 +125,7 @@ class CertificateTests(SynchronousTestCase):
         )
 
     def test_hosts(self) -> None:
-        """The host that others dial must be among its alternative names: exactly, by a wildcard, or as an address."""
+        """The dialled host must be among the alternative names: exactly, by a wildcard, or as an address."""
         self.assertIn("not valid for box2", self.check(self.pair("box"), "box", "box2")["error"])
         self.assertIn("it is for box, 10.0.0.1", self.check(self.pair("box", "10.0.0.1"), "10.0.0.2")["error"])
         own = self.pair("*.example.com", "Box", "::1").chain[0]
@@ -141,14 +141,14 @@ class CertificateTests(SynchronousTestCase):
             self.assertEqual(covers(own, host), valid, host)
 
     def test_unusable(self) -> None:
-        """A file that holds something else says what it must hold."""
+        """For a file with other content, the error says what it must contain."""
         for read in (read_certificates, read_key):
             for data in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
                 self.assertRaises(Unusable, read, data)
 
 
 class WorkerTests(SynchronousTestCase):
-    """What the scheduler says of its workers."""
+    """Workers in the scheduler's list."""
 
     WORKER = {
         "name": "box",
@@ -168,7 +168,7 @@ class WorkerTests(SynchronousTestCase):
         return found(check_workers([{**self.WORKER, **changes}], __version__, seen + seconds_ago))
 
     def test_well(self) -> None:
-        """One that is online has nothing wrong; facts that the scheduler does not have are not wrong either."""
+        """An online worker has no problem, even if the scheduler does not know some facts."""
         self.assertEqual(self.check(), {})
         self.assertEqual(self.check(disk=None, clock_difference=None, version=None), {})
         bare = {key: value for key, value in self.WORKER.items() if key not in ("disk", "clock_difference")}
@@ -176,11 +176,11 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(found(check_workers([{**bare, "version": "9.9"}], None, 0)), {})
 
     def test_none(self) -> None:
-        """Without workers nothing can run."""
+        """Without workers no job can run."""
         self.assertIn("twistd worker", found(check_workers([], __version__, 0))["warning"])
 
     def test_many(self) -> None:
-        """Of many only those that are not well are listed, and all are counted."""
+        """If there are many workers, only those with problems are listed, and all are counted."""
         many = [{**self.WORKER, "name": f"box{number}"} for number in range(21)]
         many[3]["draining"] = True
         many[5]["reason"] = "disk full"
@@ -195,7 +195,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(len(list(check_workers(many[6:], __version__, 0))), 15)
 
     def test_directions(self) -> None:
-        """Of one that is unreachable it says which direction fails, and what to do about that one."""
+        """For an unreachable worker, the failing direction is named, with advice for it."""
         silent = self.check(300, state="unreachable", reason="no sign of life for 300 s")["error"]
         self.assertIn("no sign of life for 300 s", silent)
         self.assertIn("does not hear from it", silent)
@@ -206,7 +206,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertIn("does not hear", self.check(0, state="unreachable", last_seen=None)["error"])
 
     def test_offline(self) -> None:
-        """One that deregistered is only noted, and what to do if it does not come back; if all have, no job can run."""
+        """A deregistered worker is only noted, with advice if it does not come back. If all are, no job can run."""
         offline = {**self.WORKER, "state": "offline", "reason": "it deregistered at 2026-11-28T20:49:37Z"}
         notes = found(check_workers([self.WORKER, offline], __version__, 0))
         self.assertEqual(list(notes), ["note"])
@@ -215,12 +215,12 @@ class WorkerTests(SynchronousTestCase):
         self.assertIn("Every worker is offline", found(check_workers([offline], __version__, 0))["warning"])
 
     def test_refusing(self) -> None:
-        """One that is online and takes no jobs says why; one that is drained is only noted."""
+        """The reason is shown for an online worker that takes no jobs. A drained worker is only noted."""
         self.assertIn("disk full", self.check(reason="disk full")["warning"])
         self.assertEqual(list(self.check(draining=True)), ["note"])
 
     def test_facts(self) -> None:
-        """Another version, a wrong clock and a full disk are found."""
+        """Another version, a wrong clock and a full disk are problems."""
         self.assertIn("version 9.9", self.check(version="9.9")["warning"])
         self.assertIn("ahead", self.check(clock_difference=30.0)["warning"])
         full = {"size": 1000, "free": 1, "inodes": 1000, "inodes_free": 1}
@@ -229,7 +229,7 @@ class WorkerTests(SynchronousTestCase):
 
 
 class ServiceTests(SynchronousTestCase):
-    """The HTTP API."""
+    """The scheduler's HTTP API."""
 
     @staticmethod
     def answer(status: int = 200, date: float | None = 1000.0, here: float = 1000.5, **document: Any) -> Answer:
@@ -240,34 +240,34 @@ class ServiceTests(SynchronousTestCase):
         return found(check_service(Connection("http://a:1", source="--url"), version or own, ready or self.answer()))
 
     def test_well(self) -> None:
-        """It answers, is ready, has this version, and the same time."""
+        """A scheduler that answers, is ready, has this version and the same time has no problem."""
         self.assertEqual(self.check(), {})
 
     def test_no_answer(self) -> None:
-        """Without an answer the address is named, and where it came from."""
+        """Without an answer the address is named, with its origin."""
         sentence = self.check(NoAnswer("connection refused", "Start it"))["error"]
         self.assertIn("http://a:1 (--url): connection refused. Start it", sentence)
         self.assertIn("/readyz", self.check(ready=NoAnswer("no answer in time", "Wait"))["error"])
 
     def test_refusals(self) -> None:
-        """A missing token, a foreign host, and what is no scheduler are told apart."""
+        """A missing token, a refused host, and another program are distinguished."""
         self.assertIn("SCHEDULER_TOKEN", self.check(self.answer(401))["error"])
         self.assertIn("allowed_hosts", self.check(self.answer(403, detail="host not allowed"))["error"])
         self.assertIn("is no scheduler", self.check(self.answer(404))["error"])
         self.assertIn("is no scheduler", self.check(self.answer(200, hello=1))["error"])
 
     def test_not_ready(self) -> None:
-        """It says why it takes no jobs."""
+        """The reasons of a scheduler that is not ready are shown."""
         sentence = self.check(ready=self.answer(503, reasons=["disk full", "shutting down"]))["error"]
         self.assertIn("disk full; shutting down", sentence)
         self.assertIn("/readyz is 500", self.check(ready=self.answer(500))["error"])
 
     def test_version(self) -> None:
-        """Another version is a warning that names both."""
+        """Another version is a warning that names both versions."""
         self.assertIn("9.9", self.check(self.answer(version="9.9"))["warning"])
 
     def test_clock(self) -> None:
-        """The header Date tells how the clocks differ, to its resolution."""
+        """The header Date shows the difference of the clocks, within its resolution."""
         ahead = self.check(self.answer(version=__version__, date=1060.0))["warning"]
         self.assertIn("1m ahead", ahead)
         self.assertEqual(self.check(self.answer(version=__version__, date=1005.0)), {})

@@ -1,4 +1,4 @@
-"""What a shell completes."""
+"""Shell completion."""
 
 import contextlib
 import importlib
@@ -33,7 +33,7 @@ class CompletionTests(Case):
         self.client.all_workers = [WORKER, {**WORKER, "name": "other"}]
 
     def test_workers(self) -> None:
-        """Names of workers where one is wanted."""
+        """Names of workers are offered for options and arguments that take one."""
         for command in ("drain", "resume", "forget"):
             self.assertEqual(self.complete(command, ""), ["box", "other"])
         self.assertEqual(self.complete("drain", "box", "o"), ["other"])
@@ -41,7 +41,7 @@ class CompletionTests(Case):
             self.assertEqual(self.complete(command, "--on", "b"), ["box"])
 
     def test_jobs(self) -> None:
-        """Ids of recent jobs, ended or not, short unless more of it was typed, with what they are."""
+        """Ids of recent jobs are offered, ended or not, with a description, short unless more was typed."""
         for command in ("show", "rm", "logs", "stop", "signal", "wait"):
             self.assertEqual(self.complete(command, ""), ["5f3a9c21", "6a3a9c21"], command)
         self.assertEqual(self.complete("rm", "6a"), ["6a3a9c21"])
@@ -50,7 +50,7 @@ class CompletionTests(Case):
         self.assertIn("failed: make", completion.complete_job(context, click.Argument(["id"]), "6a")[0].help or "")
 
     def test_commands(self) -> None:
-        """Commands come from the table, with their help, and none is imported for that."""
+        """Commands come from the table, with their help, without importing any."""
         imported: list[str] = []
         self.patch(cli, "import_module", lambda name: imported.append(name) or importlib.import_module(name))
         self.assertEqual(self.complete("dr"), ["drain"])
@@ -59,18 +59,18 @@ class CompletionTests(Case):
         self.assertEqual(self.complete("--tok"), ["--token"])
 
     def test_the_scheduler_that_is_meant(self) -> None:
-        """The options of the command line that is completed say whom to ask."""
+        """The options on the completed command line choose the scheduler."""
         self.complete("--url", "http://elsewhere:1", "drain", "")
         self.assertEqual(self.client.url, "http://elsewhere:1")
 
     def test_signals(self) -> None:
-        """Signals as they are typed, after the id of a job."""
+        """Signals are offered as they are typed, after the id of a job."""
         self.assertEqual(self.complete("signal", "5f3a9c21", "SIGUS"), ["SIGUSR1", "SIGUSR2"])
         self.assertEqual(self.complete("signal", "5f3a9c21", "US"), ["USR1", "USR2"])
         self.assertEqual(self.complete("signal", "5f3a9c21", "hu"), ["hup"])
 
     def test_contexts(self) -> None:
-        """Names of contexts; of a file that can't be read, none."""
+        """Names of contexts are offered; none from an unreadable file."""
         home = Path(self.mktemp()).absolute()
         home.mkdir()
         self.patch(cli.os, "environ", {"XDG_CONFIG_HOME": str(home)})
@@ -82,7 +82,7 @@ class CompletionTests(Case):
         self.assertEqual(self.complete("--context", ""), [])
 
     def test_files(self) -> None:
-        """Where a file or a folder is wanted, and behind the command, the shell is told to offer files."""
+        """Files or folders are offered for options that take one, and for the command's arguments."""
         asked = ShellComplete(cli.commands, {}, "schedctl", "_SCHEDCTL_COMPLETE")
         for arguments, kind in (
             (["run", "--script"], "file"),
@@ -95,7 +95,7 @@ class CompletionTests(Case):
             self.assertEqual((item.type, item.value), (kind, "s"), arguments)
 
     def test_silent(self) -> None:
-        """What can't be had is no completion, and says nothing."""
+        """Candidates that can't be fetched are left out silently."""
         with contextlib.redirect_stderr(io.StringIO()) as err:
             self.assertEqual(self.complete("--url", "nonsense", "drain", ""), [])
             self.assertEqual(self.complete("--context", "none", "drain", ""), [])
@@ -105,7 +105,7 @@ class CompletionTests(Case):
         self.assertEqual(err.getvalue(), "")
 
     def test_in_time(self) -> None:
-        """An answer that does not come in time is none."""
+        """An answer that is late is left out."""
         late = threading.Event()
         self.addCleanup(late.set)
         self.patch(completion, "COMPLETION_TIMEOUT", 0.05)
@@ -118,7 +118,7 @@ class CompletionTests(Case):
         self.assertEqual(self.complete("show", ""), [])
 
     def test_scripts(self) -> None:
-        """A script for each shell, which has schedctl complete."""
+        """Each shell has a script that makes schedctl complete."""
         for shell in ("bash", "zsh", "fish"):
             self.assertIn(f"_SCHEDCTL_COMPLETE={shell}_complete", self.out("completion", shell))
         self.assertIn("'tcsh' is not one of", self.refused("completion", "tcsh"))

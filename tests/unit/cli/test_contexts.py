@@ -1,4 +1,4 @@
-"""Which scheduler is meant."""
+"""The choice of the scheduler."""
 
 import contextlib
 import io
@@ -46,19 +46,19 @@ class ContextTests(SynchronousTestCase):
         return said.getvalue()
 
     def test_nothing(self) -> None:
-        """With nothing configured it is the default address of a scheduler."""
+        """Without any configuration the default address is used."""
         self.assertEqual(self.choose(), Connection("http://127.0.0.1:3000"))
         self.assertEqual(self.choose(token="t").token, "t")
 
     def test_default_context(self) -> None:
-        """The default context has its URL, token and authority; the file's folder is where a relative path begins."""
+        """The default context has its URL, token and authority; relative paths begin at the file's folder."""
         self.write(LAB + HOME)
         lab = Connection("https://lab:3000", "s3cret", str(self.folder / "lab.pem"), "context lab")
         self.assertEqual(self.choose(), lab)
         self.assertEqual(self.choose(token="other"), lab._replace(token="other"))
 
     def test_order(self) -> None:
-        """``--url`` goes first, then ``--context``, then the environment, then the default."""
+        """The order is ``--url``, ``--context``, the environment, the default context."""
         self.write(LAB + HOME)
         env = {"SCHEDULER_URL": "http://env:1", "SCHEDULER_TOKEN": "env-token"}
         self.assertEqual(self.choose(url="http://a:1", **env)[:2], ("http://a:1", "env-token"))
@@ -92,7 +92,7 @@ class ContextTests(SynchronousTestCase):
         self.assertIn("is not a URL", self.refused('[contexts.a]\nurl = "ftp://a"'))
 
     def test_wrong_choice(self) -> None:
-        """A context that is not there, two answers at once, and what is no URL are refused."""
+        """A missing context, two choices at once, and an invalid URL are refused."""
         self.write(HOME)
         self.assertEqual(self.refused(context="lab"), "there is no context 'lab'")
         self.assertIn("together", self.refused(url="http://a", context="home"))
@@ -101,12 +101,12 @@ class ContextTests(SynchronousTestCase):
         self.assertIn("SCHEDULER_URL", self.refused(SCHEDULER_URL="box"))
 
     def test_unreadable(self) -> None:
-        """A file that can't be read is no reason to ask somebody else."""
+        """An unreadable file is an error, and does not lead to another scheduler."""
         self.file.mkdir()
         self.assertIn("can't be read: Is a directory", self.refused())
 
     def test_permissions(self) -> None:
-        """A token that others can read is a warning; one that they can't, or no token, is none."""
+        """A token that others can read causes a warning; a protected token, or none, does not."""
         self.assertIn("others can read the token", self.warned(LAB, 0o644))
         self.assertIn("chmod 600", self.warned(LAB, 0o640))
         self.assertEqual(self.warned(LAB, 0o600), "")

@@ -1,4 +1,4 @@
-"""Ids of jobs as people type them."""
+"""Ids of jobs as users type them."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -9,11 +9,11 @@ from scheduler.cli.failures import Failure
 from scheduler.cli.ids import resolve
 from scheduler.client import Client, Job
 
-WHOLE = "0f3c9a12-7025-43e8-aa06-49f078cc5375"
+ID_CHARACTERS = "0f3c9a12-7025-43e8-aa06-49f078cc5375"
 
 
 class Jobs:
-    """A client of a scheduler that has those."""
+    """A client of a scheduler with these jobs."""
 
     def __init__(self, *ids: str) -> None:
         self.ids = ids
@@ -40,29 +40,29 @@ class ResolveTests(SynchronousTestCase):
         return caught.exception
 
     def test_unique(self) -> None:
-        """A prefix of one job is that job."""
-        self.assertEqual(self.resolve("0f3c9a", WHOLE, "77d1e0ab"), WHOLE)
+        """A prefix of a single job is resolved to it."""
+        self.assertEqual(self.resolve("0f3c9a", ID_CHARACTERS, "77d1e0ab"), ID_CHARACTERS)
 
     def test_whole(self) -> None:
-        """A whole id is not looked up: the command itself says whether there is such a job."""
+        """A whole id is not looked up, because the command itself finds out whether the job exists."""
         jobs = Jobs()
-        self.assertEqual(resolve(cast(Client, jobs), WHOLE), WHOLE)
+        self.assertEqual(resolve(cast(Client, jobs), ID_CHARACTERS), ID_CHARACTERS)
         self.assertEqual(jobs.asked, [])
 
     def test_exact(self) -> None:
-        """An id that a worker chose may be short, and be the beginning of another."""
+        """A worker's own id may be short, and a prefix of another id."""
         self.assertEqual(self.resolve("job-12", "job-123", "job-12"), "job-12")
 
     def test_unknown(self) -> None:
-        """No such job, or too little of it, is said."""
+        """An unknown or too short prefix is refused."""
         self.assertIn("no job has an id that begins with '0f3c9a'", self.refused("0f3c9a", "77d1e0ab").message)
         for text in ("", "0f3c9", ".."):
-            self.assertIn("too short", self.refused(text, WHOLE).message)
+            self.assertIn("too short", self.refused(text, ID_CHARACTERS).message)
 
     def test_ambiguous(self) -> None:
-        """All that it may be are listed with their commands, ten at most."""
-        step = self.refused("0f3c9a", WHOLE, "0f3c9a-2").next_step.splitlines()
+        """For an ambiguous prefix the jobs are listed with their commands, ten at most."""
+        step = self.refused("0f3c9a", ID_CHARACTERS, "0f3c9a-2").next_step.splitlines()
         self.assertEqual(len(step), 3)
-        self.assertIn(f"{WHOLE}  (not started)  make 5", step[1])
+        self.assertIn(f"{ID_CHARACTERS}  (not started)  make 5", step[1])
         step = self.refused("0f3c9a", *(f"0f3c9a-{number}" for number in range(20))).next_step.splitlines()
         self.assertEqual((len(step), step[-1]), (12, "  ..."))

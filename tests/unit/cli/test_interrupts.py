@@ -1,4 +1,4 @@
-"""Interrupts of a job that is watched."""
+"""Interrupts while a job is watched."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ class InterruptsTests(SynchronousTestCase):
         self.interrupts = Interrupts(status, cast(Any, self.fail), self.clock.seconds)
 
     def test_one_interrupt_of_several_signals(self) -> None:
-        """Signals that come right after the first are the same interrupt, whichever they are."""
+        """Signals right after the first one belong to the same interrupt, whichever they are."""
         with self.interrupts:
             self.assertFalse(self.interrupts.stopping)
             for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
@@ -32,7 +32,7 @@ class InterruptsTests(SynchronousTestCase):
         self.assertIn("press Ctrl-C again", self.said[0])
 
     def test_second_interrupt(self) -> None:
-        """One that comes later leaves the job, even if others came between."""
+        """A later signal leaves the job running, even if others came between."""
         with self.interrupts:
             os.kill(os.getpid(), signal.SIGINT)
             self.clock.advance(SAME_INTERRUPT_SECONDS * 0.9)

@@ -23,10 +23,10 @@ def started(state: str, **fields: Any) -> Job:
 
 
 class TableTests(SynchronousTestCase):
-    """One row of the table each."""
+    """Each row of the table."""
 
     def assertOutcome(self, of: Job, code: int, *words: str) -> None:
-        """``words`` are of the sentence; without any there is none."""
+        """``words`` must be in the sentence; without any there is no sentence."""
         found = outcome(of)
         self.assertEqual(found.code, code, of)
         if not words:
@@ -35,20 +35,20 @@ class TableTests(SynchronousTestCase):
             self.assertIn(word, found.sentence or "")
 
     def test_zero(self) -> None:
-        """0 is ``succeeded`` and nothing else, whatever the code says."""
+        """0 means ``succeeded`` and nothing else, whatever the job's code is."""
         self.assertOutcome(started("succeeded", exit_code=0), 0)
         for state in (*FINAL_STATES - {"succeeded"}, "unknown", "queued", "starting", "running", "new-state"):
             for code in (0, None):
                 self.assertNotEqual(outcome(started(state, exit_code=code)).code, 0, state)
 
     def test_own_code(self) -> None:
-        """The job's own code is passed on without a sentence, also where it is one of ours."""
+        """The job's own code is passed on without a sentence, even if it equals one of ours."""
         for code in (1, 3, 121, 124, 125, 126, 127, 255):
             self.assertOutcome(started("failed", exit_code=code, reason=f"exit status {code}"), code)
         self.assertOutcome(started("stopped", exit_code=3), 3)
 
     def test_signals(self) -> None:
-        """A signal is 128 and its number, also of a job that was stopped."""
+        """A signal gives 128 plus its number, also for a stopped job."""
         self.assertOutcome(started("failed", signal="SIGKILL", reason="signal: killed"), 137)
         self.assertOutcome(started("failed", signal="SIGSEGV"), 139)
         self.assertOutcome(started("failed", signal="SIGRTMIN+3"), 128 + signal_number("SIGRTMIN") + 3)
@@ -56,42 +56,42 @@ class TableTests(SynchronousTestCase):
         self.assertOutcome(started("stopped", signal="SIGKILL"), 137)
 
     def test_stopped_without_a_code(self) -> None:
-        """A job that was stopped, and ended in order or never ran, counts as ended by the signal that stops it."""
+        """A stopped job without a code counts as ended by the signal of the stop."""
         self.assertOutcome(started("stopped", exit_code=0), 143)
         self.assertOutcome(job("stopped", reason="stopped before it was started"), 143)
         self.assertOutcome(started("stopped", exit_code=0, stop_signal="SIGINT"), 130)
         self.assertOutcome(started("failed", exit_code=0, reason="output limit of 5 bytes reached"), 143)
 
     def test_timed_out(self) -> None:
-        """124, however the job ended then."""
+        """A job that timed out gives 124, however it ended."""
         for fields in ({"signal": "SIGTERM"}, {"exit_code": 0}, {"exit_code": 3}, {}):
             self.assertOutcome(started("timed_out", reason="timed out after 3 s", **fields), 124, "timed out after 3 s")
 
     def test_not_started(self) -> None:
-        """127 and 126 where the command could not be run, 125 where it was not tried."""
+        """127 and 126 if the command could not be run, 125 if it was not tried."""
         self.assertOutcome(job("failed", reason="command 'x': not found"), 127, "did not start", "not found")
         self.assertOutcome(job("failed", reason="command '/x' is a directory"), 126, "is a directory")
         self.assertOutcome(job("failed", reason="not started within 1 h"), 125, "not started within 1 h")
         self.assertOutcome(job("failed"), 125, "no reason is known")
 
     def test_may_have_run(self) -> None:
-        """121 where nobody knows."""
+        """A job whose outcome is not known gives 121."""
         self.assertOutcome(job("lost", reason="no record"), 121, "lost", "no record")
         self.assertOutcome(started("lost", reason="rebooted"), 121, "rebooted")
         self.assertOutcome(started("unknown", reason="no sign of life for 43 s"), 121, "unknown", "43 s")
         self.assertOutcome(started("running"), 121, "running")
 
     def test_core_worker(self) -> None:
-        """A failure of which nobody told the code is 1."""
+        """A failure without a reported code gives 1."""
         self.assertOutcome(started("failed", reason="it broke"), 1)
 
     def test_signal_numbers(self) -> None:
-        """What is no signal is 0, so the code is 128."""
+        """An unknown signal has number 0, so the code is 128."""
         self.assertEqual([signal_number(name) for name in ("SIGINT", "SIGNEW", "", "SIGRTMIN+x")], [2, 0, 0, 0])
 
 
 class RefusalTests(SynchronousTestCase):
-    """What the worker really says of a command that it can't run."""
+    """The real worker's texts for a command that it can't run."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -110,14 +110,14 @@ class RefusalTests(SynchronousTestCase):
         return str(file)
 
     def test_not_found(self) -> None:
-        """A command, script or interpreter that is not there: 127."""
+        """A missing command, script or interpreter gives 127."""
         self.assertEqual(self.code(command="no-such-program"), 127)
         self.assertEqual(self.code(command="/no/such/program"), 127)
         self.assertEqual(self.code(command="true", path="no-such-script"), 127)
         self.assertEqual(self.code(script=b"#!/no/such/interpreter\n"), 127)
 
     def test_not_runnable(self) -> None:
-        """One that is there and can't be run, or is not allowed: 126."""
+        """A command that exists but can't be run, or is not allowed, gives 126."""
         self.assertEqual(self.code(command=self.file("data")), 126)
         self.assertEqual(self.code(command=str(self.folder)), 126)
         self.assertEqual(self.code(command="./x"), 126)
@@ -127,13 +127,13 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(self.code(restricted, script=b"#!/bin/sh\n"), 126)
 
     def test_quoted(self) -> None:
-        """What is quoted is no word of the worker."""
+        """Quoted text does not count as the worker's words."""
         self.assertEqual(self.code(command=self.file("not found")), 126)
         self.assertEqual(self.code(command=self.file("it's not found \"")), 126)
         self.assertEqual(self.code(command=self.file("'not found\\")), 126)
 
     def test_shim(self) -> None:
-        """The texts of the process that starts it, for what goes wrong only then."""
+        """The shim's texts, for failures that it notices."""
         self.assertEqual(refusal("command '/bin/x': not found"), 127)
         self.assertEqual(refusal("command '/bin/x': the interpreter it names was not found"), 127)
         self.assertEqual(refusal("command '/bin/x': not executable: Permission denied"), 126)
@@ -141,6 +141,6 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(refusal("cwd '/no/such': not found"), 125)
 
     def test_others(self) -> None:
-        """What is about no command was not tried: 125."""
+        """A failure that is not about the command gives 125: the command was not tried."""
         for reason in ("env 'LD_PRELOAD': is refused", "never started: its worker did not begin it", ""):
             self.assertEqual(refusal(reason), 125, reason)

@@ -9,8 +9,8 @@ from scheduler.cli import ps
 from scheduler.cli.listing import JOB_FIELDS, WORKER_FIELDS
 from scheduler.cli.show import describe
 from scheduler.cli.wording import moment
-from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.views import WorkerView
 from scheduler.wire import job_json, worker_json
 from tests.unit.cli.client import JOB, Case, no_connection, unknown_worker
 
@@ -27,7 +27,7 @@ class PsTests(Case):
         self.client.listed = [FAILED, {**JOB}]
 
     def test_unfinished(self) -> None:
-        """Without -a it lists those that have not ended, and the orphans among them by their time."""
+        """Without -a the unfinished jobs are listed, with the orphans among them, by time."""
         self.client.listed.append(ORPHAN)
         self.assertEqual(self.out("ps", "-q"), f"{ORPHAN['id']}\n{JOB['id']}\n")
         self.assertEqual(
@@ -37,7 +37,7 @@ class PsTests(Case):
         self.assertEqual(self.out("ps", "-q", "-n", "1"), f"{ORPHAN['id']}\n")
 
     def test_filters(self) -> None:
-        """Options are filters of the API."""
+        """Options become filters of the API."""
         self.assertEqual(self.out("ps", "-a", "-q"), f"{OTHER}\n{JOB['id']}\n")
         self.assertEqual(self.client.filters.pop(), {})
         self.out(
@@ -61,7 +61,7 @@ class PsTests(Case):
         )
 
     def test_filters_of_ended_jobs(self) -> None:
-        """A filter that can only mean ended jobs, or names states, needs no -a."""
+        """A filter that implies ended jobs, or names states, needs no -a."""
         for option in (("--state", "failed"), ("--ended-since", "1h"), ("--ended-until", "1h"), ("--group", "g")):
             self.client.filters.clear()
             self.out("ps", "-q", *option)
@@ -72,7 +72,7 @@ class PsTests(Case):
         self.assertEqual(len(self.client.filters), 2)
 
     def test_local_time(self) -> None:
-        """A time without a zone is one of this machine."""
+        """A time without a zone is in this machine's zone."""
         before = os.getenv("TZ")
 
         def zone(name: str | None) -> None:
@@ -85,7 +85,7 @@ class PsTests(Case):
         self.assertEqual(self.client.filters[0]["created_after"], "2024-05-01T06:30:00.000000Z")
 
     def test_unknown_worker(self) -> None:
-        """Where the scheduler knows neither a worker nor a job by the name, names of workers like it are suggested."""
+        """For a name that is no worker's and no job's, similar names of workers are suggested."""
         self.client.listed = []
         self.client.errors["jobs", "bax"] = unknown_worker("bax")
         for options in ((), ("-q",), ("-a", "--json")):
@@ -97,7 +97,7 @@ class PsTests(Case):
         self.assertEqual(self.client.asked, [("workers", "")] * 3)
 
     def test_mistakes(self) -> None:
-        """A value that can't be meant is refused before anything is asked."""
+        """An impossible value is refused before any request."""
         self.assertIn("'yesterday' is no time", self.refused("ps", "--since", "yesterday"))
         self.assertIn("'done' is not one of queued", self.refused("ps", "--state", "failed,done"))
         self.assertIn("must be like key=value", self.refused("ps", "-l", "team"))
@@ -109,7 +109,7 @@ class PsTests(Case):
         self.assertEqual(self.client.filters, [])
 
     def test_table(self) -> None:
-        """In a pipe a table is whole, plain, and one line a job."""
+        """In a pipe a table is complete and plain, with one line per job."""
         long = {**JOB, "args": ["x" * 500, "a\nb"]}
         self.client.listed = [FAILED, long]
         lines = self.out("ps", "-a").splitlines()
@@ -119,21 +119,21 @@ class PsTests(Case):
         self.assertEqual(len(lines), 3)
 
     def test_terminal(self) -> None:
-        """On a terminal it has colours and its width."""
+        """On a terminal a table has colours and the terminal's width."""
         self.client.listed = [{**FAILED, "args": ["x" * 500]}]
         table = self.out("ps", "-a", terminal=True)
         self.assertIn("\x1b[31mfailed\x1b[0m", table)
         self.assertTrue(table.rstrip().endswith("…"), table)
 
     def test_nothing(self) -> None:
-        """Where nothing is found, a person is told what to try; a program has no lines."""
+        """If nothing is found, a user gets a hint, and a program no lines."""
         self.client.listed = [FAILED]
         self.assertIn("schedctl ps -a", self.run_cli("ps", terminal=True)[2])
         self.assertEqual(self.out("ps", "-q"), "")
         self.assertEqual(self.out("ps", "--json"), "")
 
     def test_programs(self) -> None:
-        """``--json`` is a line for each, the object of the API with what this version does not know."""
+        """``--json`` prints one line per job: the API's object, with fields unknown to this version."""
         self.client.listed = [{**FAILED, "new": [1]}, {**JOB}]
         first, second = self.out("ps", "-a", "--json").splitlines()
         self.assertEqual(json.loads(first), {**FAILED, "new": [1]})
@@ -141,7 +141,7 @@ class PsTests(Case):
         self.assertEqual(self.out("ps", "-a", "--format", r"{state}\t{exit_code}"), "failed\t2\nrunning\t\n")
 
     def test_watch(self) -> None:
-        """It draws over what it drew, says what went wrong meanwhile, and ends by Ctrl-C with 0."""
+        """``--watch`` redraws, shows failures meanwhile, and ends by Ctrl-C with 0."""
         looks = []
 
         def sleep(_seconds: float) -> None:
@@ -165,7 +165,7 @@ class PsTests(Case):
         raise no_connection()
 
     def test_screen(self) -> None:
-        """What is watched has no more lines than the terminal, and leaves nothing of what was there before."""
+        """A redrawn table has no more lines than the terminal, and leaves nothing of the previous one."""
         self.patch(ps.shutil, "get_terminal_size", lambda: os.terminal_size((80, 5)))
         self.assertEqual(ps._screen("a\nb\n"), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h")
         lines = ps._screen("".join(f"{number}\n" for number in range(9))).split("\x1b[K\n")
@@ -176,7 +176,7 @@ class FieldTests(Case):
     """``--format`` knows the fields of the API."""
 
     def test_fields(self) -> None:
-        """Each field that the API gives can be asked for."""
+        """Each field of the API can be used in a format."""
         job = Job("id", JobSpec("make"), JobState.RUNNING, 0.0)
         self.assertEqual(set(job_json(job)) - set(JOB_FIELDS), set())
         view = WorkerView(Worker("id", "box", "127.0.0.1:1"), 0, None)
@@ -184,7 +184,7 @@ class FieldTests(Case):
 
 
 class ShowTests(Case):
-    """All that is known of a job."""
+    """``schedctl show``."""
 
     def text(self, **changes: Any) -> str:
         now = moment("2026-06-01T00:02:01Z")
@@ -192,7 +192,7 @@ class ShowTests(Case):
         return describe({**JOB, **changes}, now)
 
     def test_rows(self) -> None:
-        """Every row has a name, and only what is known is there."""
+        """Every row has a name, and only known facts have rows."""
         lines = self.text().splitlines()
         self.assertEqual(
             [line[:12].rstrip() for line in lines],
@@ -204,7 +204,7 @@ class ShowTests(Case):
         self.assertIn("2m", lines[6])
 
     def test_end(self) -> None:
-        """How and why it ended, how long it ran, and what it used."""
+        """The end and its reason, the run time, and the resources used."""
         text = self.text(
             state="failed",
             reason="exit status 2",
@@ -228,14 +228,14 @@ class ShowTests(Case):
         self.assertIn("signal      SIGKILL\n", self.text(signal="SIGKILL"))
 
     def test_waiting(self) -> None:
-        """Why it waits, and at which place."""
+        """The reason why a job waits, and its place."""
         waits = {"why": "draining", "detail": "box is drained", "place": 3}
         text = self.text(state="queued", started_at=None, worker_name=None, worker_id=None, waiting_for=waits)
         self.assertIn("waiting for box is drained (place 3 in the queue)\n", text)
         self.assertNotIn("worker ", text)
 
     def test_rest(self) -> None:
-        """What was left running, what was asked of it, and its other attempts."""
+        """Processes left running, requests for the job, and its other attempts."""
         text = self.text(
             leftover=[12, 13],
             background_ended=2,
@@ -275,19 +275,19 @@ class ShowTests(Case):
         self.assertIn("1 process was ended", self.text(background_ended=1))
 
     def test_harmless(self) -> None:
-        """Nothing of a job breaks a row or steers the terminal."""
+        """No text of a job breaks a row or controls the terminal."""
         text = self.text(reason="a\nb\x1b[2J", cwd="/x\ny")
         self.assertEqual(len(text.splitlines()), 8)
         self.assertNotIn("\x1b", text)
 
     def test_several(self) -> None:
-        """Several are parted by an empty line; programs get a line each."""
+        """Several jobs are separated by an empty line; programs get one line each."""
         self.client.listed = [FAILED, {**JOB}]
         self.assertEqual(self.out("show", JOB["id"], OTHER).count("\n\njob "), 1)
         self.assertEqual(self.out("show", "--format", "{state}", JOB["id"], OTHER), "running\nfailed\n")
         self.assertEqual(json.loads(self.out("show", "--json", OTHER)), FAILED)
 
     def test_coloured(self) -> None:
-        """Its state is coloured on a terminal."""
+        """The state is coloured on a terminal."""
         self.client.listed = [FAILED]
         self.assertIn("\x1b[31mfailed\x1b[0m", self.out("show", OTHER, terminal=True))

@@ -1,4 +1,4 @@
-"""What ``schedctl run`` asks the API for, and how it reads its stdin."""
+"""The requests of ``schedctl run``, and its reading of stdin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scheduler.client.errors import Started
 
 
 def fields(*arguments: str, **environ: str) -> dict[str, Any]:
-    """Of a command line."""
+    """The fields for a command line."""
     context = command.make_context("run", list(arguments))
     given = dict(context.params)
     for name in ("key", "patience", "detach", "no_stdin"):
@@ -45,17 +45,17 @@ class FieldsTests(SynchronousTestCase):
         return caught.exception
 
     def test_least(self) -> None:
-        """A command alone goes to any worker, and nothing else is said of it."""
+        """A command alone goes to any worker, without other fields."""
         self.assertEqual(fields("make", "-j4"), {"command": ["make", "-j4"], "selector": {}})
 
     def test_where(self) -> None:
-        """A worker, or labels of one; not both."""
+        """The target is a worker or labels, not both."""
         self.assertEqual(fields("--on", "box", "make"), {"command": ["make"], "worker": "box"})
         self.assertEqual(fields("-l", "a=1", "-l", "b=2=3", "make")["selector"], {"a": "1", "b": "2=3"})
         self.assertIn("together", self.refused("--on", "box", "-l", "a=1", "make").message)
 
     def test_what(self) -> None:
-        """A command, a line or a script; a script may have arguments."""
+        """A job runs a command, a shell line or a script; a script may have arguments."""
         self.assertEqual(fields("-s", "echo $HOME && ls"), {"shell": "echo $HOME && ls", "selector": {}})
         file = Path(self.mktemp())
         file.write_text("#!/bin/sh\n")
@@ -69,13 +69,13 @@ class FieldsTests(SynchronousTestCase):
         self.assertIn("not UTF-8", self.refused("--script", str(file)).message)
 
     def test_environment(self) -> None:
-        """``K=V``, or ``K`` for the value that it has here."""
+        """``K=V`` sets a variable; ``K`` alone passes on its value here."""
         asked = fields("-e", "A=b=c", "--env", "B", "-e", "C=", "make", B="here")
         self.assertEqual(asked["env"], {"A": "b=c", "B": "here", "C": ""})
         self.assertIn("no such variable", self.refused("-e", "B", "make").message)
 
     def test_the_rest(self) -> None:
-        """Every other option is a field of its name; durations are passed on as they were written."""
+        """Every other option is a field of the same name; durations are passed on as written."""
         asked = fields(
             *("--cwd", "/d", "--timeout", "5m", "--queue-timeout", "0", "--priority", "-3", "--label", "team=web"),
             *(
@@ -115,17 +115,17 @@ class FieldsTests(SynchronousTestCase):
         )
 
     def test_retry(self) -> None:
-        """A delay goes with a number of attempts."""
+        """A retry delay needs a number of attempts."""
         retry = fields("--retry", "2", "--retry-delay", "1m", "make")["retry"]
         self.assertEqual(retry, {"attempts": 2, "delay": "1m"})
         self.assertIn("--retry", self.refused("--retry-delay", "1m", "make").message)
 
     def test_not_utf8(self) -> None:
-        """What no JSON can carry is refused before anything is sent."""
+        """Text that JSON can't carry is refused before anything is sent."""
         self.assertIn("not UTF-8", self.refused("echo", os.fsdecode(b"\xff")).message)
 
     def test_values(self) -> None:
-        """A value that is none is refused with what is allowed."""
+        """An invalid value is refused, with the allowed values."""
         for kind, good, bad in (
             (Duration(), ("30s", "5m", "0", "1.5"), ("", "soon", "-1", "nan", "inf")),
             (Size(), ("1", "100MB", "4GiB"), ("", "0", "much", "-1")),
@@ -141,7 +141,7 @@ class FieldsTests(SynchronousTestCase):
 
 
 class Unanswered:
-    """A session, and its client, of a scheduler whose submissions come to that problem."""
+    """A session and its client whose submissions get this problem."""
 
     def __init__(self, problem: ApiProblem) -> None:
         self._problem = problem
@@ -170,7 +170,7 @@ class SubmittedTests(SynchronousTestCase):
     """Submissions that were not answered with a job."""
 
     def run_one(self, kind: str, detach: bool, started: Started) -> tuple[int, str, str]:
-        """Exit code, stdout and notes."""
+        """The exit code, stdout and notes."""
         problem = ApiProblem(504, {"type": f"/problems/{kind}", "detail": "so"}, started=started, job_id="j1")
         notes: list[str] = []
         status = Status(notes.append, lambda: None, updates=False)
@@ -179,7 +179,7 @@ class SubmittedTests(SynchronousTestCase):
         return code, out.getvalue(), "".join(notes)
 
     def test_unanswered(self) -> None:
-        """A job whose start was not answered is watched; with --detach its id is printed, and 121 says the rest."""
+        """A job whose start was not answered is watched. With --detach its id is printed, and the code is 121."""
         code, out, notes = self.run_one("start-unanswered", False, "unknown")
         self.assertEqual((code, out), (3, ""))
         self.assertIn("waiting for what becomes of it", notes)
@@ -188,7 +188,7 @@ class SubmittedTests(SynchronousTestCase):
         self.assertNotIn("waiting", notes)
 
     def test_removed(self) -> None:
-        """A key whose job was removed is no job to watch."""
+        """If the job of the key was removed, there is no job to watch."""
         for detach in (False, True):
             self.assertRaises(ApiProblem, self.run_one, "job-removed", detach, True)
 
@@ -202,10 +202,10 @@ class StdinTests(SynchronousTestCase):
         return reading, writing
 
     def test_not_blocking(self) -> None:
-        """A pipe that somebody made non-blocking is waited for all the same."""
+        """A pipe that another process made non-blocking is waited for."""
         reading, writing = self.pipe()
         os.set_blocking(reading, False)
-        self.patch(stdin, "_MENTION_AFTER", 0)
+        self.patch(stdin, "_MENTION_AFTER_SECONDS", 0)
 
         def mention() -> None:
             timer.start()
@@ -218,7 +218,7 @@ class StdinTests(SynchronousTestCase):
         self.assertEqual(stdin.read(10, mention, reading), b"late")
 
     def test_offered(self) -> None:
-        """A pipe, a file and a socket are read; a terminal, a device and what is closed are not."""
+        """A pipe, a file and a socket are read; a terminal, a device and a closed descriptor are not."""
         reading, writing = self.pipe()
         self.addCleanup(os.close, writing)
         near, far = socket.socketpair()
@@ -238,7 +238,7 @@ class StdinTests(SynchronousTestCase):
         self.assertFalse(stdin.offered(closed))
 
     def test_limit(self) -> None:
-        """As many bytes as there is room for are read; one more is refused."""
+        """Input up to the limit is read; one more byte is refused."""
         for size, most in ((0, 0), (5, 5), (5, 100)):
             reading, writing = self.pipe()
             os.write(writing, b"x" * size)
@@ -252,7 +252,7 @@ class StdinTests(SynchronousTestCase):
         self.assertIn("more than the 5 bytes", caught.exception.message)
 
     def test_room(self) -> None:
-        """Whatever else a request has leaves less room, and never less than none."""
+        """The other fields of a request reduce the room for input, which is never negative."""
         empty = stdin.room_for({})
         self.assertGreater(empty, 750_000)
         self.assertLess(stdin.room_for({"script": "é" * 1000}), empty - 4000)

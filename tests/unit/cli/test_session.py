@@ -1,4 +1,4 @@
-"""Clients of commands, and what they tell of trouble."""
+"""Clients of commands, and their messages about trouble."""
 
 import contextlib
 import io
@@ -8,32 +8,32 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import scheduler.client
-from scheduler.cli.session import ANSWER_PATIENCE, ANSWER_TIMEOUT, TROUBLE_TOLD_AFTER, Session, Trouble
+from scheduler.cli.session import ANSWER_PATIENCE, ANSWER_TIMEOUT, TROUBLE_SHOWN_AFTER_SECONDS, Session, Trouble
 
 
 class TroubleTests(SynchronousTestCase):
     """``Trouble``."""
 
     def test_told(self) -> None:
-        """What is tried again for long is told once, and again only after it was well in between."""
+        """A request that is repeated for long is reported once, and again only after a recovery."""
         clock = Clock()
         trouble = Trouble(clock.seconds)
         with contextlib.redirect_stderr(io.StringIO()) as err:
             trouble("worker 'a' can't be reached")
             trouble(None)
-            clock.advance(TROUBLE_TOLD_AFTER)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS)
             trouble("short")
-            clock.advance(TROUBLE_TOLD_AFTER / 2)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS / 2)
             trouble("short")
             self.assertEqual(err.getvalue(), "")
-            clock.advance(TROUBLE_TOLD_AFTER / 2)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS / 2)
             for _ in range(3):
                 trouble("a \x1b[2J")
                 clock.advance(1.0)
             self.assertEqual(err.getvalue(), "schedctl: a \\x1b[2J; trying again\n")
             trouble(None)
             trouble("b")
-            clock.advance(TROUBLE_TOLD_AFTER)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS)
             trouble("c")
         self.assertEqual(err.getvalue().count("\n"), 2)
 
@@ -42,7 +42,7 @@ class ClientTests(SynchronousTestCase):
     """``Session.client``."""
 
     def test_options(self) -> None:
-        """A command that lasts is patient as any client; one that is answered at once gives up sooner; both tell."""
+        """A lasting command is as patient as any client, a quick one gives up sooner, and both report trouble."""
         made: list[dict[str, Any]] = []
         self.patch(scheduler.client, "Client", lambda _, **options: made.append(options))
         session = Session("http://a", None, None, {})

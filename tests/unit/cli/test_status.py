@@ -1,4 +1,4 @@
-"""What is said while a command waits."""
+"""Messages of a waiting command."""
 
 import os
 
@@ -40,7 +40,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.said_now(), "")
 
     def test_terminal(self) -> None:
-        """On a terminal it is updated in place, and vanishes."""
+        """On a terminal the line is updated in place, and disappears."""
         status = self.status(80)
         status.waiting("it is queued", 1.0, self.clock.seconds())
         self.clock.advance(1)
@@ -55,7 +55,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.said_now(), "")
 
     def test_short(self) -> None:
-        """A wait that is over soon is not mentioned at all."""
+        """A short wait is not shown at all."""
         for width in (80, None):
             status = self.status(width)
             status.waiting("it is queued", 1.0, self.clock.seconds())
@@ -67,7 +67,7 @@ class StatusTests(SynchronousTestCase):
             self.assertEqual(self.said_now(), "")
 
     def test_another(self) -> None:
-        """A wait that began at another time is another one; the same may be put into other words."""
+        """A wait with another start is a new wait; the same wait may be described differently."""
         status = self.status(None)
         status.waiting("a", 1.0, 0.0)
         self.clock.advance(1)
@@ -84,7 +84,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.said_now(), "schedctl: d (1.5s)\n")
 
     def test_note(self) -> None:
-        """A line that stays goes above the one that is updated; before that is due there is none to draw again."""
+        """A note is printed above the line that is updated. Before that line is due, it is not redrawn."""
         status = self.status(80)
         status.waiting("w", 1.0, 0.0)
         status.note("early")
@@ -96,7 +96,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.said_now(), "\r\x1b[Kschedctl: late\\x1b[2J\\n\n\r\x1b[Kschedctl: w (1.0s)")
 
     def test_narrow(self) -> None:
-        """A line never wraps: the time is kept, and the text is cut."""
+        """The line never wraps: the time is kept, and the text is cut."""
         status = self.status(30)
         status.waiting("a text that is much longer than that", 0.0, 0.0)
         status.update()
@@ -105,7 +105,7 @@ class StatusTests(SynchronousTestCase):
         self.assertTrue(line.endswith("… (0.0s)"), line)
 
     def test_dumb(self) -> None:
-        """A terminal on which no line can be drawn anew is as none."""
+        """A terminal that can't redraw lines is treated like a file."""
         self.patch(status_module.os, "isatty", lambda _: True)
         self.patch(status_module.os, "get_terminal_size", lambda _: os.terminal_size((70, 24)))
         for kind, width in (("xterm", 70), ("dumb", None)):

@@ -20,7 +20,7 @@ class PrepareTests(SynchronousTestCase):
     """``prepare``."""
 
     def test_closed(self) -> None:
-        """No file or socket gets the number of a standard stream that is closed, and all of them can be used."""
+        """No file or socket gets the number of a closed standard stream, and all streams can be used."""
         code = """
 import os, sys
 from scheduler.cli.streams import prepare
@@ -38,7 +38,7 @@ os._exit(opened)
             self.assertEqual((done.returncode > 2, done.stdout, done.stderr), (True, out, err), redirection)
 
     def test_other_encodings(self) -> None:
-        """A character that stdout can't encode is an escape, and JSON is JSON all the same."""
+        """A character that stdout can't encode is escaped, and JSON stays valid."""
         written = io.BytesIO()
         with contextlib.redirect_stdout(io.TextIOWrapper(written, encoding="latin-1")) as out:
             prepare()
@@ -52,7 +52,7 @@ class WriteTests(SynchronousTestCase):
     """``write_all``."""
 
     def test_closed_terminal(self) -> None:
-        """A terminal that is gone is as a pipe that nobody reads."""
+        """A terminal that is gone is treated like a pipe without a reader."""
         master, terminal = pty.openpty()
         self.addCleanup(os.close, terminal)
         os.close(master)
@@ -60,7 +60,7 @@ class WriteTests(SynchronousTestCase):
 
     @skipUnless(os.path.exists("/dev/full"), "only Linux has it")
     def test_full(self) -> None:
-        """A full disk is told as such."""
+        """A full disk is reported as such."""
         full = os.open("/dev/full", os.O_WRONLY)
         self.addCleanup(os.close, full)
         self.assertEqual(self.assertRaises(OSError, write_all, full, b"x").errno, errno.ENOSPC)

@@ -36,7 +36,7 @@ class DrawTests(SynchronousTestCase):
     """A table for people."""
 
     def test_whole(self) -> None:
-        """Without a width nothing is shortened, coloured, or taken for markup; each row is one line without padding."""
+        """Without a width nothing is shortened, coloured, or read as markup; each row is one line without padding."""
         self.assertEqual(
             drawing.draw(COLUMNS, [ROW], None, False),
             "ID   STATE   N  COMMAND\nabc  failed  7  make [bold]-C[/bold] /srv/a/rather/long/path all \\x1b[2J日本\n",
@@ -45,7 +45,7 @@ class DrawTests(SynchronousTestCase):
         self.assertEqual(len(drawing.draw(COLUMNS, [wide], None, False).splitlines()[1]), 5000 + 16)
 
     def test_narrow(self) -> None:
-        """On a terminal the long column is shortened to its width, and no other."""
+        """On a terminal only the long column is shortened to fit."""
         for width in (40, 60):
             lines = drawing.draw(COLUMNS, [ROW], width, False).splitlines()
             self.assertEqual(len(lines), 2)
@@ -53,20 +53,20 @@ class DrawTests(SynchronousTestCase):
             self.assertTrue(lines[1].startswith("abc  failed  7  make [bold]") and lines[1].endswith("…"), lines[1])
 
     def test_other_columns_stay(self) -> None:
-        """A long text elsewhere is not shortened, and the long column keeps a few characters."""
+        """A long text in another column is not shortened, and the long column keeps a few characters."""
         row = {**ROW, "state": "s" * 30}
         self.assertIn(f"abc  {'s' * 30}  7  make [bol…\n", drawing.draw(COLUMNS, [row], 30, False))
 
     def test_coloured(self) -> None:
-        """Colours are asked for, and are those of the column."""
+        """Colours, if requested, are those of the column."""
         self.assertIn("\x1b[31mfailed\x1b[0m", drawing.draw(COLUMNS, [ROW], 80, True))
 
     def test_empty(self) -> None:
-        """A table of nothing has its titles."""
+        """An empty table has only its titles."""
         self.assertEqual(drawing.draw(COLUMNS, [], None, False), "ID  STATE  N  COMMAND\n")
 
     def test_only_on_a_terminal(self) -> None:
-        """Colours are for a terminal that has them, unless NO_COLOR is set; a width is for a terminal."""
+        """Colours need a terminal that supports them, and no NO_COLOR; a width needs a terminal."""
         self.patch(os, "environ", {"TERM": "xterm", "COLUMNS": "40"})
         with contextlib.redirect_stdout(io.StringIO()):
             self.assertFalse(terminal() or coloured())
@@ -99,16 +99,16 @@ class FormatTests(SynchronousTestCase):
         return caught.exception.format_message()
 
     def test_fields(self) -> None:
-        """Fields are texts as they are, null is empty, anything else JSON; parts are reached by dots."""
+        """Texts are printed as they are, null is empty, and other values are JSON; dots reach parts."""
         self.assertEqual(self.line("{id} {n}|{args}"), 'abc |["x y", 1]')
         self.assertEqual(self.line("{labels.team} {labels.a.b} {labels.nest.x} {labels.none}{id.x}"), "web c 1 ")
 
     def test_form(self) -> None:
-        r"""Widths pad, ``\t`` and ``\n`` are what they are elsewhere, and doubled braces are braces."""
+        r"""Widths pad, ``\t`` and ``\n`` are escapes, and doubled braces are braces."""
         self.assertEqual(self.line(r"{id:>5}|{id:<5}|\t\n{{}}\\t"), "  abc|abc  |\t\n{}\\t")
 
     def test_mistakes(self) -> None:
-        """A field that is not there is an error that lists those that are, whether or not there is anything to list."""
+        """An unknown field is an error that lists the known ones, even if no object is listed."""
         self.assertIn("no field {state}; there are: id, labels, n, args", self.refused("{id} {state}"))
         self.assertIn("no field {}", self.refused("{}"))
         self.assertIn("no field {id!r}", self.refused("{id!r}"))
@@ -117,7 +117,7 @@ class FormatTests(SynchronousTestCase):
         self.assertIn("--format: {id:d}", self.refused("{id:d}"))
 
     def test_terminal(self) -> None:
-        """On a terminal a value can't steer it; elsewhere it is what it is."""
+        """On a terminal a value can't control it; elsewhere the value is unchanged."""
         job = {"id": "a\x1b[2J"}
         with contextlib.redirect_stdout(TerminalOut()):
             self.assertEqual(Format("{id}", self.FIELDS).line(job), r"a\x1b[2J")
@@ -129,7 +129,7 @@ class JsonTests(SynchronousTestCase):
     """``--json``."""
 
     def test_line(self) -> None:
-        """One line that is the same object, readable, and without a control character."""
+        """The line is the same object, readable, and without a control character."""
         document = {"a": "Müller\n\x1b\x9b\x7f\ud800", "b": [1, None]}
         line = json_line(document)
         self.assertEqual(json.loads(line), document)

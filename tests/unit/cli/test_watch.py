@@ -1,4 +1,4 @@
-"""Watching a job whose events are given."""
+"""Watching a job whose events are scripted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def job(state: str, job_id: str = "j1", **fields: Any) -> Job:
 
 
 class Scripted:
-    """A client whose follows give those events, each by the id of its job; an exception is raised."""
+    """A client that follows with these events, by the id of the job; an exception is raised."""
 
     def __init__(self, **events: list[Event | Exception]) -> None:
         self._events = events
@@ -37,7 +37,7 @@ class Scripted:
 
 
 class Deadlines:
-    """In place of ``Interrupts``: which deadlines were set."""
+    """Stands in for ``Interrupts`` and records the deadlines."""
 
     def __init__(self) -> None:
         self.set: list[float | None] = []
@@ -63,19 +63,19 @@ class WatchTests(SynchronousTestCase):
         return self.watch.until_end(cast(Client, self.client), "j1", accepted)
 
     def test_quiet(self) -> None:
-        """A job that runs and ends is not commented on."""
+        """A job that runs and ends causes no message."""
         ended = job("failed", exit_code=3)
         self.assertIs(self.until_end(job("running"), j1=[Changed(job("running")), Ended(ended)]), ended)
         self.assertEqual(self.said, [])
 
     def test_attempts(self) -> None:
-        """The next attempt is watched after the one before it, and each failure is told."""
+        """The next attempt is watched after the previous one, and each failure is shown."""
         first, last = job("failed", retried_by="j2", reason="exit status 1"), job("succeeded", "j2")
         self.assertIs(self.until_end(j1=[Ended(first)], j2=[Ended(last)]), last)
         self.assertEqual(self.said, ["schedctl: job j1 failed: exit status 1; trying again as job j2\n"])
 
     def test_cut_output(self) -> None:
-        """Output that was cut, and processes that are left, are told."""
+        """Cut output and processes left running are shown."""
         self.until_end(j1=[Ended(job("succeeded", output_error="stdout: No space left", leftover=[7, 8]))])
         self.assertEqual(
             self.said,
@@ -86,13 +86,13 @@ class WatchTests(SynchronousTestCase):
         )
 
     def test_lost_output(self) -> None:
-        """Output that can't be had any more is told and remembered, and the end is waited for."""
+        """Output that can't be read any more is shown and recorded, and the end is awaited."""
         self.assertEqual(self.until_end(j1=[OutputLost("it is gone")]).state, "succeeded")
         self.assertEqual((self.client.waited, self.watch.lost), (["j1"], "it is gone"))
         self.assertIn("it is gone", self.said[0])
 
     def test_core_worker(self) -> None:
-        """A worker without output is waited for; any other problem is passed on."""
+        """The end of a job without output is awaited; any other problem is passed on."""
         unsupported = {"type": "/problems/unsupported", "detail": "worker 'w' does not support output"}
         self.assertEqual(self.until_end(j1=[ApiProblem(501, unsupported)]).state, "succeeded")
         self.assertIn("does not support output", self.said[0])
@@ -101,7 +101,7 @@ class WatchTests(SynchronousTestCase):
                 self.until_end(j1=[error])
 
     def test_queued(self) -> None:
-        """A job that waits says why and for how long, and when it starts."""
+        """For a queued job the reason, the waiting time and the start are shown."""
 
         def events() -> Iterator[Event]:
             self.clock.advance(1)
@@ -123,7 +123,7 @@ class WatchTests(SynchronousTestCase):
         )
 
     def test_queued_in_other_words(self) -> None:
-        """A scheduler that does not say what a job waits for says it in the reason, or not at all."""
+        """If the scheduler does not send ``waiting_for``, the reason is shown, if any."""
         for fields, text in (({"reason": "w1 is full"}, ": w1 is full"), ({}, "")):
             self.watch._seen(job("running"))
             self.said.clear()
@@ -150,8 +150,8 @@ class WatchTests(SynchronousTestCase):
         )
 
     def test_end_that_is_not_saved(self) -> None:
-        """A job that has ended, and is shown as it was because the end could not be saved yet, says so."""
-        reason = "it has ended, and its end can't be saved yet: the store fails: disk full"
+        """A job whose end could not be saved yet is shown as before, with that reason."""
+        reason = "it has ended, and its end can't be saved yet: database unavailable: disk full"
 
         def events() -> Iterator[Event]:
             yield Changed(job("running", reason=reason))
@@ -163,7 +163,7 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(self.said, [f"schedctl: job j1 is running: {reason} (1.0s)\n"])
 
     def test_trouble(self) -> None:
-        """A connection that is away for long is told, once; then the job's own wait again."""
+        """A long break of the connection is shown once, and then the job's own wait again."""
         self.watch._seen(job("queued"))
         self.clock.advance(0.5)
         self.watch.trouble("connection refused")

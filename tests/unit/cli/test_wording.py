@@ -17,7 +17,7 @@ from scheduler.cli.wording import (
 
 
 class WordingTests(SynchronousTestCase):
-    """What a table or a sentence shows of a value."""
+    """Values in tables and sentences."""
 
     def test_span(self) -> None:
         """A duration has about two digits, and no unit of zero."""
@@ -51,12 +51,12 @@ class WordingTests(SynchronousTestCase):
             self.assertEqual(size(count), text)
 
     def test_printable(self) -> None:
-        """Nothing of a job steers the terminal or breaks a line: what does is shown as an escape."""
+        """No text of a job controls the terminal or breaks a line: such characters are escaped."""
         self.assertEqual(printable("a\nb\t\x1b[31m\x9b\u202e\ud800"), r"a\nb\t\x1b[31m\x9b\u202e\ud800")
         self.assertEqual(printable("Müller 日本"), "Müller 日本")
 
     def test_command_line(self) -> None:
-        """A command is as one would type it; a shell line is itself, and a script its first line."""
+        """A command is shown as typed in a shell, a shell line as it is, and a script by its first line."""
         self.assertEqual(command_line({"command": "make", "args": ["a b", "c"]}), "make 'a b' c")
         self.assertEqual(command_line({"command": "sh", "path": "x.sh", "args": []}), "sh x.sh")
         self.assertEqual(command_line({"command": "sh", "args": None}), "sh")
@@ -78,7 +78,7 @@ class WordingTests(SynchronousTestCase):
         self.assertRegex(clock_time("2026-01-01T12:00:00Z"), r"^202[56]-\d\d-\d\d \d\d:\d\d:00 [+-]\d{4}$")
 
     def test_ending(self) -> None:
-        """An exit is its signal, or its code, or nothing."""
+        """An exit is shown by its signal, or its code, or not at all."""
         self.assertEqual(ending({"signal": "SIGKILL", "exit_code": None}), "SIGKILL")
         self.assertEqual(ending({"signal": None, "exit_code": 0}), "0")
         self.assertEqual(ending({"signal": None, "exit_code": None}), "")

@@ -15,7 +15,7 @@ class WorkersTests(Case):
     """A list of workers."""
 
     def test_table(self) -> None:
-        """State and why, jobs of slots, when it was seen, version, free disk and labels; by name."""
+        """Columns: state and reason, jobs of slots, last seen, version, free disk, labels. Rows are sorted by name."""
         self.client.all_workers = [
             {
                 **WORKER,
@@ -35,26 +35,26 @@ class WorkersTests(Case):
         self.assertRegex(third, r"^c +offline, drained +2/4 +\S.* ago +0\.1\.0 +gpu=a100 +it deregistered at noon$")
 
     def test_programs(self) -> None:
-        """``--json`` and ``--format`` are those of the API."""
+        """``--json`` and ``--format`` use the API's fields."""
         self.assertEqual(json.loads(self.out("workers", "--json")), WORKER)
         self.assertEqual(self.out("workers", "--format", "{name} {labels.gpu}"), "box a100\n")
         self.assertIn("no field {id2}", self.refused("workers", "--format", "{id2}"))
 
     def test_none(self) -> None:
-        """Without any, a person is told where to look."""
+        """Without workers a user gets a hint."""
         self.client.all_workers = []
         self.assertIn("schedctl doctor", self.run_cli("workers", terminal=True)[2])
         self.assertEqual(self.out("workers", "--json"), "")
 
     def test_unknown(self) -> None:
-        """A worker that is not there is one sentence and a next step."""
+        """An unknown worker causes a sentence and a next step."""
         for command in ("drain", "resume", "forget"):
             self.client.errors[command, "x"] = unknown_worker("x")
             err = self.refused(command, "x")
             self.assertEqual(err, "schedctl: no worker 'x'\n`schedctl workers` lists the workers.\n")
 
     def test_near(self) -> None:
-        """Names like one that is not there are suggested, whatever the case."""
+        """Names similar to an unknown one are suggested, in any case."""
         self.client.all_workers = [{**WORKER, "name": name} for name in ("box-1", "BOX-2", "other")]
         self.client.errors["drain", "box1"] = self.client.errors["drain", "zzz"] = unknown_worker("x")
         self.client.errors["forget", "Box-1"] = unknown_worker("x")
@@ -65,13 +65,13 @@ class WorkersTests(Case):
         self.assertIn("\n`schedctl workers` lists", self.refused("drain", "box1"))
 
     def test_no_scheduler(self) -> None:
-        """So is a scheduler that can't be reached."""
+        """A scheduler that can't be reached causes a sentence and a next step."""
         self.client.errors["workers", ""] = no_connection()
         self.assertIn("schedctl doctor", self.refused("workers"))
 
 
 class DrainTests(Case):
-    """Draining, and its undoing."""
+    """``drain`` and ``resume``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -79,14 +79,14 @@ class DrainTests(Case):
         self.patch(workers.time, "sleep", self.looks.append)
 
     def test_at_once(self) -> None:
-        """Without --wait it returns when the scheduler knows; only people are told."""
+        """Without --wait it returns when the scheduler knows; only users get a message."""
         code, out, err = self.run_cli("drain", "a", "b")
         self.assertEqual((code, out), (0, ""))
         self.assertEqual(err, "a is drained; 2 jobs still run there.\nb is drained; 2 jobs still run there.\n")
         self.assertEqual(self.client.asked, [("drain", "a"), ("drain", "b")])
 
     def test_wait(self) -> None:
-        """It waits until nothing runs there, and says each number once."""
+        """``--wait`` waits until nothing runs there, and shows each number once."""
         self.client.running = [2, 2, 1, 0]
         code, out, err = self.run_cli("drain", "--wait", "a")
         self.assertEqual((code, out), (0, ""))
@@ -101,7 +101,7 @@ class DrainTests(Case):
         self.assertEqual(len(self.looks), 3)
 
     def test_time_over(self) -> None:
-        """With --timeout it gives up after that long, with a code of its own."""
+        """With --timeout it gives up after that time, with its own exit code."""
         self.client.running = [1]
         self.patch(workers.time, "monotonic", lambda: float(len(self.looks)))
         code, _, err = self.run_cli("drain", "--wait", "--timeout", "3s", "a", "b")
@@ -110,7 +110,7 @@ class DrainTests(Case):
         self.assertIn("--timeout goes with --wait", self.refused("drain", "--timeout", "3s", "a"))
 
     def test_resumed_meanwhile(self) -> None:
-        """A wait that can't end, because somebody resumed the worker, fails."""
+        """A wait that can't end, because someone resumed the worker, fails."""
         self.client.running = [1]
 
         def resumed(_seconds: float) -> None:
@@ -122,7 +122,7 @@ class DrainTests(Case):
         self.assertIn("was resumed by someone", err)
 
     def test_interrupted(self) -> None:
-        """Ctrl-C ends the wait; how to undo the draining is said."""
+        """Ctrl-C ends the wait, with a hint how to undo the draining."""
         self.client.running = [1]
 
         def interrupt(_seconds: float) -> None:
@@ -134,7 +134,7 @@ class DrainTests(Case):
         self.assertIn("interrupted. `schedctl resume a` undoes the draining", err)
 
     def test_undone(self) -> None:
-        """Resume and forget say what they did."""
+        """Resume and forget report what they did."""
         self.assertEqual(self.run_cli("resume", "a", "b")[2], "a takes jobs again.\nb takes jobs again.\n")
         self.assertEqual(self.run_cli("forget", "a"), (0, "", "a is forgotten.\n"))
 
@@ -143,7 +143,7 @@ class RemoveTests(Case):
     """``rm``."""
 
     def test_removed(self) -> None:
-        """It is silent where the job is gone, and says so where that comes later."""
+        """``rm`` is silent if the job is removed, and says so if that happens later."""
         self.assertEqual(self.out("rm", JOB["id"], OTHER), "")
         self.assertEqual(self.client.asked, [("remove", JOB["id"]), ("remove", OTHER)])
         self.client.removed_at_once = False
@@ -152,7 +152,7 @@ class RemoveTests(Case):
         self.assertIn("will be removed when its worker can be reached", err)
 
     def test_some_failed(self) -> None:
-        """One that can't be removed keeps none of the others from it, and decides the exit code."""
+        """A job that can't be removed does not affect the others, and decides the exit code."""
         refusal: dict[str, Any] = {"type": "/problems/job-not-ended", "detail": "job is running"}
         self.client.errors["remove", JOB["id"]] = ApiProblem(409, refusal)
         err = self.refused("rm", JOB["id"], OTHER)
@@ -164,7 +164,7 @@ class VersionTests(Case):
     """``version``."""
 
     def test_both(self) -> None:
-        """Both versions, and which scheduler that is."""
+        """Both versions are shown, with the scheduler's URL."""
         self.assertEqual(
             self.out("version").splitlines(),
             [f"schedctl   {__version__}", "scheduler  9.9  (http://127.0.0.1:3000)"],
@@ -175,7 +175,7 @@ class VersionTests(Case):
         )
 
     def test_own(self) -> None:
-        """That of schedctl needs no scheduler, and is shown where there is none."""
+        """schedctl's own version is shown even without a scheduler."""
         self.client.errors["version", ""] = no_connection()
         self.assertEqual(self.out("version", "--client"), f"schedctl   {__version__}\n")
         code, out, err = self.run_cli("version")

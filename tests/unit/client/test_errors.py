@@ -1,4 +1,4 @@
-"""Exceptions of the client as values: they can be copied, and sent to another process."""
+"""Exceptions of the client can be copied, and sent to another process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESULT = Result(JOB, b"out", b"err")
 
 class ErrorTests(SynchronousTestCase):
     def test_copies(self) -> None:
-        """A copy says the same, and has the same attributes."""
+        """A copy has the same text and attributes."""
         for error in (
             ClientError("m", started="unknown", job_id="j1"),
             ConnectionFailed("m", started=False),

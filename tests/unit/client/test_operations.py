@@ -1,4 +1,4 @@
-"""The operations of the client: what they ask, and what they make of the answers."""
+"""The operations of the client: their requests, and their results for each answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, JobFailed, OutputLost, WaitTimedOut
-from scheduler.client.operations import PAGE, WAIT_PIECE
+from scheduler.client.operations import JOBS_PER_PAGE, WAIT_REQUEST_SECONDS
 from scheduler.client.values import Job, Readiness, Result, Version
 from tests.unit.client.test_streams import event, events, text
 from tests.unit.client.world import CUT, REFUSED, TIMEOUT, World, answer, job, problem
@@ -21,13 +21,13 @@ def ended(state: str = "succeeded", **more: object) -> bytes:
 
 
 class RunTests(SynchronousTestCase):
-    """A command and all of its output."""
+    """``run``: a command and all of its output."""
 
     def run_(self, world: World, check: bool = False) -> Result:
         return world.run(world.operations.run(["a", "b"], check, None, None, {"worker": "w1"}))
 
     def test_result(self) -> None:
-        """Exit code, both streams whole, and the job; through a cut."""
+        """The result has the exit code, both whole streams and the job, also after a cut."""
         world = World(
             answer(job(), 201),
             events(text("stdout", 0, "one "), text("stderr", 0, "e"), end=CUT),
@@ -39,7 +39,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(world.requests[0].body, {"command": "a", "args": ["b"], "worker": "w1"})
 
     def test_check(self) -> None:
-        """With ``check`` anything but success is an error that has the result."""
+        """With ``check`` any end but success is an error, which has the result."""
         end = ended("failed", exit_code=3, reason="exit status 3")
         world = World(answer(job(), 201), events(text("stderr", 0, "why"), end))
         error = self.assertRaises(JobFailed, self.run_, world, True)
@@ -49,7 +49,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.run_(world, True).exit_code, 0)
 
     def test_output_error(self) -> None:
-        """Output that was not kept is told, and with ``check`` is an error."""
+        """Output that was not kept is reported, and is an error with ``check``."""
         replies = answer(job(), 201), events(ended(exit_code=0, output_error="disk full"))
         self.assertEqual(self.run_(World(*replies)).output_error, "disk full")
         error = self.assertRaises(OutputLost, self.run_, World(*replies), True)
@@ -67,13 +67,13 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(world.sent()[2], "GET /v1/jobs/j2/output")
 
     def test_fails_after_start(self) -> None:
-        """An error after the job was accepted says that it was started, and which it is."""
+        """An error after the job was accepted says that it was started, and names the job."""
         for reply, kind in ((REFUSED, ConnectionFailed), (problem(501), ApiProblem), (problem(410), OutputLost)):
             error = self.assertRaises(kind, self.run_, World(answer(job("j7"), 201), reply))
             self.assertEqual((error.started, error.job_id), (True, "j7"))
 
     def test_on_start(self) -> None:
-        """The job is told before its output is waited for; so are the caller's own key and fields."""
+        """``on_start`` gets the job before its output is awaited. The caller's key and fields are sent."""
         seen = []
         world = World(answer(job(), 201), events(ended()))
         fields = {"selector": {}, "stdin": b"\0\xff", "timeout": "5m", "cwd": None}
@@ -87,7 +87,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(world.requests[0].body, {"selector": {}, "stdin_base64": "AP8=", "timeout": "5m"})
 
     def test_command(self) -> None:
-        """Arguments are given once."""
+        """Arguments are given in one place only."""
         operations = World(answer(job(), 201)).operations
         for command, fields in (([], {}), (["a", "b"], {"args": ["c"]}), (["a", "b"], {"path": "p"})):
             self.assertRaises(ValueError, next, operations.submit(command, None, fields))
@@ -97,18 +97,18 @@ class RunTests(SynchronousTestCase):
 
 
 class WaitTests(SynchronousTestCase):
-    """The end of a job."""
+    """Waiting for the end of a job."""
 
     def test_wait(self) -> None:
-        """Waits piece by piece, so that a dead link is noticed."""
+        """``wait`` uses several short requests, so that a dead connection is noticed."""
         world = World(answer(job()), answer(job(state="failed", exit_code=1)))
         self.assertEqual(world.run(world.operations.wait("j1", None)).exit_code, 1)
-        self.assertEqual({request.query for request in world.requests}, {(("wait", f"{WAIT_PIECE:g}"),)})
-        self.assertEqual({request.silence for request in world.requests}, {WAIT_PIECE + TIMEOUT})
+        self.assertEqual({request.query for request in world.requests}, {(("wait", f"{WAIT_REQUEST_SECONDS:g}"),)})
+        self.assertEqual({request.silence for request in world.requests}, {WAIT_REQUEST_SECONDS + TIMEOUT})
         self.assertEqual(len(world.pauses), 1)  # the answer came early, so the next request does not follow at once
 
     def test_timeout(self) -> None:
-        """The time is over: an error that is a TimeoutError, with the job as it is."""
+        """A wait that times out raises a TimeoutError with the present job."""
         reply = answer(job())
         world = World(reply)
         error = self.assertRaises(WaitTimedOut, world.run, world.operations.wait("j1", 0.5))
@@ -119,7 +119,7 @@ class WaitTests(SynchronousTestCase):
         self.assertRaises(WaitTimedOut, world.run, world.operations.wait("j1", 0))
 
     def test_job(self) -> None:
-        """One job, at once or after a wait."""
+        """``job`` returns at once, or after a wait."""
         world = World(answer(job()))
         self.assertEqual(world.run(world.operations.job("j1", None)).state, "running")
         world.run(world.operations.job("j1", 5))
@@ -127,14 +127,14 @@ class WaitTests(SynchronousTestCase):
 
 
 class ListTests(SynchronousTestCase):
-    """Jobs that match."""
+    """Lists of matching jobs."""
 
     def test_pages(self) -> None:
-        """Pages are fetched one after the other, and no more jobs than wanted."""
+        """Pages are fetched one by one, for no more jobs than wanted."""
         first = answer({"jobs": [job("a"), job("b")], "next": "c1"})
         world = World(first, answer({"jobs": [job("c")], "next": None}))
         self.assertEqual([each.id for each in world.items(world.operations.jobs(None, {}))], ["a", "b", "c"])
-        self.assertEqual(world.requests[1].query, (("limit", str(PAGE)), ("cursor", "c1")))
+        self.assertEqual(world.requests[1].query, (("limit", str(JOBS_PER_PAGE)), ("cursor", "c1")))
         world = World(first)
         self.assertEqual(len(world.items(world.operations.jobs(2, {}))), 2)
         self.assertEqual([request.query for request in world.requests], [(("limit", "2"),)])
@@ -142,14 +142,14 @@ class ListTests(SynchronousTestCase):
         self.assertEqual((world.items(world.operations.jobs(0, {})), world.requests), ([], []))
 
     def test_an_empty_page(self) -> None:
-        """A page may be empty, or short, and have a ``next`` all the same, which is followed."""
+        """A page may be empty or short and still have a ``next``, which is followed."""
         short = answer({"jobs": [job("a")], "next": "c2"})
         world = World(answer({"jobs": [], "next": "c1"}), short, answer({"jobs": [job("b")], "next": None}))
         self.assertEqual([each.id for each in world.items(world.operations.jobs(2, {}))], ["a", "b"])
         self.assertEqual([dict(request.query).get("limit") for request in world.requests], ["2", "2", "1"])
 
     def test_filters(self) -> None:
-        """Filters as people have them."""
+        """Filters may have Python types."""
         world = World(answer({"jobs": []}))
         filters = {
             "state": ["failed", "lost"],
@@ -170,10 +170,10 @@ class ListTests(SynchronousTestCase):
 
 
 class OtherTests(SynchronousTestCase):
-    """Everything else."""
+    """The other operations."""
 
     def test_requests(self) -> None:
-        """Method, path and result of each."""
+        """Each operation has its method, path and result."""
         for make, reply, sent, result in (
             (lambda on: on.stop("j1"), answer(job(state="stopped")), "POST /v1/jobs/j1/stop", "stopped"),
             (lambda on: on.signal("j1", "SIGHUP", "main"), answer(job()), "POST /v1/jobs/j1/signal", "running"),
@@ -191,26 +191,26 @@ class OtherTests(SynchronousTestCase):
         self.assertEqual(world.sent(), ["DELETE /v1/workers/w1"])
 
     def test_remove(self) -> None:
-        """Whether it is removed already."""
+        """``remove`` returns whether the job is removed already."""
         for status, removed in ((204, True), (202, False)):
             world = World(answer(job() if status == 202 else None, status))
             self.assertIs(world.run(world.operations.remove("j1")), removed)
             self.assertEqual(world.sent(), ["DELETE /v1/jobs/j1"])
 
     def test_ready(self) -> None:
-        """Not being ready is an answer."""
+        """A scheduler that is not ready gives an answer, not an error."""
         world = World(answer({"ready": True, "workers_online": 2}))
         self.assertEqual(world.run(world.operations.ready()), Readiness(True, 2))
         world = World(problem(503, "not-ready", {"reasons": ["no store"], "workers_online": 1}))
         self.assertEqual(world.run(world.operations.ready()), Readiness(False, 1, ("no store",)))
 
     def test_version(self) -> None:
-        """Of the scheduler."""
+        """``version`` returns the scheduler's version."""
         world = World(answer({"version": "1.2", "api": "v1"}))
         self.assertEqual(world.run(world.operations.version()), Version("1.2", "v1"))
 
     def test_not_a_scheduler(self) -> None:
-        """An answer of something else is an error."""
+        """An answer of another program is an error."""
         for script in ("workers", "version", "ready"):
             for reply in (answer([1]), answer()):
                 world = World(reply)

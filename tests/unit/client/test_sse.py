@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes."""
+"""Server-sent events are parsed from bytes."""
 
 import itertools
 
@@ -19,12 +19,12 @@ EVENTS = [ServerEvent("job", "{}", "0,0"), ServerEvent("stdout", "hé\n\n b", "3
 
 class ParserTests(SynchronousTestCase):
     def test_whole(self) -> None:
-        """Comments, each kind of line end, several lines of data, and an event that is not complete."""
+        """Comments, each kind of line end, several lines of data, and an incomplete event."""
         self.assertEqual(Parser().feed(BODY), EVENTS)
 
     @given(st.lists(st.integers(0, len(BODY)), max_size=12))
     def test_any_cut(self, cuts: list[int]) -> None:
-        """Wherever the bytes are parted, the events are the same."""
+        """The events are the same wherever the bytes are split."""
         places = [0, *sorted(cuts), len(BODY)]
         parser, events = Parser(), []
         for start, end in itertools.pairwise(places):
@@ -33,15 +33,15 @@ class ParserTests(SynchronousTestCase):
 
     @given(st.lists(st.sampled_from([b"data: a", b"event: e", b"id: 1", b":", b"", b"\r", b"\n", b"\xff"])), st.data())
     def test_any_bytes(self, lines: list[bytes], data: st.DataObject) -> None:
-        """So it is for any lines, also malformed ones."""
+        """This holds for any lines, also malformed ones."""
         body = b"".join(line + data.draw(st.sampled_from([b"\n", b"\r\n", b"\r", b""])) for line in lines) + b"\n"
         parser = Parser()
         one_by_one = [event for byte in body for event in parser.feed(bytes([byte]))]
         self.assertEqual(one_by_one, Parser().feed(body))
 
     def test_endless_line(self) -> None:
-        """A line that never ends is an error, and not kept for ever."""
-        self.patch(sse, "LONGEST_LINE", 1000)
+        """A line that never ends is an error, and does not fill the memory."""
+        self.patch(sse, "LINE_MAX_BYTES", 1000)
         parser = Parser()
         with self.assertRaises(ClientError):
             for _ in range(20):

@@ -1,4 +1,4 @@
-"""Output that is resumed: no byte is lost or repeated."""
+"""Output is resumed without a lost or repeated byte."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, OutputLost
 from scheduler.client.exchange import Deliver, Head, NoAnswer, Open, Read, Request
-from scheduler.client.repeating import FORGOTTEN, LASTED
-from scheduler.client.streams import EVENT_SILENCE, RAW_SILENCE
+from scheduler.client.repeating import FORGOTTEN_MAX_SECONDS, LASTING_AFTER_SECONDS
+from scheduler.client.streams import EVENT_SILENCE_SECONDS, RAW_SILENCE_SECONDS
 from scheduler.client.values import Changed, Ended, Output
 from tests.unit.client.world import CUT, PATIENCE, REFUSED, Reply, World, answer, job, problem
 
@@ -23,12 +23,12 @@ EVENTS = Head(200, {"content-type": "text/event-stream"})
 
 
 def event(name: str, data: Any) -> bytes:
-    """As the scheduler sends it."""
+    """An event as the scheduler sends it."""
     return f"event: {name}\nid: 0,0\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def text(stream: str, offset: int, data: str) -> bytes:
-    """Some output."""
+    """An event with some output."""
     return event(stream, {"offset": offset, "text": data})
 
 
@@ -43,7 +43,7 @@ def events(*pieces: bytes, end: bytes | NoAnswer = b"") -> Reply:
 
 
 class FollowTests(SynchronousTestCase):
-    """Both streams as events."""
+    """``follow``: both streams as events."""
 
     def test_to_the_end(self) -> None:
         """Output of both streams, text and bytes, changes of the job, and its end."""
@@ -56,7 +56,7 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual(world.requests[0].headers["Last-Event-ID"], "0,0")
 
     def test_resumes(self) -> None:
-        """After a cut, a restart, a ``resume`` and an end that is none, it goes on where it was."""
+        """After a cut, a restart, a ``resume`` and an early end, the stream continues at the same place."""
         world = World(
             events(text("stdout", 5, "abc"), text("stderr", 7, "x")[:-1], end=CUT),
             REFUSED,
@@ -69,10 +69,10 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual(found[:2], [Output("stdout", 5, b"abc"), Output("stderr", 7, b"xy")])
         asked = [request.headers["Last-Event-ID"] for request in world.requests]
         self.assertEqual(asked, ["5,7", "8,7", "8,7", "8,7", "8,9", "8,9"])
-        self.assertEqual({request.silence for request in world.requests}, {EVENT_SILENCE})
+        self.assertEqual({request.silence for request in world.requests}, {EVENT_SILENCE_SECONDS})
 
     def test_repeated(self) -> None:
-        """Bytes and states that come again are skipped."""
+        """Repeated bytes and states are skipped."""
         world = World(
             events(event("job", job()), text("stdout", 0, "abcd"), end=CUT),
             events(event("job", job()), text("stdout", 2, "cdef"), text("stdout", 0, "ab")),
@@ -83,18 +83,18 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual([each.job.reason for each in found if isinstance(each, Changed)], [None, "r"])
 
     def test_gap(self) -> None:
-        """Bytes that never came are an error, and what follows them is not delivered."""
+        """Missing bytes are an error, and nothing after them is delivered."""
         world = World(events(text("stdout", 0, "ab"), text("stdout", 3, "d"), END))
         error = self.assertRaises(OutputLost, world.items, world.operations.follow("j1", 0, 0))
         self.assertEqual((world.delivered, error.job_id), ([Output("stdout", 0, b"ab")], "j1"))
 
     def test_unknown_events(self) -> None:
-        """Events that this version does not know are passed over."""
+        """Unknown events are ignored."""
         world = World(events(event("weather", {"offset": 9}), b"event: other\ndata: not JSON\n\n", END))
         self.assertEqual(len(world.items(world.operations.follow("j1", 0, 0))), 1)
 
     def test_malformed(self) -> None:
-        """What is no event stream, or no scheduler's, is an error at once."""
+        """An answer that is no event stream, or of another program, is an error at once."""
         for reply in (
             events(b"event: stdout\ndata: {\n\n"),
             events(event("stdout", {"offset": 0})),
@@ -108,7 +108,7 @@ class FollowTests(SynchronousTestCase):
             self.assertEqual(len(world.requests), 1)
 
     def test_gone(self) -> None:
-        """Output that is no longer kept, and a job that is not known, are errors at once."""
+        """Output that is no longer kept, and an unknown job, are errors at once."""
         world = World(events(text("stdout", 0, "ab"), end=CUT), problem(410, "output-pruned"))
         error = self.assertRaises(OutputLost, world.items, world.operations.follow("j1", 0, 0))
         self.assertEqual((str(error), error.job_id), ("detail of 410", "j1"))
@@ -118,15 +118,15 @@ class FollowTests(SynchronousTestCase):
         self.assertRaises(ApiProblem, world.items, world.operations.follow("j1", 0, 0))
 
     def test_patience(self) -> None:
-        """A scheduler that does not come back is given up; one that is heard now and then is not."""
+        """A scheduler that does not come back is given up; one that is heard from now and then is not."""
         world = World(events(text("stdout", 0, "ab"), end=CUT), REFUSED)
         self.assertRaises(ConnectionFailed, world.items, world.operations.follow("j1", 0, 0))
         self.assertAlmostEqual(sum(world.pauses), PATIENCE)
-        self.follow_heard(LASTED)
+        self.follow_heard(LASTING_AFTER_SECONDS)
         self.assertGreater(sum(self.world.pauses), 2 * PATIENCE)
 
     def test_lost(self) -> None:
-        """Output that went with a lost job is not waited for; that of a job whose worker may be back is."""
+        """The output of a lost job is not waited for; that of a job whose worker may return is."""
         gone = problem(503, "unavailable", retry_after="1")
         world = World(events(text("stdout", 0, "ab"), end=CUT), gone, answer(job(state="lost")))
         self.assertRaises(OutputLost, world.items, world.operations.follow("j1", 0, 0))
@@ -134,14 +134,14 @@ class FollowTests(SynchronousTestCase):
         self.assertIsInstance(world.items(world.operations.follow("j1", 0, 0))[-1], Ended)
 
     def test_forgotten(self) -> None:
-        """A scheduler that restarted without its memory hears of its jobs from workers: so long one is waited for."""
+        """A scheduler that restarted without its memory learns of its jobs from workers. The client waits for it."""
         unknown = problem(404, "job-unknown")
         for first in (events(text("stdout", 0, "ab"), end=CUT), CUT):
             world = World(first, REFUSED, unknown, unknown, events(END))
             self.assertIsInstance(world.items(world.operations.follow("j1", 0, 0))[-1], Ended)
             world = World(first, unknown)
             self.assertRaises(ApiProblem, world.items, world.operations.follow("j1", 0, 0))
-            self.assertTrue(FORGOTTEN <= sum(world.pauses) < PATIENCE / 2, world.pauses)
+            self.assertTrue(FORGOTTEN_MAX_SECONDS <= sum(world.pauses) < PATIENCE / 2, world.pauses)
         head = Head(200, {"x-output-offset": "0"})
         world = World(Reply(head, [b"ab"], CUT), unknown, Reply(Head(200, {"x-output-offset": "2"}), [b"c"]), unknown)
         self.assertEqual(world.items(world.operations.output("j1", "stdout", 0, None, True)), [b"ab", b"c"])
@@ -149,12 +149,12 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual(world.run(world.operations.wait("j1", None)).state, "failed")
 
     def test_no_progress(self) -> None:
-        """Streams that always break at once, and tell nothing new, are given up, too."""
+        """Streams that always break at once, without anything new, are given up."""
         self.assertRaises(ConnectionFailed, self.follow_heard, 0.0)
         self.assertAlmostEqual(sum(self.world.pauses), PATIENCE)
 
     def follow_heard(self, seconds: float) -> None:
-        """Over connections of which each tells after so many seconds that the job runs, and breaks."""
+        """Follow over connections that each report a running job after so many seconds, and break."""
         self.world = World(*[events(HEARD, event("job", job()), end=CUT)] * 100, events(END))
         self.world.seconds = seconds
         self.world.items(self.world.operations.follow("j1", 0, 0))
@@ -168,7 +168,7 @@ class FollowTests(SynchronousTestCase):
 
 @frozen
 class Sending:
-    """What one connection of a server does: how many bytes it repeats, how large its pieces are, where it breaks."""
+    """A connection of a server: the repeated bytes, the size of its pieces, and the place where it breaks."""
 
     back: int
     piece: int
@@ -180,7 +180,7 @@ outputs = st.binary(max_size=60)
 
 
 class Server:
-    """Has all output of an ended job, and answers as ``sendings`` say; then without a fault."""
+    """A server with all output of an ended job. It answers as in ``sendings``, and then without a fault."""
 
     def __init__(self, stdout: bytes, stderr: bytes, plan: list[Sending]) -> None:
         self._output = {"stdout": stdout, "stderr": stderr}
@@ -215,7 +215,7 @@ class Server:
         return [*cut, b"" if len(sent) == len(body) else CUT]
 
     def events(self, request: Request, sending: Sending) -> tuple[Head, list[bytes]]:
-        """An event stream from a little before what was asked for."""
+        """An event stream that begins a little before the requested position."""
         offsets = dict(zip(("stdout", "stderr"), map(int, request.headers["Last-Event-ID"].split(",")), strict=True))
         pieces = [b":\n\n", event("job", job())]
         for stream, offset in offsets.items():
@@ -225,7 +225,7 @@ class Server:
         return EVENTS, [*pieces, END]
 
     def raw(self, request: Request, sending: Sending) -> tuple[Head, list[bytes]]:
-        """One stream: from an offset, or a range."""
+        """A raw stream, from an offset or as a range."""
         query = dict(request.query)
         if request.path == "/v1/jobs/j1":
             sizes = {f"{stream}_bytes": len(data) for stream, data in self._output.items()}
@@ -235,7 +235,7 @@ class Server:
             first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
             start, data = int(first), whole[int(first) : int(last) + 1]
         elif "tail" in query:
-            start = max(0, len(whole) - int(query["tail"]))  # lines of one byte
+            start = max(0, len(whole) - int(query["tail"]))  # each line has one byte
             data = whole[start:]
         else:
             start = int(query["offset"])
@@ -248,7 +248,7 @@ class Server:
 
 
 class PropertyTests(SynchronousTestCase):
-    """Whatever the connections do."""
+    """Properties for any faults of the connections."""
 
     @given(outputs, outputs, sendings, st.integers(0, 60))
     def test_follow(self, stdout: bytes, stderr: bytes, plan: list[Sending], begin: int) -> None:
@@ -268,7 +268,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(outputs, sendings, st.booleans(), st.integers(0, 60), st.booleans())
     def test_output(self, whole: bytes, plan: list[Sending], follow: bool, begin: int, tail: bool) -> None:
-        """The pieces together are the stream; without ``follow``, as it was when it was first asked for."""
+        """The pieces together are the stream; without ``follow``, as it was at the first request."""
         begin = min(begin, len(whole))
         server = Server(b"", whole, plan)
         given_ = (0, len(whole) - begin) if tail else (begin, None)
@@ -277,10 +277,10 @@ class PropertyTests(SynchronousTestCase):
 
 
 class OutputTests(SynchronousTestCase):
-    """One stream as raw bytes."""
+    """``output``: one stream as raw bytes."""
 
     def test_requests(self) -> None:
-        """What is asked for, at first and after a cut."""
+        """The requests, at first and after a cut."""
         head = Head(200, {"x-output-offset": "4", "content-length": "6"})
         world = World(Reply(head, [b"abc"], CUT), Reply(Head(206, {"x-output-offset": "7"}), [b"def"]))
         self.assertEqual(world.items(world.operations.output("j1", "stderr", 4, None, False)), [b"abc", b"def"])
@@ -294,22 +294,22 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual(world.requests.pop().path, "/v1/jobs/j1")
         self.assertEqual(world.requests[0].query, (("stream", "stdout"), ("tail", "3"), ("follow", "1")))
         self.assertEqual(world.requests[1].query, (("stream", "stdout"), ("offset", "10"), ("follow", "1")))
-        self.assertEqual({request.silence for request in world.requests}, {RAW_SILENCE})
+        self.assertEqual({request.silence for request in world.requests}, {RAW_SILENCE_SECONDS})
 
     def test_cut_output(self) -> None:
-        """Output that was cut when it was written is an error after all that there is of it."""
+        """Output that was cut when it was written is an error after all existing bytes."""
         world = World(Reply(Head(200, {"x-output-offset": "0"}), [b"abc"], CUT), problem(410, "output-cut"))
         self.assertRaises(OutputLost, world.items, world.operations.output("j1", "stdout", 0, None, True))
         self.assertEqual(world.delivered, [b"abc"])
 
     def test_wrong_place(self) -> None:
-        """A body that does not begin where it was asked for is an error."""
+        """A body with another offset than requested is an error."""
         world = World(Reply(Head(200, {"x-output-offset": "1"}), [b"bc"]))
         self.assertRaises(OutputLost, world.items, world.operations.output("j1", "stdout", 0, None, True))
         self.assertEqual(world.delivered, [])
 
     def test_not_output(self) -> None:
-        """What is no scheduler's is not taken for output."""
+        """The answer of another program is not taken for output."""
         for head in (Head(200), Head(204), Head(200, {"x-output-offset": "-1"})):
             for tail, follow in ((None, False), (None, True), (3, False)):
                 world = World(Reply(head, [b"Welcome to this network"]))
@@ -317,7 +317,7 @@ class OutputTests(SynchronousTestCase):
                 self.assertEqual(world.delivered, [])
 
     def test_ended_too_early(self) -> None:
-        """A body that ends in order before the job does, or before its output does, was cut by a proxy."""
+        """A body that ends properly before the job or its output was cut by a proxy."""
         for state, size in (("running", None), ("failed", 6)):
             first = Reply(Head(200, {"x-output-offset": "0"}), [b"abc"])
             rest = Reply(Head(200, {"x-output-offset": "3"}), [b"def"])

@@ -1,4 +1,4 @@
-"""Values out of JSON, addresses, and the package as it is imported."""
+"""Values from JSON, addresses, and the import of the package."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ JOB = {
 
 class ValueTests(SynchronousTestCase):
     def test_job(self) -> None:
-        """Known fields as attributes, in types of Python; the rest is in ``data``."""
+        """Known fields are attributes in Python types; the rest is in ``data``."""
         job = Job.from_json(JOB)
         self.assertEqual((job.id, job.state, job.exit_code, job.args, job.leftover), ("j1", "failed", 3, ("a",), (7,)))
         self.assertEqual(job.created_at, datetime(2024, 5, 1, 12, 0, 0, 500_000, tzinfo=UTC))
@@ -43,7 +43,7 @@ class ValueTests(SynchronousTestCase):
         self.assertFalse(job.succeeded)
 
     def test_tolerant(self) -> None:
-        """A scheduler of another version may say less, and states that are not known are not final."""
+        """A scheduler of another version may send less, and unknown states are not final."""
         job = Job.from_json({"id": "j", "state": "dreaming", "usage": {}, "created_at": "?", "args": None, "env": None})
         self.assertEqual((job.usage, job.created_at, job.args, job.env, job.final), (None, None, (), {}, False))
         worker = Worker.from_json({"id": "w", "name": "n", "state": "online", "disk": {"size": 1}, "slots": None})
@@ -52,7 +52,7 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(Worker.from_json({**worker.data, "disk": disk}).disk, Disk(4, 3, 2, 1))
 
     def test_no_value(self) -> None:
-        """What is no job or worker is an error of the client."""
+        """JSON that is no job or worker is an error of the client."""
         for data in (None, [], {}, {"id": "j"}, {"id": 1, "state": "running"}):
             self.assertRaises(ClientError, Job.from_json, data)
             self.assertRaises(ClientError, Worker.from_json, data)
@@ -60,7 +60,7 @@ class ValueTests(SynchronousTestCase):
 
 class AddressTests(SynchronousTestCase):
     def test_urls(self) -> None:
-        """A base URL, with its defaults."""
+        """A base URL gets its defaults."""
         request = Request("GET", "/v1/jobs", (("label", "a=b c"), ("state", "é")))
         path = "/v1/jobs?label=a%3Db%20c&state=%C3%A9"
         for url, base, prefix in (
@@ -75,7 +75,7 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual((target.base, target.path(request)), (base, prefix + path))
 
     def test_refused(self) -> None:
-        """What is no URL of a scheduler, and a token that would be another header."""
+        """An invalid URL is refused, and so is a token that would be another header."""
         for url in ("", "box:3000", "ftp://box", "http://", "http://me:secret@box", "http://box?x=1", "http://box#x"):
             self.assertRaises(ValueError, read_target, url, None)
         self.assertRaises(ValueError, read_target, "http://box:x", None)
@@ -83,7 +83,7 @@ class AddressTests(SynchronousTestCase):
             self.assertRaises(ValueError, read_target, "http://box", token)
 
     def test_token(self) -> None:
-        """The token is sent as a bearer's, and shown nowhere."""
+        """The token is sent as a bearer token, and never shown."""
         target = read_target("http://box", "secret")
         headers = target.headers(Request("POST", "/", body={"a": "é\udc80"}, headers={"Accept": "x"}))
         self.assertEqual(headers["Authorization"], "Bearer secret")
@@ -95,7 +95,7 @@ class AddressTests(SynchronousTestCase):
 
 class PackageTests(SynchronousTestCase):
     def test_lazy(self) -> None:
-        """Importing the package loads nothing of it; each client only what it needs."""
+        """Importing the package loads none of its modules; each client loads only what it needs."""
         heavy = "{'attrs', 'urllib3', 'twisted', 'treq', 'grpc', 'klein', 'sqlalchemy'}"
         for use, loaded in (
             ("", set()),
@@ -108,14 +108,14 @@ class PackageTests(SynchronousTestCase):
             self.assertEqual(set(done.stdout.split()), loaded, use)
 
     def test_names(self) -> None:
-        """Every public name can be had, and no other."""
+        """Every public name can be imported, and no other."""
         for name in scheduler.client.__all__:
             self.assertIsNotNone(getattr(scheduler.client, name))
             self.assertIn(name, dir(scheduler.client))
         self.assertRaises(AttributeError, getattr, scheduler.client, "nothing")
 
     def test_same_shape(self) -> None:
-        """Both clients have the same methods, with the same arguments, and those of ``Client`` are documented."""
+        """Both clients have the same methods and arguments, and those of ``Client`` are documented."""
 
         def shape(cls: type) -> dict[str, list[str]]:
             return {

@@ -1,4 +1,4 @@
-"""A world for scripts: what each request comes to is listed, pauses pass at once, and all of it is remembered."""
+"""A world for scripts: it answers each request from a list, and passes and records pauses at once."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ CUT = NoAnswer(Loss.LOST, "connection reset by peer")
 
 @frozen
 class Reply:
-    """An answer: its pieces, and how it ends; ``b""`` is properly."""
+    """An answer: its pieces, and its end; ``b""`` is a proper end."""
 
     head: Head
     pieces: Sequence[bytes] = ()
     end: bytes | NoAnswer = b""
-    #: Called when it is opened: time passes, say.
+    #: Called when the answer is opened, for example to let time pass.
     meanwhile: Callable[[], object] = field(default=lambda: None)
 
 
 def answer(document: Any = None, status: int = 200, end: bytes | NoAnswer = b"", **headers: str) -> Reply:
-    """A whole one of JSON; ``_`` in a header's name is ``-``."""
+    """A complete JSON answer; ``_`` in a header's name stands for ``-``."""
     pieces = [] if document is None else [json.dumps(document).encode()]
     return Reply(Head(status, {name.replace("_", "-"): value for name, value in headers.items()}), pieces, end)
 
@@ -49,7 +49,7 @@ def job(job_id: str = "j1", state: str = "running", **more: Any) -> dict[str, An
 
 
 class World:
-    """Gives each request what was listed for it, the last one for ever; time passes in pauses, and in bodies."""
+    """Gives each request its listed answer, and the last one for ever. Time passes in pauses and bodies."""
 
     def __init__(self, *replies: Reply | NoAnswer) -> None:
         self._replies = list(replies)
@@ -58,13 +58,13 @@ class World:
         self.pauses: list[float] = []
         self.delivered: list[Any] = []
         self.now = 1000.0
-        #: That each piece of a body takes.
+        #: Seconds for each piece of a body.
         self.seconds = 0.0
         self.operations = Operations(lambda: self.now, TIMEOUT, PATIENCE, jitter=lambda: 1.0, new_key=self._new_key)
         self._keys = 0
 
     def met(self) -> World:
-        """The client has had an answer before."""
+        """This world, once the client has had an answer."""
         self.operations._repeater.reached = True
         return self
 
@@ -79,12 +79,12 @@ class World:
             return end.value
 
     def items(self, source: Any) -> list[Any]:
-        """All that it delivers."""
+        """All items of a source."""
         self.run(source)
         return self.delivered
 
     def sent(self) -> list[str]:
-        """Each request in short."""
+        """Each request in short form."""
         return [f"{request.method} {request.path}" for request in self.requests]
 
     def _perform(self, step: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the tests of the scheduler's parts share: a scheduler with the worker ``w-1``, whose calls wait for the test."""
+"""A scheduler with the worker ``w-1``, whose calls wait for the test, for tests of the scheduler's parts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, Target, Worker
+from scheduler.model import Job, JobSpec, Worker
+from scheduler.terms import Target
+from scheduler.views import JobFilter
 from tests.doubles.workers import METHODS, Call
 from tests.house import House
 from tests.unit.cluster.values import a_worker

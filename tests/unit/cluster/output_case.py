@@ -1,4 +1,4 @@
-"""What the tests of live output share: one job ``j-1`` on worker ``w-1``, and its spool."""
+"""A job ``j-1`` on worker ``w-1``, and its spool, for the tests of live output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OutputTestCase(SynchronousTestCase):
         return self.client.spools[KEY]
 
     def write(self, size: int) -> None:
-        """Bytes of which no two that are near each other are the same."""
+        """Add bytes of which no two neighbours are the same."""
         have = len(self.spool.data)
         self.spool.data += bytes((at * 7 + at // 256) % 256 for at in range(have, have + size))
 
@@ -54,14 +54,14 @@ class OutputTestCase(SynchronousTestCase):
         self.house.add(a_worker(state=state))
 
     def assert_gives(self, reading: Deferred[Chunk], offset: int, size: int, end: bool = False, cut: str = "") -> None:
-        """It has the bytes of the spool from ``offset`` on, ``size`` of them."""
+        """A read gives ``size`` bytes of the spool from ``offset`` on."""
         chunk = self.successResultOf(reading)
         expected = (offset, self.spool.data[offset : offset + size], end, cut)
         self.assertEqual((chunk.offset, chunk.data, chunk.end, chunk.cut), expected)
         self.assertEqual(len(chunk.data), size)
 
     def assert_idle(self) -> None:
-        """Nothing is left of any reader."""
+        """Nothing is left of any follower."""
         self.assertEqual(self.client.running(), [])
         self.assertTrue(all(read.answer.called for read in self.client.reads))
         self.assertEqual(self.house.timers(), 0)

@@ -11,7 +11,8 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobState, QueueTerms, Target, Worker
+from scheduler.model import Job, JobState, Worker
+from scheduler.terms import QueueTerms, Target
 from tests.doubles.workers import Call
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker

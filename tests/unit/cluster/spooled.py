@@ -15,7 +15,7 @@ from tests.doubles.workers import Call, OutputStream, Workers
 
 @define
 class Spool:
-    """One stream of one job, as its worker has it."""
+    """A stream of a job on its worker."""
 
     data: bytes = b""
     ended: bool = False
@@ -31,7 +31,7 @@ class Spool:
 
 
 class SpooledWorkers(Workers):
-    """Holds all streams and reads; ``flow``, ``answer`` and ``fail_read`` are what comes of them."""
+    """Holds all streams and reads; ``flow``, ``answer`` and ``fail_read`` let them go on."""
 
     def __init__(self, clock: IReactorTime) -> None:
         super().__init__(clock)
@@ -40,21 +40,21 @@ class SpooledWorkers(Workers):
 
     @property
     def reads(self) -> list[Call]:
-        """Those that wait for an answer, or were cancelled."""
+        """Reads that wait for an answer, or were cancelled."""
         return [call for call in self.held if call.method == "read_output"]
 
     @property
     def reads_made(self) -> int:
-        """The number of all there ever were."""
+        """The number of all reads so far."""
         return sum(call.method == "read_output" for call in self.calls)
 
     def stream(self) -> OutputStream:
-        """The only one that runs."""
+        """The only stream that runs."""
         (stream,) = self.running()
         return stream
 
     def flow(self, size: int) -> bool:
-        """Send what there is on every stream that runs, in chunks of ``size``, until held up; whether any was sent."""
+        """Send all bytes on every running stream, in chunks of ``size``, until held up; whether any was sent."""
         sent = False
         for stream in self.running():
             spool = self.spools[stream.key]
@@ -67,13 +67,13 @@ class SpooledWorkers(Workers):
         return sent
 
     def next_read(self) -> Call:
-        """The oldest read, which is held no longer."""
+        """Take the oldest read."""
         read = self.reads[0]
         self.held.remove(read)
         return read
 
     def answer(self, at_most: int = 1 << 30) -> None:
-        """The oldest read, with at most so many bytes."""
+        """Answer the oldest read with at most so many bytes."""
         read = self.next_read()
         if read.answer.called:
             return  # cancelled
@@ -86,13 +86,13 @@ class SpooledWorkers(Workers):
             read.answer.callback(chunk)
 
     def fail_read(self, error: Exception) -> None:
-        """The oldest."""
+        """Fail the oldest read."""
         read = self.next_read()
         if not read.answer.called:
             read.answer.errback(error)
 
     def go_down(self) -> None:
-        """Everything under way is cut, as when the worker process is killed."""
+        """Cut all streams and reads, as when the worker process is killed."""
         for stream in self.running():
             stream.cut(Unreachable("w-1", sent=True))
         for _ in range(len(self.reads)):

@@ -12,9 +12,9 @@ from scheduler.cluster.workers.adoption import (
     SPEC_MAX_BYTES,
 )
 from scheduler.cluster.workers.refusals import Refusals
-from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState, Ref
+from scheduler.views import JobFilter
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
@@ -31,7 +31,7 @@ def described(job_ids: list[str] | tuple[str, ...], spec: JobSpec = SPEC) -> tup
 
 
 class AdoptionTests(MembershipTestCase):
-    """What is taken over of the jobs that workers report and nobody here knows."""
+    """Jobs that workers report and the scheduler does not know."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -75,14 +75,14 @@ class AdoptionTests(MembershipTestCase):
         self.assertEqual(len(self.jobs()), DESCRIBED_PER_HEARTBEAT + 10)
 
     def test_asked_of_another(self) -> None:
-        """What one worker was asked about no other can have adopted."""
+        """A job that one worker was asked about is not adopted from another worker."""
         self.online(address="127.0.0.1:30001", worker_id="w-2")
         self.tell_ended(["j-1"])
         self.beat("w-2", described=described(["j-1"]))
         self.assertEqual(self.jobs(), [])
 
     def test_of_the_process_before(self) -> None:
-        """What the process before was asked about has to be asked about again."""
+        """Questions to an earlier process of the worker are asked again."""
         self.tell_ended(["j-1"])
         self.online(worker_id="w-1")
         self.beat("w-1", described=described(["j-1"]))
@@ -108,7 +108,7 @@ class AdoptionTests(MembershipTestCase):
         self.assertTrue(self.house.parts.reconciler.idle)
 
     def test_too_many_at_once(self) -> None:
-        """One heartbeat has no more adopted than one answer asks about, whatever was asked before."""
+        """A heartbeat has no more jobs adopted than one answer asks about, even if more were asked before."""
         asked = (*self.tell_ended(ids("e", 200)).describe, *self.beat("w-1").describe)
         self.assertEqual(len(asked), 2 * DESCRIBED_PER_HEARTBEAT)
         answer = self.beat("w-1", described=described(asked))
@@ -178,7 +178,7 @@ class AdoptionTests(MembershipTestCase):
         self.assertEqual(self.house.parts.ledger.endings.adopted("w-1"), (3, 3))
 
     def test_what_is_remembered(self) -> None:
-        """Of the ids that a worker reports only so many are remembered, and only for so long."""
+        """The ids that a worker reports are remembered up to a number and for a limited time."""
         known = self.house.parts.reconciler._adoption
         self.tell_ended(ids("e", 3 * REMEMBERED_MAX))
         for _ in range(3 * REMEMBERED_MAX // DESCRIBED_PER_HEARTBEAT):
@@ -224,7 +224,7 @@ class AdoptionTests(MembershipTestCase):
 
 
 class BelievedTests(MembershipTestCase):
-    """What of a report is not believed."""
+    """Reports that are not believed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -269,7 +269,7 @@ class BelievedTests(MembershipTestCase):
         )
 
     def test_log_of_changes(self) -> None:
-        """What is refused again is logged once, also where heartbeats in between do not tell it; and so are changes."""
+        """A repeated refusal is logged once, even if heartbeats between do not report the job; a change is logged."""
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         self.ledger.learn(*(a_job(job_id) for job_id in ids("j", 3)))
@@ -298,7 +298,7 @@ class BelievedTests(MembershipTestCase):
         self.assertEqual(len(lines), refusals.REMEMBERED_MAX // 1000)
 
     def test_unreadable(self) -> None:
-        """What could not be read of a heartbeat is logged; its job was told of, so nobody is asked about it."""
+        """An unreadable part of a heartbeat is logged; its job was mentioned, so the worker is not asked about it."""
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         self.ledger.learn(a_job("j-1"), a_job("j-2"))

@@ -10,7 +10,8 @@ from twisted.internet.defer import fail
 from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL_SECONDS, TIMER_LATE_MAX_SECONDS, reason
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import Job, JobState, Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
@@ -135,11 +136,9 @@ class AttendanceTests(ClusterTestCase):
         self.assertEqual(self.held(), [])
 
     def test_follower_of_one_that_starts(self) -> None:
-        """A client whose submission is answered with the output attends it from when its start leaves."""
+        """A client whose submission is answered with the output attends the job from when its worker is called."""
         opened: list[Job] = []
         self.cluster.submit(ECHO, W1, ATTENDED, starting=opened.append)
-        (sent,) = self.workers.sent
-        sent()
         (job,) = opened
         reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
         self.clock.advance(600)

@@ -8,7 +8,8 @@ from scheduler.cluster.jobs.backoff import Backoff, seconds
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Busy, NoFreeSlot, Unavailable, Unreachable
-from scheduler.model import JobSpec, Target
+from scheduler.model import JobSpec
+from scheduler.terms import Target
 from tests.unit.cluster.values import a_worker
 
 ANY = Requirement.of(JobSpec(command="echo"), Target(selector={}))

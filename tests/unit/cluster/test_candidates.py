@@ -16,7 +16,8 @@ from scheduler.cluster.jobs.placement import place
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, NoMatch, SchedulerError
-from scheduler.model import JobSpec, JobState, Target, Worker, WorkerState
+from scheduler.model import JobSpec, JobState, Worker, WorkerState
+from scheduler.terms import Target
 from tests.unit.cluster.values import a_job, a_worker
 
 ANY = Requirement.of(JobSpec(command="echo"), Target(selector={}))
@@ -52,7 +53,7 @@ _WORKERS = st.builds(
 def by_scan(
     requirement: Requirement, workers: Iterable[Worker], load: Callable[[str], int], withheld: Callable[[Worker], bool]
 ) -> str:
-    """What ``place`` comes to, by looking at every worker: an id, or the text of the error."""
+    """The result of ``place`` by looking at every worker: an id, or the text of the error."""
     workers = list(workers)
     matching = [worker for worker in workers if not worker.draining and requirement.met_by(worker)]
     if not matching:
@@ -83,7 +84,7 @@ def _no_match(requirement: Requirement, workers: list[Worker]) -> str:
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Whatever happens to workers, jobs, reservations and backoffs, the index and the scan agree."""
+    """The index and the scan agree after any changes of workers, jobs, reservations and backoffs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert tally.slots == sum(worker.slots or 0 for worker in met if self.keeps(worker) is Standing.FULL)
 
     def keeps(self, worker: Worker) -> Standing:
-        """What keeps it from taking a job."""
+        """The standing of a worker that can't take a job."""
         held = worker.refusing is not None or worker.id in self.in_backoff
         full = worker.slots is not None and self.registry.load(worker.id) >= worker.slots
         if worker.draining:
@@ -255,7 +256,7 @@ class CostTests(SynchronousTestCase):
     """The work for one placement among a thousand workers, as the number of workers that are looked at."""
 
     def looks(self, requirement: Requirement, hard: dict[str, Any], backoff: bool = False, load: int = 0) -> int:
-        """Of a thousand workers all but the last three, in the order of names, are ``hard`` to use."""
+        """Make all but the last three of a thousand workers, in the order of names, ``hard`` to use."""
         workers = Counted()
         candidates = Candidates(workers)
         for number in range(1000):

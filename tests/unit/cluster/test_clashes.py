@@ -78,7 +78,7 @@ class IdTests(ClashTestCase):
         self.assertNotEqual(made_up.id, "w-9")
 
     def test_needs_the_folder(self) -> None:
-        """Who registers with an id, and can't show its folder id, gets another one, also where that is gone."""
+        """A worker that sends an id without the folder id of it gets another id, even if the first worker is gone."""
         worker = self.registered()
         self.ledger.learn(a_job(worker_id=worker.id))
         self.liveness.left(worker.id)
@@ -116,7 +116,7 @@ class IdTests(ClashTestCase):
         self.assertEqual(self.registered(worker_id=old.id).id, old.id)
 
     def test_of_a_core_worker(self) -> None:
-        """No id that anybody sends is that of a core worker, which is its address, whatever else is said there."""
+        """An id that is sent is never that of a core worker, which is identified by its address alone."""
         core = self.registered(boot_id="", folder_id="", nonce="", name="")
         self.ledger.learn(a_job(worker_id=core.id))
         for number, facts in enumerate(({}, {"nonce": "", "folder_id": ""}, {"boot_id": ""})):
@@ -131,7 +131,7 @@ class IdTests(ClashTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_nonce(self) -> None:
-        """What another process of a worker says is refused, and so is one that left."""
+        """Calls of another process of a worker are refused, and so are those of a process that left."""
         worker = self.registered()
         self.beat(worker.id, nonce="first")
         for nonce in ("", "second"):
@@ -178,7 +178,7 @@ class ProcessTests(ClashTestCase):
         self.assertFalse(self.is_asked())
 
     def test_two_at_once(self) -> None:
-        """Of two that wait for the same silent process the first that is accepted is asked, too."""
+        """If two processes wait for the same silent one, the first that is accepted is asked for the second."""
         self.registered()
         second, third = self.registering(30001, nonce="second"), self.registering(30002, nonce="third")
         self.asked().callback(False)
@@ -233,7 +233,7 @@ class EarlierVersionTests(ClashTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_elsewhere(self) -> None:
-        """Its id is refused to a process elsewhere while it answers where it is, and not when it does not."""
+        """A process elsewhere gets its id only if the worker does not answer at its address."""
         for facts in ({}, {"folder_id": "", "nonce": ""}):
             self.check_it_stays(self.registering(40000, worker_id=self.old.id, **facts), True)
         upgraded = self.registering(40000, worker_id=self.old.id)
@@ -263,7 +263,7 @@ class EarlierVersionTests(ClashTestCase):
         self.assertTrue(self.ledger.registry.worker(self.successResultOf(core).worker_id).is_core)
 
     def test_at_a_core_workers_address(self) -> None:
-        """Nor does it at the address of a core worker that is online."""
+        """A core worker at the address of an online core worker displaces nothing either."""
         core = self.registered(30001, boot_id="", folder_id="", nonce="", name="")
         self.workers.take("probe").answer.callback(None)
         self.ledger.learn(a_job("j-2", worker_id=core.id))
@@ -343,7 +343,7 @@ class AddressTests(ClashTestCase):
         self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
 
     def test_lost_folder_while_the_store_fails(self) -> None:
-        """It registers again until it has taken that place, which needs the store."""
+        """A worker that replaces another one registers again until that is saved."""
         first = self.registered()
         self.ledger.learn(a_job(worker_id=first.id))
         self.store.problem = "disk full"
@@ -372,11 +372,11 @@ class AddressTests(ClashTestCase):
         self.assertIs(self.state(), JobState.LOST)
 
     def test_lost_folder_and_killed(self) -> None:
-        """So it is where the scheduler was killed before the place was taken."""
+        """The newcomer replaces the other worker also if the scheduler was killed in between."""
         self.check_takes_the_place_after_a_kill(30000)
 
     def test_lost_folder_killed_and_moved(self) -> None:
-        """And where the newcomer is elsewhere by then."""
+        """The newcomer replaces the other worker even if it has moved in the meantime."""
         self.check_takes_the_place_after_a_kill(30001)
 
     def test_comes_for_the_place_of_another(self) -> None:
@@ -404,7 +404,7 @@ class AddressTests(ClashTestCase):
         self.assertIs(self.ledger.registry.worker(first.id).state, WorkerState.UNREACHABLE)
 
     def test_of_a_core_worker(self) -> None:
-        """One of ours at the address of a core worker is refused if it does not answer there, but something does."""
+        """A worker of ours at a core worker's address is refused if not it, but another process answers there."""
         core = self.registered(boot_id="", folder_id="", nonce="", name="")
         self.ledger.learn(a_job(worker_id=core.id))
         for answers, refused in (((True, False), True), ((True, True), False)):
@@ -489,7 +489,7 @@ class QuestionTests(ClashTestCase):
         self.failureResultOf(newcomer, Conflict)
 
     def test_another_comes(self) -> None:
-        """One that registers there while another is asked is asked, too."""
+        """A process that registers while another is asked is asked, too."""
         (stale,) = self.stale("a")
         newcomer = self.newcomer()
         question = self.asked()
@@ -500,7 +500,7 @@ class QuestionTests(ClashTestCase):
         self.failureResultOf(newcomer, Conflict)
 
     def test_elsewhere(self) -> None:
-        """What is found at one address says nothing of another."""
+        """An answer at one address says nothing about another address."""
         self.registered(30001, folder_id="other", name="new", nonce="a")
         self.stale("b")
         newcomer = self.newcomer()
@@ -511,7 +511,7 @@ class QuestionTests(ClashTestCase):
         self.successResultOf(newcomer)
 
     def test_too_many(self) -> None:
-        """Some registrations ask at a time, whatever else the threads of the server are for; others try again."""
+        """A limited number of registrations ask at a time; further ones have to try again."""
         for number in range(MAX_ASKING + 1):
             self.registered(30000 + number, folder_id=f"f{number}", name=f"n{number}")
         waiting = [
@@ -542,7 +542,7 @@ class RemovalTests(ClashTestCase):
         self.workers.held.clear()
 
     def test_comes_back_before_its_jobs_are_given_up(self) -> None:
-        """One that registers meanwhile stays, and so does what it runs, and its drain."""
+        """A worker that registers meanwhile stays, with its jobs and its drain."""
         start = Deferred[None]()
         self.patch(self.membership._reconciler, "starts_over", lambda _: start)
         forgotten = self.cluster.forget(self.worker.id)
@@ -623,7 +623,7 @@ class AgainTests(ClashTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_calls_fail(self) -> None:
-        """One that calls do not reach registers again, as its address may be another."""
+        """A worker that calls do not reach is asked to register again, as its address may have changed."""
         worker = self.registered()
         self.assertFalse(self.beat(worker.id, nonce="first").register_again)
         self.workers.take("probe").answer.errback(NotFound("x", "y"))

@@ -17,7 +17,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobState, Target, WorkerState
+from scheduler.model import Job, JobState, WorkerState
+from scheduler.terms import Target
 from tests.house import House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
@@ -49,7 +50,7 @@ class FaultTests(CoreCase):
         self.assertEqual(job.reason, "worker 'core' answered with a fault: no such image")
 
     def test_unreadable(self) -> None:
-        """One whose answer can't be read may run: the job is unknown, and is not started again."""
+        """A job whose start was answered unreadably may run: it is unknown, and is not started again."""
         refused = self.refused(AnswerUnreadable("core", "Received message larger than max"))
         error = self.failureResultOf(refused, StartUnanswered).value
         self.assertIn("Received message larger than max", str(error))
@@ -102,7 +103,7 @@ class LateTests(CoreCase):
         self.assertEqual(self.house.job(self.job_id).id_on_worker, "theirs-7")
 
     def test_never(self) -> None:
-        """Nobody can ask for one that is not answered: it is lost, once it is listened for no more."""
+        """A job whose start is never answered can't be asked about: it is lost when the listening ends."""
         self.answer.errback(DeadlineExceeded("StartJob", 310.0))
         self.poll()
         job = self.house.job(self.job_id)
@@ -110,13 +111,13 @@ class LateTests(CoreCase):
         self.assertEqual(self.held(), [])
 
     def test_cut(self) -> None:
-        """So it is where the connection is lost."""
+        """The job is lost also if the connection is cut."""
         self.answer.errback(Unreachable("core", sent=True))
         self.poll()
         self.assertIs(self.state(), JobState.LOST)
 
     def test_restarted_meanwhile(self) -> None:
-        """And where the scheduler is, as nobody listens then."""
+        """The job is lost also if the scheduler restarts, as nothing listens for its answer then."""
         self.begin()
         self.add(a_worker("core", boot_id="", slots=None))
         self.poll()
@@ -148,7 +149,7 @@ class LateTests(CoreCase):
         self.assertIs(self.successResultOf(self.cluster.stop(self.job_id)).state, JobState.LOST)
 
     def test_forgotten_meanwhile(self) -> None:
-        """What has ended stays as it is, whatever comes later."""
+        """A job that has ended stays as it is when a late answer comes."""
         self.add(evolve(self.house.job(self.job_id), state=JobState.LOST, reason="forgotten"))
         self.answer.callback(JobStatus("theirs-7", JobState.RUNNING))
         self.settle()
@@ -177,7 +178,7 @@ class DeregisteredTests(CoreCase):
         self.settle()
 
     def test_listed(self) -> None:
-        """It is offline, and the job unknown, also after a restart of the scheduler."""
+        """The worker is offline, and the job unknown, also after a restart of the scheduler."""
         for _ in range(2):
             self.sweep()
             view = self.cluster.worker("core")
@@ -186,13 +187,13 @@ class DeregisteredTests(CoreCase):
             self.begin()
 
     def test_ended(self) -> None:
-        """It is removed when the last of its jobs has ended."""
+        """The worker is removed when the last of its jobs has ended."""
         self.add(evolve(self.house.job("j-1"), state=JobState.LOST, reason="no record"))
         self.sweep()
         self.assertEqual(self.listed(), [])
 
     def test_ended_before_a_restart(self) -> None:
-        """So it is where the scheduler was killed in between."""
+        """The worker is removed also if the scheduler was killed in between."""
         self.add(evolve(self.house.job("j-1"), state=JobState.LOST, reason="no record"))
         self.begin()
         self.sweep()
@@ -206,7 +207,7 @@ class DeregisteredTests(CoreCase):
         self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
 
     def test_again(self) -> None:
-        """To say so again changes nothing."""
+        """A second deregistration changes nothing."""
         self.successResultOf(self.membership.deregister("core", ""))
         self.assertEqual(self.listed(), [WorkerState.OFFLINE])
 

@@ -15,7 +15,7 @@ ENDED = JobReport(JobStatus("j-1", JobState.SUCCEEDED, started_at=900.0, finishe
 
 
 class CutCallTests(ClusterTestCase):
-    """What such a call began to save is saved, as soon as that is possible."""
+    """A save that a cancelled call began is completed as soon as possible."""
 
     def cut(self, call: Deferred[object]) -> None:
         """The call is cancelled, and then the first save fails that it began."""
@@ -24,7 +24,7 @@ class CutCallTests(ClusterTestCase):
         self.store.fail()
 
     def stored(self) -> Loaded:
-        """What the store has once it works again."""
+        """The content of the store once it works again."""
         self.store.held = False
         self.clock.advance(1)
         return self.successResultOf(self.store.load())
@@ -66,7 +66,7 @@ class CutCallTests(ClusterTestCase):
         self.assertEqual([worker.name for worker in self.stored().workers], ["w-1", "w-2"])
 
     def test_displacement(self) -> None:
-        """What a registration takes from another worker is taken, though it has to be made again itself."""
+        """A cancelled registration still displaces another worker, though it has to be made again."""
         address = f"{HOME}:30009"
         self.add(a_worker("w-2", address=address, boot_id=""), a_job(worker_id="w-2"))
         self.store.held = True

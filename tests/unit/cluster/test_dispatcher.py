@@ -1,4 +1,4 @@
-"""Which job a worker gets when it can take one."""
+"""The job that a worker gets when it can take one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from scheduler.cluster.jobs.dispatcher import MAX_STARTS_PER_WORKER
 from scheduler.errors import (
     NoFreeSlot,
 )
-from scheduler.model import NO_WAITING, JobState, Target, Worker
+from scheduler.model import JobState, Worker
+from scheduler.terms import NO_WAITING, Target
 from tests.unit.cluster.case import ECHO
 from tests.unit.cluster.queue_case import SHORT, QueueTestCase
 from tests.unit.cluster.values import a_worker

@@ -15,17 +15,8 @@ from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.logs import observer
 from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import (
-    NO_WAITING,
-    Job,
-    JobSpec,
-    JobState,
-    QueueTerms,
-    Retry,
-    Stream,
-    Target,
-    WorkerState,
-)
+from scheduler.model import Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
@@ -33,7 +24,7 @@ from tests.unit.cluster.values import a_job, a_worker
 KEY = RequestKey("k", "f" * 64)
 
 #: Why the job of the tests is not shown as it ended.
-REASON = "it has ended, and its end can't be saved yet: the store fails: disk full"
+REASON = "it has ended, and its end can't be saved yet: database unavailable: disk full"
 
 
 def ended(job_id: str = "j-1", state: JobState = JobState.SUCCEEDED) -> JobStatus:
@@ -237,7 +228,7 @@ class HeldTests(EndingsTestCase):
         self.beat(ended())
         waiting = self.cluster.waiting_for(queued)
         assert waiting is not None
-        self.assertEqual((waiting.why, waiting.detail), ("store-failing", "the store fails: disk full"))
+        self.assertEqual((waiting.why, waiting.detail), ("store-failing", "database unavailable: disk full"))
         self.assertEqual(self.cluster.worker("w-1").running_jobs, 1)
         self.mend()
         self.settle()

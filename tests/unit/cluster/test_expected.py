@@ -10,7 +10,8 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.errors import KeyInUse, Misdirected, NoFreeSlot, NotFound, QueueFull, ShuttingDown, Unreachable
 from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Retry, Target, WorkerState
+from scheduler.model import Job, JobState, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
@@ -62,7 +63,7 @@ class ExpectedTestCase(ClusterTestCase):
         return job
 
     def calls(self) -> list[tuple[str, str]]:
-        """Those under way: methods and workers."""
+        """The calls under way: methods and workers."""
         return [(call.method, call.worker_id) for call in self.held()]
 
 
@@ -81,7 +82,7 @@ class RegisteredTests(ExpectedTestCase):
         self.started(answer)
 
     def test_selector(self) -> None:
-        """So does one whose selector only this worker matches; later requests wait for its only slot in vain."""
+        """A start whose selector only this worker matches waits, too; later ones wait for its only slot in vain."""
         first, second = self.submit(ANY), self.submit(ANY)
         self.probe()
         self.assertEqual(self.failureResultOf(second, NoFreeSlot).value.retry_after, 5)
@@ -110,7 +111,7 @@ class RegisteredTests(ExpectedTestCase):
         self.assertEqual(self.take("start_job").job_id, job.id)
 
     def test_full_queue(self) -> None:
-        """One that would be queued, were there room, waits as if it could not be."""
+        """A job that can't be queued for want of room waits like a job that must not be queued."""
         self.add(*[a_job(f"j-{n}", JobState.QUEUED, None, terms=PATIENT) for n in range(self.queue_max)])
         self.add(a_worker("w-2", slots=0, state=WorkerState.UNREACHABLE))
         self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-2"), PATIENT), QueueFull)
@@ -234,7 +235,7 @@ class RegisteredTests(ExpectedTestCase):
         self.assertEqual((self.house.parts.expected.idle, self.jobs(), self.calls()), (True, [], [("probe", "w-1")]))
 
     def test_woken_and_shutting_down(self) -> None:
-        """Nor is anything started of what could begin at that moment."""
+        """A job that could start at the moment of the shutdown is not started."""
         answer = self.submit()
         self.workers.take("probe").answer.callback(None)
         self.cluster.shut_down()
@@ -243,7 +244,7 @@ class RegisteredTests(ExpectedTestCase):
         self.assertEqual((self.jobs(), self.calls()), ([], []))
 
     def test_only_chance_and_shutting_down(self) -> None:
-        """What has only one chance has it still when the scheduler is started again."""
+        """A job with a single placement attempt keeps it for the next start of the scheduler."""
         job = a_job(state=JobState.QUEUED, worker_id=None, target=W1, terms=QueueTerms(retry=Retry(1, 0.0)))
         self.add(evolve(job, promised=True, retry_of="j-0"))
         self.clock.advance(1.0)
@@ -252,7 +253,7 @@ class RegisteredTests(ExpectedTestCase):
         self.assertIs(self.only_job().state, JobState.QUEUED)
 
     def test_many(self) -> None:
-        """Beyond a number of requests that wait, further ones are refused at once."""
+        """When too many requests wait, further ones are refused at once."""
         for _ in range(MAX_WAITING_REQUESTS):
             self.cluster.submit(ECHO, W1).addErrback(lambda _: None)
         self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
@@ -269,7 +270,7 @@ class RegisteredTests(ExpectedTestCase):
         self.assertEqual(self.calls(), [("start_job", "w-1")])
 
     def test_only_chance_is_stopped(self) -> None:
-        """One that is stopped meanwhile is not started."""
+        """A job that is stopped meanwhile is not started."""
         job = a_job(state=JobState.QUEUED, worker_id=None, target=W1, terms=QueueTerms(retry=Retry(1, 0.0)))
         self.add(evolve(job, promised=True, retry_of="j-0"))
         self.clock.advance(1.0)
@@ -328,7 +329,7 @@ class LoadedTests(ExpectedTestCase):
         self.started(answer)
 
     def test_never_heard(self) -> None:
-        """One that answers and never calls is waited for by no request that comes a lease later."""
+        """A request does not wait for a worker that answers, but has not called for a lease."""
         self.workers.release("probe")
         self.house._limits["lease"] = 30.0
         self.begin()
@@ -341,7 +342,7 @@ class LoadedTests(ExpectedTestCase):
         self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
 
     def test_deregistered(self) -> None:
-        """One that has deregistered is neither called nor waited for."""
+        """A worker that has deregistered is not called, and requests do not wait for it."""
         self.workers.held.clear()
         self.ledger.learn(a_worker(deregistered_at=900.0))
         self.begin()
@@ -357,7 +358,7 @@ class LoadedTests(ExpectedTestCase):
         self.failureResultOf(answer, NoFreeSlot)
 
     def test_the_queue(self) -> None:
-        """What is queued is placed on each worker as it comes."""
+        """Queued jobs are placed on each worker when it comes online."""
         self.workers.held.clear()
         self.ledger.learn(a_job(state=JobState.QUEUED, worker_id=None, terms=PATIENT, promised=True))
         self.begin()

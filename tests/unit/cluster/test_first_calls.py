@@ -63,7 +63,7 @@ class FirstCallsTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_wanted(self) -> None:
-        """One that a request waits for is called at once, once; one that has called need not be called."""
+        """A worker that a request waits for is called at once, and once; a worker that has called need not be."""
         ids = self.plan(MAX_FIRST_CALLS + 3)
         self.first_calls.now(ids[-1])
         self.assertEqual(self.called, [])
@@ -76,7 +76,7 @@ class FirstCallsTests(SynchronousTestCase):
         self.assertEqual(self.called[MAX_FIRST_CALLS + 1 :], [ids[-3]])
 
     def test_heard(self) -> None:
-        """Those that were heard are called before others, in the order in which they were; each once."""
+        """Workers that were heard are called before others, each once, in the order in which they were heard."""
         ids = self.plan(MAX_FIRST_CALLS + 4)
         self.assertFalse(self.first_calls.soon(ids[-1]))
         self.first_calls.begin()

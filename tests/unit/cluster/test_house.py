@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Job, JobState, QueueTerms, Target, WorkerState
+from scheduler.model import Job, JobState, WorkerState
+from scheduler.terms import QueueTerms, Target
 from tests.house import ANY, ECHO, House
 from tests.unit.cluster.values import a_worker
 
@@ -56,7 +57,7 @@ class HouseTests(SynchronousTestCase):
         self.assertIs(self.house.worker("w-1").state, WorkerState.UNREACHABLE)
 
     def test_restart(self) -> None:
-        """What was durable is known after a restart, what was being saved is not, and what runs is found again."""
+        """After a restart durable records are known, unsaved ones are not, and running jobs are found again."""
         job = self.submit()
         self.house.store.held = True
         self.house.submit(ECHO, Target(worker="w-1"))

@@ -9,7 +9,8 @@ from scheduler.cluster.jobs.lines import Lines
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration, RequestKey
-from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms
 from tests.house import ANY, ECHO, HOME, House
 from tests.unit.cluster.values import a_job, a_removal, a_worker
 
@@ -184,7 +185,7 @@ class IdleTests(SynchronousTestCase):
         self.assertTrue(backoff.idle)
 
     def test_saving(self) -> None:
-        """What a store that fails did not take is owed to it, and so the ledger is not idle."""
+        """The ledger is not idle while it has changes that the store did not take."""
         self.store.held = True
         self.ledger.learn(a_job()).addErrback(lambda reason: reason.trap(StoreFailed))
         self.store.fail()
@@ -196,7 +197,7 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy("ledger")
 
     def test_waiters(self) -> None:
-        """Whoever waits for a job, or watches one, is kept until it ends or they leave."""
+        """A client that waits for or watches a job is kept until the job ends or the client leaves."""
         job = self.run_job()
         wait = self.cluster.wait(job.id, 10.0)
         self.assert_busy("feed")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import NO_WAITING, Job, JobState
+from scheduler.model import Job, JobState
+from scheduler.terms import NO_WAITING
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
@@ -33,6 +34,12 @@ class KeyTests(ClusterTestCase):
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.successResultOf(self.submit()), job)
         self.assertEqual((self.held(), len(self.jobs())), ([], 1))
+
+    def test_keys_are_apart(self) -> None:
+        """Another key is another request, though it asks for the same."""
+        self.started()
+        self.submit(RequestKey("other", KEY.fingerprint))
+        self.assertNotEqual(self.take("start_job").job_id, self.workers.calls[0].job_id)
 
     def test_another_request(self) -> None:
         """A key that was used for another request is refused, answered or not, and so is that."""

@@ -12,9 +12,10 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.lifecycle import next_attempt
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import JobFilter
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, Worker, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.doubles.store import ScriptedStore
 from tests.unit.cluster.values import a_job, a_removal, a_worker
 

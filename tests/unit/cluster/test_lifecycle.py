@@ -5,7 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.messages import JobReport, JobStatus
-from scheduler.model import FINAL, TRANSITIONS, JobSpec, JobState, QueueTerms, Retry, Usage
+from scheduler.model import FINAL, TRANSITIONS, JobSpec, JobState, Usage
+from scheduler.terms import QueueTerms, Retry
 from tests.unit.cluster.values import a_job, a_worker
 
 RUNNING = JobStatus(job_id="j-1", state=JobState.RUNNING, started_at=1000.5)
@@ -32,7 +33,7 @@ class LifecycleTests(SynchronousTestCase):
                 self.assertEqual((after.state, after.reason, after.finished_at), (state, "as it was", 1001.0))
 
     def test_only_legal_transitions(self) -> None:
-        """Whatever happens to a job that was started, it goes where the table of transitions allows."""
+        """Every event takes a started job to a state that the table of transitions allows."""
         for job in ALL:
             if job.state is JobState.QUEUED:
                 continue

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker
+from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.terms import QueueTerms, Target
 from tests.unit.cluster.values import a_job, a_worker
 
 GPU = {"gpu": "yes"}

@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.listing import EXAMINED_PER_PAGE, Listing
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter
 from scheduler.model import FINAL, Job, JobSpec, JobState, Worker
+from scheduler.views import JobFilter
 from tests.unit.cluster.case import ClusterTestCase
 from tests.unit.cluster.values import a_job
 
@@ -51,7 +51,7 @@ def many() -> tuple[Examined, Listing]:
 
 
 class ManyTests(SynchronousTestCase):
-    """Of 100,000 jobs that have ended, and a few that have not."""
+    """A listing of 100,000 jobs that have ended, and a few that have not."""
 
     def setUp(self) -> None:
         self.jobs, self.listing = many()
@@ -78,7 +78,7 @@ class ManyTests(SynchronousTestCase):
         self.assertEqual((len(pages), [page for page in pages if page]), (11, []))
 
     def test_few_match(self) -> None:
-        """Those that match are found, each once, however far apart they are."""
+        """Matching jobs are found, each once, even if they are far apart."""
         pages = self.pages(JobFilter(labels={"team": "blue"}))
         self.assertEqual([job_id for page in pages for job_id in page], ["050000", "000003"])
 
@@ -94,7 +94,7 @@ class ManyTests(SynchronousTestCase):
             self.assertLessEqual(self.jobs.count, 3)
 
     def test_of_a_time(self) -> None:
-        """Those that were created at another time are not looked at."""
+        """Jobs that were created at another time are not looked at."""
         which = JobFilter(created_after=70_000.0, created_before=70_003.0, labels={"team": "none"})
         self.assertEqual(self.pages(which), [[]])
         self.assertEqual(self.jobs.count, 3)

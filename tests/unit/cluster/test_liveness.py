@@ -84,7 +84,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
 
     def test_nothing_is_kept_of_one_that_has_gone(self) -> None:
-        """What becomes of calls to a worker that was removed leaves nothing behind."""
+        """The end of a call to a worker that was removed leaves nothing behind."""
         self.ledger.learn(Ref("worker", "w-1"))
         self.liveness.forget("w-1")
         self.liveness.heard("w-1")
@@ -112,7 +112,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.STARTING)
 
     def test_a_failed_call_asks_a_failed_probe_decides(self) -> None:
-        """One call that fails proves nothing, but a probe follows at once; if that fails too it is out."""
+        """A failed call proves nothing, but causes a probe; if that fails, the worker is unreachable."""
         self.go_online()
         call: Deferred[None] = Deferred()
         observed = self.liveness.observe("w-1", call)
@@ -195,7 +195,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(why, f"no sign of life for {LEASE / 6 * (3 * 2 + 4):.0f} s")
 
     def test_what_is_first_after_a_pause(self) -> None:
-        """That holds too when something else than the look is the first thing that happens."""
+        """A pause is noticed also if something else than the look happens first after it."""
         self.go_online()
         self.ledger.learn(a_worker("w-2", state=UNREACHABLE))
         self.liveness.registered("w-2")

@@ -128,7 +128,7 @@ class RegisterTests(MembershipTestCase):
         self.beat("w-1")  # it has none
 
     def test_leaving_an_earlier_scheduler(self) -> None:
-        """What such a worker says last is heard all the same: its process registers no more."""
+        """The last heartbeat of a worker that leaves is applied, though the worker would have to register again."""
         self.ledger.learn(a_worker("w-1", features=frozenset()))
         self.beat("w-1", leaving=True)
         self.assertIs(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
@@ -150,7 +150,7 @@ class RegisterTests(MembershipTestCase):
         self.assertEqual(saved, {worker_id, "w-9", other})
 
     def test_known_worker_at_anothers_address(self) -> None:
-        """One that held an id at another's address makes the other doubtful, not forgotten."""
+        """A known worker that registers at another's address makes the other unreachable, not forgotten."""
         old = self.online(name="a")
         self.register(worker_id="w-b", name="b")
         self.assertIs(self.ledger.registry.worker(old).state, WorkerState.UNREACHABLE)
@@ -176,7 +176,7 @@ class RegisterTests(MembershipTestCase):
         self.assertEqual(self.ledger.registry.workers(), before)
 
     def test_bad_registrations(self) -> None:
-        """What is no id, name, label or address is refused, by the name of its field, and changes nothing."""
+        """An invalid id, name, label or address is refused with the name of its field, and changes nothing."""
         for field, facts in (
             ("address", {"address": "unix:/run/x"}),
             ("workerID", {"worker_id": "../x"}),
@@ -229,7 +229,7 @@ class RegisterTests(MembershipTestCase):
         self.register(f"{HOME}:30001", worker_id="w-2", name="w-2")
 
     def test_one_of_many(self) -> None:
-        """To come, take another's address, show signs of life and go takes no look at all workers there are."""
+        """Registration, displacement, heartbeats and deregistration do not walk over all workers."""
 
         def walk() -> None:
             raise AssertionError("looked at all workers")
@@ -260,14 +260,14 @@ class DeregisterTests(MembershipTestCase):
         self.assertEqual((worker.id, worker.state), (worker_id, WorkerState.ONLINE))
 
     def test_without_jobs(self) -> None:
-        """One that has none is no worker any more."""
+        """A worker without jobs that deregisters is removed."""
         worker_id = self.online(boot_id="")
         self.ledger.learn(a_job(state=JobState.SUCCEEDED, worker_id=worker_id))
         self.successResultOf(self.membership.deregister(worker_id, ""))
         self.assertEqual(self.ledger.registry.workers(), [])
 
     def test_nobody(self) -> None:
-        """Who is not known can't leave."""
+        """An unknown worker can't deregister."""
         self.failureResultOf(self.membership.deregister("w-9", ""), NotFound)
 
 
@@ -381,7 +381,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_unmentioned_and_no_answer(self) -> None:
-        """What can't be asked is not concluded; the next heartbeat asks again."""
+        """A question that can't be asked changes nothing; the next heartbeat asks again."""
         self.ledger.learn(a_job(), a_job("j-2"))
         self.beat("w-1")
         self.workers.take("query_job").answer.errback(Unreachable("w-1"))
@@ -404,7 +404,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(self.workers.held, [])  # the third has ended meanwhile
 
     def test_the_last_of_a_process(self) -> None:
-        """One that leaves its jobs running is unreachable at once, and they are unknown, with the reason."""
+        """A worker that leaves its jobs running is unreachable at once, and they are unknown, with the reason."""
         self.ledger.learn(a_job(), a_job("j-2"), a_job("j-3", state=JobState.UNKNOWN))
         answer = self.beat("w-1", running=("j-1", "j-3"), ended=(JobReport(ended("j-2")),), leaving=True)
         self.assertEqual(answer.acknowledged, ("j-2",))
@@ -443,7 +443,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(refusing(), "no room")
 
     def test_the_machine(self) -> None:
-        """Its disk, and how far its clock is ahead, are as its last heartbeat told, or not known."""
+        """The worker's disk and clock difference are those of its last heartbeat, or unknown."""
 
         def known() -> tuple[Disk | None, float | None]:
             worker = self.ledger.registry.worker("w-1")
@@ -463,7 +463,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(known(), (disk, None))
 
     def test_the_machine_costs_nothing(self) -> None:
-        """What a heartbeat tells of its machine is not saved, and wakes nobody whom its sign of life does not."""
+        """The facts about the machine in a heartbeat are not saved, and are no change of their own."""
         self.online(worker_id="w-1")
         told: list[str] = []
         self.ledger.feed.subscribe(lambda change: told.append(change.last.id))
@@ -474,7 +474,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual((told, [records for records in saves if records]), (["w-1"], []))
 
     def test_displaced(self) -> None:
-        """One at whose address another registered is unreachable for that reason."""
+        """A worker at whose address another one registered is unreachable for that reason."""
         self.online(worker_id="w-1", address=f"{HOME}:30007")
         self.register(worker_id="w-2", address=f"{HOME}:30007")
         worker = self.ledger.registry.worker("w-1")
@@ -482,13 +482,13 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(self.membership.why_unreachable(worker), "another worker registered at its address")
 
     def test_the_last_of_a_process_asks_nothing(self) -> None:
-        """One that leaves is not asked about jobs that it does not mention."""
+        """A worker that leaves is not asked about jobs that it does not mention."""
         self.ledger.learn(a_job())
         self.beat("w-1", leaving=True)
         self.assertEqual(self.workers.held, [])
 
     def test_a_worker_that_left_is_back(self) -> None:
-        """It registers again, answers, and what it lists runs; a call answered before that proves nothing."""
+        """A worker that is back registers, answers, and its jobs run; an earlier answered call proves nothing."""
         self.ledger.learn(a_job())
         self.beat("w-1", running=("j-1",), leaving=True)
         self.liveness.observe("w-1", succeed(None))

@@ -27,7 +27,7 @@ class NewcomerTests(ClashTestCase):
         return {worker.id for worker in self.ledger.registry.workers()}
 
     def test_the_oldest_goes(self) -> None:
-        """Of those that are silent the oldest is forgotten; its process registers again, and has the same id."""
+        """The oldest silent newcomer is forgotten; its process registers again, and has the same id."""
         ids = [self.come(number) for number in range(5)]
         self.assertEqual(self.known(), set(ids[2:]))
         beat = Heartbeat(ids[0], "boot", nonce="nonce-0")
@@ -37,7 +37,7 @@ class NewcomerTests(ClashTestCase):
         self.assertTrue(self.membership.idle)
 
     def test_missed(self) -> None:
-        """One that is online, has a job or is drained is kept, and so are those that were known before."""
+        """A worker that is online, has a job, is drained or was known before is kept."""
         online, busy, drained = (self.come(number) for number in range(3))
         registry = self.ledger.registry
         self.ledger.learn(a_job("j-1", JobState.SUCCEEDED, worker_id=busy))
@@ -50,7 +50,7 @@ class NewcomerTests(ClashTestCase):
         self.assertEqual(self.known(), {busy, drained, *later[-3:]})
 
     def test_store_fails(self) -> None:
-        """One that can't be forgotten now is forgotten later."""
+        """A newcomer that can't be forgotten while the store fails is forgotten later."""
         ids = [self.come(number) for number in range(3)]
         self.store.problem = "disk full"
         ids.append(self.come(3))

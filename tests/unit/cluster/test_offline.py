@@ -12,7 +12,8 @@ from scheduler.cluster.workers.forgetting import FORGOTTEN_PER_SWEEP, SWEEP_INTE
 from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
 from scheduler.errors import Conflict, NameTaken, NoFreeSlot, NoMatch, NotFound, StoreFailed, Unreachable
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import FEATURES, NO_WAITING, Disk, Job, JobState, QueueTerms, Stream, Target, Worker, WorkerState
+from scheduler.model import FEATURES, Disk, Job, JobState, Stream, Worker, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.house import HOME, House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
 from tests.unit.cluster.values import a_job
@@ -63,7 +64,7 @@ class OfflineTestCase(ClusterTestCase):
 
 class ListedTests(OfflineTestCase):
     def test_as_it_was(self) -> None:
-        """It has its name, labels, slots and drain, and says since when it is offline; it does not count as online."""
+        """An offline worker keeps its name, labels, slots and drain, shows since when, and is not counted as online."""
         self.successResultOf(self.cluster.drain("box"))
         self.wall = 1_700_000_000.0
         self.deregister()
@@ -77,7 +78,7 @@ class ListedTests(OfflineTestCase):
         self.assertIn("w-1", self.workers.forgotten)
 
     def test_the_moment_is_over(self) -> None:
-        """What it said of that moment is not shown any more."""
+        """Momentary facts that the worker told are not shown any more."""
         self.house.beat("w-1", refusing="no room", disk=Disk(2, 1), sent_at=1.0)
         self.deregister()
         worker = self.house.worker("w-1")
@@ -92,7 +93,7 @@ class ListedTests(OfflineTestCase):
         self.assertEqual(self.cluster.workers(), before)
 
     def test_back(self) -> None:
-        """It registers under its id, and is online with its drain, also after a restart of the scheduler."""
+        """The worker registers under its id, and is online with its drain, also after a scheduler restart."""
         for restarted in (False, True):
             self.successResultOf(self.cluster.drain("box"))
             self.deregister()
@@ -106,7 +107,7 @@ class ListedTests(OfflineTestCase):
         self.assertIs(self.state(), WorkerState.UNREACHABLE)
 
     def test_drained_and_resumed(self) -> None:
-        """It can be drained and resumed meanwhile, as any other."""
+        """An offline worker can be drained and resumed like any other."""
         self.deregister()
         self.assertTrue(self.successResultOf(self.cluster.drain("box")).worker.draining)
         view = self.successResultOf(self.cluster.resume("box"))
@@ -122,7 +123,7 @@ class ListedTests(OfflineTestCase):
         self.failureResultOf(self.membership.deregister("w-1", "n-0"), NotFound)
 
     def test_said_twice_while_the_store_fails(self) -> None:
-        """One that was not saved is not answered as if it were, however often it is sent."""
+        """A deregistration that can't be saved is not answered with success, however often it is sent."""
         self.house.store.problem = "disk full"
         for _ in range(2):
             self.failureResultOf(self.membership.deregister("w-1", "n-1"), StoreFailed)
@@ -193,7 +194,7 @@ class LateTests(OfflineTestCase):
         self.assertEqual(self.held(), [])
 
     def test_no_calls(self) -> None:
-        """It is not probed, however long it is offline."""
+        """An offline worker is never probed."""
         self.house = House(lambda: 1000.0, lease=30.0)
         self._name_parts()
         self.register()
@@ -204,7 +205,7 @@ class LateTests(OfflineTestCase):
 
 
 class WaitingTests(OfflineTestCase):
-    """It counts as a worker that can't take a job now."""
+    """An offline worker counts as one that can't take a job now."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -294,7 +295,7 @@ class NameTests(OfflineTestCase):
             self.assertEqual(self.cluster.worker("box").worker.id, "w-2")
 
     def test_while_the_store_fails(self) -> None:
-        """That it goes by its id is saved later."""
+        """The change of its name is saved later."""
         self.house.store.problem = "disk full"
         self.register("w-2", 30001)
         self.house.store.problem = ""
@@ -329,7 +330,7 @@ class NameTests(OfflineTestCase):
         self.assertTrue(self.house.worker("w-1").draining)
 
     def test_address(self) -> None:
-        """It has no say in its address any more: a worker that registers there displaces nothing."""
+        """An offline worker does not own its address: a worker that registers there displaces nothing."""
         for nonce in ("n-2", ""):
             self.register("w-2", 30000, name="other", nonce=nonce)
             self.assertIs(self.state(), WorkerState.OFFLINE)
@@ -363,7 +364,7 @@ class ForgettingTests(SynchronousTestCase):
             self.house.clock.advance(seconds / steps)
 
     def test_when_its_time_is_over(self) -> None:
-        """One that has been offline for so long is forgotten, here and in the store, with all that waited for it."""
+        """A worker whose time is over is forgotten, here and in the store, with everything that waited for it."""
         self.leave("w-1")
         service = self.house.parts.service
         lost = a_job(state=JobState.UNKNOWN)
@@ -381,7 +382,7 @@ class ForgettingTests(SynchronousTestCase):
         self.assertEqual(self.listed(), [])
 
     def test_one_that_is_back(self) -> None:
-        """One that is back is not forgotten, and the time begins anew when it deregisters again."""
+        """A worker that is back is not forgotten; its time begins again when it deregisters again."""
         self.leave("w-1")
         self.pass_time(self.keep - DAY)
         self.house.register("w-1", f"{HOME}:30000", boot_id="boot", features=FEATURES)
@@ -425,7 +426,7 @@ class ForgettingTests(SynchronousTestCase):
         self.assertEqual(self.listed(), [])
 
     def test_many(self) -> None:
-        """Of many only some go at a time, those that went first first."""
+        """A limited number of workers are forgotten at a time, in the order in which they deregistered."""
         ids = [f"w-{number:03}" for number in range(FORGOTTEN_PER_SWEEP + 5)]
         self.leave(*ids)
         self.wall += self.keep
@@ -436,7 +437,7 @@ class ForgettingTests(SynchronousTestCase):
         self.assertEqual(self.listed(), [])
 
     def test_under_way(self) -> None:
-        """One that is being forgotten is left alone by the next look."""
+        """The next sweep leaves out a worker that is being forgotten."""
         self.leave("w-1")
         self.house.add(a_job(state=JobState.UNKNOWN))
         self.wall += self.keep

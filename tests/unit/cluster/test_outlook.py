@@ -14,9 +14,10 @@ from scheduler.cluster.candidates import Standing
 from scheduler.cluster.jobs.outlook import Group, Outlook
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Unavailable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WaitingFor, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, Worker, WorkerState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter, WaitingFor
 from tests.unit.cluster.case import ANY, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -140,7 +141,7 @@ class SentenceTests(OutlookTestCase):
         self.assertEqual(self.told(job)[0], "no-match")
         self.ledger.see(a_worker("w-2", labels={"gpu": "yes"}))
         self.settle()
-        self.assertEqual(self.told(job)[:2], ("store-failing", "the store fails: disk full"))
+        self.assertEqual(self.told(job)[:2], ("store-failing", "database unavailable: disk full"))
 
     def test_after_a_restart(self) -> None:
         """A job that has but one chance waits for its worker to come back, as others do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.cluster.output.live import RETRY_MAX_SECONDS
+from scheduler.cluster.output.failures import RETRY_MAX_SECONDS
 from scheduler.errors import WorkerFault
 from scheduler.model import WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
@@ -12,10 +12,10 @@ FULL = "stdout: No space left on device"
 
 
 class CutTests(OutputTestCase):
-    """Something that the job wrote was not kept: the end of its output says so."""
+    """The end of an output that is incomplete is marked as cut."""
 
     def test_streamed(self) -> None:
-        """The worker says it with the end of its stream: to one who waits, and to one who is served from memory."""
+        """The worker's mark at the end of its stream reaches a waiting follower, and one that is served from memory."""
         waiting = self.open().read()
         self.write(5)
         self.client.flow(10)
@@ -28,7 +28,7 @@ class CutTests(OutputTestCase):
         self.assert_gives(late.read(), 2, 3, end=True, cut=FULL)
 
     def test_part_of_the_rest(self) -> None:
-        """Before the end nothing is said of it."""
+        """A chunk before the end is not marked."""
         self.write(30)
         self.spool.ended, self.spool.cut = True, FULL
         reader = self.open()
@@ -41,7 +41,7 @@ class CutTests(OutputTestCase):
         self.assert_gives(reading, 0, 20)
 
     def test_pulled(self) -> None:
-        """The worker says it with the end of what is pulled."""
+        """The worker's mark at the end of a pulled output is passed on."""
         self.write(10)
         self.end_job()
         self.spool.cut = FULL
@@ -50,7 +50,7 @@ class CutTests(OutputTestCase):
         self.assert_gives(reading, 3, 7, end=True, cut=FULL)
 
     def test_known_here(self) -> None:
-        """What the job says is said where the worker does not, or is not asked."""
+        """The job's end marks the output if the worker does not, or is not asked."""
         self.write(10)
         self.end_job(stdout_bytes=10, output_error=FULL)
         reading = self.open().read()
@@ -62,7 +62,7 @@ class CutTests(OutputTestCase):
         self.assertEqual(self.client.reads_made, 1)
 
     def test_snapshot(self) -> None:
-        """One that is not followed says it too."""
+        """Output that is not followed is marked, too."""
         self.write(10)
         self.end_job(stdout_bytes=10, output_error=FULL)
         reading = self.outputs.read(*KEY, 5, 100)
@@ -70,7 +70,7 @@ class CutTests(OutputTestCase):
         self.assert_gives(reading, 5, 5, end=True, cut=FULL)
 
     def test_short(self) -> None:
-        """A stream whose end is not where the job says, however it came to that, has not all of its bytes."""
+        """A stream is marked if its end is not where the job's end says."""
         self.write(8)
         self.end_job(stdout_bytes=10)
         reading = self.open().read()
@@ -78,7 +78,7 @@ class CutTests(OutputTestCase):
         self.assert_gives(reading, 0, 8, end=True, cut="stdout has 8 bytes, and the job wrote 10")
 
     def test_short_stream(self) -> None:
-        """So it is where that was heard only after the stream had ended."""
+        """A stream is marked also if the job's end is heard after that of the stream."""
         self.write(8)
         reader = self.open()
         self.spool.ended = True
@@ -88,14 +88,14 @@ class CutTests(OutputTestCase):
 
 
 class EarlierWorkerTests(OutputTestCase):
-    """A worker of an earlier version does not say of an end that output was cut."""
+    """A worker of an earlier version does not mark the end of an incomplete output."""
 
     def setUp(self) -> None:
         super().setUp()
         self.house.add(a_worker(features=frozenset()))
 
     def test_streamed(self) -> None:
-        """The end of its stream waits for the end of the job, which says it; the bytes do not."""
+        """The end of the stream waits for the end of the job, which has the mark; the bytes do not wait."""
         self.write(5)
         self.spool.ended = True
         reader = self.open()
@@ -112,7 +112,7 @@ class EarlierWorkerTests(OutputTestCase):
         self.assert_idle()
 
     def test_whole(self) -> None:
-        """So does a proper end."""
+        """A proper end waits for the end of the job, too."""
         self.spool.ended = True
         reading = self.open().read()
         self.client.flow(10)
@@ -122,7 +122,7 @@ class EarlierWorkerTests(OutputTestCase):
         self.assert_idle()
 
     def test_pulled(self) -> None:
-        """What is pulled is given, and the end awaited by a stream."""
+        """Pulled bytes are given at once, and the end is awaited by a stream."""
         self.write(5)
         self.spool.ended = True
         reader = self.open()
@@ -139,7 +139,7 @@ class EarlierWorkerTests(OutputTestCase):
         self.assert_idle()
 
     def test_end_alone_is_pulled(self) -> None:
-        """One who has it all and pulls waits too."""
+        """A follower that has all bytes and pulls waits for the end of the job, too."""
         self.write(5)
         reader = self.open()
         self.client.flow(10)

@@ -1,11 +1,11 @@
-"""How following ends: with the end, or with a reason why there is none."""
+"""The end of a follower: the end of the output, or an error."""
 
 from __future__ import annotations
 
 from attrs import evolve
+from twisted.python.failure import Failure
 
-from scheduler.cluster.output.follower import FAILING_MAX_SECONDS, FAULTS_MAX_SECONDS
-from scheduler.cluster.output.live import RETRY_MAX_SECONDS
+from scheduler.cluster.output.failures import FAILING_MAX_SECONDS, FAULTS_MAX_SECONDS, RETRY_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     NotFound,
@@ -42,14 +42,14 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_known_length(self) -> None:
-        """Where the length of the output is known, its end needs no call."""
+        """The end of an output of known length needs no call."""
         self.end_job(stdout_bytes=0)
         self.set_worker(WorkerState.UNREACHABLE)
         self.assert_gives(self.open().read(), 0, 0, end=True)
         self.assertEqual(self.client.reads_made, 0)
 
     def test_length_so_far(self) -> None:
-        """What a running job was said to have written is not the end."""
+        """The reported length of a running job's output is not its end."""
         self.change_job(stdout_bytes=5)
         self.write(10)
         reading = self.open(5).read()
@@ -57,7 +57,7 @@ class EndTests(OutputTestCase):
         self.assert_gives(reading, 5, 5)
 
     def test_told_of_the_end(self) -> None:
-        """A follower who has it all is let go when the job is known to have ended there, even if its stream is cut."""
+        """A follower that has all bytes gets the end when the job has ended, even if its stream was cut."""
         self.write(10)
         reader = self.open()
         self.client.flow(10)
@@ -69,7 +69,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_failed_to_start(self) -> None:
-        """A job that could not be started, or was stopped in time, has an output: none. No worker is asked."""
+        """The output of a job that never ran is empty, and its worker is not asked."""
         for state in (JobState.FAILED, JobState.STOPPED):
             self.setUp()
             reading = self.open().read()
@@ -82,7 +82,7 @@ class EndTests(OutputTestCase):
             self.assert_idle()
 
     def test_stopped_by_a_signal(self) -> None:
-        """A job that was stopped by a signal did run, also where its worker did not tell when it began."""
+        """A job that was stopped by a signal did run, even if its worker did not tell its start time."""
         self.write(5)
         self.end_job(JobState.STOPPED, signal="SIGTERM")
         reading = self.open().read()
@@ -102,7 +102,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_no_record_yet(self) -> None:
-        """While the job has not ended, a worker that does not know it may be told of it yet."""
+        """A worker that does not know an unfinished job is asked again."""
         reading = self.open().read()
         self.client.stream().cut(NotFound("job", "j-1"))
         self.clock.advance(RETRY_MAX_SECONDS)
@@ -113,7 +113,7 @@ class EndTests(OutputTestCase):
         self.assert_gives(reading, 0, 5)
 
     def test_spool_is_gone(self) -> None:
-        """Where the worker has no record of an ended job any more, its output is not found."""
+        """The output of an ended job is not found if the worker has no record of the job any more."""
         self.end_job(stdout_bytes=10)
         reading = self.open().read()
         self.client.fail_read(NotFound("job", "j-1"))
@@ -121,7 +121,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_pruned(self) -> None:
-        """Output that its worker no longer keeps is gone, for who begins and for who is in the middle."""
+        """A follower of pruned output fails, whether it has read something or not."""
         self.write(50)
         self.end_job(stdout_bytes=50)
         under_way, fresh = self.open(), self.open()
@@ -135,7 +135,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_pruned_while_it_is_streamed(self) -> None:
-        """Where the end was not heard of yet there is a cut too, and no end."""
+        """A follower of pruned output fails also if the job's end is not known yet."""
         self.write(10)
         reader = self.open()
         self.client.flow(10)
@@ -148,7 +148,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_spool_of_a_started_job_is_gone(self) -> None:
-        """So too where the job failed and its worker did not tell how much it wrote."""
+        """The output of a failed job is not found either if its length is unknown and the worker has no record."""
         self.end_job(JobState.FAILED, started_at=1000.5)
         reading = self.open().read()
         self.client.fail_read(NotFound("job", "j-1"))
@@ -156,7 +156,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_lost_with_its_output(self) -> None:
-        """A lost job of which its worker has no record is no more: its output can't be had."""
+        """The output of a lost job is gone if its worker has no record of the job."""
         reading = self.open().read()
         self.client.stream().cut(NotFound("job", "j-1"))
         self.change_job(state=JobState.LOST, reason="no record")
@@ -165,7 +165,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_lost_but_its_output(self) -> None:
-        """What is there of a lost job's output is read like that of any other; nobody knows that it is all."""
+        """The rest of a lost job's output is read like any other, and its end is marked as cut."""
         self.write(10)
         self.end_job(JobState.LOST, reason="rebooted", stdout_bytes=10)
         reading = self.open().read()
@@ -175,7 +175,7 @@ class EndTests(OutputTestCase):
         self.assert_gives(self.open(10).read(), 10, 0, end=True, cut=lost)
 
     def test_lost_and_ended_well(self) -> None:
-        """A job that was lost here, and had come to its end on its worker, is taken at that one's word."""
+        """The output of a lost job that had ended on its worker is complete if the worker says so."""
         self.write(10)
         self.end_job(JobState.LOST, reason="forgotten")
         reading = self.open().read()
@@ -183,7 +183,7 @@ class EndTests(OutputTestCase):
         self.assert_gives(reading, 0, 10, end=True)
 
     def test_lost_with_its_worker(self) -> None:
-        """Followers of a job whose worker was forgotten fail as soon as the stream has gone too."""
+        """Followers of a job whose worker was forgotten fail when the stream is cut."""
         self.write(10)
         reader = self.open()
         self.client.flow(10)
@@ -199,14 +199,14 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_ended_and_unreachable(self) -> None:
-        """Who follows an ended job whose worker can't be reached is told so at once."""
+        """A new follower of an ended job whose worker can't be reached fails at once."""
         self.end_job()
         self.set_worker(WorkerState.UNREACHABLE)
         self.failureResultOf(self.open().read(), Unreachable)
         self.assert_idle()
 
     def test_ended_and_its_worker_forgotten(self) -> None:
-        """Who follows an ended job whose worker is known no more is told at once that the output is gone."""
+        """A new follower of an ended job whose worker was removed fails at once: the output is gone."""
         self.end_job()
         self.ledger.learn(Ref("worker", "w-1"))
         self.house.settle()
@@ -243,19 +243,20 @@ class EndTests(OutputTestCase):
 
     def test_faults(self) -> None:
         """A worker that answers with faults alone is given up, even while the job runs."""
-        reading = self.open().read()
+        failures: list[Failure] = []
+        self.open().read().addErrback(failures.append)
         self.client.stream().cut(WorkerFault("w-1", "disk"))
-        while not reading.called:
+        while not failures:
             self.clock.advance(0.5)
             for _ in self.client.reads[:]:
                 self.client.fail_read(WorkerFault("w-1", "disk"))
             self.assertLess(self.clock.seconds(), FAULTS_MAX_SECONDS + 2 * RETRY_MAX_SECONDS)
-        self.failureResultOf(reading, WorkerFault)
+        self.assertTrue(failures[0].check(WorkerFault))
         self.assertGreaterEqual(self.clock.seconds(), FAULTS_MAX_SECONDS)
         self.assert_idle()
 
     def test_only_pulls(self) -> None:
-        """Where the worker has no streams, but its output can be read, it is polled."""
+        """The output of a worker without ``StreamJob`` is polled by ``ReadOutput``."""
         reading = self.open().read()
         for _ in range(3):
             self.client.stream().cut(Unsupported("w-1", "StreamJob"))
@@ -269,7 +270,7 @@ class EndTests(OutputTestCase):
         self.assert_gives(reading, 0, 5)
 
     def test_unsupported(self) -> None:
-        """Where it can do neither, the follower is told."""
+        """A follower fails if the worker has neither ``StreamJob`` nor ``ReadOutput``."""
         reading = self.open().read()
         self.client.stream().cut(Unsupported("w-1", "StreamJob"))
         self.clock.advance(RETRY_MAX_SECONDS)
@@ -278,7 +279,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_beyond_the_end(self) -> None:
-        """An offset past what there is, is refused: by the worker, or without it where the length is known."""
+        """An offset beyond the end is refused by the worker, or without it if the length is known."""
         reading = self.open(10).read()
         self.client.stream().cut(OffsetBeyondEnd(10, 0))
         self.clock.advance(RETRY_MAX_SECONDS)
@@ -289,7 +290,7 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_bug(self) -> None:
-        """What is no error of ours is logged, fails those who run into it, and leaves nothing behind."""
+        """An unexpected error is logged, ends the followers that meet it, and leaves nothing behind."""
         reading = self.open().read()
         self.client.stream().cut(ZeroDivisionError())
         self.clock.advance(RETRY_MAX_SECONDS)
@@ -301,18 +302,18 @@ class EndTests(OutputTestCase):
 
 class RefusalTests(OutputTestCase):
     def test_unknown_job(self) -> None:
-        """There is no output of a job that is not known."""
+        """The output of an unknown job is not found."""
         self.assertRaises(NotFound, self.outputs.open, "j-2", Stream.STDOUT, 0)
 
     def test_core_worker(self) -> None:
-        """A core worker can't give output, and that is said at once."""
+        """A follower of a job on a core worker is refused at once."""
         self.house.add(evolve(a_worker(), boot_id=""))
         self.assertRaises(Unsupported, self.open)
         self.failureResultOf(self.outputs.read(*KEY, 0, 10), Unsupported)
         self.assert_idle()
 
     def test_busy(self) -> None:
-        """Beyond the limit of streams a follower is refused, and leaves nothing behind."""
+        """A follower beyond the limit of streams is refused, and leaves nothing behind."""
         self.client.refuse_stream(Busy("output streams", 256))
         self.assertRaises(Busy, self.open)
         self.assert_idle()
@@ -320,7 +321,7 @@ class RefusalTests(OutputTestCase):
         self.client.stream()
 
     def test_busy_worker(self) -> None:
-        """Where the worker is at its limit, a follower who got nothing yet is told so."""
+        """A follower that has read nothing gets ``Busy`` if the worker is at its limit of streams."""
         reader = self.open()
         reading = reader.read()
         self.client.stream().cut(Busy("output streams", 64))
@@ -328,7 +329,7 @@ class RefusalTests(OutputTestCase):
         self.assert_idle()
 
     def test_busy_worker_while_under_way(self) -> None:
-        """One under way goes on by pulling, ever more slowly, until there is room for its stream."""
+        """A follower that has read something pulls, with growing delays, until there is room for its stream."""
         reader = self.open()
         self.write(5)
         self.client.flow(10)
@@ -344,7 +345,7 @@ class RefusalTests(OutputTestCase):
         self.assertEqual(self.client.reads_made, 3)
 
     def test_busy_pull(self) -> None:
-        """One whose first pull finds no place is told so; it has no answer to spoil yet."""
+        """A follower that has read nothing gets ``Busy`` if its pull finds no place."""
         self.end_job()
         reading = self.open().read()
         self.client.fail_read(Busy("reads", 68))

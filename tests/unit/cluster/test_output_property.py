@@ -1,4 +1,4 @@
-"""What followers assemble is what the spool holds, and an end without ``cut`` what the job wrote, come what may."""
+"""Followers assemble the content of the spool, and an end without ``cut`` means all that the job wrote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.output.live import Tail
 from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk, JobStatus
@@ -31,7 +30,7 @@ SIZES = (1, 5, 20, 30, 70, 200)
 
 @define
 class Follower:
-    """Collects what its reader gives."""
+    """Collects the chunks of its reader."""
 
     reader: IOutputReader
     key: tuple[str, Stream]
@@ -125,7 +124,7 @@ class World:
             self.followers[n % len(self.followers)].ask()
 
     def read_some(self, n: int) -> None:
-        """The fast ones read on and on, what they want comes; every third is left behind."""
+        """Two of three followers read on and on; every third is left behind."""
         for _ in range(5):
             for follower in self.followers[::3] + self.followers[1::3]:
                 follower.ask()
@@ -134,7 +133,7 @@ class World:
                 self.client.answer(SIZES[n % 5])
 
     def read_fast(self, n: int) -> None:
-        """All read what there is, while a little time passes."""
+        """All followers read everything, while a little time passes."""
         for _ in range(5):
             for follower in self.followers:
                 follower.ask()
@@ -178,7 +177,7 @@ class World:
         if how == "damaged":  # nobody has read so far yet: what was read must be a prefix of what there is
             out = self.client.spools[OUT]
             reached = max((f.start + len(f.got) for f in self.followers if f.key == OUT), default=0)
-            reached = max([reached, *(tail.window.end for tail in self.tails() if tail.stream is Stream.STDOUT)])
+            reached = max([reached, *(stream.offset for stream in self.client.streams if stream.key == OUT)])
             out.data = out.data[: max(reached, len(out.data) - 7)]
             out.cut = "damaged" if worker.features and len(out.data) < sizes[Stream.STDOUT] else ""
 
@@ -193,15 +192,12 @@ class World:
             job = evolve(job, stdout_bytes=None, stderr_bytes=None)
         self.house.add(job)
 
-    def tails(self) -> list[Tail]:
-        return [tail for tails in self.outputs._tails.values() for tail in tails.values()]
-
     def disconnect(self, n: int) -> None:
         self.set_worker(WorkerState.UNREACHABLE)
         self.client.go_down()
 
     def restart(self, n: int) -> None:
-        """Faster than anybody noticed."""
+        """The worker restarts so fast that the scheduler does not notice."""
         self.client.go_down()
 
     def come_back(self, n: int) -> None:
@@ -236,8 +232,8 @@ class World:
         running = [stream.key for stream in self.client.running()]
         assert len(running) == len(set(running)), "two streams for one output"
         assert set(running) <= {follower.key for follower in self.followers}, "a stream for nobody"
-        for tail in self.tails():
-            assert sum(map(len, tail.window._blocks)) <= WINDOW, "too much in memory"
+        followed = {follower.key for follower in self.followers}
+        assert self.outputs.bytes_held <= WINDOW * len(followed), "too much in memory"
 
     def behind(self, follower: Follower) -> int:
         return len(self.client.spools[follower.key].data) - follower.start - len(follower.got)
@@ -251,7 +247,7 @@ class World:
         raise AssertionError(f"somebody waits for ever: {self.followers}")
 
     def come_to_rest(self) -> None:
-        """Nothing bad happens any more: everyone gets everything, and once the job has ended, the end."""
+        """Without further failures each follower gets everything, and the end once the job has ended."""
         self.come_back(0)
         self.settle(lambda follower: not self.behind(follower))
         self.end(0)

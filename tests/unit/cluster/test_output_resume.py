@@ -1,10 +1,10 @@
-"""A follower goes on where it was, whatever cut its stream."""
+"""A follower goes on where it was after its stream was cut."""
 
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.output.live import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
+from scheduler.cluster.output.failures import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
 from scheduler.errors import (
     DeadlineExceeded,
     NotFound,
@@ -22,7 +22,7 @@ CUT = Unreachable("w-1", sent=True)
 
 class ResumeTests(OutputTestCase):
     def under_way(self) -> tuple[IOutputReader, Deferred[Chunk]]:
-        """One that has read 10 bytes and waits for more."""
+        """A follower that has read 10 bytes and waits for more."""
         reader = self.open()
         self.write(10)
         self.client.flow(10)
@@ -57,7 +57,7 @@ class ResumeTests(OutputTestCase):
         self.assertEqual(self.client.stream().offset, 10)
 
     def test_wrong_offset(self) -> None:
-        """Bytes of another place than was due are not taken; after a pull the stream is begun again."""
+        """A chunk at a wrong offset is not taken; after a pull the stream is begun again."""
         _, reading = self.under_way()
         for skew in (1, -1):
             stream = self.client.stream()
@@ -71,7 +71,7 @@ class ResumeTests(OutputTestCase):
         self.assert_gives(reading, 10, 5)
 
     def test_ever_more_slowly(self) -> None:
-        """Tries come ever more slowly, but never more than ``RETRY_MAX_SECONDS`` apart, until a byte comes."""
+        """The delay between tries grows up to ``RETRY_MAX_SECONDS``, until a byte comes."""
         reader, reading = self.under_way()
         tried = []
         for _ in range(10):
@@ -92,7 +92,7 @@ class ResumeTests(OutputTestCase):
         self.client.stream()
 
     def test_long_silence_is_no_failure(self) -> None:
-        """A stream that ran for long without a byte was fine: the next cut is the first."""
+        """A cut after a long stream without a byte counts as the first failure."""
         self.under_way()
         for _ in range(8):
             self.client.stream().cut(CUT)
@@ -116,7 +116,7 @@ class ResumeTests(OutputTestCase):
         self.assert_gives(reading, 10, 5)
 
     def test_restart_unnoticed(self) -> None:
-        """A worker that was never missed: its registration begins its streams at once."""
+        """The registration of a worker that restarted unnoticed begins its streams at once."""
         self.under_way()
         for _ in range(5):
             self.client.stream().cut(CUT)
@@ -179,7 +179,7 @@ class ResumeTests(OutputTestCase):
         self.assert_gives(reading, 10, 10, end=True)
 
     def test_pull_succeeds_between(self) -> None:
-        """Failures before bytes came are forgiven: the next try is soon again."""
+        """The delay is short again after bytes came."""
         self.end_job()
         self.write(20)
         reader = self.open(1)
@@ -207,18 +207,20 @@ class ResumeTests(OutputTestCase):
         self.assert_gives(reading, 0, 20, end=True)
 
     def test_being_started(self) -> None:
-        """The output of a job that is being started is asked for; if that was too early, again once it runs."""
+        """The worker of a job that is being started is asked to wait for it; if it does not, it is asked again."""
         self.house.add(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
+        self.assertTrue(self.client.stream().starting)
         self.client.stream().cut(NotFound("job", "j-1b"))
         self.assertEqual(self.client.running(), [])
         job = a_job("j-1b", JobState.RUNNING)
         self.house.add(job)
         self.assertEqual((self.client.stream().key[0], self.client.reads), ("j-1b", []))
+        self.assertFalse(self.client.stream().starting)
         self.assertNoResult(reading)
 
     def test_never_came_to_be(self) -> None:
-        """A job whose start never left is no job, and neither is its output."""
+        """The output of a job that was dropped before its start was sent is not found."""
         self.house.add(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
         self.ledger.learn(Ref("job", "j-1b"))
@@ -228,7 +230,7 @@ class ResumeTests(OutputTestCase):
         self.assert_idle()
 
     def test_never_came_to_be_silently(self) -> None:
-        """So it is at once, though the worker says nothing."""
+        """The output of a dropped job is not found at once, even if the worker does not answer."""
         job = a_job("j-1b", JobState.STARTING)
         self.house.add(job)
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
@@ -238,7 +240,7 @@ class ResumeTests(OutputTestCase):
         self.assert_idle()
 
     def test_queued_again(self) -> None:
-        """A job whose start never left, and that waits again, is not awaited where it was to be started."""
+        """A job that is queued again is not awaited on the worker that did not start it."""
         self.ledger.learn(Ref("job", "j-1"))
         self.house.add(a_job("j-1", JobState.STARTING, target=None))
         reading = self.open().read()

@@ -1,4 +1,4 @@
-"""What is there now, for one who does not follow."""
+"""Output that is read as it is now, without following."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class SnapshotTests(OutputTestCase):
         self.house.add(a_job(state=state))
 
     def test_asks_the_worker(self) -> None:
-        """What is there is one call, for just the bytes wanted."""
+        """A read takes one call, for just the bytes wanted."""
         self.write(50)
         reading = self.read(10, 20)
         self.client.answer()
         self.assert_gives(reading, 10, 20)
 
     def test_length(self) -> None:
-        """No bytes wanted: the length alone."""
+        """A read of 0 bytes answers with the length alone."""
         self.write(50)
         reading = self.read(0, 0)
         self.client.answer()
         self.assertEqual(self.successResultOf(reading), Chunk(b"", 0, size=50))
 
     def test_errors_pass(self) -> None:
-        """The worker's answer is the answer."""
+        """Errors of the worker are passed on."""
         for error in (OffsetBeyondEnd(5, 0), CUT, DeadlineExceeded("ReadOutput", 10.0), WorkerFault("w-1", "oh")):
             reading = self.read(5)
             self.client.fail_read(error)
             self.failureResultOf(reading, type(error))
 
     def test_unknown_job(self) -> None:
-        """A job that is not known is not found."""
+        """The output of an unknown job is not found."""
         self.failureResultOf(self.outputs.read("j-2", KEY[1], 0, 1), NotFound)
 
     def test_unreachable(self) -> None:
@@ -90,7 +90,7 @@ class SnapshotTests(OutputTestCase):
         self.assert_gives(reading, 4, 6)
 
     def test_not_started(self) -> None:
-        """Where its worker has not begun it, it has written nothing yet; that is not its end."""
+        """The output of a job that its worker has not begun is empty so far; that is not its end."""
         self.begin(JobState.STARTING)
         reading, beyond = self.read(), self.read(1)
         for _ in range(2):
@@ -115,7 +115,7 @@ class SnapshotTests(OutputTestCase):
             self.assertEqual(self.successResultOf(reading), Chunk(b"", 0, end=True))
 
     def test_known_length(self) -> None:
-        """Behind the known length there is nothing to ask for."""
+        """A read behind the known length makes no call."""
         self.write(10)
         self.end_job(stdout_bytes=10)
         self.assertEqual(self.successResultOf(self.read(10)), Chunk(b"", 10, end=True, size=10))
@@ -123,7 +123,7 @@ class SnapshotTests(OutputTestCase):
         self.assertEqual(self.client.reads_made, 0)
 
     def test_no_record(self) -> None:
-        """Without a record on the worker: nothing, of a job that never began; not now; gone; or not found."""
+        """Without a record on the worker, a read is empty for a job that never began, else it fails by state."""
         for state, outcome in (
             (JobState.RUNNING, Unavailable),
             (JobState.FAILED, None),
@@ -141,7 +141,7 @@ class SnapshotTests(OutputTestCase):
                 self.failureResultOf(reading, outcome)
 
     def test_cancel(self) -> None:
-        """One that goes away cancels the call."""
+        """A cancelled read cancels its call."""
         reading = self.read()
         reading.cancel()
         self.failureResultOf(reading, CancelledError)

@@ -6,7 +6,8 @@ from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.jobs.placement import place
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Conflict, NoFreeSlot
-from scheduler.model import JobSpec, Target, Worker, WorkerState
+from scheduler.model import JobSpec, Worker, WorkerState
+from scheduler.terms import Target
 from tests.unit.cluster.values import a_worker
 
 ECHO = JobSpec(command="echo")

@@ -6,7 +6,8 @@ from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, Unavailable, Unreachable, WorkerFault
 from scheduler.messages import JobStatus
-from scheduler.model import JobState, Target, WorkerState
+from scheduler.model import JobState, WorkerState
+from scheduler.terms import Target
 from tests.doubles.workers import Call
 from tests.house import House
 from tests.unit.cluster.values import a_job, a_worker
@@ -21,7 +22,7 @@ class PollingTests(SynchronousTestCase):
         self.house.add(a_worker("old", boot_id=""), *jobs)
 
     def ids(self) -> list[str]:
-        """Of the jobs that were asked about."""
+        """The ids of the jobs that were asked about."""
         return [call.job_id for call in self.workers.held]
 
     def answer(self, number: int, error: Exception | None = None) -> None:

@@ -25,7 +25,7 @@ class JudgeTests(SynchronousTestCase):
             self.assertIs(judge(pulse, True, 100.0, LEASE), state, pulse)
 
     def test_without_heartbeats(self) -> None:
-        """Of a worker that sends no heartbeats an answered call within the lease is enough."""
+        """An answered call within the lease is enough for a worker that sends no heartbeats."""
         self.assertIs(judge(Pulse(answered=70.0), False, 100.0, LEASE), ONLINE)
         self.assertIs(judge(Pulse(answered=69.0), False, 100.0, LEASE), UNREACHABLE)
         self.assertIs(judge(Pulse(heard=100.0), False, 100.0, LEASE), UNREACHABLE)

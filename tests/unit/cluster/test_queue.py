@@ -16,8 +16,9 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, WorkerState
+from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.unit.cluster.case import ANY, ECHO, W1
 from tests.unit.cluster.queue_case import HOUR, KEY, QueueTestCase
 from tests.unit.cluster.values import a_worker

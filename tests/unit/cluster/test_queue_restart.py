@@ -6,8 +6,9 @@ from attrs import evolve
 
 from scheduler.cluster.jobs.dispatcher import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
-from scheduler.model import Job, JobState, QueueTerms
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms
 from tests.unit.cluster.case import W1
 from tests.unit.cluster.queue_case import HOUR, QueueTestCase
 from tests.unit.cluster.values import a_job, a_worker

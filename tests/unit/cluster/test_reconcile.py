@@ -5,9 +5,10 @@ from twisted.internet.defer import Deferred
 
 from scheduler.cluster import lifecycle
 from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreachable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import JobReport
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target
+from scheduler.model import Job, JobSpec, JobState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.doubles.workers import Call
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
@@ -18,7 +19,7 @@ WAITS = QueueTerms(queue_timeout=60.0)
 
 
 class ReconcileTests(MembershipTestCase):
-    """What becomes of jobs whose starts were not answered, or whose scheduler died with them under way."""
+    """Jobs whose starts were not answered, or whose scheduler died during their start."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -33,7 +34,7 @@ class ReconcileTests(MembershipTestCase):
         return job
 
     def test_a_start_under_way_is_left_alone(self) -> None:
-        """Neither a heartbeat that lists the job nor one that does not says anything before the start is answered."""
+        """Heartbeats change nothing about a job before its start is answered, whether they list it or not."""
         answer, call = self.submit()
         job = self.only_job()
         self.beat("w-1")
@@ -210,7 +211,7 @@ class OrphanTests(MembershipTestCase):
         self.assertEqual((self.job().reason, self.job().orphan), ("forgotten", False))
 
     def test_forgotten_again(self) -> None:
-        """With its worker an orphan is gone once more."""
+        """An orphan is lost once more when its worker is forgotten."""
         self.beat("w-1", running=("j-1",))
         self.successResultOf(self.membership.remove(self.ledger.registry.worker("w-1"), "forgotten"))
         self.assertFalse(self.job().orphan)

@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import Invalid, NotFound
-from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, JobSpec, JobState, Ref, WorkerState
+from scheduler.views import JobFilter
 from tests.unit.cluster.values import a_job, a_worker
 
 ANY = JobFilter()

@@ -19,9 +19,10 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import JobFilter
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import NO_WAITING, IdempotencyKey, Job, JobSpec, JobState, Ref, Stream, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, Stream, WorkerState
+from scheduler.terms import NO_WAITING
+from scheduler.views import JobFilter
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker

@@ -5,8 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.jobs import retention
 from scheduler.cluster.jobs.retention import REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS
 from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
-from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobState
+from scheduler.views import JobFilter
 from tests.house import House
 from tests.unit.cluster.values import a_job, a_removal
 

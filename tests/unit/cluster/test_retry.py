@@ -8,11 +8,12 @@ from attrs import evolve
 
 from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, WorkerState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 

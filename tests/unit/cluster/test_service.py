@@ -20,7 +20,8 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, Ref, Target, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, WorkerState
+from scheduler.terms import Target
 from tests.doubles.workers import Call
 from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase, call_or_fail
@@ -49,12 +50,12 @@ class SubmitTests(ClusterTestCase):
         self.assertEqual((started.state, started.started_at, started.remote_id), (JobState.RUNNING, 1000.5, None))
 
     def test_starting(self) -> None:
-        """Who submits is told of the job when its start leaves, before that is answered."""
+        """The caller of ``submit`` is told of the job when its worker is called, before that is answered."""
         told: list[Job] = []
+        self.store.held = True
         self.cluster.submit(ECHO, W1, starting=told.append)
         self.assertEqual(told, [])
-        (sent,) = self.workers.sent
-        sent()
+        self.store.commit()
         self.assertEqual(told, [self.only_job()])
 
     def test_what_the_worker_refuses(self) -> None:

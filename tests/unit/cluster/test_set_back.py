@@ -6,21 +6,18 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.commit_counts import TIMELINES_AHEAD_MAX, TIMELINES_BEGUN_MAX, TOLD_GONE_MAX
 from scheduler.cluster.jobs.choice import REQUEST_WAIT_MAX_SECONDS
 from scheduler.cluster.jobs.keys import KEY_WAIT_MAX_SECONDS
 from scheduler.cluster.jobs.stops import STOP_WAIT_MAX_SECONDS
-from scheduler.cluster.set_back import (
-    SILENCE_MAX_SECONDS,
-    TIMELINES_AHEAD_MAX,
-    TIMELINES_BEGUN_MAX,
-    TOLD_GONE_MAX,
-    UNKNOWN_SEEN_MAX,
-)
+from scheduler.cluster.set_back import UNKNOWN_SEEN_MAX
+from scheduler.cluster.settling import REGISTRATION_MAX_SECONDS, SILENCE_MAX_SECONDS
 from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline
 from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, StoreFailed, Unreachable
 from scheduler.interfaces import Loaded
-from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import FEATURES, Job, JobState, QueueTerms, Retry, Target
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration, RequestKey
+from scheduler.model import FEATURES, Job, JobState
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import ANY, ECHO, HOME, House
 
 LEASE = 30.0
@@ -113,7 +110,7 @@ class SetBackTests(SetBackCase):
         self.flushLoggedErrors()
 
     def test_asked_again_after_a_restart(self) -> None:
-        """Whoever is killed meanwhile, the worker is asked until it has told everything."""
+        """The worker is asked until it has told everything, even if it or the scheduler is killed meanwhile."""
         backup = self.backup()
         job_id = self.run_job()
         self.restored(backup)
@@ -134,7 +131,7 @@ class SetBackTests(SetBackCase):
         self.assertTrue(self.house.beat("w-1", commit_count=before).report_all)
 
     def test_a_queued_job_that_ran(self) -> None:
-        """It is not placed, nor is its time over, before its worker told; then it is that job, and runs once."""
+        """A queued job is not placed, and does not expire, before its worker has told of it; it runs once."""
         first = self.successResultOf(self.house.submit(ECHO, ANY))
         queued = self.successResultOf(self.house.submit(ECHO, ANY, terms=WAITING))
         self.assertIs(queued.state, JobState.QUEUED)
@@ -219,7 +216,7 @@ class SetBackTests(SetBackCase):
         self.assertIn("deregistered", str(self.failureResultOf(answer, Unreachable).value))
 
     def test_waits_in_all(self) -> None:
-        """What a request waited for its key counts where it waits for a worker."""
+        """The time that a request waited for its key counts when it waits for a worker."""
         self.other()
         self.house.restart()
         answer = self.house.submit(ECHO, ANY, key=KEY)
@@ -227,7 +224,7 @@ class SetBackTests(SetBackCase):
         self.failureResultOf(answer, NoFreeSlot)
 
     def test_next_attempts(self) -> None:
-        """One that a worker tells of is the next attempt of its job, and is not made a second time."""
+        """A next attempt that a worker tells of is linked with its job, and is not created a second time."""
         terms = evolve(WAITING, retry=Retry(2))
         job = self.successResultOf(self.house.submit(ECHO, ANY, terms=terms))
         backup = self.backup()
@@ -285,7 +282,7 @@ class SetBackTests(SetBackCase):
         self.assertFalse(self.house.beat("w-1", commit_count=1 << 63).report_all)
 
     def test_set_back_while_in_use(self) -> None:
-        """What is in memory is saved again, drains and all, though nothing else is to be saved."""
+        """The registry is saved again, with drains, even if nothing else has to be saved."""
         backup = self.backup()
         job_id = self.run_job(KEY)
         self.successResultOf(self.house.parts.service.drain("box"))
@@ -296,7 +293,7 @@ class SetBackTests(SetBackCase):
         self.assertEqual(([key.key for key in loaded.keys], loaded.workers[0].draining), (["k"], True))
 
     def test_a_worker_that_was_away(self) -> None:
-        """One that left and registers again says what this process told it: nothing was set back."""
+        """A worker that left and registers again says the count that this process told it: nothing was set back."""
         self.run_job()
         self.house.lose("w-1")
         self.successResultOf(self.house.parts.membership.deregister("w-1", "n"))
@@ -319,9 +316,45 @@ class SetBackTests(SetBackCase):
         self.assertTrue(self.beat().report_all)
         self.flushLoggedErrors()
 
+    def test_one_that_registers_meanwhile(self) -> None:
+        """A worker that the backup lacks is heard of first, where its registration waits when the time is over."""
+        self.restored(self.backup())
+        waiting = self.registering(self.told + 1)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.assertFalse(self.house.parts.set_back.settled)
+        self.house.workers.take("answers").answer.callback(False)
+        self.successResultOf(waiting)
+        self.assertTrue(self.house.parts.set_back.found)
+        self.house.clock.advance(REGISTRATION_MAX_SECONDS)
+        self.assertFalse(self.house.parts.set_back.settled)
+        self.house.clock.advance(LEASE)
+        self.assertTrue(self.house.parts.set_back.settled)
+        self.flushLoggedErrors()
+
+    def test_one_that_registers_for_ever(self) -> None:
+        """A registration that does not end holds the queue up for a few seconds more and no longer."""
+        self.restored(self.backup())
+        self.registering(self.told + 1)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.house.clock.advance(REGISTRATION_MAX_SECONDS)
+        self.assertTrue(self.house.parts.set_back.settled)
+
+    def test_one_that_knows_no_more(self) -> None:
+        """A registration that names no later commit holds nothing up."""
+        self.restored(self.backup())
+        self.registering(self.told)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.assertTrue(self.house.parts.set_back.settled)
+
+    def registering(self, count: int) -> Deferred[Registered]:
+        """Another folder wants the name of the worker that the backup has, which is asked whether it answers."""
+        self.house.workers.hold("answers")
+        facts = {"name": "box", "boot_id": "b", "nonce": "z", "folder_id": "new", "commit_count": count}
+        return self.house.parts.membership.register(Registration("127.0.0.1:9", **facts), HOME)
+
 
 class MadeUpTests(SetBackCase):
-    """What a worker says is believed within bounds."""
+    """Counts of workers are believed within bounds."""
 
     def test_counts_of_one_that_was_told(self) -> None:
         """A worker that this process told a count can't know a higher one, and has no other worker asked."""
@@ -356,7 +389,7 @@ class MadeUpTests(SetBackCase):
         self.flushLoggedErrors()
 
     def test_still_found(self) -> None:
-        """Whatever was made up, a store that is set back after that is noticed."""
+        """A store that is set back is noticed even after made-up counts."""
         self.other(commit_count=COMMIT_COUNT_MAX - 1)
         self.other("w-3", "third", commit_count=TIMELINES_AHEAD_MAX * TIMELINE_COMMITS)
         for _ in range(3):
@@ -370,7 +403,7 @@ class MadeUpTests(SetBackCase):
         self.flushLoggedErrors()
 
     def test_a_count_beyond_all(self) -> None:
-        """It fits into no message any more if it is made higher."""
+        """A count near the limit of a message is answered with a count that a message can hold."""
         count = self.present + 5
         facts = {"name": "other", "slots": 1, "boot_id": "b", "nonce": "o", "features": FEATURES}
         self.house.register("w-2", "127.0.0.1:2", commit_count=count, **facts)
@@ -421,24 +454,24 @@ class MadeUpTests(SetBackCase):
         self.flushLoggedErrors()
 
     def test_ids_without_end(self) -> None:
-        """Of a worker that reports other unknown jobs each time so many are remembered, and then it is done."""
-        count = self.present + 5
+        """A worker that reports new unknown jobs each time is done after a limited number of them."""
+        count, set_back = self.present + 5, self.house.parts.set_back
         self.other(commit_count=count)
         for first in range(0, 2 * UNKNOWN_SEEN_MAX, 1000):
-            count = max(
-                count, self.reports("w-2", *(f"x-{first + each}" for each in range(1000)), count=count).commit_count
-            )
-        asked = self.house.parts.set_back._asked
-        self.assertLessEqual(max((len(each.seen) for each in asked.values()), default=0), UNKNOWN_SEEN_MAX)
+            ended = [JobReport(JobStatus(f"x-{first + each}", JobState.SUCCEEDED)) for each in range(1000)]
+            heartbeat = Heartbeat("w-2", "b", commit_count=count, ended=tuple(ended))
+            count = max(count, set_back.answer(heartbeat, saved=True, more=False)[1])
+        self.assertTrue(set_back.may_acknowledge("w-2"))
         self.flushLoggedErrors()
 
     def test_workers_without_end(self) -> None:
-        """Of workers that are gone no more is kept than may be."""
+        """A limited number of workers that are gone are remembered."""
         set_back = self.house.parts.set_back
         for number in range(TOLD_GONE_MAX + 10):
             set_back.registered(f"gone-{number}", 0, True)
             set_back.forget(f"gone-{number}")
-        self.assertEqual(len(set_back._told - {"w-1"}), TOLD_GONE_MAX)
+        remembered = sum(set_back.may_acknowledge(f"gone-{number}") for number in range(TOLD_GONE_MAX + 10))
+        self.assertEqual(remembered, TOLD_GONE_MAX)
 
 
 class FailingStoreTests(SetBackCase):

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster import lifecycle
 from scheduler.errors import StoreFailed
 from scheduler.messages import JobReport, JobStatus, RequestKey
-from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.test_membership import MembershipTestCase, ended
 from tests.unit.cluster.values import a_job
@@ -22,7 +23,7 @@ KEY = RequestKey("k", "f" * 64)
 
 class TrimmedTests(SynchronousTestCase):
     def test_small(self) -> None:
-        """What is small stays."""
+        """Small arguments and variables stay in memory."""
         spec = JobSpec(command="x", args=("a" * 4000,), env={"E": "e"})
         self.assertIs(spec.trimmed(), spec)
 
@@ -56,7 +57,7 @@ class SpecTests(ClusterTestCase):
         return [job.spec for job in self.successResultOf(self.cluster.with_specs(jobs))]
 
     def test_ended(self) -> None:
-        """At its end a job gives them up, for whoever waits, too; they are read from the store."""
+        """A job gives them up at its end, also for waiting clients; they are read from the store."""
         job = self.run_one()
         waiting = self.cluster.wait(job.id, 30)
         self.assertEqual(self.cluster.job(job.id).spec, LARGE)
@@ -93,7 +94,7 @@ class SpecTests(ClusterTestCase):
         self.assertEqual(self.filled(), [])
 
     def test_removed(self) -> None:
-        """Those of a job that was removed meanwhile are gone."""
+        """The arguments of a job that was removed meanwhile are gone."""
         job = self.run_one()
         self.end(job)
         light = self.cluster.job(job.id)
@@ -125,7 +126,7 @@ class AdoptedTests(MembershipTestCase):
         self.assertEqual(self.successResultOf(self.cluster.with_specs([light]))[0].spec, WHOLE)
 
     def test_while_the_store_fails(self) -> None:
-        """So it is where the store failed at first: nothing of it is kept, and the worker tells it again."""
+        """A job whose first save failed is not kept; its worker tells of it again."""
         self.beat("w-1", ended=(JobReport(ended()),))
         self.store.problem = "disk full"
         self.beat("w-1", described=(JobReport(ended(), WHOLE, 800.0),))

@@ -1,4 +1,4 @@
-"""What comes of the start of a queued job."""
+"""The outcome of the start of a queued job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.messages import Registration
-from scheduler.model import NO_WAITING, JobSpec, JobState, WorkerState
+from scheduler.model import JobSpec, JobState, WorkerState
+from scheduler.terms import NO_WAITING
 from tests.unit.cluster.case import ANY, ECHO, W1
 from tests.unit.cluster.queue_case import HOUR, KEY, QueueTestCase
 from tests.unit.cluster.values import a_worker

@@ -16,9 +16,9 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import DEFAULT_STOP_GRACE_SECONDS, Job, JobSpec, JobState, WorkerState
+from scheduler.views import JobFilter
 from scheduler.worker.shim import phases
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase, call_or_fail

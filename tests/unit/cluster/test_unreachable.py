@@ -51,7 +51,7 @@ class UnreachableTests(SynchronousTestCase):
             self.assertIs(self.state(), UNREACHABLE)
 
     def test_another_program_is_asked(self) -> None:
-        """It is asked about a job that can't exist instead of being probed, until it answers as a worker."""
+        """A program that is no worker is asked about an impossible job, not probed, until it answers as a worker."""
         self.go_online()
         self.liveness.observe("w-1", fail(NotAWorker("w-1", "StartJob"))).addErrback(lambda _: None)
         self.workers.hold("query_job")
@@ -69,7 +69,7 @@ class UnreachableTests(SynchronousTestCase):
             self.assertIs(self.state(), state)
 
     def test_a_probe_that_was_under_way(self) -> None:
-        """That a probe is answered, which was sent before that was known, does not make it a worker."""
+        """The answer to a probe that was sent before does not make the program a worker."""
         self.go_online()
         self.clock.pump([LEASE / 6] * 3)
         (probe,) = self.probes
@@ -146,7 +146,7 @@ class UnreachableTests(SynchronousTestCase):
 
 
 class CallTests(SynchronousTestCase):
-    """What clients ask about a job whose worker calls do not reach."""
+    """Requests about a job whose worker calls do not reach."""
 
     def setUp(self) -> None:
         self.house = House(lambda: 1000.0, lease=LEASE)
@@ -156,7 +156,7 @@ class CallTests(SynchronousTestCase):
         self.refused = Unreachable("w-1", reason="connection refused")
 
     def asked(self) -> dict[str, Callable[[], Deferred[Any]]]:
-        """By the methods of the worker that they come to."""
+        """Requests by the method of the worker that they call."""
         return {
             "signal_job": lambda: self.service.signal("j-1", "SIGHUP", "main"),
             "query_job": lambda: self.service.query("w-1", "j-1"),
@@ -164,7 +164,7 @@ class CallTests(SynchronousTestCase):
         }
 
     def test_known_by_a_call(self) -> None:
-        """Whatever call fails, a probe finds out why, which is shown with the worker."""
+        """A probe follows any failed call, and its reason is shown with the worker."""
         stop = {"stop_job": lambda: self.service.stop("j-1")}  # it is kept, and delivered when the worker is back
         for method, ask in (self.asked() | stop).items():
             self.workers.fail(method, Unreachable("w-1", sent=True))
@@ -176,7 +176,7 @@ class CallTests(SynchronousTestCase):
             self.assertIs(self.house.worker("w-1").state, ONLINE)
 
     def test_why(self) -> None:
-        """What is known of it is in the error of everything that is asked then."""
+        """The known reason is in the errors of all later requests."""
         self.workers.fail("probe", self.refused)
         self.house.lose("w-1")
         for method, ask in self.asked().items():
@@ -185,7 +185,7 @@ class CallTests(SynchronousTestCase):
         self.assertFalse([call for call in self.workers.calls if call.method in self.asked()])
 
     def test_follower(self) -> None:
-        """Who follows the output of a job that has ended is told, too."""
+        """A follower of the output of an ended job gets the reason, too."""
         self.house.add(a_job("j-2", JobState.SUCCEEDED))
         self.workers.fail("probe", self.refused)
         self.house.lose("w-1")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.model import FEATURES, IdempotencyKey, Job, JobSpec, JobState, Ref, Target, Worker, WorkerState
+from scheduler.model import FEATURES, IdempotencyKey, Job, JobSpec, JobState, Ref, Worker, WorkerState
+from scheduler.terms import Target
 
 
 def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:

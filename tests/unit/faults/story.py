@@ -1,4 +1,4 @@
-"""A history to be doctored."""
+"""A history that tests doctor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ USAGE = {"max_rss": 12_000_000, "cpu_seconds": 0.1}
 
 
 class Story:
-    """The history of job ``j``, which ran once on ``w1`` and failed, and its evidence: clean until it is doctored."""
+    """The history and evidence of job ``j``, which ran once on ``w1`` and failed: without violations until it is
+    doctored.
+    """
 
     def __init__(self) -> None:
         self.clock = 0.0
@@ -31,12 +33,12 @@ class Story:
         self.runs = [Run("t1", "j", 42, CODE)]
         record = {"state": "failed", "exit_code": CODE, "signal": None, "usage": USAGE}
         self.spool = Spool("j", "w1", record, SIZE, SIZE, ERRORS, ERRORS)
-        #: Whether ``w1`` keeps spools; else one may be missing.
+        #: Whether ``w1`` keeps spools. If not, a spool may be missing.
         self.keeps_spools = False
         self.errors: list[tuple[str, str]] = []
 
     def add(self, op: str, began: float | None = None, **fields: Any) -> int:
-        """One more event; its line."""
+        """Add an event, and return its line."""
         self.clock += 1
         event = Event(op=op, began=self.clock - 0.5 if began is None else began, t=self.clock, **fields)
         self.events.append(evolve(event, number=len(self.events) + 1))
@@ -61,7 +63,7 @@ class Story:
         return self.add(op, began, job="j", status=200, seen=self.seen(state, **more), via="get")
 
     def answer(self, state: str = "failed", status: int = 424, problem: str | None = "job-failed", **more: Any) -> int:
-        """One to a GET that waited for a second and wanted 100 bytes, which it has."""
+        """The answer to a GET that waited for a second and wanted 100 bytes, which it has."""
         tails = more.pop("tails", {"stdout": tail(SIZE), "stderr": tail(ERRORS, "stderr")})
         asked = {"wait": 1.0, "output": 100, "check": True} | more.pop("asked", {})
         began = self.clock + 1 - more.pop("took", 1.0)
@@ -76,7 +78,7 @@ class Story:
         return self.add("read", job="j", reader="r1", **fields | more)
 
     def found(self) -> list[tuple[str, str | None, tuple[int, ...]]]:
-        """Promise, job and lines of each violation."""
+        """The promise, job and lines of each violation."""
         evidence = Evidence(tuple(self.runs), (self.spool,) if self.spool else (), tuple(self.errors))
         events = list(self.events)
         if not self.keeps_spools:
@@ -85,7 +87,7 @@ class Story:
 
 
 def tail(reached: int, stream: str = "stdout", length: int = 100, **more: Any) -> dict[str, Any]:
-    """The end of what the job wrote there, up to that byte."""
+    """The end of the job's output, up to that byte."""
     printed = (job.output if stream == "stdout" else job.error_output)(BAD, LINES)
     data = printed[max(0, reached - length) : reached]
     digest, offset = hashlib.sha256(data).hexdigest(), reached - len(data)

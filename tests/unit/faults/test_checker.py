@@ -1,4 +1,4 @@
-"""The checker of the fault harness, on histories that were doctored: it must find each violation, and nothing else."""
+"""The checker of the fault harness finds each violation in a doctored history, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.faults.story import BAD, CODE, ERRORS, SIZE, USAGE, Story
 
 
 class CheckerTests(SynchronousTestCase):
-    """One doctored history each."""
+    """Each test doctors one history."""
 
     def setUp(self) -> None:
         self.story = Story()
@@ -20,7 +20,7 @@ class CheckerTests(SynchronousTestCase):
         self.assertEqual(self.story.found(), [(promise, "j", lines) for promise, lines in expected])
 
     def test_clean(self) -> None:
-        """A history in which all is well has no violation."""
+        """A correct history has no violation."""
         self.story.start()
         self.story.see("running")
         self.story.read(0, 100)
@@ -53,7 +53,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P1", (start, missing)))
 
     def test_set_back(self) -> None:
-        """P1 and P4: what was answered is known again when both sides agree after the database was set back."""
+        """P1 and P4: after the database was set back and both sides agree, every answered job is known again."""
         start = self.story.start()
         first = self.story.see("failed")
         fault = self.story.add("fault", what="a backup is restored", set_back=True)
@@ -67,7 +67,7 @@ class CheckerTests(SynchronousTestCase):
         self.assertEqual(last, len(self.story.events))
 
     def test_known_to_nobody(self) -> None:
-        """P1: a job may be forgotten, and made anew, of which nobody could know when the database was set back."""
+        """P1: a job that no side could know of after the database was set back may be forgotten, and made anew."""
         self.story.start(job="k", key="a")
         self.story.add("fault", what="a backup is restored", set_back=True, unknown=("k",))
         self.story.start(key="a")
@@ -75,7 +75,9 @@ class CheckerTests(SynchronousTestCase):
         self.violations()
 
     def test_lost(self) -> None:
-        """P1: an acknowledged job is lost though nothing destroyed it; after a fault that may have, it may be."""
+        """P1: an acknowledged job is lost though nothing destroyed it. After a fault that may have, this is no
+        violation.
+        """
         self.story.runs = [Run("t1", "j", 42)]
         self.story.spool = evolve(self.story.spool, exit={"state": "lost", "exit_code": None, "signal": None})
         start = self.story.start()
@@ -92,7 +94,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P1", (start, last)))
 
     def test_open_at_the_end(self) -> None:
-        """P1: nobody knows at the end what became of an acknowledged job."""
+        """P1: the outcome of an acknowledged job is not known at the end."""
         self.story.runs, self.story.spool = [], None
         start = self.story.start()
         last = self.story.see("unknown", "last")
@@ -106,7 +108,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P2", ()))
 
     def test_request_ran_twice(self) -> None:
-        """P2: one request made two jobs, be the second one answered or only seen to run."""
+        """P2: one request made two jobs, whether the second was answered or only seen to run."""
         first = self.story.start()
         self.story.see("failed", "last")
         self.story.runs.append(Run("t1", "k", 43, CODE))
@@ -117,7 +119,7 @@ class CheckerTests(SynchronousTestCase):
         self.assertIn(("P2", "j", (first, second)), self.story.found())
 
     def test_adopted_attempt(self) -> None:
-        """A further attempt that was adopted is not known to be one any more; more of them than may be are told."""
+        """A retry that was adopted is not recognised as one any more. More attempts than allowed are still found."""
         first = self.story.start(attempts=1)
         self.story.see("failed", "last")
         self.story.runs.append(Run("t1", "k", 43, CODE))
@@ -158,7 +160,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P3", (read,)))
 
     def test_cut_and_ended(self) -> None:
-        """P3: a raw body ended properly though the output was cut; events end with a job that says so."""
+        """P3: a raw body ended properly though the output was cut. An event stream ends with a job that says so."""
         self.story.start()
         read = self.story.read(0, SIZE, end=True)
         self.story.see("failed", "last", output_error="stdout: No space left on device")
@@ -167,7 +169,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P3", (read,)))
 
     def test_told_less_than_written(self) -> None:
-        """P3: the job is said to have written less than it says it did; its filter may have been stopped."""
+        """P3: the job is shown with less output than it wrote, unless its filter may have been stopped."""
         self.story.start(filtered=True)
         last = self.story.see("failed", "last", stdout_bytes=100)
         self.story.spool = None
@@ -176,7 +178,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations()
 
     def test_ended_before_what_is_told(self) -> None:
-        """P3: a body ended properly before the length that the job is said to have."""
+        """P3: a body ended properly before the shown length of the output."""
         self.story.runs, self.story.spool = [Run("t1", "j", 42)], None
         self.story.start()
         read = self.story.read(0, 100, end=True)
@@ -184,7 +186,7 @@ class CheckerTests(SynchronousTestCase):
         self.assertIn(("P3", "j", (read,)), self.story.found())
 
     def test_background(self) -> None:
-        """P4: a process that the main process left behind was ended, and nobody says so; a stop may have ended it."""
+        """P4: a background process was ended without a mention. After a stop this is no violation."""
         self.story.start(background=1)
         last = self.story.see("failed", "last")
         self.violations(("P4", (last,)))
@@ -192,7 +194,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations()
 
     def test_background_of_an_unanswered_start(self) -> None:
-        """What a job leaves behind is known of one, too, whose start was never answered: it says whose it is."""
+        """A job whose start was never answered reports its background processes, too."""
         self.story.start(None, background=1)
         last = self.story.see("failed", "last", background_ended=1)
         self.violations()
@@ -202,55 +204,55 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P4", (last,)))
 
     def test_spool_is_short(self) -> None:
-        """P3: the spool does not have all that the job printed, nor what it is said to have written."""
+        """P3: the spool lacks a part of the output, and of the length that is shown."""
         self.story.start()
         last = self.story.see("failed", "last")
         self.story.spool = evolve(self.story.spool, size=100, good=100)
         self.violations(("P3", ()), ("P3", (last,)))
 
     def test_spool_is_wrong(self) -> None:
-        """P3: the spool has what the job did not print."""
+        """P3: the spool has output that the job did not print."""
         self.story.start()
         self.story.see("failed", "last")
         self.story.spool = evolve(self.story.spool, good=100)
         self.violations(("P3", ()))
 
     def test_invented_code(self) -> None:
-        """P4: an exit code that the job does not know of."""
+        """P4: an exit code is shown that the job did not record."""
         self.story.start()
         self.story.runs = [Run("t1", "j", 42)]
         last = self.story.see("failed", "last")
         self.violations(("P4", (last,)))
 
     def test_wrong_code(self) -> None:
-        """P4: another exit code than the job's."""
+        """P4: another exit code than the job's is shown."""
         self.story.start()
         self.story.spool = evolve(self.story.spool, exit=self.story.spool.exit | {"exit_code": CODE + 1})
         last = self.story.see("failed", "last", exit_code=CODE + 1)
         self.violations(("P4", (last,)))
 
     def test_success_without_a_code(self) -> None:
-        """P4: a job that succeeded, and nobody says with which code."""
+        """P4: a job succeeded, and no exit code is shown."""
         self.story.start()
         self.story.spool = None
         last = self.story.see("succeeded", "last", stdout_bytes=SIZE, stderr_bytes=ERRORS)
         self.violations(("P4", (last,)))
 
     def test_failed_though_it_ran(self) -> None:
-        """P4: a start that was given up, of a job that ran."""
+        """P4: a job failed because its start was given up, but it ran."""
         self.story.start(504)
         self.story.spool = None
         last = self.story.see("failed", "last", exit_code=None, usage=None, reason="not started")
         self.violations(("P4", (last,)))
 
     def test_no_reason(self) -> None:
-        """P4: a job did not succeed, and nobody says why."""
+        """P4: a job did not succeed, and no reason is shown."""
         self.story.start()
         last = self.story.see("failed", "last", reason=None)
         self.violations(("P4", (last,)))
 
     def test_nobody_stopped_it(self) -> None:
-        """P4: a job is stopped and nobody asked for it; it may be when somebody did."""
+        """P4: a job is stopped without a request. With one this is no violation."""
         self.story.start()
         self.story.runs = [Run("t1", "j", 42)]
         self.story.spool = evolve(self.story.spool, exit={"state": "stopped", "signal": "SIGTERM", "usage": USAGE})
@@ -260,7 +262,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations()
 
     def test_nobody_killed_it(self) -> None:
-        """P4: a job was ended by a signal that no fault sent."""
+        """P4: a signal ended a job, and no fault sent it."""
         self.story.start()
         self.story.runs = [Run("t1", "j", 42)]
         self.story.spool = evolve(self.story.spool, exit={"state": "failed", "signal": "SIGKILL", "usage": USAGE})
@@ -270,7 +272,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations()
 
     def test_gave_up(self) -> None:
-        """P3: a reader can't come to the end."""
+        """P3: a reader can't reach the end."""
         self.story.start()
         self.story.read(0, 100)
         self.story.see("failed", "last")
@@ -279,7 +281,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P3", (late,)))
 
     def test_end_changes(self) -> None:
-        """P4: one end first, and then another."""
+        """P4: a job has one end first, and then another."""
         self.story.start()
         first = self.story.see("failed")
         self.story.add("fault", what="kill -9 shim", jobs=("j",))
@@ -296,7 +298,9 @@ class CheckerTests(SynchronousTestCase):
         self.violations(("P4", (first, again)))
 
     def test_refused_and_run(self) -> None:
-        """P4: a request was answered with "there is no job", and there is one; what was not answered may be either."""
+        """P4: a request was answered with "there is no job", but there is one. If it was not answered, both are
+        allowed.
+        """
         start = self.story.start(503)
         self.story.see("failed", "last")
         self.violations(("P4", (start,)))
@@ -304,7 +308,7 @@ class CheckerTests(SynchronousTestCase):
         self.violations()
 
     def test_output_refused_and_run(self) -> None:
-        """A request for a job's output was answered with an error that names the job: that says that it runs."""
+        """An error answer to a request for output that names the job says that the job exists."""
         self.story.start(424, job="j", problem="output-unavailable")
         self.story.see("failed", "last")
         self.violations()
@@ -318,7 +322,7 @@ class CheckerTests(SynchronousTestCase):
         self.assertEqual(self.story.found(), [("P5", None, (late,)), ("P5", None, (never,))])
 
     def test_worker_knows_better(self) -> None:
-        """P5: when everything is over a worker says something else of a job, or has one nobody knows."""
+        """P5: at the end a worker reports another state of a job, or an unknown job."""
         start = self.story.start()
         last = self.story.see("running", "last")
         self.story.runs = [Run("t1", "j", 42)]
@@ -329,10 +333,10 @@ class CheckerTests(SynchronousTestCase):
 
 
 class JobTests(SynchronousTestCase):
-    """What the load's job prints and exits with."""
+    """The output and exit code of the load's job."""
 
     def test_output(self) -> None:
-        """Output has lines of one length, no two alike, and depends on the seed."""
+        """Its lines have one length, all differ, and they depend on the seed."""
         lines = job.output(1, 50)
         self.assertEqual(len({lines[at : at + job.LINE] for at in range(0, len(lines), job.LINE)}), 50)
         self.assertEqual(lines.count(b"\n"), 50)

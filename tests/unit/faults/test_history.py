@@ -1,4 +1,4 @@
-"""What the fault harness writes down and reads back."""
+"""The fault harness writes and reads histories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.history import SEEN, History, read
 
 class HistoryTests(SynchronousTestCase):
     def test_round_trip(self) -> None:
-        """Events are read as they were written, in order, with their lines; what does not apply is absent."""
+        """Events are read as they were written, in order, with their lines; fields without a value are absent."""
         history = History(Path(self.mktemp()))
         history.add("start", 1.5, ticket="t1", seed=0, lines=3, status=201, job="j")
         shown: dict[str, Any] = dict.fromkeys(SEEN)
@@ -25,7 +25,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual((sight.number, sight.seen["state"], sight.via, sight.ticket), (2, "running", "get", None))
 
     def test_evidence(self) -> None:
-        """Of each process of a job there is a run with its signals; one that did not come to its end has no code."""
+        """Each process of a job is a run with its signals. A run that did not reach its end has no code."""
         folder = Path(self.mktemp())
         folder.mkdir()
         lines = ["run j 42 1500000000", "in j 42 1500000001 e3b0", "usr1 j 42 2000000000", "usr1 j 42 2000000001"]
@@ -36,15 +36,15 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(evidence.runs_of(folder / "t2"), [])
 
     def test_log_errors(self) -> None:
-        """Of a log that is found which nobody had expected: tracebacks, errors in one line, and answers with 500."""
+        """Unexpected lines of a log are found: tracebacks, errors in one line, and answers with 500."""
         lines = [
-            "2026-11-28T20:54:15.121Z info     scheduler.api.site: 10.0.0.7 GET /v1/jobs?limit=500 200 500 B 1.3 ms",
+            "2026-11-28T20:54:15.121Z info     scheduler.api.request: 10.0.0.7 GET /v1/jobs?limit=500 200 500 B 1.3 ms",
             "2026-11-28T20:54:15.122Z error    scheduler.store.writer.Writer: database unavailable: disk full",
             "2026-11-28T20:54:15.123Z critical scheduler.api.errors: incident 5f",
             "    Traceback (most recent call last):",
             '      File "x.py", line 1, in x',
             "    KeyError: 'x'",
-            "2026-11-28T20:54:15.124Z info     scheduler.api.site: 10.0.0.7 GET /v1/jobs/j 500 80 B 1.0 ms",
+            "2026-11-28T20:54:15.124Z info     scheduler.api.request: 10.0.0.7 GET /v1/jobs/j 500 80 B 1.0 ms",
             "2026-11-28T20:54:15.125Z critical scheduler.changes.Feed: listener failed",
             "Exception ignored in: <function f>",
         ]
@@ -52,7 +52,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(found, [f"{lines[2]} ... KeyError: 'x'", lines[6], lines[7], lines[8]])
 
     def test_spools(self) -> None:
-        """Of each job there was, it is known how much of its output is what it prints."""
+        """For each job, the part of its output that it really printed is known."""
         state = Path(self.mktemp())
         for name in ("good", "bad"):
             folder = state / "jobs" / name

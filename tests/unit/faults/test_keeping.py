@@ -1,4 +1,4 @@
-"""The checker of the fault harness on what is kept, counted and logged, and on jobs that contradict themselves."""
+"""The checker finds violations in kept data, counts and logs, and jobs that contradict themselves."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class KeepingTestCase(SynchronousTestCase):
 
 
 class ContradictionTests(KeepingTestCase):
-    """P4: a job is not shown with what can't be true together."""
+    """P4: no job is shown with contradictory fields."""
 
     def shown(self, state: str, **more: object) -> None:
-        """It is a violation to show the job like that."""
+        """Showing the job like that is a violation."""
         self.story.events = self.story.events[: self.start]
         self.story.spool = None
         shown = self.story.see(state, **more)
@@ -31,7 +31,7 @@ class ContradictionTests(KeepingTestCase):
         self.assertIn(("P4", "j", (shown,)), self.story.found())
 
     def test_codes(self) -> None:
-        """A state that the code or the signal is not of."""
+        """A state that contradicts the code or the signal."""
         self.shown("succeeded", exit_code=CODE, usage=USAGE)
         self.shown("succeeded", exit_code=None, signal="SIGKILL", usage=USAGE)
         self.story.runs = [Run("t1", "j", 42, 0)]
@@ -48,7 +48,7 @@ class ContradictionTests(KeepingTestCase):
         self.shown("starting", signal="SIGTERM")
 
     def test_failed_with_0(self) -> None:
-        """A job that exited with 0 may have failed where its output was cut, or processes were left."""
+        """A job that exited with 0 may have failed only if its output was cut, or processes were left."""
         self.story.runs = [Run("t1", "j", 42, 0)]
         self.story.spool = evolve(self.story.spool, exit=self.story.spool.exit | {"exit_code": 0})
         self.story.see("failed", "last", exit_code=0, leftover=(42,))
@@ -56,10 +56,10 @@ class ContradictionTests(KeepingTestCase):
 
 
 class StderrTests(KeepingTestCase):
-    """P3: stderr is judged as stdout is."""
+    """P3: stderr is judged like stdout."""
 
     def test_followed(self) -> None:
-        """A reader of stderr gets all of it, and nothing else; it has its own offsets."""
+        """A reader of stderr gets all of it, and nothing else, with offsets of its own."""
         self.story.read(0, 100)
         self.story.read(0, ERRORS, stream="stderr", end=True)
         self.story.read(100, SIZE - 100, end=True)
@@ -69,23 +69,23 @@ class StderrTests(KeepingTestCase):
         self.violations(("P3", (wrong,)))
 
     def test_ended_early(self) -> None:
-        """A reader of stderr is told that this is all, and it is not."""
+        """A reader of stderr is told the end too early."""
         read = self.story.read(0, 64, stream="stderr", end=True)
         self.story.see("failed", "last")
         self.violations(("P3", (read,)))
 
     def test_spool_is_short(self) -> None:
-        """The spool does not have all that the job printed there."""
+        """The spool lacks a part of stderr."""
         last = self.story.see("failed", "last")
         self.story.spool = evolve(self.story.spool, error_size=64, error_good=64)
         self.violations(("P3", ()), ("P3", (last,)))
 
 
 class FirstOffsetTests(KeepingTestCase):
-    """P3: a stream begins where it was asked to."""
+    """P3: a stream begins at the requested offset."""
 
     def test_elsewhere(self) -> None:
-        """The first that a reader gets is from another place, before or behind the one that it asked for."""
+        """The first bytes of a reader are from another offset, before or after the requested one."""
         self.story.see("failed", "last")
         for begin in (0, 128):
             read = self.story.read(64, 64, begin=begin)
@@ -96,10 +96,10 @@ class FirstOffsetTests(KeepingTestCase):
 
 
 class ByteCountTests(KeepingTestCase):
-    """P3: a job is said to have written what its worker has."""
+    """P3: the shown length of output is that of the worker's spool."""
 
     def test_stopped(self) -> None:
-        """The numbers are judged of a job, too, that did not come to its own end."""
+        """The lengths are judged even if the job did not end by itself."""
         self.story.add("stop", job="j", status=200)
         self.story.runs = [Run("t1", "j", 42)]
         record = {"state": "stopped", "exit_code": None, "signal": "SIGTERM", "usage": USAGE}
@@ -112,18 +112,18 @@ class ByteCountTests(KeepingTestCase):
         self.violations(("P3", (last,)))
 
     def test_cut(self) -> None:
-        """The numbers are judged of output that was cut, too."""
+        """The lengths are judged even if output was cut."""
         last = self.story.see("failed", "last", output_error="stdout: No space left on device", stdout_bytes=SIZE + 1)
         self.violations(("P3", (last,)))
 
     def test_unsaid(self) -> None:
-        """Nobody says how much a job wrote that came to its end."""
+        """No length is shown for a job that ended by itself."""
         last = self.story.see("failed", "last", stderr_bytes=None)
         self.violations(("P3", (last,)))
 
 
 class KeptTests(KeepingTestCase):
-    """P6: what nobody removed is kept for as long as is promised."""
+    """P6: data that was not removed is kept for the promised time."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -131,7 +131,7 @@ class KeptTests(KeepingTestCase):
         self.story.keeps_spools = True
 
     def test_spool(self) -> None:
-        """The spool of a job is gone, and nobody asked for its removal, nor destroyed it."""
+        """The spool of a job is gone without a removal or a destructive fault."""
         self.violations()
         self.story.spool = None
         self.violations(("P6", (self.last,)))
@@ -142,14 +142,14 @@ class KeptTests(KeepingTestCase):
         self.violations()
 
     def test_refused(self) -> None:
-        """Output is said to be no longer kept, and nobody removed it."""
+        """Output is reported as no longer kept, but was not removed."""
         output = self.story.add("output", job="j", status=410, problem="output-pruned")
         self.violations(("P6", (output,)))
         self.story.add("fault", what="the disk is full", outputs=("j",))
         self.violations()
 
     def test_cut(self) -> None:
-        """Output is said to be cut, and the job says nothing of that."""
+        """Output is reported as cut, but the job does not say so."""
         output = self.story.add("output", job="j", status=410, problem="output-cut")
         self.violations(("P3", (output,)))
         seen = self.story.seen("failed", output_error="stdout: No space left on device")
@@ -157,17 +157,17 @@ class KeptTests(KeepingTestCase):
         self.violations()
 
     def test_beyond(self) -> None:
-        """An offset is said to be beyond the output, and is not."""
+        """An offset is reported as beyond the output, but is not."""
         self.story.add("output", job="j", status=416, begin=SIZE + 1)
         self.violations()
         fields = {"status": 416, "begin": ERRORS, "stream": "stderr"}
-        self.story.add("output", began=self.last - 0.1, job="j", **fields)  # there may have been less before its end
+        self.story.add("output", began=self.last - 0.1, job="j", **fields)  # the output may have been shorter then
         self.violations()
         output = self.story.add("output", job="j", **fields)
         self.violations(("P3", (output,)))
 
     def test_beyond_of_events(self) -> None:
-        """Of two streams one was asked for from beyond its end, or neither."""
+        """For two streams, one offset must be beyond the end if that is reported."""
         fields = {"job": "j", "status": 416, "begin": SIZE, "stream": "stdout"}
         self.story.add("output", **fields, offset=ERRORS + 1)
         self.violations()
@@ -176,7 +176,7 @@ class KeptTests(KeepingTestCase):
 
 
 class InternalTests(KeepingTestCase):
-    """P8: nobody is answered with an error of ours, and no log has one."""
+    """P8: no answer is an internal error, and no log has one."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -186,17 +186,17 @@ class InternalTests(KeepingTestCase):
         return [(promise, lines) for promise, _, lines in self.story.found()]
 
     def test_500(self) -> None:
-        """Any request that is answered with 500 is a violation, whatever was asked."""
+        """Any answer with 500 is a violation, whatever the request."""
         stop = self.story.add("stop", job="j", status=500)
         other = self.story.add("odd", what="GET /v1/workers", error="500")
         self.assertEqual(self.found(), [("P8", (stop,)), ("P8", (other,))])
 
     def test_garbled(self) -> None:
-        """So is an answer that is no JSON."""
+        """An answer that is no JSON is a violation."""
         odd = self.story.add("odd", what="GET /v1/jobs", error="no JSON: '{'")
         self.assertEqual(self.found(), [("P8", (odd,))])
 
     def test_logged(self) -> None:
-        """So is an error in a daemon's log that nobody had expected."""
+        """An unexpected error in a daemon's log is a violation."""
         self.story.errors = [("w1", "critical ... KeyError: 'x'")]
         self.assertEqual(self.story.found(), [("P8", None, ())])

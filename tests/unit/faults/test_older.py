@@ -10,7 +10,7 @@ from tests.faults.older import ADDED, stripped
 
 class StrippedTests(SynchronousTestCase):
     def test_added(self) -> None:
-        """What was added is left out of each message, and all else passes."""
+        """The added fields are removed from each message, and the rest passes."""
         registration = pb.RegisterReq(address="a:1", workerID="w", bootID="b", folderID="f", nonce="n", commitCount=7)
         self.assertEqual(stripped(registration), pb.RegisterReq(address="a:1", workerID="w", bootID="b"))
         beat = pb.HeartbeatReq(workerID="w", running=["j"], nonce="n", commitCount=7)
@@ -19,7 +19,7 @@ class StrippedTests(SynchronousTestCase):
         self.assertEqual(stripped(answer), pb.HeartbeatRes(lease=3.0))
 
     def test_newest(self) -> None:
-        """The fields that are left out are those with the highest numbers: a field that is added later is looked at."""
+        """The removed fields are those with the highest numbers, so a field that is added later is noticed."""
         for message, names in ADDED.items():
             fields = message.DESCRIPTOR.fields_by_name
             added = {fields[name].number for name in names}

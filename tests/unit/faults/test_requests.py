@@ -1,4 +1,4 @@
-"""The checker of the fault harness on what clients asked of jobs: removals, signals, answers, attendance."""
+"""The checker finds violations of requests about jobs: removals, signals, answers, attendance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RequestsTestCase(SynchronousTestCase):
 
 
 class RemovalTests(RequestsTestCase):
-    """P6: what was removed is gone, and nothing else."""
+    """P6: a removed job is gone, and nothing else."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -35,8 +35,7 @@ class RemovalTests(RequestsTestCase):
         return self.story.add(op, job="j", status=404, via="get")
 
     def test_removed(self) -> None:
-        """A job that was removed, and of which nothing is seen afterwards, is no violation; nor is one of either kind
-        whose removal was not answered."""
+        """A removed job that is not seen afterwards is no violation, nor is any job whose removal was not answered."""
         self.remove(None)
         kept, self.story.spool = self.story.spool, None
         self.missing("last")
@@ -51,7 +50,7 @@ class RemovalTests(RequestsTestCase):
         self.violations()
 
     def test_seen_again(self) -> None:
-        """It is listed, or looked at, after its removal was acknowledged; a look that overlapped may see it."""
+        """A removed job is listed, or shown, after the acknowledgement. An overlapping request may still see it."""
         self.story.spool = None
         removed = self.remove()
         self.story.see("failed", began=removed - 0.1)
@@ -61,7 +60,7 @@ class RemovalTests(RequestsTestCase):
         self.violations(("P6", (removed, again)))
 
     def test_output_again(self) -> None:
-        """Its output is answered, or followed, after its removal was acknowledged."""
+        """A removed job's output is answered, or followed, after the acknowledgement."""
         self.story.spool = None
         removed = self.remove()
         self.missing("last")
@@ -70,7 +69,7 @@ class RemovalTests(RequestsTestCase):
         self.violations(("P6", (removed, output)), ("P6", (removed, follower)))
 
     def test_key_again(self) -> None:
-        """Its key is answered with anything but that the job was removed."""
+        """A removed job's key gets another answer than that the job was removed."""
         self.story.spool = None
         removed = self.remove()
         again = self.story.start(201, key="k")
@@ -78,7 +77,7 @@ class RemovalTests(RequestsTestCase):
         self.assertEqual(self.story.found(), [("P6", "j", (removed, again))])
 
     def test_output_on_the_disk(self) -> None:
-        """Its worker still has it."""
+        """A removed job's output is still on its worker."""
         removed = self.remove()
         self.missing("last")
         self.assertIn(("P6", "j", (removed,)), self.story.found())
@@ -95,7 +94,7 @@ class RemovalTests(RequestsTestCase):
         self.violations(("P6", (asked, last)))
 
     def test_refused_and_gone(self) -> None:
-        """Every request to remove it was refused, and it is gone; or it was gone before anybody asked."""
+        """A job is gone though every removal was refused, or before any was requested."""
         asked = self.remove(409)
         self.story.spool = None
         self.missing("last")
@@ -104,14 +103,16 @@ class RemovalTests(RequestsTestCase):
         self.violations(("P6", (asked,)))
 
     def test_not_found_before(self) -> None:
-        """P1: it was not found before anybody asked for its removal; P6: its key says so, and nobody ever asked."""
+        """P1: a job was not found before a removal was requested. P6: its key reports a removal that was never
+        requested.
+        """
         missing = self.missing()
         gone = self.story.start(410, key="k")
         self.story.see("failed", "last")
         self.violations(("P1", (self.start, missing)), ("P6", (gone,)))
 
     def test_vanished(self) -> None:
-        """P1: a job that was never answered for was seen at its end, and is not there when everything is over."""
+        """P1: a job that was seen at its end, but never answered for, is gone at the end of the run."""
         self.story.events[0] = evolve(self.story.events[0], status=None, job=None)
         self.story.spool = None
         self.story.add("last", job="other", status=200, seen=self.story.seen("failed"))
@@ -119,7 +120,7 @@ class RemovalTests(RequestsTestCase):
 
 
 class SignalTests(RequestsTestCase):
-    """P7: a signal arrives once, and only where it was sent."""
+    """P7: a signal arrives once, and only at its job."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -133,7 +134,7 @@ class SignalTests(RequestsTestCase):
         return self.story.add("signal", job="j", status=status)
 
     def test_arrived(self) -> None:
-        """Acknowledged ones arrived once each, and others at most once."""
+        """Acknowledged signals arrived once each, and others at most once."""
         for status in (200, None, 504, 409, 200):
             self.signal(status)
         self.ran(4)
@@ -142,24 +143,26 @@ class SignalTests(RequestsTestCase):
         self.violations()
 
     def test_twice(self) -> None:
-        """One that was not answered arrived twice."""
+        """A signal without an answer arrived twice."""
         sent = self.signal(None)
         self.ran(2)
         self.violations(("P7", (sent,)))
 
     def test_refused(self) -> None:
-        """One that was refused arrived."""
+        """A refused signal arrived."""
         sent = self.signal(503)
         self.ran(1)
         self.violations(("P7", (sent,)))
 
     def test_of_another(self) -> None:
-        """A job counted a signal that nobody sent to it."""
+        """A job counted a signal that was not sent to it."""
         self.ran(1)
         self.violations(("P7", ()))
 
     def test_lost(self) -> None:
-        """An acknowledged one did not arrive; one that was answered when the job counted no more may be lost."""
+        """An acknowledged signal did not arrive. It may be lost if the job counted no more signals when it was
+        answered.
+        """
         sent = self.signal(200)
         self.ran(0)
         self.violations(("P7", (sent,)))
@@ -167,7 +170,7 @@ class SignalTests(RequestsTestCase):
         self.violations()
 
     def test_after_the_end(self) -> None:
-        """One was acknowledged to a job that was known to have ended."""
+        """A signal was acknowledged for a job that was known to have ended."""
         self.story.see("failed")
         sent = self.signal(200)
         self.ran(0, 1.0)
@@ -175,7 +178,7 @@ class SignalTests(RequestsTestCase):
 
 
 class AnswerTests(RequestsTestCase):
-    """P8: an answer is that of the job."""
+    """P8: an answer agrees with the job."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -188,7 +191,7 @@ class AnswerTests(RequestsTestCase):
         del self.story.events[answer - 1]
 
     def test_right(self) -> None:
-        """The status is that of the job, and the output is the end of what it wrote."""
+        """The status is that of the job, and the output is the end of its output."""
         self.story.events.clear()
         self.story.start()
         so_far = {"stdout": tail(64), "stderr": tail(64, "stderr")}
@@ -202,13 +205,13 @@ class AnswerTests(RequestsTestCase):
         self.violations()
 
     def test_status(self) -> None:
-        """A job that failed is answered as one that succeeded, or one that runs as one that failed."""
+        """A failed job is answered as a success, or a running one as a failure."""
         self.wrong(status=200, problem=None)
         self.wrong(status=424, problem="job-not-ended")
         self.wrong(status=202, problem=None, asked={"check": False})
 
     def test_too_early(self) -> None:
-        """A job that has not ended is answered before the wait is over; while something is broken that may be."""
+        """An unfinished job is answered before the wait is over. During a fault this is allowed."""
         self.story.events.clear()
         self.story.start()
         tails = {"stdout": tail(64), "stderr": tail(64, "stderr")}
@@ -220,7 +223,7 @@ class AnswerTests(RequestsTestCase):
         self.violations()
 
     def test_tail(self) -> None:
-        """The output ends too early, is too short, is not the job's, or says wrongly whether it is cut."""
+        """The output ends too early, is too short, is not the job's, or is wrongly marked as cut or not."""
         errors = tail(ERRORS, "stderr")
         self.wrong(tails={"stdout": tail(SIZE - 1), "stderr": errors})
         self.wrong(tails={"stdout": tail(SIZE, length=50), "stderr": errors})
@@ -230,7 +233,7 @@ class AnswerTests(RequestsTestCase):
         self.wrong(tails={"stderr": errors})
 
     def test_unavailable(self) -> None:
-        """There is no output though all was well; after a fault, until the sides agree again, that may be."""
+        """Output is missing without a fault. After a fault it may be, until the sides agree again."""
         tails = {"stdout": {"error": "worker 'w1' can't be reached"}, "stderr": tail(ERRORS, "stderr")}
         self.wrong(tails=tails)
         self.story.add("fault", what="kill -9 w1")
@@ -242,7 +245,7 @@ class AnswerTests(RequestsTestCase):
         self.assertGreater(late, answer)
 
     def test_errors_of_a_start(self) -> None:
-        """A start that made a job is answered with an error that makes clients try again; 504 may be, with the id."""
+        """A start that made a job is answered with an error that makes clients repeat it. 504 with its id is fine."""
         for status, named in ((502, False), (504, False), (503, True), (429, True)):
             self.story = Story()
             start = self.story.start(status, job="j" if named else None)
@@ -255,7 +258,7 @@ class AnswerTests(RequestsTestCase):
 
 
 class AttendanceTests(RequestsTestCase):
-    """P9: a job that is attended is not stopped for want of it, and one that is not is."""
+    """P9: a job is stopped for lack of attendance if, and only if, no client attends it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -273,7 +276,7 @@ class AttendanceTests(RequestsTestCase):
         return self.story.see("stopped", "last", reason=reason, ended=ended)
 
     def test_in_time(self) -> None:
-        """Nobody attended it for its time, from the beginning or from when the last client left."""
+        """No client attended the job for its time, from the beginning or since the last client left."""
         self.stopped(4.0)
         self.violations()
         self.story.events.pop()
@@ -282,14 +285,14 @@ class AttendanceTests(RequestsTestCase):
         self.violations()
 
     def test_asked_again(self) -> None:
-        """Its time begins with the first request for it, not with one that was sent again after its removal."""
+        """Its time begins with the first request for it, not with one that was repeated after its removal."""
         self.stopped(4.0)
         self.story.add("remove", job="j", status=204)
         self.story.start(410, unattended=3.0)
         self.violations()
 
     def test_attended(self) -> None:
-        """It was stopped though a client was never away for so long, or was back in time after a restart."""
+        """A job was stopped though no client was away for so long, or a client was back in time after a restart."""
         first, second = self.attended(1.5, 10.0), self.attended(14.0, 20.0)
         self.stopped(20.0)
         self.violations()
@@ -297,18 +300,18 @@ class AttendanceTests(RequestsTestCase):
         self.violations(("P9", (1, first, second)))
 
     def test_too_early(self) -> None:
-        """Nobody attended it, and it was stopped before its time."""
+        """An unattended job was stopped before its time."""
         self.stopped(2.0)
         self.violations(("P9", (1,)))
 
     def test_reason_not_saved(self) -> None:
-        """A job is stopped for want of a client with the reason, also where the scheduler was killed meanwhile."""
+        """A job stopped for lack of attendance has that reason, even if the scheduler was killed meanwhile."""
         self.story.add("fault", 2.5, what="kill -9 scheduler")
         self.story.see("stopped", "last", reason="signal: terminated", ended=4.0)
         self.violations(("P4", (3,)))
 
     def test_went_on(self) -> None:
-        """Nobody attended it, and it went on far beyond its time; while something is broken it may."""
+        """An unattended job continued far beyond its time. During a fault this is allowed."""
         last = self.stopped(12.0)
         self.violations(("P9", (1, last)))
         for op, at in (("fault", 3.0), ("heal", 6.0)):
@@ -317,19 +320,19 @@ class AttendanceTests(RequestsTestCase):
         self.violations()
 
     def test_never_stopped(self) -> None:
-        """Nobody attended it, and it runs when everything is over."""
+        """An unattended job still runs at the end of the run."""
         self.story.see("running", "last")
         self.violations(("P9", (1,)))
 
 
 class EventStreamTests(RequestsTestCase):
-    """P4: what a stream of events says of the job."""
+    """P4: the job in a stream of events."""
 
     def stream(self, *states: str, first: str = "job") -> int:
         return self.story.add("attend", job="j", via="events", first=first, states=states)
 
     def test_states(self) -> None:
-        """It begins with the job, and no state follows one that it can't follow."""
+        """A stream begins with the job, and each state may follow the one before."""
         self.story.start()
         self.stream("queued", "running", "unknown", "running", "failed", "failed")
         self.stream()
@@ -339,7 +342,7 @@ class EventStreamTests(RequestsTestCase):
         self.violations(*(("P4", (line,)) for line in wrong))
 
     def test_usage(self) -> None:
-        """What a job used is said of every one that ran, and does not change."""
+        """The usage of a job is shown for every one that ran, and does not change."""
         self.story.start()
         last = self.story.see("failed", "last", usage=None)
         self.story.spool = None
@@ -351,14 +354,14 @@ class EventStreamTests(RequestsTestCase):
         self.violations(("P4", (first, last)))
 
     def test_stderr(self) -> None:
-        """P3: the worker's stderr is not what the job printed, or not as long as is told."""
+        """P3: the worker's stderr differs from the job's, or from the shown length."""
         self.story.start()
         last = self.story.see("failed", "last", stderr_bytes=3)
         self.story.spool = evolve(self.story.spool, error_good=64)
         self.violations(("P3", ()), ("P3", (last,)))
 
     def test_error_lines(self) -> None:
-        """The job prints to stderr what it prints nowhere else."""
+        """The job prints other lines to stderr than to stdout."""
         lines = job.error_output(BAD, LINES)
         self.assertEqual(len(lines), 3 * job.LINE)
         self.assertNotIn(lines[: job.LINE], job.output(BAD, LINES))

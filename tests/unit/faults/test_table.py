@@ -1,4 +1,4 @@
-"""The figures of the fault harness, as they go into a document."""
+"""The figures of the fault harness for a document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(lines[-2:], ["- one: well", "- other: an end 0.5 / 0.5"])
 
     def test_record(self) -> None:
-        """Figures replace those of the last run, and nothing else of the document; one without a place is refused."""
+        """The figures replace those of the last run, and nothing else. A document without a place is refused."""
         file = Path(self.mktemp())
         file.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
         table.record(file, "new")

@@ -1,4 +1,4 @@
-"""The checker of the fault harness on the terms of jobs: stdin, timeouts, limits, attempts, stops."""
+"""The checker finds violations of the terms of jobs: stdin, timeouts, limits, attempts, stops."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StdinTests(TermsTestCase):
     """P1: a job gets the stdin that was sent with it."""
 
     def test_stdin(self) -> None:
-        """All of it is read, or the job ended before; anything else is a violation."""
+        """The job read all of it, or ended before. Anything else is a violation."""
         start = self.story.start(stdin=1000)
         self.story.see("failed", "last")
         right, short = (hashlib.sha256(job.stdin(BAD, size)).hexdigest() for size in (1000, 999))
@@ -46,16 +46,16 @@ class StdinTests(TermsTestCase):
 
 
 class TimeoutTests(TermsTestCase):
-    """P4: a job times out at its ``timeout``, and no other does."""
+    """P4: a job times out at its ``timeout``, and no other job does."""
 
     def test_none(self) -> None:
-        """A job timed out that has no timeout."""
+        """A job without a timeout timed out."""
         start = self.story.start()
         last = self.ended("timed_out")
         self.violations(("P4", (start, last)))
 
     def test_in_time(self) -> None:
-        """A job that times out when its time is over is right; one that does so before is not."""
+        """A job may time out after its time, but not before."""
         start = self.story.start(timeout=1.5)
         self.story.runs = [Run("t1", "j", 42, began=0.4)]
         last = self.ended("timed_out")
@@ -64,7 +64,7 @@ class TimeoutTests(TermsTestCase):
         self.violations(("P4", (start, last)))
 
     def test_overdue(self) -> None:
-        """A job came to its own end long after its timeout."""
+        """A job ended by itself long after its timeout."""
         start = self.story.start(timeout=1.0)
         self.story.see("failed", "last")
         self.story.runs = [Run("t1", "j", 42, CODE, began=1.0, ended=6.5)]
@@ -81,7 +81,7 @@ class LimitTests(TermsTestCase):
         return self.ended("failed", output_error=error, **more)
 
     def test_reached(self) -> None:
-        """A job that is ended at its limit is right."""
+        """A job may be ended at its limit."""
         self.story.start(output_limit=SIZE + ERRORS)
         self.reached(SIZE + ERRORS)
         self.violations()
@@ -93,20 +93,20 @@ class LimitTests(TermsTestCase):
         self.violations(("P3", (start,)))
 
     def test_too_early(self) -> None:
-        """The limit is said to be reached, and is not."""
+        """The limit is reported as reached, but is not."""
         start = self.story.start(output_limit=SIZE + ERRORS + 1)
         last = self.reached(SIZE + ERRORS + 1)
         self.violations(("P3", (start, last)))
 
     def test_none(self) -> None:
-        """A limit is said to be reached by a job that has none."""
+        """A job without a limit is reported to have reached it."""
         start = self.story.start()
         last = self.reached(SIZE)
         self.assertIn(("P3", "j", (start, last)), self.story.found())
 
 
 class AttemptTests(TermsTestCase):
-    """P1 and P2: a job that failed is tried again as often as was asked for, and no more."""
+    """P1 and P2: a failed job is retried as often as requested, and no more."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -114,26 +114,26 @@ class AttemptTests(TermsTestCase):
         self.story.runs = [Run("t1", "j", 42, CODE, began=0.2, ended=0.6)]
 
     def again(self, name: str, before: str, began: float, **more: Any) -> int:
-        """One more attempt, which failed as well."""
+        """Add another attempt, which failed as well."""
         self.story.runs.append(Run("t1", name, 43, CODE, began=began, ended=began + 0.1))
         seen = self.story.seen("failed", retry_of=before, **more)
         return self.story.add("last", job=name, status=200, seen=seen)
 
     def test_right(self) -> None:
-        """All attempts that were asked for failed, one after the other."""
+        """All requested attempts failed, one after the other."""
         self.story.see("failed", "last", retried_by="k")
         self.again("k", "j", 1.0)
         self.assertEqual(self.story.found(), [])
 
     def test_missing(self) -> None:
-        """A job failed and was not tried again, though nobody stopped it."""
+        """A failed job was not retried, though it was not stopped."""
         last = self.story.see("failed", "last")
         self.violations(("P1", (self.start, last)))
         self.story.add("stop", job="j", status=None)
         self.violations()
 
     def test_forgotten(self) -> None:
-        """Where only its worker knows a job, after a database was set back, nobody knows its ``retry``."""
+        """If only its worker knows a job after a database was set back, its ``retry`` is not known."""
         last = self.story.see("failed", "last")
         self.story.add("fault", what="restored", set_back=True, adopted=("other",))
         self.violations(("P1", (self.start, last)))
@@ -141,14 +141,14 @@ class AttemptTests(TermsTestCase):
         self.violations()
 
     def test_too_many(self) -> None:
-        """There are more attempts than were asked for."""
+        """There are more attempts than requested."""
         self.story.see("failed", "last", retried_by="k")
         self.again("k", "j", 1.0, retried_by="l")
         self.again("l", "k", 2.0)
         self.assertEqual(self.story.found(), [("P2", "l", (self.start,))])
 
     def test_after_success(self) -> None:
-        """A job that did not fail is tried again."""
+        """A job that did not fail was retried."""
         self.story.spool = None
         seen = self.story.see("stopped", "last", exit_code=CODE, usage=USAGE, stdout_bytes=SIZE, stderr_bytes=ERRORS)
         self.story.events[-1] = evolve(
@@ -166,10 +166,10 @@ class AttemptTests(TermsTestCase):
 
 
 class StopTests(TermsTestCase):
-    """P5: a stop that was promised is carried out."""
+    """P5: a promised stop is carried out."""
 
     def test_never(self) -> None:
-        """A job goes on when everything is over, though its stop was answered; one that ends in time is right."""
+        """A job runs at the end of the run though its stop was answered. One that ends in time is no violation."""
         self.story.start()
         stop = self.story.add("stop", job="j", status=202)
         self.story.runs = [Run("t1", "j", 42)]
@@ -181,7 +181,7 @@ class StopTests(TermsTestCase):
         self.violations()
 
     def test_to_its_own_end(self) -> None:
-        """A job came to its own end long after its stop, but for a fault that was not over."""
+        """A job ended by itself long after its stop, without a fault that could delay the stop."""
         self.story.start()
         stop = self.story.add("stop", job="j", status=202)
         self.story.see("failed", "last")
@@ -193,7 +193,7 @@ class StopTests(TermsTestCase):
         self.violations()
 
     def test_not_carried_out(self) -> None:
-        """A stop was answered with 200, and the job is seen to run after that."""
+        """A stop was answered with 200, but the job runs after that."""
         self.story.start()
         stop = self.story.add("stop", job="j", status=200)
         again = self.story.see("running")
@@ -201,14 +201,14 @@ class StopTests(TermsTestCase):
         self.violations(("P5", (stop, again)))
         fault = self.story.add("fault", what="a backup is restored", began=1.9, set_back=True)
         self.story.events[fault - 1] = evolve(self.story.events[fault - 1], t=2.4)
-        self.violations()  # until both sides agree again
+        self.violations()  # allowed until both sides agree again
         self.story.events[fault - 1] = evolve(self.story.events[fault - 1], set_back=None)
         self.violations(("P5", (stop, again)))
         self.story.events[stop - 1] = evolve(self.story.events[stop - 1], status=202)
         self.violations()
 
     def test_tried_again(self) -> None:
-        """Another attempt begins long after the stop of the one before."""
+        """Another attempt begins long after the previous one was stopped."""
         self.story.start(attempts=1)
         stop = self.story.add("stop", job="j", status=200)
         self.story.see("failed", "last", retried_by="k")

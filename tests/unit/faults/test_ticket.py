@@ -1,4 +1,4 @@
-"""What the clients of the fault harness ask for, and what the history says that they asked for."""
+"""Requests of the fault harness's clients, and their record in the history."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TicketTests(SynchronousTestCase):
         return [self.desk.draw(random, f"t{number}", 1.0 if own else None, None, None, own) for number in range(600)]
 
     def test_terms(self) -> None:
-        """A request says what the history says of it, and each kind of job is among those that are asked for."""
+        """The history records a request's terms, and every kind of job is requested."""
         tickets = self.draw()
         for ticket in tickets:
             body, fields = ticket.body, ticket.fields
@@ -41,7 +41,7 @@ class TicketTests(SynchronousTestCase):
         self.assertTrue(any("script" in ticket.body for ticket in tickets))
 
     def test_limits(self) -> None:
-        """Of the jobs with an ``output_limit`` some print more, and some do not."""
+        """Some jobs with an ``output_limit`` print more than it, and some do not."""
         tickets = [ticket for ticket in self.draw() if ticket.output_limit is not None]
         printed = [
             len(job.output(ticket.seed, ticket.lines)) + len(job.error_output(ticket.seed, ticket.lines))
@@ -51,23 +51,23 @@ class TicketTests(SynchronousTestCase):
         self.assertEqual(over, {True, False})
 
     def test_own(self) -> None:
-        """A job that is its asker's own has no such terms: it runs as long as was said."""
+        """A job that belongs to one client has no such terms: it runs for the given time."""
         for ticket in self.draw(own=True):
             self.assertEqual((ticket.timeout, ticket.output_limit, ticket.attempts), (None, None, 0))
             self.assertEqual(ticket.seconds, 1.0)
 
 
 class AttemptTests(SynchronousTestCase):
-    """How a job of the load that is tried again knows which attempt it is."""
+    """A retried job of the load finds out which attempt it is."""
 
     def test_attempt(self) -> None:
-        """Those that ran before count, each once, whatever else they wrote down."""
+        """Earlier attempts count once each, whatever else they recorded."""
         file = Path(self.mktemp())
         file.write_text("run a 42 1\nin a 42 2 e3\nend a 42 3 7\nrun b 43 4\nrun b 44 5\nrun c 45 6\n")
         attempts = [job.attempt_of(str(file), name) for name in "abc"]
         self.assertEqual(attempts, [1, 2, 3])
 
     def test_code(self) -> None:
-        """Attempts before the good one fail, also where the seed is of a job that succeeds."""
+        """Attempts before the good one fail, even if the seed is that of a successful job."""
         good = next(seed for seed in range(99) if job.exit_code(seed) == 0)
         self.assertEqual([job.code_of_attempt(good, attempt, 2) for attempt in (1, 2, 3)], [1, 0, 0])

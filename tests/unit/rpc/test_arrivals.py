@@ -1,4 +1,4 @@
-"""Which calls are cancelled because they keep the server waiting."""
+"""Calls that keep the server waiting are cancelled."""
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -7,7 +7,7 @@ from scheduler.rpc.arrivals import CROWD, MAX_CANCELLED_AT_ONCE, MAX_WAITING_CAL
 
 
 class Call:
-    """Counts how often it was cancelled."""
+    """A call that counts its cancellations."""
 
     cancelled = 0
 
@@ -31,11 +31,11 @@ class WaitingTests(SynchronousTestCase):
         self.waiting.cancel_old()
 
     def assert_cancelled(self, calls: list[Call], first: int) -> None:
-        """The first so many have been, once; the others have not."""
+        """The first ``first`` calls were cancelled once, the others were not."""
         self.assertEqual([call.cancelled for call in calls], [1] * first + [0] * (len(calls) - first))
 
     def test_too_long(self) -> None:
-        """A call is cancelled when it has waited for five seconds, once."""
+        """A call is cancelled, once, after waiting for five seconds."""
         (first,) = self.begun(1)
         self.after(2.0)
         (second,) = self.begun(1)
@@ -48,7 +48,7 @@ class WaitingTests(SynchronousTestCase):
         self.assert_cancelled([first, second], 2)
 
     def test_message(self) -> None:
-        """One whose message has come is not, and one that waits for another message has five seconds again."""
+        """A call whose message arrived is not cancelled. If it waits for another message, it has five seconds again."""
         over, again = calls = self.begun(2)
         self.after(4.0)
         self.waiting.end(over)
@@ -59,7 +59,7 @@ class WaitingTests(SynchronousTestCase):
         self.assert_cancelled([again, over], 1)
 
     def test_crowd(self) -> None:
-        """Of very many those above a number have one second, and not all are cancelled at once."""
+        """If very many calls wait, those above a limit have one second, and not all are cancelled at once."""
         calls = self.begun(CROWD + MAX_CANCELLED_AT_ONCE + 10)
         self.after(0.9)
         self.assert_cancelled(calls, 0)
@@ -71,13 +71,13 @@ class WaitingTests(SynchronousTestCase):
         self.assert_cancelled(calls, 2 * MAX_CANCELLED_AT_ONCE + 10)
 
     def test_too_many(self) -> None:
-        """One too many cancels the oldest."""
+        """A call beyond the limit cancels the oldest one."""
         calls = self.begun(MAX_WAITING_CALLS)
         self.assert_cancelled(calls, 0)
         self.assert_cancelled(calls + self.begun(2), 2)
 
     def test_all(self) -> None:
-        """At the end of the server all are cancelled."""
+        """All calls are cancelled when the server ends."""
         calls = self.begun(3)
         self.waiting.end(calls[2])
         self.waiting.cancel_all()

@@ -13,7 +13,7 @@ LARGEST, LIMIT = 3, 8
 
 
 class BatchesTests(SynchronousTestCase):
-    """Questions are strings; the calls that are made are answered by the test."""
+    """Questions are strings, and the test answers the calls."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -33,17 +33,17 @@ class BatchesTests(SynchronousTestCase):
         return ["".join(questions) for questions, _ in self.calls]
 
     def answer(self, number: int) -> None:
-        """In capitals."""
+        """Answer a call with its questions in capitals."""
         questions, answer = self.calls[number]
         answer.callback([question.upper() for question in questions])
 
     def assert_idle(self) -> None:
-        """Nothing is kept of what is over."""
+        """Nothing remains of finished calls."""
         self.assertTrue(self.batches.idle)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
-        """With no call under way a question goes alone, before anything else happens."""
+        """A question that finds no call in flight is sent alone, at once."""
         for number, question in enumerate("ab"):
             (answer,) = self.ask(question)
             self.assertEqual(self.asked()[number:], [question])
@@ -52,7 +52,7 @@ class BatchesTests(SynchronousTestCase):
         self.assert_idle()
 
     def test_together(self) -> None:
-        """Those that come during a call go in the next, so many at a time, and each gets the answer to its own."""
+        """Questions that arrive during a call go in the next, up to a limit, and each gets its own answer."""
         answers = self.ask("abcdef")
         for number, batch in enumerate(["a", "bcd", "ef"]):
             self.assertEqual(self.asked()[number:], [batch])
@@ -61,7 +61,7 @@ class BatchesTests(SynchronousTestCase):
         self.assert_idle()
 
     def test_keys(self) -> None:
-        """What one key is asked waits for nothing of another's."""
+        """The questions of one key do not wait for those of another."""
         self.ask("ab", "v")
         self.ask("cd", "w")
         self.assertEqual(self.asked(), ["a", "c"])
@@ -69,7 +69,7 @@ class BatchesTests(SynchronousTestCase):
         self.assertEqual(self.asked(), ["a", "c", "d"])
 
     def test_one_fails(self) -> None:
-        """A failure in the place of an answer is that one's alone."""
+        """A failure in place of one answer fails only its question."""
         answers = self.ask("abc")
         self.answer(0)
         self.calls[1][1].callback([Failure(ValueError()), "C"])
@@ -77,7 +77,7 @@ class BatchesTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(answers[2]), "C")
 
     def test_call_fails(self) -> None:
-        """A call that fails fails all it was made for, and the next is made."""
+        """A call that fails fails all its questions, and the next call is made."""
         answers = self.ask("abcde")
         self.calls[0][1].errback(ValueError())
         self.failureResultOf(answers[0], ValueError)
@@ -89,7 +89,7 @@ class BatchesTests(SynchronousTestCase):
         self.assert_idle()
 
     def test_calls_fail_at_once(self) -> None:
-        """Nothing is left behind by calls that fail before they are made."""
+        """Calls that fail before they are made leave nothing behind."""
         self.ask("ab")
         batches: Batches[str, str] = Batches(self.clock, "questions", lambda _: fail(ShuttingDown()), LARGEST, LIMIT)
         self.failureResultOf(batches.ask("w", "x"), ShuttingDown)
@@ -97,7 +97,7 @@ class BatchesTests(SynchronousTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_leaves_while_it_waits(self) -> None:
-        """A question that is given up is not asked."""
+        """A question that is cancelled while it waits is not sent."""
         answers = self.ask("abc")
         answers[1].cancel()
         self.failureResultOf(answers[1], CancelledError)
@@ -107,7 +107,7 @@ class BatchesTests(SynchronousTestCase):
         self.assert_idle()
 
     def test_leaves_while_it_is_asked(self) -> None:
-        """One that is given up disturbs neither the call nor those it shares it with."""
+        """Cancelling a sent question affects neither the call nor the others in it."""
         answers = self.ask("abc")
         self.answer(0)
         answers[1].cancel()
@@ -117,7 +117,7 @@ class BatchesTests(SynchronousTestCase):
         self.assert_idle()
 
     def test_hung_call(self) -> None:
-        """A call that hangs holds the others up for a moment; the next goes beside it, and so on."""
+        """A call that hangs delays the others only for a moment; then the next call is made beside it."""
         answers = self.ask("abcde")
         self.clock.advance(HOLD_UP_MAX_SECONDS * 0.9)
         self.assertEqual(self.asked(), ["a"])
@@ -126,10 +126,10 @@ class BatchesTests(SynchronousTestCase):
         self.answer(1)
         self.assertEqual(self.asked(), ["a", "bcd", "e"])
         self.answer(2)
-        answers += self.ask("f")  # nothing is waited for now
+        answers += self.ask("f")  # no call delays this one now
         self.assertEqual(self.asked()[3:], ["f"])
         answers += self.ask("g")
-        self.answer(0)  # long after; what it held up then was another's
+        self.answer(0)  # long after, when another call delays the questions
         self.assertEqual(self.asked()[4:], [])
         self.answer(3)
         self.answer(4)
@@ -137,7 +137,7 @@ class BatchesTests(SynchronousTestCase):
         self.assert_idle()
 
     def test_limit(self) -> None:
-        """So many may be without an answer, asked or waiting; beyond them, and only of that key, Busy."""
+        """A key may have so many questions without an answer, sent or waiting. Further ones fail with Busy."""
         answers = self.ask("abcdefgh")
         for _ in range(5):
             self.clock.advance(HOLD_UP_MAX_SECONDS)
@@ -152,10 +152,10 @@ class BatchesTests(SynchronousTestCase):
         self.assertEqual(self.asked()[5:], ["i"])
         answers[1].cancel()
         self.failureResultOf(answers[1], CancelledError)
-        self.failureResultOf(self.ask("j")[0], Busy)  # what was asked is under way all the same
+        self.failureResultOf(self.ask("j")[0], Busy)  # the sent questions are still in flight
 
     def test_drop(self) -> None:
-        """What waits can be failed, each for itself; what is asked is not."""
+        """Waiting questions can be failed, each with its own error. Sent ones are not."""
         answers = self.ask("abc")
         self.batches.drop("w", ValueError)
         for question, answer in zip("bc", answers[1:], strict=True):
@@ -167,7 +167,9 @@ class BatchesTests(SynchronousTestCase):
         self.assert_idle()
 
     def test_request(self) -> None:
-        """A call for one is made for its request, one for several for none; each answer goes on where it was asked."""
+        """A call with one question runs for its request, one with several for none; callbacks run for their own
+        request.
+        """
         seen: list[tuple[str, str]] = []
         for question in "abcd":
             token = REQUEST_ID.set(f"r-{question}")

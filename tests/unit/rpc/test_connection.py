@@ -1,4 +1,4 @@
-"""The connection of a channel: when its end was no wish of this side."""
+"""The connection of a channel: cuts that this side did not cause are noticed."""
 
 import grpc
 from grpc import ChannelConnectivity
@@ -27,24 +27,24 @@ class ConnectionTests(SynchronousTestCase):
         self.cuts += 1
 
     def see(self, *states: ChannelConnectivity) -> int:
-        """How many cuts were told until then."""
+        """Pass the states on, and return the number of reported cuts."""
         for state in states:
             self.connection.changed_thd(state)
         return self.cuts
 
     def test_cut(self) -> None:
-        """A connection that was there and is not any more was cut, whatever comes after it, once."""
+        """A connection that is lost is reported as cut, once, whatever state follows."""
         self.assertEqual(self.see(IDLE, CONNECTING, READY), 0)
         self.assertEqual(self.see(IDLE), 1)
         self.assertEqual(self.see(CONNECTING, FAILURE, CONNECTING, FAILURE, IDLE), 1)
         self.assertEqual(self.see(CONNECTING, READY, FAILURE), 2)
 
     def test_never_there(self) -> None:
-        """One that could not be made was not cut."""
+        """A connection that could not be made was not cut."""
         self.assertEqual(self.see(IDLE, CONNECTING, FAILURE, CONNECTING, IDLE, FAILURE), 0)
 
     def test_idle(self) -> None:
-        """One that was long without a call is closed by this side; with a call in between it is not."""
+        """A connection without calls for long is closed by this side. A call in between prevents that."""
         self.see(CONNECTING, READY)
         self.clock.advance(IDLE_TIMEOUT_SECONDS)
         self.assertEqual(self.see(IDLE), 0)
@@ -56,7 +56,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(self.see(IDLE), 1)
 
     def test_closed(self) -> None:
-        """Nothing is told of one that this side closes."""
+        """A connection that this side closes is not reported."""
         self.see(CONNECTING, READY)
         channel = grpc.insecure_channel("127.0.0.1:1")
         channel.subscribe(self.connection.changed_thd)

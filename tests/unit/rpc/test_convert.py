@@ -1,4 +1,4 @@
-"""Between messages and values: nothing is lost on the way, and nothing gets in that is none."""
+"""Conversion between messages and values loses nothing, and refuses invalid input."""
 
 import math
 import signal
@@ -89,16 +89,16 @@ NO_IDS = ("", "a/b", "..", "x" * 65, "a\n", "ä")
 
 
 def sent(message):
-    """As it arrives."""
+    """The message after it was serialized and parsed."""
     return type(message).FromString(message.SerializeToString())
 
 
 class RoundTrip(SynchronousTestCase):
-    """Each value arrives as the same value."""
+    """A value survives the conversion to a message and back."""
 
     @given(IDS | st.just(""), SPECS, TIMES)
     def test_start(self, job_id: str, spec: JobSpec, created_at: float | None) -> None:
-        """A job's spec, with the id and the time of the scheduler."""
+        """A job's spec, with the scheduler's id and time."""
         message = sent(convert.start_to_pb(job_id, spec, created_at))
         self.assertEqual(message.jobID, job_id)
         self.assertEqual(convert.spec_from_pb(message), spec)
@@ -106,12 +106,12 @@ class RoundTrip(SynchronousTestCase):
 
     @given(STATUSES)
     def test_status(self, status: JobStatus) -> None:
-        """How a job is."""
+        """The status of a job."""
         self.assertEqual(convert.status_from_pb(sent(convert.status_to_pb(status))), status)
 
     @given(STATUSES)
     def test_query(self, status: JobStatus) -> None:
-        """The answer to a query carries it whole, and the fields of the core protocol beside it are true."""
+        """The answer to a query contains the whole status, and its core fields agree with it."""
         message = sent(convert.query_to_pb(status))
         self.assertEqual(convert.query_from_pb(status.job_id, message), status)
         self.assertEqual(message.done, status.state.final)
@@ -133,34 +133,34 @@ class RoundTrip(SynchronousTestCase):
         )
     )
     def test_heartbeat(self, heartbeat: Heartbeat) -> None:
-        """A sign of life with its reports."""
+        """A heartbeat with its reports."""
         self.assertEqual(heartbeats.heartbeat_from_pb(sent(heartbeats.heartbeat_to_pb(heartbeat))), heartbeat)
 
     @given(SECONDS, st.lists(IDS).map(tuple), st.lists(IDS).map(tuple))
     def test_answer(self, lease: float, acknowledged: tuple, describe: tuple) -> None:
-        """The answer to it."""
+        """The answer to a heartbeat."""
         answer = HeartbeatAnswer(lease, acknowledged, describe)
         self.assertEqual(heartbeats.answer_from_pb(sent(heartbeats.answer_to_pb(answer))), answer)
 
     @given(REGISTRATIONS)
     def test_registration(self, registration: Registration) -> None:
-        """What a worker says of itself."""
+        """A registration."""
         self.assertEqual(convert.registration_from_pb(sent(convert.registration_to_pb(registration))), registration)
 
     @given(IDS, st.floats(0.001, 1e9))
     def test_registered(self, worker_id: str, lease: float) -> None:
-        """The answer to that."""
+        """The answer to a registration."""
         registered = Registered(worker_id, lease)
         self.assertEqual(convert.registered_from_pb(sent(convert.registered_to_pb(registered)), 30), registered)
 
     def test_streams(self) -> None:
-        """The two streams keep their names."""
+        """The names of the two streams."""
         for stream in Stream:
             self.assertIs(chunks.stream_from_pb(chunks.stream_to_pb(stream)), stream)
 
 
 class Untrusted(SynchronousTestCase):
-    """What can't be is refused by its name on the wire."""
+    """Impossible values are refused by their name in the message."""
 
     def refused(self, field: str, read, *args: object) -> None:
         self.assertEqual(self.assertRaises(Invalid, read, *args).field, field)
@@ -175,7 +175,7 @@ class Untrusted(SynchronousTestCase):
             self.refused("lease", convert.registered_from_pb, message, 30.0)
 
     def test_times(self) -> None:
-        """Times can be written as a date."""
+        """Times must be valid dates."""
         for bad in NO_TIMES:
             self.refused("createdAt", convert.created_at_from_pb, worker_pb2.StartJobReq(createdAt=bad))
             for field in ("startedAt", "finishedAt"):
@@ -189,7 +189,7 @@ class Untrusted(SynchronousTestCase):
         self.refused("max", convert.checked_size, "max", -1)
 
     def test_what_is_only_shown(self) -> None:
-        """A clock or a disk that can't be is not known, and does not cost the heartbeat that tells of it."""
+        """An impossible clock or disk counts as unknown, and the rest of the heartbeat is accepted."""
         for bad in NO_TIMES:
             message = scheduler_pb2.HeartbeatReq(workerID="w", bootID="boot", sentAt=bad)
             self.assertIsNone(heartbeats.heartbeat_from_pb(message).sent_at)
@@ -204,7 +204,7 @@ class Untrusted(SynchronousTestCase):
         )
 
     def test_texts(self) -> None:
-        """Texts of a worker are cut, and have no character that is not printable."""
+        """Texts of a worker are cut, and unprintable characters are replaced."""
         told = "\x1b[2J" + "\u00e4" * 10_000
         shown = "\ufffd[2J" + "\u00e4" * ((TEXT_MAX_BYTES - 6) // 2)
         fields = {"reason": "reason", "signal": "signal", "tree": "tree", "output_error": "outputError"}
@@ -221,7 +221,7 @@ class Untrusted(SynchronousTestCase):
         self.assertEqual(chunks.chunk_from_read(worker_pb2.ReadOutputRes(end=True, cut=told), 0, 1).cut, shown)
 
     def test_contradictions(self) -> None:
-        """An answer that contradicts itself is none; a report that does is left to the cluster."""
+        """A contradictory answer is refused here; a contradictory report is left to the cluster."""
         for facts in (
             {"outcome": worker_pb2.SUCCEEDED, "exitCode": 7},
             {"outcome": worker_pb2.SUCCEEDED, "signal": "SIGKILL"},
@@ -239,7 +239,9 @@ class Untrusted(SynchronousTestCase):
             self.assertTrue(contradiction(convert.report_from_pb(scheduler_pb2.JobReport(status=message)).status))
 
     def test_no_contradiction(self) -> None:
-        """What a worker of this version can report is accepted: a stop, a limit or leftovers with any end."""
+        """Every status that a worker of this version can report is accepted: a stop, a limit or leftovers, with any
+        end.
+        """
         for facts in (
             {"outcome": worker_pb2.SUCCEEDED},
             {"outcome": worker_pb2.SUCCEEDED, "exitCode": 0, "leftover": [7]},
@@ -253,13 +255,13 @@ class Untrusted(SynchronousTestCase):
             convert.status_from_pb(worker_pb2.JobStatus(jobID="j", **facts))
 
     def test_ids(self) -> None:
-        """Ids are ids, wherever they are."""
+        """Every field with an id is checked."""
         for bad in NO_IDS:
             self.refused("jobID", convert.status_from_pb, worker_pb2.JobStatus(jobID=bad))
             self.refused("jobID", convert.checked_id, "jobID", bad)
 
     def test_ids_of_core_programs(self) -> None:
-        """They choose any text that can be shown, of bounded length; what is refused is not repeated."""
+        """Ids of core programs are printable texts of bounded length. A refused id is not repeated in the error."""
         for good in ("core-b0.5-1", "host:5", "\u00e4 / ..", " ", "x" * 1024):
             message = sent(scheduler_pb2.RegisterRes(workerID=good))
             self.assertEqual(convert.registered_from_pb(message, 30.0).worker_id, good)
@@ -271,7 +273,7 @@ class Untrusted(SynchronousTestCase):
             self.refused("jobID", convert.checked_core_id, "jobID", bad)
 
     def test_ending(self) -> None:
-        """How a tree is to be ended is of what is known here."""
+        """An unknown stop signal or stop mode is refused."""
         self.refused("stopSignal", convert.spec_from_pb, worker_pb2.StartJobReq(stopSignal="SIGKILL"))
         self.refused("stopMode", convert.spec_from_pb, worker_pb2.StartJobReq(stopMode="all"))
         self.refused("umask", convert.spec_from_pb, worker_pb2.StartJobReq(umask=0o1000))
@@ -279,7 +281,7 @@ class Untrusted(SynchronousTestCase):
         self.refused("backgroundEnded", convert.status_from_pb, worker_pb2.JobStatus(jobID="j", backgroundEnded=-1))
 
     def test_of_an_earlier_version(self) -> None:
-        """What an earlier version does not say has the default that was true of it."""
+        """Fields that an earlier version does not send have defaults that were true for it."""
         self.assertEqual(convert.spec_from_pb(worker_pb2.StartJobReq(jobID="j", command="a")), JobSpec(command="a"))
         status = convert.status_from_pb(worker_pb2.JobStatus(jobID="j", outcome=worker_pb2.RUNNING))
         self.assertEqual(status, JobStatus("j", JobState.RUNNING))
@@ -289,25 +291,25 @@ class Untrusted(SynchronousTestCase):
         self.assertEqual(heartbeats.heartbeat_from_pb(heartbeat).refusing, "")
 
     def test_most_leftover(self) -> None:
-        """Whatever a worker names as left, no more is kept of it than one of ours would name."""
+        """No more leftover processes are kept than a worker of ours would list."""
         message = worker_pb2.JobStatus(jobID="j", outcome=worker_pb2.FAILED, leftover=range(1, 1000))
         self.assertEqual(convert.status_from_pb(message).leftover, tuple(range(1, MAX_LEFTOVER + 1)))
 
     def test_unknown_outcome(self) -> None:
-        """An outcome of a later version is not taken for another."""
+        """An unknown outcome, of a later version, is refused."""
         self.refused("outcome", convert.status_from_pb, worker_pb2.JobStatus(jobID="j", outcome=99))
 
     def test_unknown_stream(self) -> None:
-        """There are two streams."""
+        """A stream that is neither stdout nor stderr is refused."""
         self.refused("stream", chunks.stream_from_pb, 2)
 
     def test_other_job(self) -> None:
-        """The answer about another job is no answer."""
+        """An answer about another job is refused."""
         message = convert.query_to_pb(JobStatus("other", JobState.RUNNING))
         self.refused("jobID", convert.query_from_pb, "j", message)
 
     def test_other_bytes(self) -> None:
-        """Bytes that were not asked for are no output."""
+        """Bytes that were not requested are refused."""
         good = worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=8)
         self.assertEqual(chunks.chunk_from_read(good, 5, 3), Chunk(b"abc", 5, False, 8))
         self.refused("output", chunks.chunk_from_read, good, 4, 3)
@@ -315,40 +317,40 @@ class Untrusted(SynchronousTestCase):
         self.refused("output", chunks.chunk_from_read, worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=7), 5, 3)
 
 
-class FixedPart(SynchronousTestCase):
-    """Messages of programs that know nothing else."""
+class CoreProtocolTests(SynchronousTestCase):
+    """Messages of programs that know only the core protocol."""
 
     def test_start(self) -> None:
-        """Such a worker is sent what it knows, and nothing more."""
+        """A core worker is sent only the core fields."""
         message = convert.core_start_to_pb(JobSpec(command="sh", path="a.sh", stop_grace=3))
         self.assertEqual(
             [(field.name, value) for field, value in message.ListFields()], [("command", "sh"), ("path", "a.sh")]
         )
 
     def test_spec(self) -> None:
-        """What such a scheduler sends is a job with every default."""
+        """A start from a core scheduler becomes a job with every default."""
         self.assertEqual(
             convert.spec_from_pb(worker_pb2.StartJobReq(command="sh", path="a.sh")), JobSpec(command="sh", path="a.sh")
         )
 
     def test_registration(self) -> None:
-        """Such a worker has no slots, no name and no boot."""
+        """A core worker has no slots, no name and no boot id."""
         self.assertEqual(
             convert.registration_from_pb(scheduler_pb2.RegisterReq(address="h:1")), Registration(address="h:1")
         )
 
     def test_registered(self) -> None:
-        """Such a scheduler tells no lease."""
+        """A core scheduler sends no lease, so the default is used."""
         message = scheduler_pb2.RegisterRes(success=True, workerID="w")
         self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
 
     def test_without_success(self) -> None:
-        """Such a scheduler may leave ``success`` unset: it gives an id all the same."""
+        """A core scheduler may leave ``success`` unset: the id counts as a registration."""
         message = scheduler_pb2.RegisterRes(workerID="w")
         self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
 
     def test_not_registered(self) -> None:
-        """A registration without an id is none, whatever it is called."""
+        """An answer without an id is no registration, whatever ``success`` says."""
         self.assertRaises(Refused, convert.registered_from_pb, scheduler_pb2.RegisterRes(), 30.0)
         self.assertRaises(Invalid, convert.registered_from_pb, scheduler_pb2.RegisterRes(success=True), 30.0)
 
@@ -356,15 +358,15 @@ class FixedPart(SynchronousTestCase):
         return convert.query_from_pb("j", worker_pb2.QueryJobRes(**answer))
 
     def test_running(self) -> None:
-        """Not done is running, whatever else it says."""
+        """A job that is not done is running, whatever the other fields say."""
         self.assertEqual(self.query(error=True, errorText="exit status 1"), JobStatus("j", JobState.RUNNING))
 
     def test_succeeded(self) -> None:
-        """Done without error is exit code 0."""
+        """A job that is done without an error has exit code 0."""
         self.assertEqual(self.query(done=True), JobStatus("j", JobState.SUCCEEDED, exit_code=0))
 
     def test_exit_status(self) -> None:
-        """The text of an exit status tells the code, if it is exactly that."""
+        """A text that is exactly an exit status gives the exit code."""
         for text, code in (
             ("exit status 3", 3),
             ("exit status 255", 255),
@@ -380,7 +382,7 @@ class FixedPart(SynchronousTestCase):
             self.assertEqual(status, JobStatus("j", JobState.FAILED, reason=text, exit_code=code))
 
     def test_signal(self) -> None:
-        """The text of a signal tells its name."""
+        """The description of a signal gives its name."""
         for text, name in (
             ("signal: killed", "SIGKILL"),
             ("signal: terminated", "SIGTERM"),
@@ -395,6 +397,6 @@ class FixedPart(SynchronousTestCase):
                 self.assertIn(name, signal.Signals.__members__)
 
     def test_no_text(self) -> None:
-        """An error without a text is an error all the same."""
+        """An error without a text is still an error."""
         status = self.query(done=True, error=True)
         self.assertEqual((status.state, status.reason), (JobState.FAILED, "error"))

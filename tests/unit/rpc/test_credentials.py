@@ -1,4 +1,4 @@
-"""Certificates: what is wrong with them is said, and what was changed is taken up."""
+"""Certificates: faults are reported, and changed files are read."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ AUTHORITY = trustme.CA()
 
 
 class CredentialsCase(SynchronousTestCase):
-    """Has files that fit."""
+    """Writes files that match."""
 
     def setUp(self) -> None:
         folder = Path(self.mktemp()).absolute()
@@ -30,13 +30,13 @@ class CredentialsCase(SynchronousTestCase):
         self.issue()
 
     def put(self, path: Path, content: bytes) -> None:
-        """Replace it at once, as a careful program does."""
+        """Replace the file atomically, as a careful program does."""
         draft = path.with_suffix(".new")
         draft.write_bytes(content)
         os.replace(draft, path)
 
     def issue(self) -> None:
-        """A new pair."""
+        """Write a new pair."""
         self.pair = AUTHORITY.issue_cert("localhost")
         self.put(self.files.crt_file, b"".join(blob.bytes() for blob in self.pair.cert_chain_pems))
         self.put(self.files.key_file, self.pair.private_key_pem.bytes())
@@ -50,42 +50,42 @@ class CheckTests(CredentialsCase):
         return error.problem
 
     def test_good(self) -> None:
-        """A pair that fits is fine, with an authority or without."""
+        """A matching pair is accepted, with an authority or without."""
         credentials.check(self.files)
         credentials.check(TlsFiles(self.files.crt_file, self.files.key_file, None))
 
     def test_missing(self) -> None:
-        """A file that is not there is named, with the reason."""
+        """A missing file is named, with the reason."""
         for field in ("key_file", "ca_file", "crt_file"):  # checked in the opposite order
             getattr(self.files, field).unlink()
             self.assertIn("can't be read: No such file", self.complaint(field))
 
     def test_folder(self) -> None:
-        """So is one that is a folder."""
+        """A folder in place of a file is named, too."""
         self.files.key_file.unlink()
         self.files.key_file.mkdir()
         self.assertIn("can't be read: Is a directory", self.complaint("key_file"))
 
     def test_no_pem(self) -> None:
-        """A file with something else in it is named, with what it must hold."""
+        """A file with other content is named, with the required content."""
         for field in ("key_file", "ca_file", "crt_file"):
             self.put(getattr(self.files, field), b"\x30\x82 nonsense")
             self.assertIn("in PEM form", self.complaint(field))
 
     def test_swapped(self) -> None:
-        """A key where the certificate should be is none."""
+        """A key in place of the certificate is refused."""
         crt, key = self.files.crt_file.read_bytes(), self.files.key_file.read_bytes()
         self.put(self.files.crt_file, key)
         self.put(self.files.key_file, crt)
         self.assertIn("must hold a certificate", self.complaint("crt_file"))
 
     def test_other_key(self) -> None:
-        """The key of another certificate is told from its own."""
+        """A key of another certificate is refused."""
         self.put(self.files.key_file, AUTHORITY.issue_cert("localhost").private_key_pem.bytes())
         self.assertIn("is not the key of the certificate in", self.complaint("key_file"))
 
     def test_passphrase(self) -> None:
-        """A key with a passphrase can't be used, and that is said."""
+        """A key with a passphrase is refused, with that reason."""
         key = load_pem_private_key(self.files.key_file.read_bytes(), None)
         kind = BestAvailableEncryption(b"secret")
         self.put(self.files.key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, kind))
@@ -103,12 +103,12 @@ class CurrentTests(CredentialsCase):
         return self.made[-1]
 
     def test_unchanged(self) -> None:
-        """Files that stay as they are are read once."""
+        """Unchanged files are read once."""
         self.assertIs(self.current.get(), self.current.get())
         self.assertEqual(len(self.made), 1)
 
     def test_changed(self) -> None:
-        """New files are read, once."""
+        """Changed files are read once."""
         old = self.current.get()
         self.issue()
         new = self.current.get()
@@ -117,7 +117,7 @@ class CurrentTests(CredentialsCase):
         self.assertEqual(self.made, [old, new])
 
     def test_half_changed(self) -> None:
-        """Halfway through a rotation the old pair stays, until the other half is there."""
+        """Halfway through a rotation the old pair stays in use until the other file is there."""
         old, old_key = self.current.get(), self.files.key_file.read_bytes()
         self.issue()
         new_key = self.files.key_file.read_bytes()
@@ -127,7 +127,7 @@ class CurrentTests(CredentialsCase):
         self.assertEqual(self.current.get(), self.files.crt_file.read_bytes())
 
     def test_gone(self) -> None:
-        """Files that went away leave what was made of them."""
+        """If the files vanish, the present object stays in use."""
         old = self.current.get()
         self.files.crt_file.unlink()
         self.assertIs(self.current.get(), old)

@@ -1,4 +1,4 @@
-"""Heartbeats of workers that are of another version, broken or not well-meaning: what counts of them."""
+"""Heartbeats of workers that are of another version, broken or hostile: the valid parts count."""
 
 import math
 
@@ -11,7 +11,7 @@ from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc.convert import report_to_pb
 from scheduler.rpc.heartbeats import REPORTS_MAX, RUNNING_MAX, heartbeat_from_pb
 from scheduler.worker import reports
-from scheduler.worker.message_budget import MessageBudget
+from scheduler.worker.reports import MessageBudget
 
 END = JobReport(JobStatus("good", JobState.FAILED, exit_code=3))
 
@@ -29,10 +29,10 @@ def reported(job_id: str = "bad", start: dict[str, object] | None = None, **stat
 
 
 class AloneTests(SynchronousTestCase):
-    """What can't be read is refused alone."""
+    """Unreadable parts are refused alone."""
 
     def test_reports(self) -> None:
-        """A report that can't be read costs no other: of a later version, with a damaged record, or of no job."""
+        """An unreadable report affects no other: of a later version, with a damaged record, or of no job."""
         good = report_to_pb(END)
         for bad, why in (
             (reported(outcome=99), "outcome: 99 is none that is known here"),
@@ -51,24 +51,24 @@ class AloneTests(SynchronousTestCase):
                 self.assertEqual(heartbeat.mentioned, {"bad", "good", "other"})
 
     def test_ids(self) -> None:
-        """So is what is no id; it is shown cut, and printable."""
+        """An invalid id is refused, and shown cut and printable."""
         for bad, shown in (("a/b", "a/b"), ("", ""), ("x" * 999, "x" * 80), ("\x1b", "\ufffd")):
             heartbeat = read(running=["a", bad, "b"], ended=[reported(bad), report_to_pb(END)])
             self.assertEqual((heartbeat.running, heartbeat.ended), (("a", "b"), (END,)))
             self.assertEqual(list(heartbeat.refused), [shown])
 
     def test_whole(self) -> None:
-        """Without the boot of its machine it is none; and a worker whose id is not of ours is to register."""
+        """A heartbeat without a boot id is refused, and a worker with an id of another origin must register."""
         self.assertEqual(self.assertRaises(Invalid, read, bootID="").field, "bootID")
         for other in ("core-b0.5-1", "", "x" * 4000):
             self.assertLess(len(str(self.assertRaises(NotFound, read, workerID=other))), 200)
 
 
 class BoundTests(SynchronousTestCase):
-    """What one heartbeat can cost."""
+    """Limits on the cost of one heartbeat."""
 
     def test_once(self) -> None:
-        """Of each job the first counts that is told."""
+        """Only the first report of each job counts."""
         several = [reported("j", exitCode=number) for number in range(3)]
         heartbeat = read(running=["r", "s", "r", "r"], ended=[*several, report_to_pb(END)], described=several)
         self.assertEqual(heartbeat.running, ("r", "s"))
@@ -79,7 +79,7 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(heartbeat.refused, {})
 
     def test_too_many(self) -> None:
-        """Of more than it can have the first count, and the rest is refused, so nothing of that is acknowledged."""
+        """If there are too many reports, the first count. The rest is refused, so nothing of it is acknowledged."""
         many = [reported(f"j-{number}") for number in range(REPORTS_MAX + 5)]
         for field in ("ended", "described"):
             heartbeat = read(**{field: many})
@@ -94,7 +94,7 @@ class BoundTests(SynchronousTestCase):
         )
 
     def test_all_of_ours(self) -> None:
-        """A worker of ours never puts as many reports into one as are taken."""
+        """A worker of ours never sends more reports than are accepted."""
         budget = MessageBudget(reports._REPORTS_MAX_BYTES)
         smallest = (JobReport(JobStatus(f"{number}", JobState.LOST)) for number in range(REPORTS_MAX + 1))
         self.assertLess(len(list(budget.fill(smallest, set()))), REPORTS_MAX)

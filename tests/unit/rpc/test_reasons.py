@@ -1,4 +1,4 @@
-"""Reasons from texts that no server here produces at will."""
+"""Reasons for texts that no server here produces on demand."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,7 +13,7 @@ def told(details: str, secure: bool = False) -> str:
 
 class ReasonTests(SynchronousTestCase):
     def test_system(self) -> None:
-        """An error of the system is told by its name, however gRPC wraps it."""
+        """A system error is shown by its short text, however gRPC wraps it."""
         for said, expected in (
             ("Failed to connect to remote host: getsockopt(SO_ERROR): No route to host", "no route to host"),
             ("connect failed: addr: ipv4:10.0.0.7:30000 error: Network is unreachable", "network is unreachable"),
@@ -24,7 +24,7 @@ class ReasonTests(SynchronousTestCase):
             self.assertEqual(told(said), expected)
 
     def test_too_late(self) -> None:
-        """A connection that did not come up in time shows in several ways, depending on which timer is first."""
+        """A connection that timed out appears in several forms, depending on the first timer."""
         for said in (
             "Failed to connect to remote host: connect() timed out",
             "tcp handshaker shutdown",
@@ -34,7 +34,7 @@ class ReasonTests(SynchronousTestCase):
             self.assertEqual(told(NOBODY + said), "no answer within 5 s")
 
     def test_host(self) -> None:
-        """A certificate without the host that was dialled is told with that, without a port or brackets."""
+        """The reason for a certificate without the dialled host names that host, without port or brackets."""
         said = (
             NOBODY + "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed."
         )
@@ -42,13 +42,13 @@ class ReasonTests(SynchronousTestCase):
             self.assertEqual(reason(said, address, True, 5.0), f"no subject alternative name for {host}")
 
     def test_closed(self) -> None:
-        """A connection that was up and is closed says nothing of TLS."""
+        """The reason for a lost connection does not mention TLS."""
         for secure in (False, True):
             self.assertEqual(told("Socket closed", secure), "connection closed")
             self.assertNotEqual(told(NOBODY + "Socket closed", secure), "connection closed")
 
     def test_certificate(self) -> None:
-        """Whatever else is wrong with a certificate is passed on."""
+        """Any other fault of a certificate is passed on."""
         said = (
             "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
             "CERTIFICATE_VERIFY_FAILED: unsupported certificate purpose: OK"
@@ -56,14 +56,14 @@ class ReasonTests(SynchronousTestCase):
         self.assertEqual(told(NOBODY + said, True), "certificate not accepted: unsupported certificate purpose")
 
     def test_unknown(self) -> None:
-        """A text that is not known is passed on without what is always there, printable and bounded."""
+        """An unknown text is passed on without gRPC's prefix, printable and bounded."""
         self.assertEqual(told(NOBODY + "the moon is full"), "the moon is full")
         self.assertEqual(told("the moon\nis full"), "the moon\ufffdis full")
         self.assertEqual(told(NOBODY + "x" * 1000), "x" * 200)
         self.assertEqual(told(""), "")
 
     def test_no_answer(self) -> None:
-        """Seconds are told as people would."""
+        """Seconds are rounded for reading."""
         self.assertEqual(
             [no_answer(seconds) for seconds in (5.0, 0.5, 4.98)],
             ["no answer within 5 s", "no answer within 0.5 s", "no answer within 5 s"],

@@ -1,4 +1,4 @@
-"""Who calls, as gRPC tells it."""
+"""The caller's address in gRPC's form."""
 
 import socket
 
@@ -10,7 +10,7 @@ from scheduler.rpc.scheduler_server import peer_host
 
 class PeerHostTests(SynchronousTestCase):
     def test_addresses(self) -> None:
-        """The IP address alone is left, of both kinds, with the interface that it came in by, where that matters."""
+        """Only the IP address is left, with its interface if it is link-local."""
         for peer, host in (
             ("ipv4:192.0.2.7:50123", "192.0.2.7"),
             ("ipv6:[::1]:50123", "::1"),
@@ -23,6 +23,6 @@ class PeerHostTests(SynchronousTestCase):
             self.assertEqual(peer_host(peer), host)
 
     def test_others(self) -> None:
-        """Who calls by other ways has no address."""
+        """A caller over another transport has no address."""
         for peer in ("unix:/run/x", "unix-abstract:x", "", "nonsense"):
             self.assertRaises(Invalid, peer_host, peer)

@@ -1,4 +1,4 @@
-"""Errors across the wire: each comes back as itself, and nothing else comes in with them."""
+"""Errors across the wire: each arrives as itself, and nothing else is accepted."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from scheduler.errors import SchedulerError
 from scheduler.rpc import status
 from scheduler.texts import TEXT_MAX_BYTES
 
-#: One of each.
+#: An example of each error.
 EXAMPLES = (
     errors.Invalid("address", "must be host:port"),
     errors.NotFound("job", "j-1"),
@@ -69,7 +69,7 @@ class Context:
 
 
 class Failure:
-    """The part of an RpcError that tells it."""
+    """The part of an RpcError that is read."""
 
     def __init__(self, metadata: tuple | None) -> None:
         self._metadata = metadata
@@ -92,12 +92,12 @@ class StatusTests(SynchronousTestCase):
         return context
 
     def test_complete(self) -> None:
-        """Every error there is has a row, and an example here."""
+        """Every error has a row and an example here."""
         self.assertEqual(set(status.TABLE), set(all_errors()))
         self.assertEqual(set(status.TABLE), set(map(type, EXAMPLES)))
 
     def test_round_trip(self) -> None:
-        """Each arrives as what it was, with its data and its sentence."""
+        """Each error arrives with its type, data and message."""
         for error in EXAMPLES:
             context = self.aborted(error)
             self.assertEqual(context.details, str(error))
@@ -108,7 +108,7 @@ class StatusTests(SynchronousTestCase):
             self.assertEqual(vars(back), vars(error))
 
     def test_codes(self) -> None:
-        """A program that knows only gRPC is told what it understands: never OK, and UNKNOWN only of what is."""
+        """Codes suit programs that know only gRPC: never OK, and UNKNOWN only for an unknown result."""
         codes = {row.code for row in status.TABLE.values()}
         self.assertNotIn(StatusCode.OK, codes)
         self.assertEqual(
@@ -116,7 +116,7 @@ class StatusTests(SynchronousTestCase):
         )
 
     def test_long_texts(self) -> None:
-        """Texts of any length and kind stay below what gRPC carries, and are no half characters."""
+        """Long texts are cut below gRPC's limit, at whole characters."""
         for text in ("x" * 100_000, "\U0001f600" * 100_000, '"\\\\' * 10_000, "\udcff" * 10_000):
             context = self.aborted(errors.Invalid(text, text))
             ((_, value),) = context.metadata
@@ -127,19 +127,19 @@ class StatusTests(SynchronousTestCase):
             self.assertNotIn("\ufffd", back.field)
 
     def test_texts_that_can_not_be_shown(self) -> None:
-        """Whatever the other side puts into a text, it is printable and bounded when it is read."""
+        """Any text of the other side is printable and bounded when it is read."""
         told = {"error": "NotFound", "kind": "job", "name": "\x1b[2J\n" + "x" * 100_000}
         metadata = ((status.METADATA_KEY, json.dumps(told).encode()),)
         back = status.error_from_status(Failure(metadata))
         self.assertEqual(back.name, "\ufffd[2J\ufffd" + "x" * (TEXT_MAX_BYTES - 9))
 
     def test_nothing_told(self) -> None:
-        """What gRPC itself answers has no error of ours in it."""
+        """A status made by gRPC itself contains no error of ours."""
         self.assertIsNone(status.error_from_status(Failure(None)))
         self.assertIsNone(status.error_from_status(Failure((("other", "x"), ("other-bin", b"{}")))))
 
     def test_hostile(self) -> None:
-        """What is no error of ours, in name, number or type, is none."""
+        """Invalid metadata is ignored: a wrong name, number or type of arguments."""
         for told in (
             b"",
             b"\xff",

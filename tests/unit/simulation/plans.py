@@ -1,10 +1,10 @@
-"""Plans for tests of what is done with runs, with planted faults: what these break the product does not."""
+"""Plans for tests of the runner, with planted faults that break rules which the production code keeps."""
 
 from __future__ import annotations
 
 from attrs import evolve, frozen
 
-from scheduler.model import Target
+from scheduler.terms import Target
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults.identity import Failover
 from tests.simulation.faults.processes import KillScheduler, StopWorker
@@ -16,7 +16,7 @@ from tests.simulation.world import World
 
 @frozen
 class StopUndrained(StopWorker):
-    """A worker is stopped and started again, and the scheduler takes it for one that is not drained."""
+    """A worker is stopped and started again, and the scheduler loses its drain."""
 
     def strike(self, world: World) -> None:
         StopWorker.strike(self, world)
@@ -29,7 +29,7 @@ class StopUndrained(StopWorker):
             ledger.see(evolve(worker, draining=False))
 
 
-#: Nothing goes wrong.
+#: A plan without faults.
 CALM = Plan(
     length=20.0,
     workers=(PlannedWorker("w1"), PlannedWorker("w2")),
@@ -37,13 +37,13 @@ CALM = Plan(
     acts=(Submit(2.0, "t1", JobPlan(1.0, 0, 0), Target(selector={})),),
 )
 
-#: A worker that is drained leaves, and comes back without the drain.
+#: A drained worker leaves, and returns without the drain.
 DRAIN = evolve(CALM, faults=(StopUndrained(5.0, "w1", down=1.0),), acts=(*CALM.acts, Drain(4.0, "w1")))
 
 
 @frozen
 class BreakRule:
-    """A rule is broken for the job of a ticket, if there is one by then, as if something had gone wrong."""
+    """Breaks a rule for the job of a ticket, if the job exists by then."""
 
     at: float
     rule: str
@@ -57,7 +57,7 @@ class BreakRule:
             world.judge.broken(self.rule, f"job {job_id}, on purpose", job_id)
 
 
-#: Something that nobody knows of breaks a rule, after a failover and a restart of the scheduler.
+#: An unknown fault breaks a rule, after a failover and a restart of the scheduler.
 END = evolve(
     CALM,
     length=55.0,
@@ -65,12 +65,12 @@ END = evolve(
     acts=(*CALM.acts, Submit(8.0, "t2", JobPlan(5.0, 0, 0), Target(worker="w2"))),
 )
 
-#: Both.
+#: ``DRAIN`` and ``END`` together.
 BOTH = evolve(END, faults=(*DRAIN.faults, *END.faults), acts=(*END.acts, Drain(4.0, "w1")))
 
 KNOWN_DRAIN = Known("drain lost", "Why it is.", ("a drain stays",), (("StopUndrained",),), DRAIN)
 
 
 def make(seed: int, profile: str) -> Plan:
-    """One of the above, by its name, the same for each seed."""
+    """The plan above of that name, the same for each seed."""
     return {"calm": CALM, "drain": DRAIN, "end": END, "both": BOTH}[profile]

@@ -1,4 +1,4 @@
-"""Runs without faults, and jobs as a doctored run has them."""
+"""Runs without faults, and doctored jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def world(
 
 
 class Scene:
-    """A judge that is told what a test makes up; ``broken`` are the names of the rules that it finds broken."""
+    """A judge that a test feeds with events."""
 
     def __init__(self) -> None:
         self.world = world()
@@ -35,11 +35,11 @@ class Scene:
 
     @property
     def broken(self) -> str:
-        """The rule; ``""``: none."""
+        """The name of the broken rule; ``""``: none."""
         return "" if self.judge.violation is None else self.judge.violation.rule
 
     def runs(self, job_id: str = "j1", began: float = 0.0, ended: float | None = None, **more: Any) -> Run:
-        """A job has run, or runs; it writes ten lines in ten seconds."""
+        """The job has run, or runs; it writes ten lines in ten seconds."""
         run = Run(job_id, "m1", began, ended, 0 if ended is not None else None, seconds=10.0, writes=10)
         for name, value in more.items():
             setattr(run, name, value)
@@ -47,7 +47,7 @@ class Scene:
         return run
 
     def job(self, state: JobState = JobState.RUNNING, job_id: str = "j1", **more: Any) -> Job:
-        """A job, which is shown so."""
+        """A job, which is shown in this state."""
         job = evolve(
             Job(job_id, JobSpec("work", labels={"ticket": "t1"}), state, 0.0, worker_id="w", worker_name="w1"), **more
         )

@@ -1,4 +1,4 @@
-"""A scene for the rules of the simulation: one worker, no faults, no clients; each test doctors what the rules see."""
+"""A scene for the rules of the simulator: one worker, no faults, no clients. Each test doctors the judged events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.registry import Registry
-from scheduler.model import Job, JobState, QueueTerms, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms, Target
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.machine import Run
 from tests.simulation.nodes import SchedulerProcess
@@ -21,7 +22,7 @@ ANY = Target(selector={})
 
 
 class SceneCase(SynchronousTestCase):
-    """``begin`` has the scheduler and the worker ``w1`` run."""
+    """``begin`` starts the scheduler and the worker ``w1``."""
 
     def setUp(self) -> None:
         self.world = World(1, Plan(10.0, (PlannedWorker("w1", slots=1),), (), ()))
@@ -48,7 +49,7 @@ class SceneCase(SynchronousTestCase):
         return self.world.workers["w1"].folder.worker_id
 
     def job(self, job_id: str = "j1", state: JobState = JobState.RUNNING, **more: Any) -> Job:
-        """One of the ticket ``t1``, on ``w1``."""
+        """A job of the ticket ``t1``, on ``w1``."""
         facts: dict[str, Any] = {
             "spec": JobPlan(1.0, 0, 0).spec(labels={"ticket": "t1"}),
             "created_at": self.world.scheduler_machine.wall_time(),
@@ -60,36 +61,36 @@ class SceneCase(SynchronousTestCase):
         return Job(id=job_id, state=state, **(facts | more))
 
     def ended(self, job_id: str = "j1", state: JobState = JobState.SUCCEEDED, **more: Any) -> Job:
-        """By default as one ends with exit code 0."""
+        """A job that has ended, by default with exit code 0."""
         facts: dict[str, Any] = {"finished_at": 1.0, "exit_code": 0}
         if state is not JobState.SUCCEEDED:
             facts = {"finished_at": 1.0, "reason": "for a reason"}
         return self.job(job_id, state, **(facts | more))
 
     def ran(self, job_id: str = "j1", code: int | None = 0, **more: Any) -> Run:
-        """The job has run and ended so."""
+        """The job has run, and has ended like this."""
         run = Run(job_id, "m1", 0.0, 1.0, code, **more)
         self.judge.began(run)
         return run
 
     def running(self, job_id: str = "j1") -> Run:
-        """The job runs."""
+        """The job is running."""
         run = Run(job_id, "m1", 0.0)
         self.judge.began(run)
         return run
 
     def acknowledged(self, job: Job) -> None:
-        """A client is told that it will run."""
+        """A client is told that the job will run."""
         self.judge.submitting("t1")
         self.judge.acknowledged("t1", job)
 
     def show(self, *jobs: Job) -> None:
-        """A client sees each, one after the other."""
+        """A client sees the jobs one after the other."""
         for job in jobs:
             self.judge.answered(job)
 
     def put(self, *jobs: Job) -> None:
-        """The scheduler has each, and shows it."""
+        """The scheduler has the jobs, and shows them."""
         for job in jobs:
             self.scheduler.parts.ledger.learn(job, lazily=True)
 

@@ -1,4 +1,4 @@
-"""What clients do, in runs without faults: it comes to what they want, and no rule is broken."""
+"""The acts of clients, in runs without faults: they reach their aims, and no rule is broken."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import JobState, Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.simulation import steps
 from tests.simulation.acts import Drain, Forget, ListJobs, StopMatching, Submit
 from tests.simulation.faults.processes import KillWorker, StopWorker
@@ -21,51 +22,51 @@ from tests.unit.simulation.scene import world
 
 
 def submit(*then: Step, ticket: str = "t1", seconds: float = 5.0, lines: int = 10, **more: Any) -> Submit:
-    """Of a job for ``w1``, after 5 s."""
+    """A job for ``w1`` is submitted at 5 s."""
     return Submit(5.0, ticket, Plan(seconds, more.pop("code", 0), lines), Target(worker="w1"), then=then, **more)
 
 
 def answers(run: World, name: str) -> list[str]:
-    """What clients were answered to the requests of that name, in order."""
+    """The answers to the clients' requests of that name, in order."""
     found = (re.search(rf" client +{name}\b.* <- (.*)", line) for line in run.trace.lines())
     return [match[1] for match in found if match is not None]
 
 
 class ActsTests(SynchronousTestCase):
-    """One worker."""
+    """A run with one worker."""
 
     def run_(self, *acts: Act, workers: int = 1, faults: tuple[Fault, ...] = ()) -> World:
-        """Run it."""
+        """Run the world, which must break no rule."""
         run = world(workers, acts, faults=faults)
         outcome = run.run()
         self.assertIsNone(outcome.violation)
         return run
 
     def states(self, run: World) -> list[JobState]:
-        """Of all jobs."""
+        """The states of all jobs."""
         return [job.state for job in run.judge.facts.shown.values()]
 
     def test_follow(self) -> None:
-        """All is delivered, from the byte asked for on, and then the end; nobody is told of what is not there."""
+        """All output from the requested byte on is delivered, and then the end. An empty stream has only the end."""
         run = self.run_(submit(Follow(0.0), Follow(4.0, begin=3 * LINE), Follow(0.0, Stream.STDERR)))
         ends = [(follower.offset, follower.over) for follower in run.judge.facts.followers]
         self.assertCountEqual(ends, [(10 * LINE, "the end"), (10 * LINE, "the end"), (0, "the end")])
 
     def test_follow_through_a_kill(self) -> None:
-        """A follower goes on where it was."""
+        """A follower resumes at its offset."""
         run = self.run_(submit(Follow(0.0)), faults=(KillWorker(7.0, "w1", 1.0),))
         [follower] = run.judge.facts.followers
         self.assertEqual((follower.offset, follower.over), (10 * LINE, "the end"))
 
     def test_run(self) -> None:
-        """The job and its output come on one connection."""
+        """The job and its output arrive on one connection."""
         run = self.run_(submit(follow=Follow(0.0)))
         [follower] = run.judge.facts.followers
         self.assertEqual((follower.offset, follower.over), (10 * LINE, "the end"))
         self.assertEqual(len([line for line in run.trace.lines() if " follow -> " in line]), 0)
 
     def test_hang_up(self) -> None:
-        """One that hangs up resumes, or has enough."""
+        """A client that hangs up resumes, or has enough."""
         run = self.run_(submit(Follow(0.0, hang_up=2.0), Follow(0.0, hang_up=2.0, resumes=False)))
         went_on, left = run.judge.facts.followers
         self.assertEqual((went_on.offset, went_on.over), (10 * LINE, "the end"))
@@ -79,12 +80,12 @@ class ActsTests(SynchronousTestCase):
         self.assertEqual(follower.over, "the end")
 
     def test_read(self) -> None:
-        """A part of what is there."""
+        """A client reads a part of the present output."""
         run = self.run_(submit(Read(4.0, LINE, 20)))
         self.assertEqual(answers(run, "read"), ["ok"])
 
     def test_steps(self) -> None:
-        """Each is carried out."""
+        """Each step is carried out."""
         run = self.run_(
             submit(
                 steps.Query(1.0), steps.Look(1.0), steps.Wait(1.0, 2.0), steps.Wait(1.0, 30.0, True), steps.Stop(3.0)
@@ -95,31 +96,31 @@ class ActsTests(SynchronousTestCase):
         self.assertEqual(self.states(run), [JobState.STOPPED])
 
     def test_signal(self) -> None:
-        """It arrives at the job."""
+        """The signal arrives at the job."""
         run = self.run_(submit(steps.Signal(1.0, "SIGUSR1"), steps.Signal(2.0, "SIGKILL")))
         [[job]] = run.judge.facts.runs.values()
         self.assertEqual((job.signals, job.signal), (["SIGUSR1", "SIGKILL"], "SIGKILL"))
 
     def test_remove(self) -> None:
-        """The client asks until it is done."""
+        """The client repeats the removal until the job is gone."""
         run = self.run_(submit(steps.Remove(0.0)))
         self.assertEqual(len(run.judge.facts.removed), 1)
 
     def test_key(self) -> None:
-        """A key answers the same request, and no other."""
+        """A key answers the same request, and refuses another one."""
         again = (steps.Resubmit(1.0), steps.Resubmit(8.0), steps.Resubmit(2.0, other=True))
         run = self.run_(submit(*again, key="k"))
         self.assertEqual(len(run.judge.facts.shown), 1)
         self.assertTrue(any(answer.startswith("KeyReused") for answer in answers(run, "resubmit")))
 
     def test_submission_hung_up(self) -> None:
-        """What was begun goes on; the client with a key asks again."""
+        """A submission that has begun goes on; the client with a key asks again."""
         run = self.run_(submit(hang_up=0.008, key="k"))
         self.assertIn("CallFailed: reset", answers(run, "submit"))
         self.assertEqual(self.states(run), [JobState.SUCCEEDED])
 
     def test_endless(self) -> None:
-        """A job that does not end is withdrawn, or has nobody who attends it."""
+        """An endless job is withdrawn, or ends because no client attends it."""
         unattended = QueueTerms(unattended_timeout=3.0)
         run = self.run_(
             submit(seconds=ENDLESS, withdraw=2.0),
@@ -147,7 +148,7 @@ class ActsTests(SynchronousTestCase):
         self.assertEqual(answers(run, "jobs"), ["ok"] * 3)
 
     def test_workers(self) -> None:
-        """A drained worker takes nothing; one that is not there can be forgotten."""
+        """A drained worker takes no job, and a worker that is gone can be forgotten."""
         run = self.run_(
             Drain(1.0, "w1"),
             submit(),
@@ -168,20 +169,20 @@ class ActsTests(SynchronousTestCase):
 
 
 class CoreWorkerTests(SynchronousTestCase):
-    """One core worker."""
+    """A run with one core worker."""
 
     def run_(self, *acts: Act, faults: tuple[Fault, ...] = (), **variant: bool) -> World:
-        """Run it, with jobs for any worker."""
+        """Run the world, with jobs for any worker."""
         run = world(0, acts, core=(PlannedCoreWorker("c1", **variant),), faults=faults)
         self.outcome = run.run()
         return run
 
     def submit(self, *then: Step, code: int = 0) -> Submit:
-        """Of a job of 5 s."""
+        """A job of 5 s is submitted."""
         return Submit(5.0, "t1", Plan(5.0, code, 3), Target(selector={}), QueueTerms(60.0), then=then)
 
     def test_ends(self) -> None:
-        """Its jobs run under ids of its own, and how they end is found out."""
+        """The jobs run under the core worker's own ids, and the scheduler learns their ends."""
         for code, state in ((0, JobState.SUCCEEDED), (7, JobState.FAILED)):
             run = self.run_(self.submit(code=code))
             self.assertIsNone(self.outcome.violation)
@@ -189,31 +190,31 @@ class CoreWorkerTests(SynchronousTestCase):
             self.assertEqual((job.state, job.exit_code, job.remote_id), (state, code, "c1-1"))
 
     def test_stop(self) -> None:
-        """A job of it can be stopped."""
+        """A job on a core worker can be stopped."""
         run = self.run_(self.submit(steps.Stop(1.0)))
         self.assertIsNone(self.outcome.violation)
         self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.STOPPED])
 
     def test_output(self) -> None:
-        """There is none to be had."""
+        """A core worker delivers no output."""
         run = self.run_(self.submit(Follow(1.0)))
         self.assertIsNone(self.outcome.violation)
         self.assertIn("does not support", run.judge.facts.followers[0].over)
 
     def test_jobs_end_with_it(self) -> None:
-        """They are lost where it was killed."""
+        """The jobs of a killed core worker are lost."""
         run = self.run_(self.submit(), faults=(KillWorker(7.0, "c1", 1.0),))
         self.assertIsNone(self.outcome.violation)
         self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.LOST])
 
     def test_jobs_run_on(self) -> None:
-        """Where they run on, the worker that registers again has them."""
+        """If the jobs run on, the worker that registers again still has them."""
         run = self.run_(self.submit(), faults=(KillWorker(7.0, "c1", 1.0),), jobs_run_on=True)
         self.assertIsNone(self.outcome.violation)
         self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.SUCCEEDED])
 
     def test_deregisters(self) -> None:
-        """A job of one that deregistered is unknown until it registers again, and tells that it has no such job."""
+        """A job of a deregistered core worker is unknown until the worker registers again without it."""
         run = self.run_(self.submit(), faults=(StopWorker(7.0, "c1", 1.0),), deregisters=True)
         self.assertIsNone(self.outcome.violation)
         [job] = run.judge.facts.shown.values()

@@ -1,4 +1,4 @@
-"""Machines whose addresses change, and what the network makes of that."""
+"""Machines whose addresses change, and the effect on the network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class NetworkTests(SynchronousTestCase):
         return self.failureResultOf(answer, CallFailed).value.why
 
     def test_answered(self) -> None:
-        """While nothing changes the answer comes back."""
+        """The answer arrives if nothing changes."""
         answer = self.call()
         self.loop.run(1.0)
         self.answer.callback("yes")
@@ -56,7 +56,9 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(answer), "yes")
 
     def test_late_request(self) -> None:
-        """A process that began since takes no request of a caller that is dead by then: who should have connected?"""
+        """A process that began later takes no request of a caller that is dead: neither could have opened the
+        connection.
+        """
         for dies, restarts, arrives in ((True, False, 1), (False, True, 1), (True, True, 0)):
             self.setUp()
             self.network.calm.usual = self.network.calm.slowest = 2.0
@@ -71,7 +73,7 @@ class NetworkTests(SynchronousTestCase):
             self.assertEqual(len(self.arrived), arrives)
 
     def test_server_moves(self) -> None:
-        """What is answered after the server's machine has another address does not come back."""
+        """An answer is lost if the server's machine has changed its address."""
         answer = self.call()
         self.loop.run(1.0)
         self.network.detach("10.0.0.2", "b")
@@ -83,7 +85,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.why(answer), "deadline")
 
     def test_caller_moves(self) -> None:
-        """The same where the caller's machine has another address."""
+        """An answer is lost if the caller's machine has changed its address."""
         answer = self.call()
         self.loop.run(1.0)
         self.network.detach("10.0.0.1", "a")
@@ -93,21 +95,21 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.why(answer), "deadline")
 
     def test_found_at_the_new_address(self) -> None:
-        """A call to an address goes to the machine that has it by then."""
+        """A call to an address goes to the machine that has it at that time."""
         self.network.attach("10.0.0.3", "b")
         self.call("10.0.0.3:7")
         self.loop.run(1.0)
         self.assertEqual(self.arrived, ["server"])
 
     def test_refused(self) -> None:
-        """Where the machine is there and nobody listens the caller is told at once; where none is, it is not."""
+        """A call to a closed port fails at once; a call to an address without a machine does not."""
         refused, lost = self.call("10.0.0.2:8"), self.call("10.0.0.9:7")
         self.loop.run(1.0)
         self.assertEqual(self.why(refused), "refused")
         self.assertNoResult(lost)
 
     def test_detach_of_an_address_that_another_has(self) -> None:
-        """A machine that gives up an address takes it from no other one."""
+        """A machine that gives up an address does not take it from its new owner."""
         self.network.attach("10.0.0.2", "a")
         self.network.detach("10.0.0.2", "b")
         refused = self.call("10.0.0.2:7")
@@ -115,7 +117,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.why(refused), "refused")
 
     def test_unanswered(self) -> None:
-        """Of the calls whose answers are to be lost all arrive, and no others go without an answer."""
+        """The calls whose answers are lost all arrive, and all other calls are answered."""
         self.answer = succeed("yes")
         self.network.unanswered["token"] = ("a", "ask")
         ask, tell = self.call(name="ask"), self.call(name="tell")
@@ -127,7 +129,7 @@ class NetworkTests(SynchronousTestCase):
 
 class FaultTests(SynchronousTestCase):
     def test_new_address(self) -> None:
-        """The machine has another address; its worker runs on as the same process."""
+        """The machine has another address, and its worker process runs on."""
         world = a_world(NewAddress(1.0, "w1"))
         process = world.workers["w1"].running
         world.loop.run(2.0)
@@ -135,7 +137,7 @@ class FaultTests(SynchronousTestCase):
         self.assertIs(world.workers["w1"].running, process)
 
     def test_swap(self) -> None:
-        """Each machine has the address of the other, and is found there."""
+        """Each machine has the address of the other, and is reached there."""
         world = a_world(SwapAddresses(1.0, "w1", "w2"))
         first, second = (world.workers[name].machine for name in ("w1", "w2"))
         before = first.address, second.address
@@ -144,7 +146,7 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual([world.network.machine_of(address) for address in before], ["m2", "m1"])
 
     def test_take(self) -> None:
-        """The other machine has the dead one's address; that one comes back with a new one, and both are online."""
+        """The other machine gets the dead one's address. The dead one returns with a new one; both are online."""
         world = a_world(TakeAddress(1.0, "w1", "w2", down=5.0, restart=True))
         free = world.workers["w1"].machine.address
         world.loop.run(4.0)
@@ -155,7 +157,7 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual(addresses, {"w1": "10.0.2.1:30000 online", "w2": f"{free}:30000 online"})
 
     def test_switched_on_where_the_address_is_taken(self) -> None:
-        """However a dead machine comes back, it takes no other one's address."""
+        """A dead machine that returns never takes the address of another one."""
         world = a_world(TakeAddress(1.0, "w1", "w2", down=50.0, restart=False), LoseFolder(5.0, "w1", 1.0, move=False))
         free = world.workers["w1"].machine.address
         world.loop.run(7.0)
@@ -165,7 +167,7 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual(world.workers["w1"].machine.address, "10.0.2.1")
 
     def test_restart_elsewhere(self) -> None:
-        """The worker is another process, and is known at its new port and at its new address."""
+        """The worker is another process, known at its new port and at its new address."""
         for port, expected in ((True, "10.0.1.2:30001"), (False, "10.0.2.1:30000")):
             world = a_world(RestartElsewhere(1.0, "w1", 2.0, port), workers=("w1",))
             process = world.workers["w1"].running
@@ -174,7 +176,7 @@ class FaultTests(SynchronousTestCase):
             self.assertEqual([each.address for each in registry(world).workers()], [expected])
 
     def test_reboot(self) -> None:
-        """A machine that is off answers nothing, and comes back with its address and its workers, without its jobs."""
+        """A machine that is off answers nothing. It returns with its address and workers, without its jobs."""
         world = a_world(Reboot(1.5, "w1", 5.0), acts=(job_of(60.0, 1.0, "w1"),))
         machine = world.workers["w1"].machine
         world.loop.run(2.0)
@@ -187,7 +189,7 @@ class FaultTests(SynchronousTestCase):
         self.assertTrue(world.workers["w1"].running.process.alive)  # type: ignore[union-attr]
 
     def test_heals_when_all_faults_are_over(self) -> None:
-        """A machine that is off for longer is on once all faults are over, and not switched on a second time."""
+        """A machine whose time is longer is on once all faults are over, and is not switched on twice."""
         world = a_world(Reboot(1.0, "w1", 500.0))
         world.loop.run(2.0)
         world.heal()

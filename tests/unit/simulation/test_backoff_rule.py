@@ -14,7 +14,7 @@ class BackoffTests(SceneCase):
         self.begin()
 
     def put_back(self) -> None:
-        """A job that was to start on ``w1`` waits again."""
+        """A job that was starting on ``w1`` waits again."""
         starting = self.job(state=JobState.STARTING, worker_id=self.worker_id)
         waiting = self.job(state=JobState.QUEUED, worker_id=None)
         self.judge.rules[:] = [rule for rule in self.judge.rules if type(rule).__name__ == "Backoff"]
@@ -29,14 +29,14 @@ class BackoffTests(SceneCase):
         self.judge.start_failed(self.registry.worker(self.worker_id))
 
     def test_cause(self) -> None:
-        """A worker may be in backoff where a start has failed there."""
+        """A worker may be in backoff after a failed start."""
         self.start_fails()
         self.hold()
         self.put_back()
         self.assert_kept()
 
     def test_free(self) -> None:
-        """A job may wait again though no start failed, if that does not hold its worker off."""
+        """A job may wait again without a failed start, if its worker is not in backoff."""
         self.put_back()
         self.assert_kept()
 
@@ -46,7 +46,7 @@ class BackoffTests(SceneCase):
         self.assert_broken("backoff has a cause", "j1")
 
     def test_old_cause(self) -> None:
-        """No backoff is so long."""
+        """A backoff never lasts so long."""
         self.start_fails()
         self.world.loop.run(self.world.loop.now + BACKOFF_MAX_SECONDS + 1.0)
         self.hold()

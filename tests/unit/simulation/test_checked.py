@@ -1,4 +1,4 @@
-"""The checker of the fault experiments judges a simulated run by the history that the run kept."""
+"""The checker of the fault experiments judges a simulated run by its history."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.simulation.scene_case import SceneCase
 
 
 class CheckedTests(SceneCase):
-    """Only this rule is asked, so that its findings are not those of others."""
+    """Only this rule is called, so that no other rule is found broken."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -31,12 +31,12 @@ class CheckedTests(SceneCase):
         self.judge.replied(Reply(name, "j1", at, at, value, error))
 
     def over(self, *jobs: Job) -> None:
-        """The scheduler has these, and the run is over."""
+        """The scheduler has these jobs, and the run is over."""
         self.put(*jobs)
         self.rule.rested()
 
     def test_kept(self) -> None:
-        """A job that was acknowledged, seen to run, and succeeded breaks nothing."""
+        """An acknowledged job that was seen running and then succeeded breaks no rule."""
         self.acknowledged(self.job())
         self.replied("job", self.job())
         self.ran()
@@ -50,7 +50,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P1", "not there at the end")
 
     def test_vanished(self) -> None:
-        """A job that nobody was told of, and somebody saw to run, is there at the end."""
+        """A job that a client saw running is there at the end, even if it was never acknowledged."""
         self.replied("job", self.job())
         self.ran("j2")
         self.over(self.ended("j2", usage=USAGE))
@@ -63,7 +63,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P2", "ran 2 times")
 
     def test_excused(self) -> None:
-        """Of a job whose first run a fault destroyed, the last run counts."""
+        """If a fault destroyed the first run of a job, only the last run counts."""
         self.facts.excused["j1"] = "its folder was lost"
         self.ran()
         self.ran()
@@ -71,7 +71,7 @@ class CheckedTests(SceneCase):
         self.assert_kept()
 
     def test_set_back(self) -> None:
-        """Of a job that the database lost by being set back nothing counts."""
+        """No run counts of a job that the database lost when it was set back."""
         self.facts.set_back["j1"] = None
         self.acknowledged(self.job())
         self.replied("job", self.job())
@@ -81,7 +81,7 @@ class CheckedTests(SceneCase):
         self.assert_kept()
 
     def test_attempts(self) -> None:
-        """An attempt that follows another is no second job of the request."""
+        """A later attempt is no second job of the request."""
         self.ran("j1", 1)
         self.ran("j2")
         failed = self.ended("j1", JobState.FAILED, exit_code=1, usage=USAGE)
@@ -89,7 +89,7 @@ class CheckedTests(SceneCase):
         self.assert_kept()
 
     def test_running_again(self) -> None:
-        """A job that was seen to have ended is not seen to run later."""
+        """A job that was seen to have ended is not seen running later."""
         self.ran()
         self.replied("job", self.ended(usage=USAGE))
         self.replied("query", self.job(), at=7.0)
@@ -97,7 +97,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P4", "running after it was succeeded")
 
     def test_replayed(self) -> None:
-        """A request sent again is answered with the job as it was."""
+        """A repeated request is answered with an earlier state of the job."""
         self.ran()
         self.replied("job", self.ended(usage=USAGE))
         self.replied("resubmit", self.job(), at=7.0)
@@ -105,7 +105,7 @@ class CheckedTests(SceneCase):
         self.assert_kept()
 
     def test_refused(self) -> None:
-        """A request that was refused made no run, unless another answer left that open."""
+        """A refused request has no run, unless another answer left that open."""
         for error in (None, KeyInUse("k")):
             self.setUp()
             self.judge.submitting("t1")
@@ -118,7 +118,7 @@ class CheckedTests(SceneCase):
             self.assertEqual(self.judge.violation is None, error is None)
 
     def test_key_that_nobody_knows(self) -> None:
-        """A key whose job nobody has since the database was set back may be used with another body, and none else."""
+        """Only a key whose job is unknown since the database was set back may be used with another body."""
         for unknown in (True, False):
             self.setUp()
             self.judge.submitting("t1")
@@ -140,7 +140,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P6", "was seen (job) after it was removed")
 
     def test_removed_and_runs(self) -> None:
-        """A removed job that was lost is listed again where its worker runs it all the same."""
+        """A removed job that was lost is listed again if its worker still runs it."""
         for orphan in (True, False):
             self.setUp()
             lost = self.job(state=JobState.LOST, reason="forgotten", finished_at=1.0)
@@ -158,7 +158,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P6", "is gone, though")
 
     def test_signal(self) -> None:
-        """A job counts the signals that were sent, and an unanswered one may have arrived."""
+        """Acknowledged signals arrived, and an unanswered one may have."""
         self.ran().signals.append("SIGUSR1")
         self.replied("signal", error=CallFailed("deadline"))
         self.over(self.ended(usage=USAGE))
@@ -169,7 +169,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P7", "counted 1 signals")
 
     def test_stop(self) -> None:
-        """A job is stopped only where that was asked for."""
+        """A job is stopped only on request."""
         stopped = self.ended(state=JobState.STOPPED)
         self.ran(code=None, signal="SIGTERM")
         self.judge.stop_asked("j1")
@@ -181,7 +181,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P4", "nobody asked")
 
     def test_disagreement(self) -> None:
-        """The spool and the scheduler say the same at the end."""
+        """The spool and the scheduler agree at the end."""
         spool = Spool("j1", self.job().spec, 1.0, "boot")
         self.world.workers["w1"].folder.spools["j1"] = spool
         self.ran()
@@ -189,7 +189,7 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P5", "has not ended on its worker")
 
     def test_left_behind(self) -> None:
-        """A worker that had deregistered keeps its spool of a job that was removed meanwhile; another one does not."""
+        """Only a worker that had deregistered may keep its spool of a removed job."""
         for known in (True, False):
             self.setUp()
             self.judge.removal_asked("j1")
@@ -205,7 +205,7 @@ class CheckedTests(SceneCase):
             self.assertEqual(self.judge.violation is not None, known, self.judge.violation)
 
     def test_destroyed_on_a_core_worker(self) -> None:
-        """It says that a job was interrupted where one of ours says that it is lost."""
+        """Only a core worker may report a destroyed job as interrupted."""
         for core in (True, False):
             self.setUp()
             self.ran(code=None, destroyed="rebooted")
@@ -214,7 +214,7 @@ class CheckedTests(SceneCase):
             self.assertEqual(self.judge.violation is None, core)
 
     def test_status(self) -> None:
-        """Errors have the status that HTTP gives them; no answer has none."""
+        """Errors have their HTTP status, and a missing answer has none."""
         self.assertEqual(status_of(NotFound("job", "j1")), 404)
         self.assertEqual(status_of(StartUnanswered("w1", "j1")), PROBLEMS[StartUnanswered][0])
         self.assertIsNone(status_of(CallFailed("deadline")))

@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: exit status, and what is printed."""
+"""``python -m tests.simulation``: the exit status and the printed text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NAMES = ("calm", "drain", "end", "both")
 
 
 class CommandLineTests(SynchronousTestCase):
-    """Seeds of toys."""
+    """The seeds are of toy profiles."""
 
     def run_main(self, arguments: str, *known: object) -> tuple[int, str]:
-        """Exit status, and all output."""
+        """The exit status, and all output."""
         output = io.StringIO()
         scope = Scope(known, NAMES, make)  # type: ignore[arg-type]
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -32,7 +32,7 @@ class CommandLineTests(SynchronousTestCase):
         return status, output.getvalue()
 
     def test_nothing(self) -> None:
-        """Nothing is broken: 0, and a table of what there was."""
+        """Nothing is broken: 0, and a table of the events."""
         status, output = self.run_main("--profile calm --seeds 3-5")
         self.assertEqual(status, 0)
         self.assertRegex(output, r"\| calm \| 3 \| 3 \| \d+ \| 0 \| 0 \| 0 \|")
@@ -46,20 +46,20 @@ class CommandLineTests(SynchronousTestCase):
         self.assertRegex(output, r"\| drain \| 1 \| 1 \| \d+ \| 1 \| 0 \| 1 \|")
 
     def test_known(self) -> None:
-        """A known one is counted, and fails nothing."""
+        """A known violation is counted, and the exit status stays 0."""
         status, output = self.run_main("--profile drain --seeds 1-2", KNOWN_DRAIN)
         self.assertEqual(status, 0)
         self.assertRegex(output, r"\| drain \| 2 \| 2 \| \d+ \| 2 \| 2 \| 0 \|")
         self.assertIn("Known violations: drain lost 2.", output)
 
     def test_fixed(self) -> None:
-        """A known one that no longer occurs: 1, until it is off the list."""
+        """A known violation that no longer occurs: 1, until it is off the list."""
         status, output = self.run_main("--profile calm --seeds 1", evolve(KNOWN_DRAIN, plan=CALM))
         self.assertEqual(status, 1)
         self.assertIn("'drain lost' no longer occurs: take it off the list", output)
 
     def test_one(self) -> None:
-        """One seed has the same exit status, and its whole trace where it is asked for."""
+        """A single seed has the same exit status, and its whole trace if requested."""
         self.assertEqual(self.run_main("--profile calm --seed 1")[0], 0)
         self.assertEqual(self.run_main("--profile drain --seed 1", KNOWN_DRAIN)[0], 0)
         status, output = self.run_main("--profile drain --seed 1 --trace")
@@ -67,7 +67,7 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("probe -> ", output)
 
     def test_selection(self) -> None:
-        """A run is repeated with what is left of it: what its command says comes to the same violation."""
+        """The command printed for a shrunk run repeats the same violation."""
         _, output = self.run_main("--profile both --seed 1")
         (shrunk,) = (line for line in output.splitlines() if line.startswith("shrunk: "))
         status, repeated = self.run_main(shrunk.partition("tests.simulation ")[2])
@@ -77,7 +77,7 @@ class CommandLineTests(SynchronousTestCase):
         self.assertEqual(self.run_main("--profile both --seed 1 --keep f1,w1")[0], 0)
 
     def test_seconds(self) -> None:
-        """With no time left it makes the rounds that it has to make, and no more; with some, it goes on."""
+        """Without time left only the required rounds are run; with some, more follow."""
         _, output = self.run_main("--profile calm --seeds 1-2 --seconds 0.000001")
         self.assertIn("seeds 1 to 2 of each profile", output)
         looks = iter([True, True, False])
@@ -90,7 +90,7 @@ class CommandLineTests(SynchronousTestCase):
         self.assertRegex(output, r"\| calm \| 20 \|")
 
     def test_record(self) -> None:
-        """The figures replace those between the marks of a document, and nothing else."""
+        """The figures replace the text between the marks of a document, and nothing else."""
         document = Path(self.mktemp())
         document.write_text("before\n<!-- simulation -->\nold\n<!-- end of simulation -->\nafter\n")
         self.run_main(f"--profile calm --seeds 1 --record {document}")
@@ -101,7 +101,7 @@ class CommandLineTests(SynchronousTestCase):
         self.assertNotIn("old", text)
 
     def test_refused(self) -> None:
-        """What makes no sense is refused, with the reason."""
+        """Senseless arguments are refused, with the reason."""
         for arguments, why in (
             ("--seed 1", "needs one --profile"),
             ("--seed 1 --profile calm --profile end", "needs one --profile"),
@@ -118,10 +118,10 @@ class CommandLineTests(SynchronousTestCase):
             self.assertIn(why, output)
 
     def test_real_profiles(self) -> None:
-        """Without other words there is a run of each real profile."""
+        """Without arguments each real profile has a run."""
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             main(["--seeds", "1"], SCOPE)
-        self.flushLoggedErrors(ValueError)  # of known faults that break the rule about tracebacks
+        self.flushLoggedErrors(ValueError)  # from known faults that break the rule about tracebacks
         for profile in SCOPE.profiles:
             self.assertIn(f"| {profile} | 1 |", output.getvalue())

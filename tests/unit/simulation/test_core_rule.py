@@ -1,11 +1,12 @@
-"""What is found about the jobs of a core worker that are lost, or given up, though nothing destroyed them."""
+"""The rules about lost jobs of core workers."""
 
 from __future__ import annotations
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Job, JobState, QueueTerms, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms, Target
 from tests.simulation.acts import Submit
 from tests.simulation.faults.processes import Freeze, KillScheduler, KillWorker, Reboot
 from tests.simulation.machine import Plan
@@ -25,7 +26,7 @@ class CoreJobTests(SynchronousTestCase):
         (self.job,) = self.world.judge.facts.shown.values()
 
     def show(self, job: Job) -> str:
-        """What is found when the job is shown so."""
+        """The violation found when the job is shown."""
         assert self.world.scheduler is not None
         self.world.scheduler.parts.ledger.learn(job, lazily=True)
         violation = self.world.judge.violation
@@ -35,11 +36,11 @@ class CoreJobTests(SynchronousTestCase):
         return evolve(self.job, state=JobState.LOST, reason="forgotten", finished_at=1.0)
 
     def test_lost(self) -> None:
-        """It runs on its worker."""
+        """The job runs on its worker, so it must not be lost."""
         self.assertIn("core jobs are kept", self.show(self.lost()))
 
     def test_untraceable(self) -> None:
-        """Its worker never said by which id it knows the job; when clients have removed it, it may run on."""
+        """The worker never answered with its id of the job, so the job may run on after clients removed it."""
         facts = self.world.judge.facts
         self.assertEqual(self.show(evolve(self.lost(), remote_id=None)), "")
         registry(self.world).remove_job(self.job.id)
@@ -52,10 +53,10 @@ class CoreJobTests(SynchronousTestCase):
 
 
 class DroppedTests(SynchronousTestCase):
-    """A job that ended on a core worker which is killed before anybody asked how."""
+    """A job that ends on a core worker which is killed before the scheduler asks for the end."""
 
     def test_lost(self) -> None:
-        """It may be lost where the process alone knew how it ended, and not where the next one knows."""
+        """The job is lost only if the next process does not know its end."""
         submit = Submit(8.0, "t1", Plan(1.0, 0, 0), Target(worker="c1"))
         faults = (KillWorker(9.5, "c1", 1.0), Freeze(8.5, "", 3.0), KillScheduler(9.6, 1.0))
         for run_on, state in ((False, JobState.LOST), (True, JobState.SUCCEEDED)):
@@ -65,10 +66,10 @@ class DroppedTests(SynchronousTestCase):
 
 
 class WaitsTests(SynchronousTestCase):
-    """A job that is queued for a core worker that is started anew."""
+    """A job that is queued for a core worker, which is started again."""
 
     def test_runs(self) -> None:
-        """The worker has its id again, and runs it."""
+        """The worker gets its id back, and runs the job."""
         submit = Submit(14.0, "t1", Plan(1.0, 0, 0), Target(worker="c1"), QueueTerms(1000.0))
         run = world(acts=(submit,), core=(PlannedCoreWorker("c1"),), faults=(Reboot(10.0, "c1", 6.0),))
         self.assertIsNone(run.run().violation)

@@ -1,4 +1,4 @@
-"""The rule about workers that deregistered: it is broken by a scene made for it, and by nothing else."""
+"""The rule about deregistered workers: it is broken by a doctored scene, and by nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DepartedTests(SynchronousTestCase):
         return registry(self.world).worker("w1")
 
     def test_offline(self) -> None:
-        """One that is listed as it was breaks no rule, nor if it is drained and renamed then, and registers again."""
+        """A worker listed unchanged breaks no rule, even if a client drains or renames it, or if it registers again."""
         now = self.gone()
         self.assertIs(now.state, WorkerState.OFFLINE)
         self.show(state=now.state, deregistered_at=now.deregistered_at, draining=True)
@@ -46,7 +46,7 @@ class DepartedTests(SynchronousTestCase):
         self.assertEqual(broken(self.world), "")
 
     def test_another(self) -> None:
-        """One that is listed with other labels, or another drain, is not listed as it was."""
+        """A worker must not be listed with another name, drain, labels or slots."""
         offline = {"state": WorkerState.OFFLINE, "deregistered_at": EPOCH}
         for changes in ({"labels": {}}, {"draining": True}, {"slots": 9}, {"name": "w9"}):
             self.setUp()
@@ -54,13 +54,13 @@ class DepartedTests(SynchronousTestCase):
             self.assertEqual(broken(self.world), LISTED)
 
     def test_removed_at_once(self) -> None:
-        """One that is told that it is deregistered, and is not listed, is missing."""
+        """A worker that was told of its deregistration must be listed."""
         registry(self.world).remove_worker(self.before.id)
         self.world.judge.deregistered(self.before.id)
         self.assertEqual(broken(self.world), LISTED)
 
     def test_removed_later(self) -> None:
-        """So is one that goes later, unless a client asked for that."""
+        """Only a client may have it removed later."""
         for asked, rule in (("", LISTED), ("w1", ""), (self.before.id, "")):
             self.setUp()
             self.gone()
@@ -70,18 +70,18 @@ class DepartedTests(SynchronousTestCase):
             self.assertEqual(broken(self.world), rule)
 
     def test_online_before(self) -> None:
-        """One that did not deregister is none of these."""
+        """A worker that did not deregister may be removed."""
         self.ledger.learn(Ref("worker", self.before.id))
         self.assertEqual(broken(self.world), "")
 
     def test_without_registration(self) -> None:
-        """One that is online, and has not registered, is a violation."""
+        """A deregistered worker must not be online before it registers."""
         now = self.gone()
         self.show(state=WorkerState.ONLINE, deregistered_at=now.deregistered_at)
         self.assertEqual(broken(self.world), LISTED)
 
     def test_restart(self) -> None:
-        """After a restart of the scheduler it is there, and offline."""
+        """The worker is listed as offline after a restart of the scheduler."""
         for state, rule in ((WorkerState.OFFLINE, ""), (WorkerState.UNREACHABLE, LISTED), (None, LISTED)):
             self.setUp()
             now = self.gone()
@@ -96,7 +96,7 @@ class DepartedTests(SynchronousTestCase):
             self.assertEqual(broken(self.world), rule, state)
 
     def test_database_set_back(self) -> None:
-        """A backup that does not know that it deregistered is not held against the scheduler."""
+        """The scheduler may have forgotten the deregistration if the database was set back."""
         self.gone()
         self.world.database.hold(evolve(self.world.database.read(), workers=()))
         self.world.judge.set_back(self.world.database.read())

@@ -1,4 +1,4 @@
-"""The rule that what was told is durable, seen when a scheduler starts again."""
+"""The rule that acknowledged facts are durable, judged when a scheduler restarts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DurableTests(SceneCase):
         self.judge.replied(Reply(name, job_id, 1.0, 2.0, value))
 
     def commit(self) -> None:
-        """What was noted is saved."""
+        """Save the noted changes."""
         self.world.loop.run(self.world.loop.now + 1.0)
 
     def test_shown(self) -> None:
@@ -37,11 +37,11 @@ class DurableTests(SceneCase):
 
     def test_shown_and_gone(self) -> None:
         self.put(self.job())
-        self.restart()  # before that is durable
+        self.restart()  # before the change is durable
         self.assert_broken("shown is stored", "j1")
 
     def test_may_be_gone(self) -> None:
-        """One that a client removed may be gone, one that was dropped, and one that its worker tells of again."""
+        """A job may be gone if a client removed it, if it was dropped, or if its worker will report it again."""
         self.judge.removal_asked("j1")
         self.put(self.job(), self.job("j2"), self.job("j3", target=None))
         self.scheduler.parts.ledger.learn(self.job("j2").ref)
@@ -49,7 +49,7 @@ class DurableTests(SceneCase):
         self.assert_kept()
 
     def test_stop(self) -> None:
-        """The stop that a client was told of is there."""
+        """An acknowledged stop is there."""
         stopped = self.job(stop_requested_at=1.0)
         self.put(stopped)
         self.replied("stop", stopped)
@@ -58,7 +58,7 @@ class DurableTests(SceneCase):
         self.assert_kept()
 
     def test_end(self) -> None:
-        """An end that a worker may forget is stored; that of a job which a client removed may be gone."""
+        """An end that a worker may forget is stored, unless a client removed the job."""
         self.ran()
         self.put(self.ended())
         self.commit()
@@ -82,7 +82,7 @@ class DurableTests(SceneCase):
         self.assert_broken("acknowledged is stored", "j1")
 
     def test_set_back(self) -> None:
-        """A database that was set back does not know of a stop that came later."""
+        """A database that was set back does not know of a later stop."""
         self.put(self.job())
         self.commit()
         self.replied("stop", self.job(stop_requested_at=1.0))
@@ -102,7 +102,7 @@ class StalledTests(SynchronousTestCase):
     """The store stalls for longer than a call may take; then one commit fails."""
 
     def test_end(self) -> None:
-        """An end that was reported meanwhile is saved later, and is not acknowledged before it is."""
+        """An end that was reported meanwhile is saved later, and is not acknowledged before."""
         stalls, fails = StoreStalls(11.0, 12.5), StoreFails(23.4, 0.1002, share=1.0, though_committed=0.0)
         world = a_world(stalls, fails, acts=(job_of(11.0, 1.0, "w1"),), workers=("w1",))
         world.loop.run(60.0)

@@ -1,4 +1,4 @@
-"""The rules about the beginning of a conversation: each is broken by a scene made for it, and by nothing else."""
+"""The rules about the first contact with a worker: each is broken by a doctored scene, and by nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS
 from scheduler.errors import NotAWorker, NotFound, Unreachable
-from scheduler.model import JobState, QueueTerms, Worker, WorkerState
+from scheduler.model import JobState, Worker, WorkerState
+from scheduler.terms import QueueTerms
 from tests.simulation.faults.strangers import RegisterStranger
 from tests.simulation.rules.expected import BACK, LATELY, NOT_HEARD, NOT_PROBED
 from tests.unit.simulation.scene import Scene, world
@@ -16,7 +17,7 @@ from tests.unit.simulation.worlds import a_world, broken, registry
 
 class RefusedTests(SynchronousTestCase):
     def refuse(self, reason: str, after: float) -> str:
-        """The rule that is broken by a refusal so many seconds after the request."""
+        """The rule that a refusal breaks so many seconds after the request."""
         scene = Scene()
         scene.judge.submitting("t1")
         scene.loop.now += after
@@ -24,12 +25,12 @@ class RefusedTests(SynchronousTestCase):
         return scene.broken
 
     def test_at_once(self) -> None:
-        """A start is refused while nobody knows yet whether its worker is there."""
+        """A start must not be refused before the scheduler knows whether the worker is there."""
         for reason in (NOT_PROBED, NOT_HEARD):
             self.assertEqual(self.refuse(reason, 1.0), "a start waits")
 
     def test_rightly(self) -> None:
-        """It may be refused when it has waited, when something is known, and long after the scheduler's start."""
+        """A start may be refused after it waited, for a known reason, and long after the scheduler's start."""
         self.assertEqual(self.refuse(NOT_PROBED, EXPECTED_WAIT_MAX_SECONDS), "")
         self.assertEqual(self.refuse("calls to it fail: connection refused", 0.0), "")
         scene = Scene()
@@ -45,21 +46,21 @@ class NoWorkerTests(SynchronousTestCase):
         self.error = NotAWorker("w1", "StartJob")
 
     def fail_job(self, seconds: float, reason: str) -> str:
-        """The rule that is broken where a job fails so that may wait for so many seconds."""
+        """The rule broken by the failure of a job that may wait for so many seconds."""
         rule = next(rule for rule in self.scene.judge.rules if type(rule).__name__ == "Expected")
         job = self.scene.job(JobState.FAILED, reason=reason, terms=QueueTerms(queue_timeout=seconds))
         rule.shown(None, None, job)
         return self.scene.broken
 
     def test_jobs(self) -> None:
-        """A job that may wait fails as a program is no worker; one that may not, or has waited, may fail so."""
+        """A job that may still wait must not fail because a program is no worker."""
         self.assertEqual(self.fail_job(0.0, str(self.error)), "")
         self.assertEqual(self.fail_job(9.0, f"queue_timeout of 9s passed; the last one asked: {self.error}"), "")
         self.assertEqual(self.fail_job(9.0, "exit status 1"), "")
         self.assertEqual(self.fail_job(9.0, str(self.error)), "no worker, no job")
 
     def test_online(self) -> None:
-        """A program that answered that it is no worker is online."""
+        """A program that answered that it is no worker must not be online."""
         run = a_world()
         run.loop.run(5.0)
         first, second = (registry(run).worker(name) for name in ("w1", "w2"))
@@ -74,7 +75,7 @@ class NoWorkerTests(SynchronousTestCase):
         self.assertEqual(broken(run), "no worker, no job")
 
     def test_fault(self) -> None:
-        """A program that is no worker is registered as one, and forgotten in the end."""
+        """A program that is no worker is registered, and forgotten in the end."""
         run = world(faults=(RegisterStranger(2.0, 5.0),))
         run.begin()
         run.loop.run(4.0)
@@ -86,7 +87,7 @@ class NoWorkerTests(SynchronousTestCase):
 
 class BackTests(SynchronousTestCase):
     def restarted(self, state: WorkerState) -> str:
-        """The rule that is broken where, so many seconds after a scheduler's start, a worker is in that state."""
+        """The rule broken by a worker in that state, shortly after a scheduler's start."""
         run = a_world()
         run.loop.run(5.0)
         scheduler = run.scheduler
@@ -99,6 +100,6 @@ class BackTests(SynchronousTestCase):
         return broken(run)
 
     def test_back(self) -> None:
-        """A worker that the scheduler knows from before is not online in time."""
+        """A worker known from before must be online in time."""
         self.assertEqual(self.restarted(WorkerState.ONLINE), "")
         self.assertEqual(self.restarted(WorkerState.UNREACHABLE), "back after a restart")

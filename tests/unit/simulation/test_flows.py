@@ -1,4 +1,4 @@
-"""Connections that carry streams: order, flow control, and the ways in which they end."""
+"""Connections that carry streams: order, flow control, and their ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FlowTests(SynchronousTestCase):
         self.gone = 0
 
     def open(self, address: str = "10.9.0.1:1", hold: bool = False, deadline: float | None = None) -> Flow:
-        """A flow that is held up where the test says so."""
+        """A flow that the test may hold up."""
 
         def take(message: Any) -> Deferred[None] | None:
             self.taken.append(message)
@@ -57,18 +57,18 @@ class FlowTests(SynchronousTestCase):
         self.gone += 1
 
     def pass_(self, seconds: float) -> None:
-        """So much time passes."""
+        """Let this time pass."""
         self.loop.run(self.loop.now + seconds)
 
     def error(self) -> Exception:
-        """What the caller was told."""
+        """The error that the caller received."""
         [result] = self.results
         assert isinstance(result, Failure)
         assert isinstance(result.value, Exception)
         return result.value
 
     def test_order(self) -> None:
-        """Messages come in order, though each travels as long as it likes, and the end comes last."""
+        """Messages arrive in order, though each travels for its own time, and the end arrives last."""
         self.network.calm = Weather(slow=0.5)
         self.open()
         for number in range(20):
@@ -78,7 +78,7 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual((self.taken, self.results), (list(range(20)), [None]))
 
     def test_room(self) -> None:
-        """A server that is ahead waits until the caller took something."""
+        """A server that is ahead waits for the caller."""
         self.open(hold=True)
         flow = self.flows[0]
         rooms: list[bool] = []
@@ -93,14 +93,14 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual((self.taken, flow.room, rooms), ([0, 1], True, [True]))
 
     def test_held_too_long(self) -> None:
-        """A caller that holds it up for too long loses it."""
+        """A caller that holds the flow up for too long loses it."""
         self.open(hold=True)
         self.flows[0].send(0)
         self.pass_(HOLD_DEADLINE + 1)
         self.assertEqual(str(self.error()), "deadline")
 
     def test_error(self) -> None:
-        """The error of the server comes after the last message."""
+        """The server's error arrives after the last message."""
         self.open()
         self.flows[0].send(0)
         self.flows[0].fail(NotFound("job", "j"))
@@ -108,12 +108,12 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual((self.taken, type(self.error())), ([0], NotFound))
 
     def test_refused(self) -> None:
-        """Where nobody listens the caller is told."""
+        """A caller of a closed port is told."""
         self.open("10.9.0.1:2")
         self.assertEqual(str(self.error()), "refused")
 
     def test_no_machine(self) -> None:
-        """Where no machine is, the connection is given up after a while."""
+        """A connection to no machine is given up after a while."""
         self.open("10.9.0.2:1")
         self.assertEqual(self.results, [])
         self.pass_(DEAD_AFTER)
@@ -127,14 +127,14 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(str(self.error()), "reset")
 
     def test_server_shuts_down(self) -> None:
-        """One that stops serving ends what it serves."""
+        """A server that shuts down ends its flows."""
         self.open()
         self.network.close("m", 1)
         self.pass_(1.0)
         self.assertIsInstance(self.error(), ShuttingDown)
 
     def test_client_hangs_up(self) -> None:
-        """The server learns it, once, and nothing is taken any more."""
+        """The server learns of it once, and no further message is taken."""
         flow = self.open()
         self.flows[0].send(0)
         flow.cancel()
@@ -142,14 +142,14 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual((self.taken, self.gone, self.results, self.flows[0].room), ([], 1, [], False))
 
     def test_client_dies(self) -> None:
-        """The server learns that, too."""
+        """The server learns that the client's process has ended."""
         self.open()
         self.client.end()
         self.pass_(1.0)
         self.assertEqual(self.gone, 1)
 
     def test_short_cut(self) -> None:
-        """A link that is cut for a while makes messages late."""
+        """Messages are late if the link is cut for a short time."""
         self.open()
         self.network.cut[("m", "c")] = None
         self.flows[0].send(0)
@@ -160,14 +160,14 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual((self.taken, self.results), ([0], []))
 
     def test_long_cut(self) -> None:
-        """One that is cut for long ends it on both sides, also where nothing was sent."""
+        """The flow ends on both sides if the link is cut for a long time, even if nothing was sent."""
         self.open()
         self.network.cut[("m", "c")] = None
         self.pass_(3 * DEAD_AFTER)
         self.assertEqual((str(self.error()), self.gone), ("reset", 1))
 
     def test_bad_weather(self) -> None:
-        """Bad weather resets it, and both sides learn that."""
+        """A storm resets the flow, and both sides learn of it."""
         self.open()
         self.network.calm = Weather(lost_answers=1.0)
         self.flows[0].send(0)
@@ -175,14 +175,14 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual((str(self.error()), self.gone, self.taken), ("reset", 1, []))
 
     def test_deadline(self) -> None:
-        """Its deadline ends it on both sides."""
+        """The deadline ends the flow on both sides."""
         self.open(deadline=5.0)
         self.pass_(6.0)
         self.assertEqual((str(self.error()), self.gone), ("deadline", 1))
         self.assertIsInstance(self.error(), CallFailed)
 
     def test_frozen_client(self) -> None:
-        """What a frozen caller misses it takes later, in order."""
+        """A frozen caller takes the messages later, in order."""
         self.open()
         self.client.freeze()
         for number in range(3):

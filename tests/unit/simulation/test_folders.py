@@ -23,14 +23,14 @@ class EvictionTests(SynchronousTestCase):
         return spool
 
     def test_acknowledged(self) -> None:
-        """What was acknowledged goes, and its id stays used; what was not stays."""
+        """Acknowledged jobs are removed, and their ids stay used. Others stay."""
         self.keep("j1", True)
         self.keep("j2", False)
         self.strike(self.world)
         self.assertEqual((list(self.folder.spools), self.folder.used), (["j2"], {"j1": "pruned"}))
 
     def test_later(self) -> None:
-        """What is acknowledged meanwhile goes then; what is acknowledged after that stays."""
+        """A job acknowledged during the fault is removed then; one acknowledged afterwards stays."""
         self.strike(self.world)
         self.folder.evict(self.keep("j1", True))
         self.world.loop.run(6.0)

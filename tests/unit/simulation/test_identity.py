@@ -1,12 +1,13 @@
-"""Faults of folders, names, databases and clocks: what they do, and how they heal."""
+"""Faults of folders, names, databases and clocks: their effects, and how they heal."""
 
 from __future__ import annotations
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobState, QueueTerms, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.simulation.acts import Drain
 from tests.simulation.faults.identity import (
     ClockStep,
@@ -23,18 +24,18 @@ from tests.unit.simulation.worlds import a_world, broken, job_of, registry
 
 
 def names(world: World) -> list[str]:
-    """Of all workers that the scheduler knows, each with its state."""
+    """The names of all workers that the scheduler knows, each with its state."""
     return sorted(f"{each.name} {each.state.value}" for each in registry(world).workers())
 
 
 def jobs(world: World) -> list[Job]:
-    """All that the scheduler knows."""
+    """All jobs that the scheduler knows."""
     return list(registry(world).listing.matching(JobFilter()))
 
 
 class FolderTests(SynchronousTestCase):
     def test_lost(self) -> None:
-        """The worker comes back with another id, its job is lost, and nothing is held against that."""
+        """The worker returns with another id, and its job is lost, which breaks no rule."""
         world = a_world(LoseFolder(5.0, "w1", 2.0, move=False), acts=(job_of(30.0, 2.0, "w1"),), workers=("w1",))
         world.loop.run(4.0)
         before = world.workers["w1"].folder.worker_id
@@ -46,13 +47,13 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(broken(world), "")
 
     def test_lost_elsewhere(self) -> None:
-        """Where nobody takes its old address somebody has the scheduler forget it, so the run ends in agreement."""
+        """If no worker takes over the old address, a client has it forgotten, so that the run ends in agreement."""
         world = World(1, a_world(LoseFolder(5.0, "w1", 2.0, move=True), acts=(job_of(30.0, 2.0, "w1"),)).plan)
         self.assertIsNone(world.run().violation)
         self.assertEqual(names(world), ["w1 online", "w2 online"])
 
     def test_clone(self) -> None:
-        """A copy is refused as long as it is used as it is; with an id of its own it is another worker."""
+        """An unchanged copy is refused; with an id of its own it is another worker."""
         for new_id in (False, True):
             world = a_world(CloneFolder(5.0, "w1", 10.0, new_id), acts=(job_of(30.0, 2.0, "w1"),), workers=("w1",))
             world.loop.run(10.0)
@@ -67,7 +68,7 @@ class FolderTests(SynchronousTestCase):
             self.assertEqual((broken(world), world.judge.facts.excused), ("", {}))
 
     def test_clone_of_a_silent_worker(self) -> None:
-        """A copy that is taken for its worker is removed; what becomes of the worker's jobs is excused."""
+        """A copy that was accepted as its original is removed, and the fate of the original's jobs is excused."""
         world = a_world(
             KillWorker(5.0, "w1", 20.0),
             CloneFolder(8.0, "w1", 10.0, new_id=False),
@@ -83,7 +84,7 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(broken(world), "")
 
     def test_reported_elsewhere(self) -> None:
-        """A copy with an id of its own that reports a job of the first worker breaks a rule."""
+        """A copy with an id of its own that reports a job of the original breaks a rule."""
         world = a_world(CloneFolder(5.0, "w1", 1.0, new_id=True), acts=(job_of(30.0, 2.0, "w1"),), workers=("w1",))
         world.loop.run(10.0)
         (job,) = jobs(world)
@@ -102,14 +103,14 @@ class FolderTests(SynchronousTestCase):
         self.assertIsNone(world.network.machine_of("10.0.1.3"))
 
     def test_the_id_stays_with_the_first(self) -> None:
-        """When a copy gets another one, nothing that the worker has is excused."""
+        """No loss is excused when a copy gets an id of its own."""
         world = a_world(CloneFolder(5.0, "w1", 10.0, new_id=False), workers=("w1",))
         world.loop.run(20.0)
         self.assertEqual(world.judge.facts.forgotten, {})
         self.assertFalse(world.workers["w1"].folder.lost)
 
     def test_copies_have_no_shims(self) -> None:
-        """In a copied folder no job runs, and what is written there is not in the first one."""
+        """No job runs in a copied folder, and output written there is not in the original."""
         world = a_world(acts=(job_of(30.0, 1.0, "w1"),), workers=("w1",))
         world.loop.run(5.0)
         folder = world.workers["w1"].folder
@@ -123,7 +124,7 @@ class FolderTests(SynchronousTestCase):
 
 class NameTests(SynchronousTestCase):
     def test_same_name(self) -> None:
-        """The second one is refused while the first is online, and registers once it has a name of its own."""
+        """The second worker is refused while the first is online, and registers once it has a name of its own."""
         world = a_world(SameName(5.0, "w1", 10.0), workers=("w1",))
         world.loop.run(14.0)
         self.assertEqual(names(world), ["w1 online"])
@@ -133,7 +134,7 @@ class NameTests(SynchronousTestCase):
 
 class RegistrationTests(SynchronousTestCase):
     def test_unanswered(self) -> None:
-        """The scheduler knows a worker that does not know it, until the answer to another try arrives."""
+        """The scheduler knows a worker that does not know its id yet, until another registration is answered."""
         world = a_world(RegistrationUnanswered(0.0, "w1", 5.0), workers=("w1",))
         world.loop.run(4.0)
         self.assertEqual(len(registry(world).workers()), 1)
@@ -145,7 +146,7 @@ class RegistrationTests(SynchronousTestCase):
 
 class DatabaseTests(SynchronousTestCase):
     def test_restored(self) -> None:
-        """The scheduler starts with what the database had, and nobody holds what only the client knows against it."""
+        """The scheduler starts with the content of the backup. Facts that only the client knows are excused."""
         waits = job_of(1.0, 7.0, "w1", "t2")
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(job_of(1.0, 1.0, "w1"), waits), workers=("w1",))
         first = world.scheduler
@@ -158,7 +159,7 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual((len(jobs(world)), broken(world)), (2, ""))
 
     def test_what_workers_have_is_to_be_kept(self) -> None:
-        """A job that the backup has not and a worker has is to be known when everything is over."""
+        """A job that a worker has must be known in the end, even if the backup lacks it."""
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(job_of(60.0, 7.0, "w1"),), workers=("w1",))
         world.loop.run(20.0)
         (job,) = jobs(world)
@@ -169,7 +170,7 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual(broken(world), "P1 kept")
 
     def test_what_nobody_has_is_excused(self) -> None:
-        """A job that was only queued since the backup is in no account any more but the client's."""
+        """A job that was only queued since the backup is known to the client alone."""
         before = job_of(60.0, 1.0, "w1", "t1"), job_of(60.0, 2.0, "w1", "t2")
         waits = evolve(job_of(1.0, 7.0, "w1"), target=Target(selector={}), terms=QueueTerms(queue_timeout=60.0))
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(*before, waits), workers=("w1",))
@@ -180,7 +181,7 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual(world.judge.facts.tickets["t"].acknowledged, "")
 
     def test_ended_since(self) -> None:
-        """A job that ended since the backup may be shown as it was then, until its worker has told its end."""
+        """A job that ended since the backup may be shown in its earlier state, until its worker reports the end."""
         world = a_world(RestoreDatabase(3.0, 7.0, 1.0), acts=(job_of(3.0, 1.0, "w1"),), workers=("w1",))
         world.loop.run(9.0)
         self.assertEqual([job.state for job in jobs(world)], [JobState.SUCCEEDED])
@@ -188,7 +189,7 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual((broken(world), [job.state for job in jobs(world)]), ("", [JobState.SUCCEEDED]))
 
     def test_drained_since(self) -> None:
-        """A drain that the backup has not is not held against the scheduler that starts with it."""
+        """A drain that the backup lacks is excused."""
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(Drain(7.0, "w1"),), workers=("w1",))
         world.loop.run(9.0)
         self.assertEqual(len(world.judge.facts.drained), 1)
@@ -196,7 +197,7 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual((broken(world), world.judge.facts.drained), ("", {}))
 
     def test_folder_lost_and_database_set_back(self) -> None:
-        """What a job did since the backup is in no account if its folder is lost, too, whichever came first."""
+        """The jobs since the backup are excused if the folder is lost too, in either order."""
         for lost, at_restart, then in ((6.0, 2, 2), (12.0, 0, 1)):
             faults = RestoreDatabase(5.0, 5.0, 1.0), LoseFolder(lost, "w1", 1.0, move=False)
             world = a_world(*faults, acts=(job_of(0.5, 5.1, "w1"), job_of(60.0, 1.0, "w1", "t2")), workers=("w1",))
@@ -206,7 +207,7 @@ class DatabaseTests(SynchronousTestCase):
             self.assertEqual(len(world.judge.facts.excused), then)
 
     def test_failover(self) -> None:
-        """The scheduler runs on over an older database, and saves again what that does not have."""
+        """The scheduler runs on with an older database, and saves the missing records again."""
         world = a_world(Failover(5.0, 7.5), KillScheduler(22.0, 1.0), acts=(job_of(4.0, 7.0, "w1"),), workers=("w1",))
         world.loop.run(12.6)
         self.assertEqual([job.state for job in jobs(world)], [JobState.SUCCEEDED])
@@ -217,7 +218,7 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual(broken(world), "")
 
     def test_failover_long_ago(self) -> None:
-        """Nothing is excused of a scheduler that ran on for long enough: it had time to save all again."""
+        """Nothing is excused if the scheduler ran on for long enough: it had time to save all again."""
         world = a_world(Failover(5.0, 5.0), KillScheduler(40.0, 1.0), acts=(job_of(1.0, 7.0, "w1"),), workers=("w1",))
         world.loop.run(45.0)
         self.assertEqual(world.judge.facts.set_back, {})
@@ -225,7 +226,7 @@ class DatabaseTests(SynchronousTestCase):
 
 class ClockTests(SynchronousTestCase):
     def test_healed_before_its_time(self) -> None:
-        """A clock that is set right as all faults are over is not set again when its time would have been over."""
+        """A clock that is set right since all faults are over is not set a second time."""
         world = a_world(ClockStep(5.0, "w1", 60.0, 10.0))
         world.loop.run(6.0)
         world.heal()
@@ -234,7 +235,7 @@ class ClockTests(SynchronousTestCase):
         self.assertEqual(world.workers["w1"].machine.clock_error, 0.0)
 
     def test_step(self) -> None:
-        """A wall clock is wrong for its time, and then right again; two such faults do not undo each other."""
+        """A wall clock is wrong for its time, and then right again. Two such faults do not undo each other."""
         world = a_world(
             ClockStep(5.0, "w1", 60.0, 10.0), ClockStep(10.0, "w1", -5.0, 10.0), ClockStep(5.0, "", 2.0, 1.0)
         )

@@ -1,4 +1,4 @@
-"""Strangers that speak in the names of workers: what they do, and the rule that finds that they are believed."""
+"""Programs that use the ids of workers, and the rule that finds if one is believed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ImpostorTests(SynchronousTestCase):
         return run
 
     def test_not_believed(self) -> None:
-        """A stranger gets an entry of its own, or none, and that is forgotten in the end."""
+        """The program gets an entry of its own, or none, which is forgotten in the end."""
         kinds = [(folder, core) for folder in (False, True) for core in (False, True)]
         takes = [TakeId(7.0, worker, 5.0, *kind) for worker in ("w1", "c1") for kind in kinds]
         run = self.struck(*takes, ForgedHeartbeat(7.5, "w1"), ForgedHeartbeat(7.5, "c1"))
@@ -32,12 +32,12 @@ class ImpostorTests(SynchronousTestCase):
         self.assertEqual(broken(run), "")
 
     def test_taken_for_a_worker(self) -> None:
-        """The rule is broken where it gets the id of the worker."""
+        """The rule is broken if the program gets the id of the worker."""
         self.patch(ids, "_may_hold", lambda *_: True)
         self.assertEqual(broken(self.struck(TakeId(7.0, "c1", 5.0, True, False))), RULE)
 
     def test_heard_as_a_worker(self) -> None:
-        """And where its heartbeat is answered."""
+        """The rule is broken if its heartbeat is answered."""
         run = self.struck()
         scheduler = run.scheduler
         assert scheduler is not None

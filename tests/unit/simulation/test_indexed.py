@@ -13,7 +13,7 @@ from tests.unit.simulation.scene_case import SceneCase
 
 
 class Doctored(Registry):
-    """Answers one question as a test has it."""
+    """Answers one question as the test says."""
 
     doctored = ""
     answer: Callable[..., Any]
@@ -50,7 +50,7 @@ class DifferenceTests(SceneCase):
         self.assertEqual(self.differences(), [])
 
     def test_disagree(self) -> None:
-        """Each index that answers wrongly is found."""
+        """Each index with a wrong answer is found."""
         none: Callable[..., list[Any]] = lambda *_: []  # noqa: E731
         stranger: Callable[..., list[Worker]] = lambda *_: [a_worker("stranger")]  # noqa: E731
         key = IdempotencyKey("k", "f", "another")
@@ -74,19 +74,19 @@ class DifferenceTests(SceneCase):
             self.assertNotEqual(self.differences(), [], name)
 
     def test_prefix(self) -> None:
-        """A job that is not found by the beginning of its id is told."""
+        """A job that can't be found by a prefix of its id is reported."""
         self.doctor.listing._by_prefix.clear()
         self.assertIn("job j-1 is not found by the beginning of its id", self.differences())
 
     def test_by_worker(self) -> None:
-        """A name that only jobs have must be known, and a worker's name must mean its jobs alone."""
+        """A name that only jobs have must be known, and a worker's name must mean only its own jobs."""
         self.doctor.listing._worker_names.replace(self.doctor.job("j-7"), None)
         self.assertIn("gone is refused as the name of no worker or job", self.differences())
         self.doctor.listing._worker_names.meant_by = lambda *_: self.doctor.find_worker("w-2")  # type: ignore[method-assign]
         self.assertTrue([what for what in self.differences() if what.startswith("jobs of w-1")])
 
     def test_not_over(self) -> None:
-        """A job that has not ended, and is not found by filters for such jobs, is told."""
+        """A job that has not ended is reported if filters for such jobs miss it."""
         del self.doctor.listing._open[0]
         self.assertIn("jobs that are not over: ", " ".join(self.differences()))
 
@@ -106,7 +106,7 @@ class IndexedTests(SceneCase):
             self.assert_broken("indices", "by its name")
 
     def test_load(self) -> None:
-        """A worker that keeps load when no job is left is found."""
+        """A worker that still has load when no job is left is reported."""
         self.begin()
         self.registry.reserve(self.worker_id)
         self.judge.rested()

@@ -1,9 +1,10 @@
-"""The rules about starts: what was acknowledged is kept and runs, once, and one request comes to one job."""
+"""The rules about starts: an acknowledged job is kept and runs once, and a request makes at most one job."""
 
 from __future__ import annotations
 
 from scheduler.errors import Busy, WorkerFault
-from scheduler.model import JobState, Target
+from scheduler.model import JobState
+from scheduler.terms import Target
 from tests.unit.simulation.scene_case import SceneCase
 
 
@@ -19,7 +20,7 @@ class RunTests(SceneCase):
         self.assert_broken("P2 one run", "j1")
 
     def test_excused(self) -> None:
-        """Where a fault destroyed what was known of the first run, there may be a second."""
+        """A second run is excused if a fault destroyed the record of the first."""
         self.facts.excused["j1"] = "the folder was lost"
         self.ran()
         self.running()
@@ -28,7 +29,7 @@ class RunTests(SceneCase):
 
 class KeyTests(SceneCase):
     def test_one_job(self) -> None:
-        """A request may be answered as often as it is sent, with the same job."""
+        """A repeated request is answered with the same job."""
         self.acknowledged(self.job())
         self.acknowledged(self.job())
         self.assert_kept()
@@ -39,7 +40,7 @@ class KeyTests(SceneCase):
         self.assert_broken("one job for each key", "j2")
 
     def test_two_jobs(self) -> None:
-        """Jobs that nobody was told of count, too."""
+        """Jobs that were never acknowledged count, too."""
         self.begin()
         self.judge.submitting("t1")
         self.put(self.job())
@@ -50,7 +51,7 @@ class KeyTests(SceneCase):
 
 class KeptTests(SceneCase):
     def test_dropped(self) -> None:
-        """A job that has run is not dropped; one whose start never left is."""
+        """A job that has run must not be dropped; one whose start was never sent may be."""
         self.begin()
         self.put(self.job())
         self.scheduler.parts.ledger.learn(self.job().ref)
@@ -61,7 +62,7 @@ class KeptTests(SceneCase):
         self.assert_broken("P1 kept", "dropped")
 
     def test_forgotten(self) -> None:
-        """A job that was acknowledged is there after a restart, unless a client removed it."""
+        """An acknowledged job is there after a restart, unless a client removed it."""
         self.acknowledged(self.job())
         self.judge.removal_asked("j1")
         self.begin()
@@ -70,14 +71,14 @@ class KeptTests(SceneCase):
         self.assert_broken("P1 kept", "not there any more")
 
     def test_not_over(self) -> None:
-        """When everything is over every job has ended."""
+        """Every job has ended when everything is over."""
         self.begin()
         self.put(self.job(state=JobState.UNKNOWN))
         self.judge.ended()
         self.assert_broken("P1 ends", "unknown")
 
     def test_goes_on(self) -> None:
-        """A job that still runs has not to have ended, nor one that waits for its slot."""
+        """A job that still runs, or waits for its slot, need not have ended."""
         self.begin()
         self.running()
         self.put(self.job(), self.job("j2", state=JobState.QUEUED, worker_id=None))
@@ -85,7 +86,7 @@ class KeptTests(SceneCase):
         self.assert_kept()
 
     def test_waits_for_nobody(self) -> None:
-        """A job that waits while nothing runs does."""
+        """A job that waits while none runs must have ended."""
         self.begin()
         self.put(self.job("j2", state=JobState.QUEUED, worker_id=None))
         self.judge.ended()
@@ -99,7 +100,7 @@ class KeptTests(SceneCase):
         self.test_of_another_reason()
 
     def too_late(self, seconds: float, by_the_clock: float = 600.0, restart: bool = False) -> None:
-        """It has failed after so many seconds, and so many by the wall clock, perhaps by another scheduler process."""
+        """The job fails after this time, by the loop and by the wall clock, perhaps after a restart."""
         self.begin()
         waits = self.job(state=JobState.QUEUED, target=Target(selector={"kind": "none"}), worker_id=None)
         over = waits.created_at + by_the_clock
@@ -115,7 +116,7 @@ class KeptTests(SceneCase):
         self.judge.ended()
 
     def test_wrong_clock(self) -> None:
-        """The time in the queue is not that of the wall clock, which may be wrong."""
+        """The wall clock, which may be wrong, does not measure the time in the queue."""
         self.too_late(600.0, by_the_clock=-60.0)
         self.assert_kept()
         self.setUp()
@@ -123,7 +124,7 @@ class KeptTests(SceneCase):
         self.assert_broken("P1 runs", "queue_timeout")
 
     def test_wrong_clock_and_restart(self) -> None:
-        """A scheduler that starts knows nothing but the wall clock."""
+        """A scheduler that starts has only the wall clock."""
         self.too_late(5.0, restart=True)
         self.assert_kept()
         self.setUp()
@@ -143,7 +144,7 @@ class KeptTests(SceneCase):
         self.assert_kept()
 
     def test_worker_forgotten(self) -> None:
-        """A job that is queued for a worker that a client had forgotten does not run."""
+        """A job that is queued for a forgotten worker does not run."""
         self.begin()
         named = Target(worker="w1")
         self.acknowledged(self.job(target=named))
@@ -153,7 +154,7 @@ class KeptTests(SceneCase):
         self.assert_kept()
 
     def test_loaded(self) -> None:
-        """So does one that loads a job which the process before could not show any more."""
+        """A restarted scheduler may be the first to show a job that does not run."""
         self.begin()
         waits = self.job(state=JobState.QUEUED, target=Target(selector={"kind": "none"}), worker_id=None)
         self.acknowledged(waits)
@@ -165,7 +166,7 @@ class KeptTests(SceneCase):
         self.assert_kept()
 
     def test_refused_by_a_core_worker(self) -> None:
-        """A core worker that answers a start with a fault may have begun the job: it is not started elsewhere."""
+        """A core worker that answers a start with a fault may have begun the job, which is not started elsewhere."""
         for core in (True, False):
             self.setUp()
             self.begin()
@@ -188,7 +189,7 @@ class KeptTests(SceneCase):
         self.assert_broken("P1 runs", "never started")
 
     def test_refused(self) -> None:
-        """A request whose every answer was that nothing was started has made no run."""
+        """A request has no run if all its answers were that nothing was started."""
         self.begin()
         self.judge.submitting("t1")
         self.judge.refused("t1", Busy("calls", 4))

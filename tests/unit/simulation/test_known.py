@@ -1,4 +1,4 @@
-"""Known faults: recognised where they are, hiding nothing else, and off the list once they are fixed."""
+"""Known faults: they are recognised, hide no other fault, and leave the list once they are fixed."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from tests.unit.simulation.plans import CALM, DRAIN, END, KNOWN_DRAIN, StopUndra
 
 
 class ExplainTests(SynchronousTestCase):
-    """A known fault is told by rule, by its causes, and by its looks."""
+    """A known fault is recognised by its rule, its causes and the text of the violation."""
 
     violation = Violation("a drain stays", "worker w1 was drained, and is not any more", 6.0)
 
     def explained(self, plan: Plan, run: Run, *known: Known, rule: str = "a drain stays") -> tuple[list[str], bool]:
-        """The names of what was recognised, and whether that is all."""
+        """The names of the recognised faults, and whether they explain everything."""
         explained = explain(known, plan, evolve(self.violation, rule=rule), run)
         return [each.name for each in explained.known], explained.violation is None
 
     def caused_by(self, *causes: str) -> Run:
-        """A run in which each of these kinds of faults is needed."""
+        """A run that breaks the rule only with a fault of each of these kinds."""
         kinds = set(causes)
         return lambda plan: self.violation if kinds <= {type(fault).__name__ for fault in plan.faults} else None
 
     def test_known(self) -> None:
-        """Without the causes of the entry the rule holds."""
+        """The rule is kept without the causes of the entry."""
         self.assertEqual(self.explained(DRAIN, self.caused_by("StopUndrained"), KNOWN_DRAIN), (["drain lost"], True))
 
     def test_another_rule(self) -> None:
-        """The same causes break another rule: a new one."""
+        """The same causes break another rule: the violation is new."""
         run = self.caused_by("StopUndrained")
         self.assertEqual(self.explained(DRAIN, run, KNOWN_DRAIN, rule="slots"), ([], False))
 
     def test_another_cause(self) -> None:
-        """The same rule is broken by another fault, with and without that of the entry: a new one."""
+        """Another fault breaks the same rule, with and without that of the entry: the violation is new."""
         killed = KillWorker(7.0, "w1", 1.0)
         for faults in ((*DRAIN.faults, killed), (killed,)):
             run = self.caused_by("KillWorker")
             self.assertEqual(self.explained(evolve(DRAIN, faults=faults), run, KNOWN_DRAIN), ([], False))
 
     def test_no_cause(self) -> None:
-        """The rule is broken though no fault struck: a new one."""
+        """The rule is broken without a fault: the violation is new."""
         self.assertEqual(self.explained(CALM, self.caused_by(), KNOWN_DRAIN), ([], False))
 
     def test_each_cause(self) -> None:
-        """Each cause of the entry is needed; where one is not, it is a new one."""
+        """Each cause of the entry is needed; otherwise the violation is new."""
         known = evolve(KNOWN_DRAIN, causes=(("Failover", "StoreStalls"), ("KillScheduler",)))
         self.assertEqual(self.explained(END, self.caused_by("Failover", "KillScheduler"), known)[0], ["drain lost"])
         for cause in ("Failover", "KillScheduler"):
             self.assertEqual(self.explained(END, self.caused_by(cause), known), ([], False))
 
     def test_in_good_weather(self) -> None:
-        """A fault that needs no fault of the plan is recognised by rule and looks; what is behind it stays hidden."""
+        """An entry without causes is recognised by rule and text, and hides other faults behind it."""
         known = evolve(KNOWN_DRAIN, causes=())
         self.assertEqual(self.explained(CALM, self.caused_by(), known), (["drain lost"], True))
         self.assertEqual(self.explained(CALM, self.caused_by(), known, rule="slots"), ([], False))
@@ -66,12 +66,12 @@ class ExplainTests(SynchronousTestCase):
         self.assertEqual(self.explained(CALM, self.caused_by(), known), ([], False))
 
     def test_looks(self) -> None:
-        """Rule and causes are those of the entry, and the violation looks different: a new one."""
+        """Rule and causes are those of the entry, and the text differs: the violation is new."""
         known = evolve(KNOWN_DRAIN, looks_right=lambda violation, plan: "w2" in violation.what)
         self.assertEqual(self.explained(DRAIN, self.caused_by("StopUndrained"), known), ([], False))
 
     def test_two(self) -> None:
-        """Two known faults break one rule, each without the other: what is left when one is left out is recognised."""
+        """Two known faults break one rule independently: each is recognised when the other is left out."""
 
         def either(plan: Plan) -> Violation | None:
             kinds = {type(each).__name__ for each in plan.faults}
@@ -86,44 +86,44 @@ class ExplainTests(SynchronousTestCase):
 
 
 class OccursTests(SynchronousTestCase):
-    """An entry holds as long as its plan shows the fault."""
+    """An entry is valid as long as its plan shows the fault."""
 
     def test_all(self) -> None:
-        """Each known fault still occurs; one that doesn't has to be taken off the list."""
+        """Each known fault still occurs; otherwise its entry must be removed."""
         self.assertEqual([known.name for known in KNOWN if not known.occurs()], [])
-        self.flushLoggedErrors(ValueError)  # of those that break the rule about tracebacks
+        self.flushLoggedErrors(ValueError)  # from those that break the rule about tracebacks
 
     def test_fixed(self) -> None:
-        """One whose plan breaks no rule, or another one, occurs no longer."""
+        """A fault is fixed if its plan breaks no rule, or another one."""
         self.assertFalse(evolve(KNOWN_DRAIN, plan=CALM).occurs())
         self.assertFalse(evolve(KNOWN_DRAIN, plan=END).occurs())
 
     def test_names(self) -> None:
-        """No two have one name."""
+        """Names are unique."""
         names = [known.name for known in KNOWN]
         self.assertEqual(sorted(set(names)), sorted(names))
 
 
 class SearchTests(SynchronousTestCase):
-    """What one seed shows."""
+    """The findings of a seed."""
 
     def found(self, profile: str, *known: str) -> list[str]:
-        """For each finding the name of the known fault, or ``""``."""
+        """The name of the known fault for each finding; ``""``: it is new."""
         entries = tuple(each for each in (KNOWN_DRAIN,) if each.name in known)
         return [each.known for each in search(Scope(entries, (profile,), make), profile, 1, shrunk=False).findings]
 
     def test_nothing(self) -> None:
-        """A run that breaks no rule has no findings, and says what there was."""
+        """A run that breaks no rule has no findings, and counts its events."""
         result = search(Scope((), ("end",), make), "calm", 1)
         self.assertEqual((result.findings, result.jobs), ((), 1))
         self.assertEqual(len(result.digest), 64)
 
     def test_new(self) -> None:
-        """What is not on the list is new."""
+        """A violation that is not on the list is new."""
         self.assertEqual(self.found("drain"), [""])
 
     def test_known(self) -> None:
-        """What is on the list is not."""
+        """A violation on the list is known."""
         self.assertEqual(self.found("drain", "drain lost"), ["drain lost"])
 
     def test_hides_nothing(self) -> None:
@@ -155,7 +155,7 @@ class SearchTests(SynchronousTestCase):
         self.assertIn("drain w1 <- ok", finding.report)
 
     def test_failing_simulation(self) -> None:
-        """An error of the simulation itself is a new finding, with the command that repeats it."""
+        """An error of the simulator is a new finding, with the command that repeats it."""
 
         def broken(seed: int, profile: str) -> object:
             return evolve(CALM, faults=(KillWorker(1.0, "w9", 1.0),))

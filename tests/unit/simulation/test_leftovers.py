@@ -1,4 +1,4 @@
-"""The rule that nothing is left: an idle world keeps nothing, and what is kept is found."""
+"""The rule that nothing is left: an idle world holds nothing, and anything held is found."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class LeftoversTests(SceneCase):
         self.world.loop.run(self.world.loop.now + leftovers.REST, self.judge.at_rest)
 
     def test_idle(self) -> None:
-        """A scheduler and a worker with nothing to do keep nothing, and come to that soon."""
+        """A scheduler and a worker without work soon hold nothing."""
         self.until_idle()
         self.assertEqual(self.left(), [])
         self.judge.rested()
         self.assert_kept()
 
     def test_parts(self) -> None:
-        """Every part of the cluster is looked at, but for those that keep nothing, and the lines: the queue does."""
+        """Every part that holds anything is examined, except the lines, which the queue covers."""
         names = {field.name for field in ClusterParts.__attrs_attrs__}
         self.assertEqual(names - set(leftovers.PARTS), {"service", "records", "work", "admission", "lines"})
 
     def test_job(self) -> None:
-        """A job that runs is kept by its worker, and one that waits by the queue."""
+        """A running job is held by its worker, and a waiting job by the queue."""
         self.until_idle()
         jobs = self.world.workers["w1"].running
         assert jobs is not None
@@ -51,7 +51,7 @@ class LeftoversTests(SceneCase):
         self.assertEqual(self.left(), ["scheduler.1: registry"])
 
     def test_timer(self) -> None:
-        """A timer more than an idle process has is found, on either side."""
+        """An additional timer is found in the scheduler and in a worker."""
         self.until_idle()
         worker = self.world.workers["w1"].running
         assert worker is not None
@@ -63,7 +63,7 @@ class LeftoversTests(SceneCase):
         self.assertEqual(self.left(), [])
 
     def test_call(self) -> None:
-        """A call that is not answered, and not given up either, is found."""
+        """A call that is neither answered nor given up is found."""
         self.until_idle()
         self.world.ask("hang", lambda service: Deferred(lambda _: None), seconds=1e6)
         self.world.loop.run(self.world.loop.now + 1.0)

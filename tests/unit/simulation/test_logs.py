@@ -1,4 +1,4 @@
-"""The rule that nothing is logged that must not be: failures in the log of a run are findings."""
+"""The rule about the log: failures logged during a run are findings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WatchedTests(SynchronousTestCase):
         return watched(lambda where, what: self.told.append((where, what)))
 
     def test_failure(self) -> None:
-        """A failure is told with its error and where it was raised, in one line."""
+        """A failure is reported with its error and its place, in one line."""
         with self.watched():
             try:
                 raise ZeroDivisionError("by 0")
@@ -41,14 +41,14 @@ class WatchedTests(SynchronousTestCase):
         self.assertEqual([what for _, what in self.told], ["the end"])
 
     def test_other_levels(self) -> None:
-        """A warning and an error that was expected are no findings."""
+        """A warning, and an error that was expected, are no findings."""
         with self.watched():
             self.log.warn("careful")
             self.log.error("the store fails")
         self.assertEqual(self.told, [])
 
     def test_unhandled(self) -> None:
-        """An error that nobody handled is told at the end, also where its Deferred is part of a cycle."""
+        """An unhandled error is reported at the end, even if its Deferred is part of a cycle."""
         with self.watched():
             deferred: Deferred[None] = fail(ZeroDivisionError("by 0"))
             deferred.itself = deferred  # type: ignore[attr-defined]
@@ -58,7 +58,7 @@ class WatchedTests(SynchronousTestCase):
         self.assertIn("ZeroDivisionError: by 0", self.told[0][1])
 
     def test_after(self) -> None:
-        """Nothing is told of what comes after, and garbage is collected as before."""
+        """Later failures are not reported, and garbage is collected as before."""
         enabled = gc.isenabled()
         with self.watched():
             self.assertFalse(gc.isenabled())
@@ -73,7 +73,7 @@ class WatchedTests(SynchronousTestCase):
 
 class NoTracebackTests(SceneCase):
     def test_answer(self) -> None:
-        """An error of a server that is none of ours is a finding, whatever its caller makes of it."""
+        """An unexpected error of a server is a finding, whatever its caller does with it."""
         process = self.world.client.process
         self.world.network.listen(7, Endpoint(process, "c", None))
         self.world.network.call(self.world.client, "10.0.0.2:7", "divide", lambda _: 1 / 0, 5.0).answer.addErrback(
@@ -83,7 +83,7 @@ class NoTracebackTests(SceneCase):
         self.assert_broken("no traceback", "client: ZeroDivisionError: division by zero")
 
     def test_run(self) -> None:
-        """What is logged during a run breaks it."""
+        """A failure logged during a run breaks the rule."""
         self.world.loop.at(1.0, lambda: Logger().failure("it went wrong", Failure(ValueError("x"))))
         self.assertEqual(str(self.world.run().violation and self.world.run().violation.rule), "no traceback")
         self.flushLoggedErrors(ValueError)

@@ -1,4 +1,4 @@
-"""What a database that is set back, or a lost folder, excuses; and what it does not."""
+"""The excuses after a setback of the database or the loss of a folder, and their limits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound, WorkerOnline
-from scheduler.interfaces import JobFilter, Loaded
-from scheduler.model import IdempotencyKey, Job, JobState, QueueTerms, Stream, Target
+from scheduler.interfaces import Loaded
+from scheduler.model import IdempotencyKey, Job, JobState, Stream
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.simulation.clients import Reply
 from tests.simulation.faults.identity import RestoreDatabase
 from tests.simulation.follow import Follower
@@ -31,7 +33,7 @@ class SetBackTests(SceneCase):
         spools["j1"] = Spool("j1", self.job().spec, 0.0, "boot")
 
     def set_back(self, *jobs: Job, keys: tuple[IdempotencyKey, ...] = ()) -> None:
-        """The database has these."""
+        """The database is set back to these jobs and keys."""
         self.judge.set_back(Loaded(jobs=jobs, workers=(), keys=keys))
         self.world.loop.now += 1.0
 
@@ -45,7 +47,7 @@ class SetBackTests(SceneCase):
         self.reply("wait", error=NotFound("job", "j1"))
 
     def test_not_found(self) -> None:
-        """Until its worker has told of it, the scheduler may not know a job; once it has shown it, it has to."""
+        """The scheduler may not know a job until its worker reports it; once it has shown the job, it must know it."""
         self.begin()
         self.spool()
         self.show(self.ended())
@@ -53,11 +55,14 @@ class SetBackTests(SceneCase):
         self.not_found()
         self.assert_kept()
         self.put(self.ended())
+        self.not_found()  # asked before that
+        self.assert_kept()
+        self.world.loop.now += 1.0
         self.not_found()
         self.assert_broken("P1 kept", "not found")
 
     def test_told_in_time(self) -> None:
-        """When all sides agree, the workers have told what they know; what nobody has stays away."""
+        """Workers have reported their jobs when all sides agree. A job that no worker has stays unknown."""
         for spool, rule in ((True, "P1 kept"), (False, None)):
             self.setUp()
             if spool:
@@ -69,7 +74,7 @@ class SetBackTests(SceneCase):
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
     def test_output(self) -> None:
-        """The same of its output."""
+        """The output may be unknown for as long as the job."""
         follower = Follower("j1", Stream.STDOUT, 0, 0)
         self.spool()
         self.show(self.ended())
@@ -81,7 +86,7 @@ class SetBackTests(SceneCase):
         self.assert_broken("P3 there")
 
     def test_as_it_was(self) -> None:
-        """A job that the database has as it was shown is not excused of anything."""
+        """A job that the database has in its last shown state has no excuse."""
         self.show(self.ended())
         self.set_back(self.ended())
         self.assertEqual(self.facts.set_back, {})
@@ -89,7 +94,7 @@ class SetBackTests(SceneCase):
         self.assert_broken("P1 kept")
 
     def test_late_answers(self) -> None:
-        """An answer of the process before does not count as shown by the present one."""
+        """An answer of the earlier process does not count as shown by the present one."""
         self.spool()
         self.show(self.ended())
         self.set_back()
@@ -100,7 +105,7 @@ class SetBackTests(SceneCase):
         self.assert_kept()
 
     def test_late_acknowledgement(self) -> None:
-        """Nor does one of a job that nobody has promise anything."""
+        """A late acknowledgement of a job that is lost everywhere promises nothing."""
         self.show(self.ended())
         self.set_back()
         self.acknowledged(self.job())
@@ -121,7 +126,7 @@ class SetBackTests(SceneCase):
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
     def test_late_removal(self) -> None:
-        """So is one that was answered just before, though the client has the answer later."""
+        """A removal answered just before the setback is undone, too, even if the answer arrives later."""
         self.begin()
         self.judge.removal_asked("j1")
         self.put(self.ended())
@@ -144,7 +149,7 @@ class SetBackTests(SceneCase):
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
     def test_stop_of_a_chain(self) -> None:
-        """So is the stop of its next attempts."""
+        """The stop of its next attempts is undone, too."""
         self.begin()
         self.put(self.job())
         self.reply("stop", self.job(retried_by="j2"))
@@ -153,7 +158,7 @@ class SetBackTests(SceneCase):
         self.assert_kept()
 
     def test_last_attempt(self) -> None:
-        """And that a job was the last attempt."""
+        """The answer that a job was the last attempt is undone, too."""
         self.begin()
         self.put(self.ended())
         self.reply("wait_for_attempts", self.ended())
@@ -162,7 +167,7 @@ class SetBackTests(SceneCase):
         self.assert_kept()
 
     def test_promise(self) -> None:
-        """A promise that the database does not know, of a job that never arrived at its worker, is undone."""
+        """A promise that the database does not know is undone if the job never arrived at its worker."""
         for promised, spool, kept in ((False, False, False), (True, False, True), (False, True, True)):
             self.setUp()
             self.facts.runs.clear()
@@ -177,7 +182,7 @@ class SetBackTests(SceneCase):
             self.assertEqual(self.facts.tickets["t1"].acknowledged, "j1" if kept else "")
 
     def test_core_worker(self) -> None:
-        """A job that nobody has may run on a core worker; one that a worker of ours has is to be known."""
+        """A job without a record may run on a core worker; a job that a worker has must be known."""
         for spool, rule in ((False, None), (True, "P5 agreement")):
             self.setUp()
             self.begin()
@@ -192,7 +197,7 @@ class SetBackTests(SceneCase):
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
     def test_key(self) -> None:
-        """A key that nobody knows any more starts another job; one whose job a worker has does not."""
+        """A key without a record starts another job, unless a worker has the key's job."""
         for spool, rule in ((False, None), (True, "one job for each key")):
             self.setUp()
             if spool:
@@ -204,7 +209,7 @@ class SetBackTests(SceneCase):
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
     def test_attempt(self) -> None:
-        """A worker that tells of a next attempt does not know that it is one: it is no second job of the request."""
+        """A later attempt that only its worker reports is no second job of the request."""
         self.begin()
         self.judge.submitting("t1")
         self.put(self.job(), self.job("j2", retry_of="j1", group_id="j1"))
@@ -213,7 +218,7 @@ class SetBackTests(SceneCase):
         self.assert_kept()
 
     def test_unattended(self) -> None:
-        """A worker may have been told to stop a job that nobody attended, and it is shown without its terms."""
+        """A worker may have stopped a job as unattended, which is then shown without its terms."""
         for seconds, rule in ((5.0, None), (None, "P4 true")):
             self.setUp()
             self.show(self.ended(terms=QueueTerms(unattended_timeout=seconds)))
@@ -223,7 +228,7 @@ class SetBackTests(SceneCase):
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
     def test_chain_that_was_stopped(self) -> None:
-        """A stop of an attempt counts for the next one, also where the scheduler does not show the first any more."""
+        """A stop of an attempt counts for the next one, even if the first one is not shown any more."""
         self.judge.stop_asked("j1")
         self.show(self.ended("j1"))
         self.set_back()
@@ -232,7 +237,7 @@ class SetBackTests(SceneCase):
 
 class StoppedAgainTests(SynchronousTestCase):
     def test_stop(self) -> None:
-        """A stop that the database does not know is asked for again."""
+        """The client repeats a stop that the database does not know."""
         waits = evolve(
             job_of(2000.0, 2.0, "w1"),
             target=Target(selector={}),
@@ -246,7 +251,7 @@ class StoppedAgainTests(SynchronousTestCase):
         self.assertEqual((job.state, job.started_at is None), (JobState.STOPPED, False))
 
     def test_without_terms(self) -> None:
-        """A job that its worker tells of, and that nothing ends, is stopped once all sides agree."""
+        """An endless job that only its worker reports is stopped once all sides agree."""
         attended = evolve(job_of(2000.0, 7.0, "w1"), terms=QueueTerms(unattended_timeout=30.0))
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(attended,), workers=("w1",))
         world = World(1, world.plan)
@@ -257,7 +262,7 @@ class StoppedAgainTests(SynchronousTestCase):
 
 class FolderTests(SceneCase):
     def test_output(self) -> None:
-        """There is no output to be had of a job whose folder is lost; of any other there is."""
+        """The output of a job is gone if its folder is lost; any other output is there."""
         for lost, rule in ((True, None), (False, "P3 end")):
             self.setUp()
             self.world.start_scheduler()
@@ -281,7 +286,7 @@ class ForgottenTests(SceneCase):
         self.judge.drained("w1", self.worker_id)
 
     def shown(self) -> str:
-        """The rule that it breaks where the worker is shown as not drained."""
+        """The rule that is broken if the worker is shown as not drained."""
         self.scheduler.parts.ledger.see(self.registry.worker("w1"))
         return "" if self.judge.violation is None else self.judge.violation.rule
 
@@ -294,7 +299,7 @@ class ForgottenTests(SceneCase):
         self.assertEqual(self.shown(), "a drain stays")
 
     def test_asked(self) -> None:
-        """By name or id: with the worker that it was drained is forgotten, also where the answer comes later."""
+        """The drain is forgotten with the worker, requested by name or id, even if the answer comes later."""
         for worker in ("w1", self.worker_id):
             self.setUp()
             self.judge.forget_asked(worker)
@@ -306,7 +311,7 @@ class ForgottenTests(SceneCase):
         self.assertEqual(self.shown(), "a drain stays")
 
     def test_refused(self) -> None:
-        """It is drained still, unless a client asked for it to be resumed since."""
+        """The worker is still drained, unless a client has asked for its resumption since."""
         for resumed, rule in ((False, "a drain stays"), (True, "")):
             self.setUp()
             self.judge.forget_asked(self.worker_id)

@@ -1,4 +1,4 @@
-"""A simulated machine says of an end what the shim says of it."""
+"""A simulated machine reports an end like the shim."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.simulation.trace import Trace
 
 
 class EndTests(SynchronousTestCase):
-    """Of a job of a second."""
+    """A job of a second ends."""
 
     def end(self, code: int, stopped_at: float | None = None) -> JobStatus:
-        """How it ended, where a stop was asked for at that time."""
+        """The end of the job, with a stop at that time."""
         loop = Loop()
         machine = Machine(loop, Trace(loop), "m1", "10.0.0.9", lambda run: None)
         spool = Spool("j1", Plan(1.0, code, 0).spec(), 0.0, machine.boot_id)
@@ -29,7 +29,7 @@ class EndTests(SynchronousTestCase):
         return spool.exit
 
     def test_reasons(self) -> None:
-        """Each but a success has one; a stopped job may end with its own code before the signal comes."""
+        """Each end but a success has a reason. A stopped job may end with its own code before the signal arrives."""
         for code, stopped_at, state, reason in (
             (0, None, JobState.SUCCEEDED, ""),
             (7, None, JobState.FAILED, "exit status 7"),

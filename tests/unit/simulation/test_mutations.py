@@ -19,7 +19,7 @@ from tests.simulation.world import World
 
 class TableTests(SynchronousTestCase):
     def test_present(self) -> None:
-        """The text of each is in the code exactly once, and what it is changed to is Python."""
+        """The text of each mutation is in the code exactly once, and its replacement is Python."""
         outdated = []
         for mutation in MUTATIONS:
             try:
@@ -29,7 +29,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(outdated, [], "\n".join(outdated))
 
     def test_named(self) -> None:
-        """No two have one name; each has a profile, and a rule to find it by."""
+        """Names are unique, and each mutation has a profile and a rule."""
         names = [mutation.name for mutation in MUTATIONS]
         self.assertEqual(len(names), len(set(names)))
         for mutation in MUTATIONS:
@@ -39,7 +39,7 @@ class TableTests(SynchronousTestCase):
 
 class RecordedTests(SynchronousTestCase):
     def test_complete(self) -> None:
-        """Each has a seed that finds it, so that all can be tried at once: else record them."""
+        """Each mutation has a recorded seed, so that all can be tried at once. Otherwise record them."""
         self.assertEqual(list(json.loads(RECORDED.read_text())), [mutation.name for mutation in MUTATIONS])
 
 
@@ -48,18 +48,18 @@ class LoadTests(SynchronousTestCase):
         self.mutation = next(each for each in MUTATIONS if each.name == "do not free reserved slots")
 
     def test_outdated(self) -> None:
-        """A mutation whose text is not there, or more than once, has to be mended."""
+        """A mutation whose text is missing, or there more than once, must be adapted."""
         for text in ("no such line\n", "\n"):
             with self.assertRaises(Outdated):
                 evolve(self.mutation, old=text).source()
 
     def test_not_loaded(self) -> None:
-        """A mutation of what the simulation does not run is refused."""
+        """A mutation of code that the simulator does not run is refused."""
         with self.assertRaises(Outdated):
             load(evolve(self.mutation, file="worker/commands.py", old="", new=""))
 
     def test_loaded_beside(self) -> None:
-        """The changed code is loaded beside today's, which stays as it is."""
+        """The changed code is loaded beside the present code, which stays unchanged."""
         loaded = {name: module for name, module in sys.modules.items() if name.startswith(("scheduler", "tests"))}
         changed = load(self.mutation)
         self.assertEqual({name: sys.modules.get(name) for name in loaded}, loaded)
@@ -91,7 +91,7 @@ def _run(seed: int, rule: str | None) -> _Run:
 
 class FirstTests(SynchronousTestCase):
     def seed(self, changed: dict[int, str], unchanged: dict[int, str], *rules: str) -> int | None:
-        """The one that finds it out; each code breaks these rules in these seeds."""
+        """The seed that finds the mutation. Each code breaks these rules in these seeds."""
         mutation = evolve(MUTATIONS[0], rules=rules)
         codes = [
             Simulation(lambda seed, profile, broken=broken: broken.get(seed), _run) for broken in (changed, unchanged)
@@ -106,9 +106,9 @@ class FirstTests(SynchronousTestCase):
         self.assertIsNone(self.seed({}, {}, "A"))
 
     def test_other_rule(self) -> None:
-        """A rule that it is not to break does not count."""
+        """A rule that the mutation is not expected to break does not count."""
         self.assertEqual(self.seed({3: "B", 5: "A"}, {}, "A"), 5)
 
     def test_known(self) -> None:
-        """What the unchanged code breaks in the same seed does not count."""
+        """A rule that the unchanged code breaks in the same seed does not count."""
         self.assertEqual(self.seed({3: "A", 4: "A", 5: "A"}, {3: "A", 4: "B"}, "A"), 4)

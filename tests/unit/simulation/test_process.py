@@ -1,4 +1,4 @@
-"""What a process that is frozen does when it is thawed."""
+"""A frozen process that is thawed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.simulation.process import Process
 
 
 class FrozenTests(SynchronousTestCase):
-    """Frozen from the beginning until 2 s, with a timer for 1 s."""
+    """A process frozen from the beginning until 2 s, with a timer for 1 s."""
 
     def setUp(self) -> None:
         self.loop = Loop()
@@ -23,7 +23,7 @@ class FrozenTests(SynchronousTestCase):
         reason.raiseException()
 
     def thaw(self) -> list[float]:
-        """When the timer called, within 5 s."""
+        """The times of the timer's calls, within 5 s."""
         self.loop.run(1.5)
         self.assertTrue(self.timer.active())
         self.loop.run(2.0)
@@ -34,16 +34,16 @@ class FrozenTests(SynchronousTestCase):
         return self.calls
 
     def test_late(self) -> None:
-        """The timer calls when the process is thawed, once."""
+        """The timer calls once, when the process is thawed."""
         self.assertEqual(self.thaw(), [2.0])
 
     def test_cancelled(self) -> None:
-        """What the process has to do before that can cancel the timer, though it is due."""
+        """An earlier call of the process can cancel the timer, though it is due."""
         self.process.run(self.timer.cancel)
         self.assertEqual(self.thaw(), [])
 
     def test_put_off(self) -> None:
-        """It can be put off as well, and calls then, once."""
+        """An earlier call can also postpone the timer, which then calls once."""
         self.process.run(self.timer.reset, 1.0)
         self.assertEqual(self.thaw(), [3.0])
 
@@ -56,7 +56,7 @@ class FrozenTests(SynchronousTestCase):
 
 class StopTests(SynchronousTestCase):
     def test_twice(self) -> None:
-        """A process that is told to stop twice begins to once, and both learn that it has ended."""
+        """A process that is told to stop twice begins once, and both callers learn of its end."""
         process = Process(Loop(), "p", lambda name, reason: reason.raiseException())
         begun: list[None] = []
         stopped = [process.stop(lambda: begun.append(None)) for _ in range(2)]

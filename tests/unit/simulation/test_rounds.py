@@ -14,7 +14,7 @@ from tests.unit.simulation.plans import make
 
 class MemoryTests(SynchronousTestCase):
     def test_garbage(self) -> None:
-        """However many rounds there are, the worlds of a few are in memory."""
+        """The memory holds the worlds of a few rounds, however many there are."""
         gc.collect()
         for _ in run_rounds(Scope((), ("calm",), make), Rounds(1, 4 * COLLECTED_EVERY), 1):
             pass

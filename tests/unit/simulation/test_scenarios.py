@@ -1,4 +1,4 @@
-"""How faults of identity are planned."""
+"""The planning of faults of identity."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tests.simulation.profiles import LENGTH, make_plan
 
 class ScenarioTests(SynchronousTestCase):
     def test_before_all_faults_are_over(self) -> None:
-        """No fault is planned before the run begins, or for a time when all are to be over."""
+        """No fault is planned before the run begins, or for a time when all must be over."""
         for seed in range(200):
             for fault in make_plan(seed, "identity").faults:
                 self.assertTrue(0.0 <= fault.at < LENGTH, f"seed {seed}: {fault}")
 
     def test_all_kinds(self) -> None:
-        """Each kind of these faults is planned, also where all faults are."""
+        """Each kind of these faults is planned, also among all other faults."""
         kinds = {
             *("NewAddress", "SwapAddresses", "TakeAddress", "RestartElsewhere", "LoseFolder", "CloneFolder"),
             *("SameName", "RegistrationUnanswered", "RestoreDatabase", "Failover", "ClockStep"),
@@ -25,7 +25,7 @@ class ScenarioTests(SynchronousTestCase):
             self.assertLessEqual(kinds, planned)
 
     def test_only_known_workers(self) -> None:
-        """A fault is planned for workers that there are, and for two different ones where it takes two."""
+        """A fault is planned for existing workers, and for two different ones if it needs two."""
         for seed in range(200):
             plan = make_plan(seed, "identity")
             for fault in plan.faults:

@@ -11,27 +11,27 @@ from tests.unit.simulation.plans import BOTH
 
 
 class SelectionTests(SynchronousTestCase):
-    """What is left of a plan."""
+    """Selections reduce a plan."""
 
     def test_all(self) -> None:
-        """Without a word everything is left."""
+        """Without options the whole plan is kept."""
         self.assertEqual(ALL.of(BOTH), BOTH)
 
     def test_kept(self) -> None:
-        """Only what is named is left, in the order of the plan."""
+        """Only the named parts are kept, in the order of the plan."""
         left = Selection(("f3", "f1", "a2", "w2")).of(BOTH)
         self.assertEqual(left.faults, (BOTH.faults[0], BOTH.faults[2]))
         self.assertEqual(left.acts, (BOTH.acts[1],))
         self.assertEqual([worker.name for worker in left.workers], ["w2"])
 
     def test_without(self) -> None:
-        """Parts that are left out take the changes of their values along."""
+        """A change of a part that is left out is dropped."""
         selection = ALL.changed("f1.down", 2.0).changed("f3.down", 0.5).without(BOTH, ["f1"])
         self.assertEqual(selection.kept, ("f2", "f3", "f4", "a1", "a2", "a3", "w1", "w2"))
         self.assertEqual(selection.changes, (("f3.down", 0.5),))
 
     def test_changed(self) -> None:
-        """A value is changed wherever it is: in a part, inside a value of a part, and in the plan itself."""
+        """A value can be changed in a part, inside a value of a part, and in the plan itself."""
         changes = (("f1.down", 2.5), ("a2.job.seconds", 1.0), ("w1.slots", 1), ("plan.slow", 0.0))
         changed = Selection(changes=changes).of(BOTH)
         self.assertEqual(changed.faults[0].down, 2.5)  # type: ignore[attr-defined]
@@ -39,12 +39,12 @@ class SelectionTests(SynchronousTestCase):
         self.assertEqual((changed.workers[0].slots, changed.slow), (1, 0.0))
 
     def test_unknown(self) -> None:
-        """A part or a value that there is not is refused, with what there is."""
+        """An unknown part or value is refused, with the existing ones."""
         for selection in (Selection(("f9",)), Selection(changes=(("f9.at", 1.0),)), Selection(changes=(("f1.no", 1),))):
             self.assertRaises(ValueError, selection.of, BOTH)
 
     def test_command_line(self) -> None:
-        """What is printed for the command line is understood by it."""
+        """The printed options can be parsed again."""
         for selection in (
             ALL,
             Selection(("f1", "a2", "w1")),
@@ -56,6 +56,6 @@ class SelectionTests(SynchronousTestCase):
             self.assertEqual(parse(keep, changes), selection)
 
     def test_not_understood(self) -> None:
-        """A change without a path, without a value, or with one that is no value, is refused."""
+        """A change without a path, without a value, or with an invalid value, is refused."""
         for change in ("f1=2", "f1.down", "f1.down=open('x')", "f1.down="):
             self.assertRaises(ValueError, parse, None, [change])

@@ -1,4 +1,4 @@
-"""How the plan of a failing run is made smaller, with toys in place of runs."""
+"""The plan of a failing run is made smaller, with toys in place of runs."""
 
 from __future__ import annotations
 
@@ -43,21 +43,23 @@ def kinds(plan: Plan) -> set[str]:
 
 
 def needs(*wanted: str) -> Any:
-    """Fails while all of these are there."""
+    """Fails while all of these are in the plan."""
     return lambda plan: kinds(plan) >= set(wanted)
 
 
 class ShrinkTests(SynchronousTestCase):
-    """What is left is what it takes."""
+    """The shrunk plan holds only what the failure needs."""
 
     def test_parts(self) -> None:
-        """Faults, acts and workers that it does not take are left out; a worker that something is planned for stays."""
+        """Faults, acts and workers that the failure does not need are left out, unless a part that stays names the
+        worker.
+        """
         left = shrink(PLAN, needs("fault 2", "act 4", "act 20")).of(PLAN)
         self.assertEqual(kinds(left), {"fault 2", "act 4", "act 20"})
         self.assertEqual([worker.name for worker in left.workers], ["w2", "w3"])
 
     def test_values(self) -> None:
-        """Values become simple: options are left out, times are short and round, as far as it fails all the same."""
+        """Values become simple, as long as the plan fails: options are left out, and times are short and round."""
 
         def fails(plan: Plan) -> bool:
             return any(fault.kind == "fault 3" and fault.seconds > 3.1 for fault in plan.faults)  # type: ignore[attr-defined]
@@ -69,17 +71,17 @@ class ShrinkTests(SynchronousTestCase):
         self.assertEqual((left.acts, left.slow), ((), 0.0))
 
     def test_options(self) -> None:
-        """What a client may leave out is left out."""
+        """An optional value of a client is left out."""
         (act,) = shrink(PLAN, needs("act 2")).of(PLAN).acts
         self.assertIsNone(act.key)  # type: ignore[attr-defined]
 
     def test_everything(self) -> None:
-        """Where nothing of the plan is needed, one worker is left, and the time until the faults are over."""
+        """If the failure needs no part of the plan, one worker is left, and the time until the faults are over."""
         left = shrink(PLAN, lambda plan: True).of(PLAN)
         self.assertEqual((left.faults, left.acts, len(left.workers)), ((), (), 1))
 
     def test_ends_after_what_is_planned(self) -> None:
-        """No plan is tried whose faults are over before all of it has begun."""
+        """Every tried plan lasts until all its parts have begun."""
 
         def fails(plan: Plan) -> bool:
             for toy in (*plan.faults, *plan.acts):
@@ -89,7 +91,7 @@ class ShrinkTests(SynchronousTestCase):
         self.assertEqual(shrink(PLAN, fails).of(PLAN).faults[-1].at, 36.0)
 
     def test_bounded(self) -> None:
-        """It takes no more runs than it may, and what it then has still fails."""
+        """The number of runs is limited, and the plan that is left still fails."""
         runs = []
 
         def fails(plan: Plan) -> bool:
@@ -112,7 +114,7 @@ class ShrinkTests(SynchronousTestCase):
         self.assertEqual(len(tried), len(set(tried)))
 
     def test_from_a_selection(self) -> None:
-        """It goes on from what was left out and changed before."""
+        """Shrinking continues from a given selection."""
         before = Selection(("f1", "f4", "a5", "w1", "w2"), (("f4.seconds", 2.0),))
         after = shrink(PLAN, needs("fault 3"), before)
         self.assertEqual(after.of(PLAN).faults[0].kind, "fault 3")  # type: ignore[attr-defined]

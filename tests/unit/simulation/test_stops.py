@@ -7,7 +7,8 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Job, JobState, Target, Worker
+from scheduler.model import Job, JobState, Worker
+from scheduler.terms import Target
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Plan, PlannedWorker
 from tests.simulation.rules.stops import PROMPTLY, Stops
@@ -23,7 +24,7 @@ class StopsTests(SynchronousTestCase):
         self.rule = Stops(self.world.judge.facts, lambda rule, what, job: self.broken.append(rule))
 
     def show(self, job_id: str = "j1", state: JobState = JobState.RUNNING, **more: Any) -> None:
-        """The scheduler has it, and shows it."""
+        """The scheduler has the job, and shows it."""
         job = Job(job_id, JobPlan(1.0, 0, 0).spec(), state, 1.0, target=Target(worker="w1"), worker_id="w-1", **more)
         assert self.world.scheduler is not None
         ledger = self.world.scheduler.parts.ledger
@@ -32,7 +33,7 @@ class StopsTests(SynchronousTestCase):
         self.rule.shown(self.world.scheduler, before, job)
 
     def test_carried_out(self) -> None:
-        """A job that is to be stopped has ended when all sides agree."""
+        """A job with a stop on record has ended when all sides agree."""
         self.show(stop_requested_at=1.0)
         self.show(state=JobState.STOPPED, stop_requested_at=1.0, finished_at=2.0)
         self.world.loop.run(1.0 + 2 * PROMPTLY)
@@ -52,7 +53,7 @@ class StopsTests(SynchronousTestCase):
         self.assertEqual(self.broken, [])
 
     def test_after_the_end(self) -> None:
-        """No stop is sent to a worker that reports the end at that moment; it may be one of another, or sent later."""
+        """No stop is sent to a worker at the moment when it reports the end of the job."""
         worker = Worker("w-1", "w1", "10.0.1.2:30000")
         self.rule.ends_reported("w-2", ["j1"])
         self.rule.ends_reported("w-1", ["j2"])
@@ -65,7 +66,7 @@ class StopsTests(SynchronousTestCase):
         self.assertEqual(self.broken, ["no stop after the end"])
 
     def test_while_the_end_is_saved(self) -> None:
-        """Nor is one sent while the end of the job is being saved."""
+        """No stop is sent while the end of the job is being saved."""
         self.show()
         assert self.world.scheduler is not None
         ledger = self.world.scheduler.parts.ledger
@@ -74,13 +75,13 @@ class StopsTests(SynchronousTestCase):
         self.assertEqual(self.broken, ["no stop after the end"])
 
     def test_ends_the_chain(self) -> None:
-        """No attempt follows a job that is to be stopped."""
+        """No attempt follows a job with a stop on record."""
         self.show(stop_requested_at=1.0)
         self.show("j2", JobState.QUEUED, retry_of="j1")
         self.assertEqual(self.broken, ["a stop ends the chain"])
 
     def test_set_back(self) -> None:
-        """A database that was set back may not know of the stop, until the job is shown as one to be stopped."""
+        """A database that was set back may lack the stop, until the job is shown with it again."""
         self.show(stop_requested_at=1.0)
         self.world.judge.facts.set_back["j1"] = None
         shown = self.world.judge.facts.shown.pop("j1")
@@ -91,7 +92,7 @@ class StopsTests(SynchronousTestCase):
         self.assertEqual(self.broken, ["a stop ends the chain"])
 
     def test_next_attempt(self) -> None:
-        """One follows where nobody asked for a stop, or where that was lost before anybody was told of it."""
+        """An attempt follows if no stop was requested, or if the stop was lost before it was acknowledged."""
         self.show(stop_requested_at=1.0)
         self.show()
         self.show("j2", JobState.QUEUED, retry_of="j1")

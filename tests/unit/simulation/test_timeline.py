@@ -20,10 +20,10 @@ def shown(plan: Plan) -> list[str]:
 
 
 class TimelineTests(SynchronousTestCase):
-    """What concerns the broken rule."""
+    """The timeline holds the events that concern the broken rule."""
 
     def test_job(self) -> None:
-        """Of a job there is its whole story, under the name of its ticket: asked for, answered, begun, ended, shown."""
+        """All events of the job are shown under the name of its ticket: request, answer, start, end, states."""
         lines = shown(END)
         story = [line.split(maxsplit=1)[1] for line in lines if "t2" in line]
         for wanted in (
@@ -39,29 +39,29 @@ class TimelineTests(SynchronousTestCase):
         self.assertIn("a final state stays", lines[-1])
 
     def test_faults(self) -> None:
-        """Each fault is there, and each process that starts."""
+        """Each fault is shown, and each process that starts."""
         text = "\n".join(shown(END))
         for wanted in ("the database gives way", "the scheduler is killed", "scheduler.2  starts"):
             self.assertIn(wanted, text)
 
     def test_others(self) -> None:
-        """Of another job there is only what a client asked and was told; of routine there is nothing."""
+        """Only requests and answers of other jobs are shown, and no routine events."""
         lines = shown(END)
         self.assertFalse([line for line in lines if "t1" in line and not line.startswith("client")])
         self.assertFalse([line for line in lines if "probe" in line or "ended=[] <- ok" in line])
 
     def test_no_job(self) -> None:
-        """Where a rule is broken for no job in particular, all jobs are concerned."""
+        """All jobs are shown if a rule is broken for no particular job."""
         text = "\n".join(shown(DRAIN))
         self.assertIn("shows job t1 running", text)
         self.assertIn("drain w1 <- ok", text)
 
     def test_ids_of_workers(self) -> None:
-        """An id of a worker is shown as its name."""
+        """The id of a worker is shown as its name."""
         self.assertIn("deregister -> 10.0.0.1:50000 <w1>", "\n".join(shown(DRAIN)))
 
     def test_repeats(self) -> None:
-        """Lines that repeat each other are one, with how many more there were, until when."""
+        """Repeated lines are shown once, with their number and the time of the last."""
         entries = [(1.0, "a", "x"), (2.0, "b", "x"), (3.0, "b", "x"), (4.0, "b", "x"), (5.0, "a", "y"), (6.0, "a", "y")]
         self.assertEqual(
             list(without_repeats(entries)),
@@ -76,14 +76,14 @@ class TimelineTests(SynchronousTestCase):
 
 
 class DescribedTests(SynchronousTestCase):
-    """What is planned."""
+    """The plan is described."""
 
     def test_order(self) -> None:
-        """Workers first, then faults and acts by their times, each under its name in the whole plan."""
+        """Workers come first, then faults and acts by their times, each under its name in the whole plan."""
         names = [line.split(":")[0] for line in described(BOTH, Selection(("f1", "f3", "a2", "a3", "w1")))]
         self.assertEqual(names, ["w1", "a3", "f1", "a2", "f3"])
 
     def test_text(self) -> None:
-        """Each says what it is, with the values that it has now."""
+        """Each part is described with its present values."""
         lines = described(DRAIN, Selection(("f1", "w1"), (("f1.down", 2.5), ("w1.slots", 1))))
         self.assertEqual(lines, ["w1: a worker with 1 slot", "f1: at 5.000 s worker w1 is stopped, for 2.5 s"])

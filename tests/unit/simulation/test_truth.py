@@ -1,23 +1,24 @@
-"""The rules about ends: they stay, say the code that the job had, and are ``lost`` only if something destroyed it."""
+"""The rules about ends: they stay, have the true exit code, and are ``lost`` only if something destroyed the job."""
 
 from __future__ import annotations
 
 from attrs import evolve
 
-from scheduler.model import JobState, QueueTerms, Retry
+from scheduler.model import JobState
+from scheduler.terms import QueueTerms, Retry
 from tests.simulation.machine import Spool
 from tests.unit.simulation.scene_case import SceneCase
 
 
 class FinalTests(SceneCase):
     def test_stays(self) -> None:
-        """An end may be seen again, and be marked for removal or followed by another attempt."""
+        """An end may be shown again, be marked for removal, or be followed by another attempt."""
         self.ran()
         self.show(self.ended(), evolve(self.ended(), remove_requested_at=2.0, retried_by="j2"))
         self.assert_kept()
 
     def test_changes(self) -> None:
-        """Another code, another reason and another time are each another end."""
+        """Another code, another reason and another time each make another end."""
         for change in ({"exit_code": 7}, {"reason": "it was"}, {"finished_at": 2.0}, {"stdout_bytes": 1}):
             self.setUp()
             self.ran()
@@ -25,7 +26,7 @@ class FinalTests(SceneCase):
             self.assert_broken("a final state stays", next(iter(change)))
 
     def test_not_even_unknown(self) -> None:
-        """After a restart of the scheduler the end is what it was."""
+        """After a restart of the scheduler the end is the same."""
         self.ran()
         self.begin()
         self.show(self.ended())
@@ -33,7 +34,7 @@ class FinalTests(SceneCase):
         self.assert_broken("a final state stays", "unknown")
 
     def test_returns(self) -> None:
-        """A lost job that was removed and runs all the same is shown as lost for the same reason, by other times."""
+        """A removed job that was lost and still runs is shown as lost for the same reason, with other times."""
         for removed in (True, False):
             self.setUp()
             self.begin()
@@ -67,7 +68,7 @@ class CodeTests(SceneCase):
         self.assert_broken("the code it had")
 
     def test_no_code(self) -> None:
-        """A success has a code, and so has a failure of a job that ran to its end."""
+        """A success has a code, and so has the failure of a job that ran to its end."""
         self.show(self.ended(exit_code=None))
         self.assert_broken("the code it had", "no exit code")
         self.setUp()
@@ -76,7 +77,7 @@ class CodeTests(SceneCase):
         self.assert_broken("the code it had", "it ended with [(7, None)]")
 
     def test_state_of_the_code(self) -> None:
-        """0 is a success, and nothing else is."""
+        """Only code 0 is a success."""
         self.ran(code=7)
         self.show(self.ended(exit_code=7))
         self.assert_broken("the code it had", "7")
@@ -91,14 +92,14 @@ class CodeTests(SceneCase):
         self.assert_broken("P4 true", "still runs")
 
     def test_no_reason(self) -> None:
-        """What is no success has a reason."""
+        """Every end but a success has a reason."""
         self.show(self.ended(state=JobState.FAILED, reason=""))
         self.assert_broken("P4 true", "no reason")
 
 
 class StoppedTests(SceneCase):
     def test_asked(self) -> None:
-        """A stop of an attempt is one of those that follow it, too."""
+        """A stop of an attempt counts for the attempts that follow, too."""
         self.judge.stop_asked("j1")
         self.ran("j1", 7)
         self.show(self.ended("j1", JobState.FAILED, exit_code=7))
@@ -110,7 +111,7 @@ class StoppedTests(SceneCase):
         self.assert_broken("P4 true", "nobody asked")
 
     def test_ran_to_its_end(self) -> None:
-        """A job that ran says how it ended, though it was to be stopped."""
+        """A job that ran shows its real end, even if it was to be stopped."""
         self.judge.stop_asked("j1")
         self.ran(code=0)
         self.show(self.ended(state=JobState.STOPPED, reason="stopped before it was started"))
@@ -122,7 +123,7 @@ class LostTests(SceneCase):
         self.show(self.ended(state=JobState.LOST, reason=reason))
 
     def test_destroyed(self) -> None:
-        """What a reboot took is lost to the reboot, and what else befell the machine to that."""
+        """A job is lost for the reason that destroyed it, a reboot or a signal to its shim."""
         for destroyed, reason in (("rebooted", "rebooted"), ("killed", "its shim was killed by a signal")):
             self.setUp()
             self.ran(code=None, destroyed=destroyed)
@@ -135,7 +136,7 @@ class LostTests(SceneCase):
         self.assert_kept()
 
     def test_forgotten(self) -> None:
-        """A worker that a client had forgotten takes its jobs with it."""
+        """The jobs of a forgotten worker are lost."""
         self.judge.forget_asked("w1")
         self.lost("forgotten")
         self.assert_kept()
@@ -148,7 +149,7 @@ class LostTests(SceneCase):
             self.assert_broken("lost only if destroyed", reason)
 
     def test_rebooted_before_it_began(self) -> None:
-        """Of a job whose folder is from before the reboot, the worker can't say whether a shim began it."""
+        """If the folder of a job is from before the reboot, the worker can't tell whether a shim began it."""
         for begun, rebooted in ((False, True), (True, True), (False, False)):
             self.setUp()
             node = self.world.workers["w1"]
@@ -159,7 +160,7 @@ class LostTests(SceneCase):
             self.assertEqual(self.judge.violation is None, rebooted and not begun)
 
     def test_something_else_destroyed_it(self) -> None:
-        """A reboot does not take the record of a job."""
+        """A reboot does not erase the record of a job."""
         self.ran(code=None, destroyed="rebooted")
         self.lost("no record")
         self.assert_broken("lost only if destroyed", "no record")

@@ -1,4 +1,4 @@
-"""Calls of the scheduler that workers carry out, and whose answers do not come back."""
+"""Calls of the scheduler that workers carry out, and whose answers are lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.simulation.worlds import a_world, broken, job_of
 
 
 class UnansweredTests(SynchronousTestCase):
-    """A client sends a job a signal at about 10 s."""
+    """A client sends a signal to a job at about 10 s."""
 
     def signalled(self, *faults: Unanswered) -> World:
         """The run until 30 s, in which the signal has arrived once."""
@@ -25,24 +25,24 @@ class UnansweredTests(SynchronousTestCase):
         return world
 
     def answer(self, world: World) -> tuple[float, str]:
-        """When the client was answered, and what."""
+        """The time and the text of the client's answer."""
         (line,) = (line for line in world.trace.lines() if "client" in line and "SIGUSR1 <- " in line)
         return float(line.split()[0]), line.partition(" <- ")[2]
 
     def test_lost(self) -> None:
-        """Nobody hears of it, so the deadline of the call is over first."""
+        """The loss is not noticed, so the call ends at its deadline."""
         at, answer = self.answer(self.signalled(Unanswered(5.0, "signal", 10.0, reset=False)))
         self.assertIn("DeadlineExceeded", answer)
         self.assertGreater(at, 10.0 + DEADLINE)
 
     def test_reset(self) -> None:
-        """The scheduler is told that the connection is gone, and no more."""
+        """The scheduler learns only that the connection was lost."""
         at, answer = self.answer(self.signalled(Unanswered(5.0, "signal", 10.0, reset=True)))
         self.assertIn("DeadlineExceeded", answer)
         self.assertLess(at, 11.0)
 
     def test_others(self) -> None:
-        """Calls of other names are answered, and so is everything when its time is over."""
+        """Calls of other names are answered, and all calls are once the fault is over."""
         for reset in (False, True):
             for fault in (Unanswered(5.0, "stop", 10.0, reset), Unanswered(2.0, "signal", 5.0, reset)):
                 self.assertEqual(self.answer(self.signalled(fault))[1], "ok")

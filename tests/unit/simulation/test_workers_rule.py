@@ -1,4 +1,4 @@
-"""The rules about who a worker is: each is broken by a scene made for it, and by nothing else."""
+"""The rules about the identity of workers: each is broken by a doctored scene, and by nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.simulation.worlds import a_world, broken, registry
 
 
 class WorkersTests(SynchronousTestCase):
-    """Two workers that are online."""
+    """A run with two online workers."""
 
     def setUp(self) -> None:
         self.world = a_world()
@@ -27,7 +27,7 @@ class WorkersTests(SynchronousTestCase):
         self.world.scheduler.parts.ledger.see(worker)
 
     def arrive(self, call: str, at: str) -> None:
-        """A call for the first worker is taken by what listens where that one is."""
+        """A call for the first worker arrives at the worker named ``at``."""
         running = self.world.workers[at].running
         assert running is not None
         self.world.judge.arrived(self.first, call, running.jobs)
@@ -38,18 +38,18 @@ class WorkersTests(SynchronousTestCase):
         return broken(self.world)
 
     def test_nothing_wrong(self) -> None:
-        """Two workers that are what they should be break no rule."""
+        """Two correct workers break no rule."""
         for call in ("probe", "start", "query"):
             self.arrive(call, at="w1")
         self.assertEqual(self.agree(), "")
 
     def test_two_online_by_one_name(self) -> None:
-        """Two entries by one name are both online."""
+        """Two entries of one name must not both be online."""
         self.show(evolve(self.second, name="w1"))
         self.assertEqual(broken(self.world), "one worker for each name")
 
     def test_one_of_them_is_not_online(self) -> None:
-        """Of two entries by one name, one may be of a worker that is gone."""
+        """Two entries may have one name if the worker of one is gone."""
         self.show(evolve(self.second, name="w1", state=WorkerState.UNREACHABLE))
         self.assertEqual(broken(self.world), "")
 
@@ -59,44 +59,46 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(broken(self.world), "a call reaches its worker")
 
     def test_query_at_another(self) -> None:
-        """A query that another worker takes is found in the end, unless what comes of it breaks a rule before."""
+        """A query that another worker takes is found in the end, unless its effect breaks a rule earlier."""
         self.arrive("query", at="w2")
         self.assertEqual(broken(self.world), "")
         self.assertEqual(self.agree(), "a call reaches its worker")
 
     def test_probe_at_another(self) -> None:
-        """A probe asks who is there."""
+        """A probe may reach any worker, since it asks for the identity."""
         self.arrive("probe", at="w2")
         self.assertEqual(self.agree(), "")
 
     def test_other_servers(self) -> None:
-        """A server that is none of our workers is not one of those that were given an id."""
+        """A server of another kind was never given an id."""
         self.world.judge.arrived(self.first, "start", object())
         self.assertEqual(self.agree(), "")
 
     def test_drain_under_another_id(self) -> None:
-        """A worker with its folder that gets another id is drained still."""
+        """A drained worker that keeps its folder stays drained under another id."""
         self.world.judge.drained("w1", self.first.id)
         self.world.judge.registered("another", self.world.workers["w1"].folder)
         self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
         self.assertEqual(broken(self.world), "a drain stays")
 
     def test_drain_of_another_folder(self) -> None:
-        """A worker with a folder of its own is another one, though it has the name."""
+        """A worker with a folder of its own is another one, even under the same name."""
         self.world.judge.drained("w1", self.first.id)
         self.world.judge.registered("another", Folder())
         self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
         self.assertEqual(broken(self.world), "")
 
     def test_wrong_address(self) -> None:
-        """A worker is known at the address where it does not listen."""
+        """A worker must be known at the address where it listens."""
         moved = evolve(self.first, address="10.0.9.9:30000")
         self.world.judge.call_answered(moved)
         self.show(moved)
         self.assertEqual(self.agree(), "one entry for each worker")
 
     def test_online_unproven(self) -> None:
-        """A worker is online at an address where no call was answered to it; one that is not online may be there."""
+        """A worker must not be online at an address where no call to it was answered. An offline worker may have that
+        address.
+        """
         moved = evolve(self.first, address="10.0.9.9:30000")
         self.show(evolve(moved, state=WorkerState.UNREACHABLE))
         self.assertEqual(broken(self.world), "")
@@ -106,37 +108,37 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(broken(self.world), "online has answered")
 
     def test_online_before_a_restart(self) -> None:
-        """What was answered to the scheduler process before is no proof."""
+        """An answer to the earlier scheduler process is no proof."""
         assert self.world.scheduler is not None
         self.world.judge.loaded(self.world.scheduler)
         self.show(self.first)
         self.assertEqual(broken(self.world), "online has answered")
 
     def test_wrong_name(self) -> None:
-        """A worker is known by a name that it does not have."""
+        """A worker must be known by its own name."""
         self.show(evolve(self.first, name="w9"))
         self.assertEqual(self.agree(), "one entry for each worker")
 
     def test_not_known(self) -> None:
-        """A worker that runs has no entry."""
+        """A running worker must have an entry."""
         registry(self.world).remove_worker(self.first.id)
-        self.assertEqual(self.agree(), "P5 agreement")  # which comes first
+        self.assertEqual(self.agree(), "P5 agreement")  # this rule is judged first
 
     def test_several_entries(self) -> None:
-        """A folder has a second entry, which nobody holds the id of."""
+        """A folder must not have a second entry."""
         self.world.judge.registered("ghost", self.world.workers["w1"].folder)
         self.show(evolve(self.first, id="ghost", state=WorkerState.UNREACHABLE))
         self.assertEqual(self.agree(), "one entry for each worker")
 
     def test_entry_of_another(self) -> None:
-        """A worker holds the id that was given to another folder."""
+        """A worker must not have the id that was given to another folder."""
         self.world.judge.facts.owners[self.first.id] = Folder()
         self.assertEqual(self.agree(), "one entry for each worker")
 
 
 class LostFolderTests(SynchronousTestCase):
     def test_only_its_own_are_excused(self) -> None:
-        """What may be lost with a folder is what the ids given to it have."""
+        """Only the jobs under the ids given to a lost folder are excused."""
         world: World = a_world()
         world.loop.run(5.0)
         node = world.workers["w1"]

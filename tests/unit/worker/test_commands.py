@@ -1,66 +1,18 @@
-"""What may run: where programs and scripts are found, and what is refused, in which words."""
+"""Where programs and scripts are found, and the reasons of those that are refused."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.model import JobSpec
-from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
+from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.environment import BaseEnvironment
 from tests.namespaces import in_namespaces
-
-SCRIPT = b"#!/bin/sh\necho hi\n"
-
-
-class PolicyCase(SynchronousTestCase):
-    """A machine of folders: two on PATH, one of scripts, one elsewhere."""
-
-    def setUp(self) -> None:
-        self.root = Path(self.mktemp()).absolute()
-        self.root.mkdir()
-        self.root = self.root.resolve()
-        self.bin, self.tools, self.scripts, self.outside = (
-            self.root / name for name in ("bin", "tools", "scripts", "outside")
-        )
-        for folder in (self.bin, self.tools, self.scripts, self.outside):
-            folder.mkdir()
-        self.sh = self.program("bin/sh")
-        self.find = self.program("bin/find")
-        self.python = self.program("tools/python")
-        self.count = self.file("scripts/count.sh", f"#!{self.sh}\n")
-        self.secret = self.file("outside/secret", "s")
-        self.policy = Policy(
-            scripts_dir=str(self.scripts),
-            scripts_only=False,
-            allowed_commands=("*",),
-            base=BaseEnvironment(own={"PATH": f"{self.bin}:{self.tools}"}),
-        )
-
-    def file(self, name: str, content: str = "") -> str:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        return str(path)
-
-    def program(self, name: str) -> str:
-        path = self.file(name, "#!/bin/true\n")
-        os.chmod(path, 0o755)
-        return path
-
-    def restrict(self, *allowed: str, scripts_only: bool = False) -> None:
-        self.policy = evolve(self.policy, allowed_commands=allowed or ("*",), scripts_only=scripts_only)
-
-    def run_(self, command: str = "sh", path: str = "", *args: str, **more: object) -> list[str]:
-        return self.policy.command_line_thd(JobSpec(command=command, path=path, args=args, **more), None)
-
-    def refusal(self, command: str = "sh", path: str = "", *args: str, **more: object) -> str:
-        return str(self.assertRaises(NotRunnable, self.run_, command, path, *args, **more))
+from tests.unit.worker.policy_case import SCRIPT, PolicyCase
 
 
 class CommandTests(PolicyCase):
@@ -73,7 +25,7 @@ class CommandTests(PolicyCase):
         self.assertEqual(self.run_("python"), [self.python])
 
     def test_unfit_is_passed_over(self) -> None:
-        """What is no program does not hide one further on."""
+        """A file that is no program does not hide a program further on."""
         (self.bin / "thing").mkdir()
         thing = self.program("tools/thing")
         self.assertEqual(self.run_("thing"), [thing])
@@ -102,7 +54,7 @@ class CommandTests(PolicyCase):
         self.assertEqual(self.refusal(data), f"command '{data}' is not executable")
 
     def test_absolute_unfit(self) -> None:
-        """So is a path that leads to nothing, to a folder, or nowhere."""
+        """A path that leads to nothing, to a folder, or nowhere is refused."""
         self.assertEqual(self.refusal("/no/such"), "command '/no/such' not found")
         self.assertEqual(self.refusal(str(self.bin)), f"command '{self.bin}' is a directory")
         self.assertEqual(self.refusal("/dev/null"), "command '/dev/null' is not a file")
@@ -118,7 +70,7 @@ class CommandTests(PolicyCase):
         self.assertEqual(self.refusal(""), "command: must not be empty")
 
     def test_names_of_folders(self) -> None:
-        """What names a folder is no program."""
+        """A folder is no program."""
         for command in (".", ".."):
             self.assertIn("not found on PATH", self.refusal(command))
 
@@ -170,7 +122,7 @@ class CommandTests(PolicyCase):
         self.assertIn(f"'{program}' is on a file system that is mounted noexec", tried.stderr)
 
     def test_impossible_text(self) -> None:
-        """What no command line can hold is refused wherever it stands, and is shown harmlessly and not at length."""
+        """Text that no command line can hold is refused in every field, and shown quoted and shortened."""
         for value, problem in (("a\0b", "holds a NUL byte"), ("\ud800", "holds what is no character")):
             for refusal in (
                 self.refusal(value),
@@ -255,7 +207,7 @@ class PathTests(PolicyCase):
         self.assertIn("can't be used (Too many levels of symbolic links)", self.refusal("sh", "loop"))
 
     def test_whatever_is_written(self) -> None:
-        """Of any mixture of names, dots, slashes and links, what is let through is inside."""
+        """Every path of names, dots, slashes and links that is allowed leads inside the folder."""
         self.escapes()
         self.restrict("sh", scripts_only=True)
         parts = st.sampled_from(
@@ -274,142 +226,6 @@ class PathTests(PolicyCase):
         check()
 
 
-class AllowedCommandsTests(PolicyCase):
-    """What allowed_commands lets run."""
-
-    def allows(self, command: str, path: str = "", **more: object) -> bool:
-        try:
-            self.run_(command, path, **more)
-        except NotRunnable as refused:
-            self.assertIn("is not allowed here; allowed_commands has: ", str(refused))
-            return False
-        return True
-
-    def test_name(self) -> None:
-        """A name allows what PATH finds by it, also when that is written in full, and no namesake elsewhere."""
-        self.restrict("sh")
-        evil = self.program("outside/sh")
-        self.assertTrue(self.allows("sh"))
-        self.assertTrue(self.allows(self.sh))
-        self.assertFalse(self.allows(evil))
-        self.assertFalse(self.allows(self.program("tools/sh")))  # not the first on PATH
-        self.assertFalse(self.allows("find"))
-
-    def test_script_name(self) -> None:
-        """The name of a script allows nobody to run it by a program that is not allowed, nor a namesake."""
-        self.restrict("count.sh")
-        self.assertFalse(self.allows("sh", "count.sh"))
-        os.chmod(self.count, 0o755)
-        self.assertFalse(self.allows(self.count))
-
-    def test_absolute(self) -> None:
-        """An absolute path allows that program, found by name or written in full."""
-        self.restrict(self.python)
-        self.assertTrue(self.allows("python"))
-        self.assertTrue(self.allows(self.python))
-        self.assertTrue(self.allows(f"{self.bin}/../tools/python"))
-        self.assertFalse(self.allows("sh"))
-
-    def test_linked_folder(self) -> None:
-        """By which link its folder is reached makes no difference, on either side."""
-        (self.root / "usr").symlink_to(self.bin)
-        self.restrict(f"{self.root}/usr/sh")
-        self.assertTrue(self.allows("sh"))
-        self.restrict(self.sh)
-        self.assertTrue(self.allows(f"{self.root}/usr/sh"))
-
-    def test_linked_program(self) -> None:
-        """Two names of one program are two commands: it may do different things by them."""
-        (self.bin / "ls").symlink_to("sh")
-        self.restrict(str(self.bin / "ls"))
-        self.assertTrue(self.allows("ls"))
-        self.assertFalse(self.allows("sh"))
-
-    def test_wildcards(self) -> None:
-        """Wildcards stand for any part of a name, and never for a slash or dots."""
-        self.restrict(f"{self.tools}/*")
-        deeper = self.program("tools/sub/thing")
-        self.assertTrue(self.allows("python"))
-        self.assertFalse(self.allows(f"{self.tools}/../bin/sh"))
-        self.assertFalse(self.allows(deeper))
-        self.restrict("py*", "f?nd")
-        self.assertTrue(self.allows("python"))
-        self.assertTrue(self.allows("find"))
-        self.assertFalse(self.allows("sh"))
-
-    def test_case(self) -> None:
-        """Names are compared letter by letter."""
-        self.restrict("SH")
-        self.assertFalse(self.allows("sh"))
-
-    def test_nothing_allowed(self) -> None:
-        """An empty list allows nothing."""
-        self.policy = evolve(self.policy, allowed_commands=())
-        self.assertEqual(self.refusal("sh"), "command 'sh' is not allowed here; allowed_commands has: nothing")
-
-
-class ScriptsOnlyTests(PolicyCase):
-    """Only scripts in scripts_dir."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.restrict(scripts_only=True)
-
-    def test_script(self) -> None:
-        """A script there runs, by the program its #! line names, however either is written."""
-        self.assertEqual(self.run_("sh", "count.sh", "3"), [self.sh, self.count, "3"])
-        self.assertEqual(self.run_(self.sh, self.count), [self.sh, self.count])
-
-    def test_env(self) -> None:
-        """A #! line that looks for its program by env is understood."""
-        for line in ("#!/usr/bin/env python", "#! /usr/bin/env -S A=b python -I"):
-            self.file("scripts/s.py", f"{line}\n")
-            self.assertEqual(self.run_("python", "s.py")[0], self.python)
-            self.assertIn("is not what the #! line of 's.py' names", self.refusal("sh", "s.py"))
-
-    def test_no_path(self) -> None:
-        """Without a script nothing runs, whatever the arguments are."""
-        self.assertEqual(
-            self.refusal("sh", "", "-c", "echo"),
-            f"path: is needed, scripts_only is set; allowed is a script inside scripts_dir, {self.scripts}",
-        )
-        self.assertIn("path: is needed", self.refusal("sh", "", self.count))
-
-    def test_absolute_outside(self) -> None:
-        """An absolute path must lead there as well."""
-        self.assertIn("leads out of scripts_dir", self.refusal("sh", self.secret))
-        self.assertIn("leads out of scripts_dir", self.refusal("sh", f"{self.scripts}/../outside/secret"))
-
-    def test_folder(self) -> None:
-        """A folder is no script."""
-        self.assertEqual(self.refusal("sh", "."), "path '.' is not a file; scripts_only is set")
-
-    def test_script_as_argument(self) -> None:
-        """A program that would take the script for something else than its code is refused."""
-        self.assertEqual(
-            self.refusal("find", "count.sh", "-exec", "sh", "-c", "evil", ";"),
-            "command 'find' is not what the #! line of 'count.sh' names; "
-            "scripts_only allows that, or a command that allowed_commands lists by its name",
-        )
-        self.file("scripts/bare", "echo\n")
-        self.file("scripts/empty", "")
-        for path in ("bare", "empty"):
-            self.assertIn("is not what the #! line", self.refusal("sh", path))
-
-    def test_listed_command(self) -> None:
-        """A command that is listed may run every script there, and only scripts."""
-        self.file("scripts/bare", "echo\n")
-        self.restrict("sh", "*", scripts_only=True)
-        self.assertEqual(self.run_("sh", "bare")[0], self.sh)
-        self.assertRaises(NotRunnable, self.run_, "sh", "", "-c", "echo")
-        self.assertRaises(NotRunnable, self.run_, "find", "bare")
-
-    def test_unlisted_command(self) -> None:
-        """A #! line does not allow what allowed_commands does not."""
-        self.restrict("python", scripts_only=True)
-        self.assertIn("is not allowed here", self.refusal("sh", "count.sh"))
-
-
 class ScriptTests(PolicyCase):
     """A script that comes with the job."""
 
@@ -420,7 +236,7 @@ class ScriptTests(PolicyCase):
         return str(self.assertRaises(NotRunnable, self.script, content))
 
     def test_runs(self) -> None:
-        """It is run by itself, with its arguments."""
+        """A script runs by itself, with its arguments."""
         self.assertEqual(self.script(SCRIPT, "a"), ["/spool/script", "a"])
         self.assertEqual(self.script(b"#! \t/bin/sh -e"), ["/spool/script"])
 
@@ -432,7 +248,7 @@ class ScriptTests(PolicyCase):
         self.assertIn("not allowed here, where scripts_only restricts", self.refused(SCRIPT))
 
     def test_no_interpreter(self) -> None:
-        """One the kernel could not run is told what it lacks."""
+        """A script that the kernel could not run is refused with the reason."""
         self.assertIn("must begin with a #! line", self.refused(b"echo hi\n"))
         self.assertIn("must begin with a #! line", self.refused(b""))
         self.assertIn("'/no/such' that its #! line names not found", self.refused(b"#!/no/such\n"))

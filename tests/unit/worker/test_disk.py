@@ -1,4 +1,4 @@
-"""How full the disk is, as heartbeats tell it."""
+"""The gauge of the disk, for heartbeats."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FULL, EMPTY = Disk(1000, 0), Disk(1000, 1000)
 
 
 class HeldPool:
-    """What it is to run is under way until a test says what comes of it."""
+    """A pool whose calls are under way until a test decides on their results."""
 
     def __init__(self) -> None:
         self.looks: list[Deferred[Any]] = []
 
-    def run(self, function_thd: Callable[[], Disk]) -> Deferred[Any]:
+    def run(self, function_thd: Callable[[str], Disk], folder: str) -> Deferred[Any]:
         self.looks.append(Deferred())
         return self.looks[-1]
 
@@ -30,10 +30,10 @@ class DiskGaugeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.pool = HeldPool()
-        self.gauge = DiskGauge(self.clock, self.pool, lambda: FULL)  # type: ignore[arg-type]
+        self.gauge = DiskGauge(self.clock, self.pool, "/")  # type: ignore[arg-type]
 
     def test_read(self) -> None:
-        """It tells what was seen last, and looks again when it is asked and that was a while ago."""
+        """The gauge answers with its last look, and looks again if that was a while ago."""
         self.assertIsNone(self.gauge.read())
         self.pool.looks[0].callback(FULL)
         self.clock.advance(CHECK_INTERVAL_SECONDS - 1)
@@ -58,7 +58,7 @@ class DiskGaugeTests(SynchronousTestCase):
         self.assertEqual(self.gauge.read(), EMPTY)
 
     def test_failing(self) -> None:
-        """One that can't be looked at is not known, and is looked at again."""
+        """A disk that can't be looked at is not known, and is looked at again."""
         self.gauge.read()
         self.pool.looks[0].callback(FULL)
         self.clock.advance(CHECK_INTERVAL_SECONDS)

@@ -14,7 +14,7 @@ from scheduler.worker.shim.spool import Spool
 
 
 class EnvironmentTests(SynchronousTestCase):
-    """What jobs get, on a machine with a home folder."""
+    """The variables of jobs on a machine with a home folder."""
 
     def setUp(self) -> None:
         self.home = str(Path(self.mktemp()).absolute())
@@ -50,7 +50,7 @@ class EnvironmentTests(SynchronousTestCase):
         )
 
     def test_site(self) -> None:
-        """What the configuration gives comes before the worker's own variables, and the job's before both."""
+        """Variables of the configuration replace the worker's own, and those of the job replace both."""
         self.site(https_proxy="http://proxy:3128", LANG="fr", PYTHONUNBUFFERED="", LD_LIBRARY_PATH="/opt/lib")
         found = self.environment(LANG="de")
         self.assertEqual((found["https_proxy"], found["LANG"]), ("http://proxy:3128", "de"))
@@ -90,7 +90,7 @@ class EnvironmentTests(SynchronousTestCase):
             self.assertEqual(self.environment(DEBUG="1")["DEBUG"], "1")
 
     def test_dynamic_linker(self) -> None:
-        """So is one of the dynamic linker's, with that reason."""
+        """A variable of the dynamic linker is refused with that reason."""
         self.assertEqual(self.environment(LD_LIBRARY_PATH="/opt/lib")["LD_LIBRARY_PATH"], "/opt/lib")
         for policy in self.restrictions():
             self.policy = policy
@@ -105,7 +105,7 @@ class EnvironmentTests(SynchronousTestCase):
         self.assertEqual(own_variables({**own, "LD_PRELOAD": "x", "AWS_SECRET": "y"}), own)
 
     def test_fallbacks(self) -> None:
-        """What the worker lacks is made up, but for the time zone: an empty one would be another."""
+        """Variables that the worker lacks get defaults, except the time zone: an empty one would be another zone."""
         base = own_variables({"TZ": ""})
         self.assertEqual(set(base), {"PATH", "HOME", "USER", "LOGNAME", "LANG"})
         self.assertTrue(all(base.values()))

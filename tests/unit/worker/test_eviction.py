@@ -4,8 +4,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.model import Disk
 from scheduler.units import Share
+from scheduler.worker.clearing import DiskUse
+from scheduler.worker.disk import lack, shortage
 from scheduler.worker.eviction import Demand, Kept, Plan, choose, counted
-from scheduler.worker.room import DiskUse, lack, shortage
 from scheduler.worker.trees import Amount
 
 NOW, KEEP, QUARTER = 1000.0, 100.0, 25
@@ -29,7 +30,7 @@ class ChooseTests(SynchronousTestCase):
         self.assertEqual(plan(job("a", 10, 10), job("b", 10, acknowledged=False))[:4], ([], [], [], []))
 
     def test_expired(self) -> None:
-        """What is old goes, if it was acknowledged, and counts for what is to go."""
+        """Old acknowledged jobs are removed, and count for the demand."""
         old = [job("a", 10, ended_at=NOW - KEEP), job("b", 10, acknowledged=False, ended_at=NOW - KEEP)]
         self.assertEqual(plan(*old, job("c", 10), over=5)[:4], (["a"], [], [], []))
 
@@ -73,7 +74,7 @@ class ChooseTests(SynchronousTestCase):
         self.assertEqual((found.remove, found.rest.short_met), (["a", "b"], True))
 
     def test_resisting(self) -> None:
-        """What resisted lately, or is being removed, is not chosen, and others are."""
+        """A job that resisted lately, or is being removed, is not chosen; others are instead."""
         jobs = [
             job("a", 10, removed_after=NOW + 1),
             job("b", 10, busy=True),
@@ -83,7 +84,7 @@ class ChooseTests(SynchronousTestCase):
         self.assertEqual(plan(*jobs, over=25)[1:4], ([], ["c", "d"], []))
 
     def test_stripped(self) -> None:
-        """What has no output left is not stripped again."""
+        """A job without output is not stripped again."""
         bare = Kept("a", NOW, taken=DiskUse(records=Amount(10, 3)))
         self.assertEqual(plan(bare, over=5)[1:4], ([], [], []))
 
@@ -106,7 +107,7 @@ class CountedTests(SynchronousTestCase):
         self.assertEqual(self.demand(90, 10, 20, short=7), Demand(20, Amount(7, 7), None))
 
     def test_large(self) -> None:
-        """One that takes more than a quarter counts for one, for starts too, and no more goes for it."""
+        """A running job that takes more than a quarter counts for a quarter, for starts, too."""
         self.assertEqual(self.demand(90, 1000, short=7), Demand(15, Amount(-968, -968), 15))
 
     def test_too_much_without_it(self) -> None:
@@ -114,12 +115,12 @@ class CountedTests(SynchronousTestCase):
         self.assertEqual(self.demand(110, 30).output_max, None)
 
     def test_in_the_next_sweep(self) -> None:
-        """What went before is not forgotten: the same job pushes out no more."""
+        """A running job pushes out no more in the next sweep."""
         self.assertEqual([self.demand(ended, 1000).output_max for ended in (100, 90, 75, 60)], [25, 15, 0, 0])
 
 
 class DiskTests(SynchronousTestCase):
-    """What a start needs."""
+    """The space that a start needs."""
 
     def test_inodes(self) -> None:
         """A percentage applies to inodes, an absolute size does not; 64 are needed; no limit of them is no shortage."""

@@ -41,7 +41,7 @@ class FolderIdTests(FolderCase):
     """The id of a folder."""
 
     def test_made_once(self) -> None:
-        """It is made for the first process, in a file for its user alone, and is that of all others."""
+        """The first process makes the id, in a file for its user alone, and all later ones have it."""
         made = open_folder(self.path, new_id=False)
         self.assertRegex(made.folder_id, r"^[0-9a-f]{32}$")
         self.assertEqual(open_folder(self.path, new_id=False), made)
@@ -62,7 +62,7 @@ class FolderIdTests(FolderCase):
         self.assertEqual(self.content(), ["commit_count", "folder_id", "jobs", "used-ids", "worker_id"])
 
     def test_killed_while_it_is_made(self) -> None:
-        """What a killed process left half written is no obstacle."""
+        """A half-written file of a killed process is no obstacle."""
         self.path.joinpath("folder_id.tmp").write_text("half")
         open_folder(self.path, new_id=False)
         self.assertEqual(self.content(), ["folder_id"])
@@ -82,14 +82,14 @@ class FolderIdTests(FolderCase):
             self.assertEqual(file.read_bytes(), content)
 
     def test_unreadable(self) -> None:
-        """So is one that can't be read, or made."""
+        """A file that can't be read or made is refused."""
         self.path.joinpath("folder_id").mkdir()
         self.assertEqual(self.refusal(), "folder_id: must be a file this process can read and write: Is a directory")
         shutil.rmtree(self.path)
         self.assertIn("folder_id.tmp: must be a file", self.refusal())
 
     def test_owner(self) -> None:
-        """It belongs to the user that the process becomes."""
+        """The file belongs to the user that the process becomes."""
         if os.geteuid() != 0:
             self.skipTest("only root can give a file away")
         open_folder(self.path, False, 65534, 65533)
@@ -97,7 +97,7 @@ class FolderIdTests(FolderCase):
         self.assertEqual((found.st_uid, found.st_gid), (65534, 65533))
 
     def test_secret(self) -> None:
-        """It is not shown where a registration or the folder is."""
+        """The id is not shown in the text of a registration or of the folder."""
         for shown in (Registration("a:1", folder_id="secret"), StateFolder("secret")):
             self.assertNotIn("secret", repr(shown))
 
@@ -106,7 +106,7 @@ class NewIdTests(FolderCase):
     """A copy that becomes a worker of its own."""
 
     def test_new_id(self) -> None:
-        """It has another id, no worker id, and the copied jobs under another name."""
+        """A copy gets another id, has no worker id, and its copied jobs get another name."""
         self.fill()
         original = open_folder(self.path, new_id=False)
         made = open_folder(self.path, new_id=True)
@@ -117,7 +117,7 @@ class NewIdTests(FolderCase):
         self.assertEqual(open_folder(self.path, new_id=False), StateFolder(made.folder_id))
 
     def test_told(self) -> None:
-        """That jobs were set aside is logged, and where they are."""
+        """The log tells where the jobs were set aside."""
         told: list[str] = []
 
         def note(event: dict) -> None:
@@ -132,7 +132,7 @@ class NewIdTests(FolderCase):
         self.assertIn(f"set aside in {self.path}/jobs-of-w-7,", line)
 
     def test_copy_of_a_copy(self) -> None:
-        """What was set aside before stays as it is."""
+        """Folders that were set aside before stay as they are."""
         self.fill()
         open_folder(self.path, new_id=True)
         self.fill()

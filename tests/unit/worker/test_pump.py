@@ -37,7 +37,7 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual((pump.moved, pump.source), (capacity, -1))
 
     def test_everything(self) -> None:
-        """What is in the pipe is in the file, and the writer is told that nobody reads any more."""
+        """The data in the pipe is moved to the file, and the writer sees EPIPE then."""
         pump = self.pump(Pump)
         os.write(pump.write_end, b"abc")
         pump.move()

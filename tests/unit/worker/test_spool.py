@@ -8,19 +8,19 @@ import stat
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.worker.shim import copies
-from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create, exit_record, left_behind
+from scheduler.worker.shim.exits import exit_record, left_behind
+from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create
 
 
 class ExitRecordTests(SynchronousTestCase):
-    """How a job ended, on a disk that may be full."""
+    """The exit record, on a disk that may be full."""
 
     def setUp(self) -> None:
         self.spool = Spool(self.mktemp())
-        os.mkdir(self.spool.folder)
+        create(self.spool.folder, f"{self.spool.folder}.new", {}, None, None)
 
     def test_room(self) -> None:
         """The longest record there can be fits in the room that was taken for it."""
-        self.spool.reserve()
         text = "\N{GRINNING FACE}" * 100_000
         self.spool.write_exit(
             exit_record(
@@ -66,10 +66,10 @@ class ExitRecordTests(SynchronousTestCase):
 
 
 class LockTests(SynchronousTestCase):
-    """Who decides what becomes of a job."""
+    """The lock, whose holder decides the outcome of a job."""
 
     def lock_of_spool_taken_away(self, again: bool) -> int | None:
-        """What the lock is that is opened, and then its spool is removed; ``again``: and made anew."""
+        """Remove the spool after its lock was opened, and ``again`` make it anew; answers the lock."""
         spool = Spool(self.mktemp())
         create(spool.folder, f"{spool.folder}.new", {}, None, None)
 
@@ -85,7 +85,7 @@ class LockTests(SynchronousTestCase):
             return lock
 
     def test_spool_taken_away(self) -> None:
-        """Who opened the lock of a spool that was removed then, and perhaps made anew, does not hold its lock."""
+        """A lock that was opened before its spool was removed, and perhaps made anew, is not held."""
         self.assertIsNone(self.lock_of_spool_taken_away(again=False))
         self.assertIsNone(self.lock_of_spool_taken_away(again=True))
 
@@ -110,7 +110,7 @@ class CopyTests(SynchronousTestCase):
         self.assertFalse(Spool(f"{self.spool.folder}.moved").is_copy(self.job))
 
     def test_copied(self) -> None:
-        """One with the same files is, and so is one without a lock."""
+        """A folder with the same files is a copy, and so is one without a lock."""
         other = shutil.copytree(self.spool.folder, self.mktemp())
         self.assertTrue(Spool(other).is_copy(self.job))
         os.unlink(self.spool.lock_path)
@@ -154,10 +154,10 @@ class CopyTests(SynchronousTestCase):
 
 
 class BeginTests(SynchronousTestCase):
-    """Who took a job on."""
+    """The trace of the shim that took a job on."""
 
     def test_begin(self) -> None:
-        """Nobody, at first, though there is room for a name; then who began it, and nothing beside that."""
+        """At first there is no shim, only room for its identity; then that of the shim, and no more."""
         folder = self.mktemp()
         create(folder, f"{folder}.new", {}, None, None)
         spool = Spool(folder)
@@ -179,14 +179,14 @@ class StopTests(SynchronousTestCase):
         self.spool = Spool(folder)
 
     def test_set(self) -> None:
-        """It is not set at first, and may be set twice."""
+        """The mark is not set at first, and may be set twice."""
         self.assertFalse(self.spool.stop_asked())
         for _ in range(2):
             self.spool.ask_stop()
             self.assertTrue(self.spool.stop_asked())
 
     def test_without_a_new_file(self) -> None:
-        """It is a file made with the spool, under another name: a full disk has room for that."""
+        """The mark is a file that was made with the spool, under another name, so it can be set on a full disk."""
         before = {entry.inode() for entry in os.scandir(self.spool.folder)}
         self.spool.ask_stop()
         self.assertEqual({entry.inode() for entry in os.scandir(self.spool.folder)}, before)
@@ -204,20 +204,20 @@ class StopTests(SynchronousTestCase):
 
 
 class StartRecordTests(SynchronousTestCase):
-    """That a job was started; nobody waits until it is on the disk."""
+    """The record of the start, which is not synced."""
 
     def setUp(self) -> None:
         self.spool = Spool(self.mktemp())
         os.mkdir(self.spool.folder)
 
     def test_whole(self) -> None:
-        """It is read as it was written."""
+        """The record is read as it was written."""
         self.assertIsNone(self.spool.read_start())
         self.spool.write_start({"pid": 7})
         self.assertEqual(self.spool.read_start()["pid"], 7)
 
     def test_power_cut(self) -> None:
-        """One that a power cut left empty, or as zeros, is none."""
+        """A record that a power cut left empty, or as zeros, counts as missing."""
         for left in (b"", bytes(100)):
             with open(self.spool.start_path, "wb") as file:
                 file.write(left)
@@ -231,7 +231,7 @@ class UnlockTests(SynchronousTestCase):
         return stat.S_IMODE(os.stat(path).st_mode)
 
     def test_locked(self) -> None:
-        """It gets them back."""
+        """A folder without permissions gets them back."""
         spool = Spool(self.mktemp())
         os.mkdir(spool.folder)
         for mode in (0o500, 0):
@@ -240,7 +240,7 @@ class UnlockTests(SynchronousTestCase):
             self.assertEqual(self.mode(spool.folder), 0o700)
 
     def test_link(self) -> None:
-        """What it is a link to does not, and none that is gone is an error."""
+        """The target of a link does not get them, and a missing folder is no error."""
         data, spool = self.mktemp(), Spool(self.mktemp())
         os.mkdir(data, 0o500)
         os.symlink(os.path.abspath(data), spool.folder)

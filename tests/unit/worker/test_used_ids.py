@@ -32,7 +32,7 @@ class UsedIdsTests(SynchronousTestCase):
             self.assertEqual(found, [HowUsed.PRUNED, HowUsed.PRUNED, HowUsed.SEALED, None])
 
     def test_durable(self) -> None:
-        """What was added is on the disk when that is said."""
+        """Added ids are on the disk when the call returns."""
         real, synced = os.fsync, []
         self.ids.open_thd()
         self.patch(
@@ -96,7 +96,7 @@ class UsedIdsTests(SynchronousTestCase):
             self.assertRaises(ValueError, self.opened().open_thd)
 
     def test_draft_left(self) -> None:
-        """What a process that was killed left of a larger file does no harm."""
+        """A draft of a larger file that a killed process left does no harm."""
         self.ids.add_thd(["a"], HowUsed.PRUNED)
         with open(f"{self.path}.tmp", "wb") as file:
             file.write(bytes(1_000_000))

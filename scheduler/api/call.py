@@ -1,0 +1,134 @@
+"""A call of a route: its parameters, its body, its idempotency key, and the form of answer that it accepts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, BinaryIO, cast
+
+from attrs import frozen
+from twisted.web.server import Request
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header, parse_options_header
+
+from scheduler import wire
+from scheduler.api.context import Context
+from scheduler.api.errors import ProblemError
+from scheduler.api.guard import values_of
+from scheduler.api.query import Pairs, Query, read_pairs
+from scheduler.errors import Invalid, NotFound
+from scheduler.interfaces import IScheduler
+from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
+from scheduler.model import is_id
+from scheduler.reading import Object, shown
+
+#: Bytes of a request's body, at most.
+BODY_MAX_BYTES = 1024 * 1024
+
+#: The media types in which a job's output can be answered.
+EVENTS, PLAIN = "text/event-stream", "text/plain"
+
+#: The request header with an idempotency key, and the response header of an answer that was given before.
+KEY_HEADER, REPLAYED_HEADER = "Idempotency-Key", b"Idempotent-Replayed"
+
+_JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
+
+
+@frozen
+class Call:
+    """A call of a route.
+
+    ``route`` is the route's method and path. ``document`` is the JSON of the request's body, and ``body`` the value
+    that the route's body reader made of it; ``{}`` and ``None`` where the route reads no body.
+    """
+
+    context: Context
+    request: Request
+    route: str
+    query: Query
+    document: Object
+    body: Any
+
+    @property
+    def scheduler(self) -> IScheduler:
+        return self.context.scheduler
+
+    @property
+    def head(self) -> bool:
+        """Whether only the headers are wanted (HEAD)."""
+        return self.request.method == b"HEAD"
+
+    def header(self, name: str) -> str | None:
+        """The values of a header, joined by commas; ``None`` if there is none."""
+        values = values_of(self.request.requestHeaders, name)
+        return ",".join(values) if values else None
+
+    def key(self) -> tuple[RequestKey | None, bool]:
+        """The idempotency key, and whether its request was answered before: then the answer has a header for that.
+
+        ``Invalid``. Two requests are the same if route and body are: not how the body is written, and not in which
+        form the answer is wanted.
+        """
+        values = values_of(self.request.requestHeaders, KEY_HEADER.lower())
+        if not values:
+            return None, False
+        if len(values) > 1:
+            raise Invalid(KEY_HEADER, f"is given {len(values)} times")
+        text = values[0]
+        if not is_request_key(text):
+            raise Invalid(
+                KEY_HEADER, f"{shown(text)} must be 1 to {REQUEST_KEY_MAX_CHARACTERS} printable characters of ASCII"
+            )
+        body = json.dumps(self.document, sort_keys=True, separators=(",", ":"))
+        key = RequestKey(text, hashlib.sha256(f"{self.route}\n{body}".encode("ascii")).hexdigest())
+        again = self.scheduler.replays(key)
+        if again:
+            self.request.setHeader(REPLAYED_HEADER, b"true")
+        return key, again
+
+    def wants_events(self, otherwise: str) -> bool:
+        """Whether ``Accept`` names server-sent events, with no lower ``q`` than the type of the other answer has.
+
+        As in RFC 9110, 12.5.1: a type that is named goes before a wildcard, and ``q=0`` is never.
+        """
+        accepted = parse_accept_header(self.header("accept"), MIMEAccept)
+        named = max((q for kind, q in accepted if parse_options_header(kind)[0].lower() == EVENTS), default=0)
+        return named > 0 and named >= accepted.quality(otherwise)
+
+    def check_chunks(self) -> None:
+        """426 for a client of HTTP/1.0. It has no chunks, so it could not tell the end of a body from a cut."""
+        if self.request.clientproto == b"HTTP/1.0":
+            detail = (
+                "follow needs HTTP/1.1: a client of HTTP/1.0 can't tell the end of the output from a cut connection; "
+                "nginx in between needs proxy_http_version 1.1"
+            )
+            headers = {"Upgrade": "HTTP/1.1", "Connection": "Upgrade"}
+            raise ProblemError(426, detail, headers, type="http-version")
+
+
+def pairs_of_request(request: Request) -> Pairs:
+    """The parameters in a request's query string."""
+    return read_pairs(request.uri.partition(b"?")[2])
+
+
+def read_document(request: Request) -> Object:
+    """The JSON object in a request's body; ``Invalid``, or 413 or 415."""
+    if values_of(request.requestHeaders, "content-encoding"):
+        raise ProblemError(415, "the body must not be encoded (Content-Encoding)", type="unsupported-media-type")
+    for header in values_of(request.requestHeaders, "content-type"):
+        kind, options = parse_options_header(header.lower())
+        if kind not in _JSON_TYPES or options not in ({}, {"charset": "utf-8"}):
+            raise ProblemError(
+                415, f"the body must be application/json in UTF-8, not {shown(header)}", type="unsupported-media-type"
+            )
+    body = cast(BinaryIO, request.content).read(BODY_MAX_BYTES + 1)
+    if len(body) > BODY_MAX_BYTES:
+        raise ProblemError(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
+    return wire.load(body)
+
+
+def checked_id(job_id: str) -> str:
+    """``job_id``, if a job can have that id; ``NotFound``."""
+    if not is_id(job_id):
+        raise NotFound("job", job_id)
+    return job_id

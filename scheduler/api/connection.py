@@ -1,0 +1,122 @@
+"""An HTTP connection: deadlines for slow clients, and early refusals that reach clients which are still sending.
+
+After an early refusal the rest of the request is thrown away for a while. Closing at once would reset the connection
+under a client that is still sending, and the answer would be lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from twisted.internet.interfaces import IConsumer, IDelayedCall, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web import http
+
+from scheduler.api.call import BODY_MAX_BYTES
+from scheduler.api.peers import keep_alive
+from scheduler.api.request import Request
+
+if TYPE_CHECKING:
+    from scheduler.api.site import ApiSite
+
+#: How long all headers of a request may take, and then all of its body, in seconds.
+HEADERS_DEADLINE_SECONDS, BODY_DEADLINE_SECONDS = 20.0, 60.0
+
+#: For how many seconds and bytes the rest of a refused body is thrown away.
+LINGER_MAX_SECONDS, LINGER_MAX_BYTES = 30.0, 256 * 1024 * 1024
+
+
+class Channel(http.HTTPChannel):
+    """A connection that can't be held open by sending slowly."""
+
+    site: ApiSite
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deadline: IDelayedCall | None = None
+        self._refused = False
+        #: Bytes that are still thrown away before the connection is cut.
+        self._lingering = 0
+        #: The connection is over the limit, so its request is answered with 503.
+        self.crowded = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        keep_alive(self.transport)
+        self.site.channels.add(self)
+        self.crowded = len(self.site.channels) > self.site.max_connections
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._set_deadline(None)
+        super().connectionLost(reason)
+        self.site.lost(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._deadline is None and not self._handlingRequest:
+            self._set_deadline(HEADERS_DEADLINE_SECONDS)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        request = self.requests[-1]
+        if (self.length or 0) > BODY_MAX_BYTES:
+            request.requestHeaders.removeHeader("Expect")
+        super().allHeadersReceived()
+        self._set_deadline(BODY_DEADLINE_SECONDS)
+        if request.oversized:
+            self.length = 0  # it is answered now; the rest of the body is thrown away
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._lingering:
+            self._throw_away(data)
+            return
+        super().rawDataReceived(data)
+        # The size of a chunked body is known only as it comes.
+        if self.requests and self.requests[-1].oversized and not self._handlingRequest:
+            self.allContentReceived()
+
+    def allContentReceived(self) -> None:
+        self._set_deadline(None)
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        self._refused = request.oversized
+        pipelined = bool(self._dataBuffer)
+        super().requestDone(request)
+        if pipelined and self.persistent and not self._handlingRequest and self._deadline is None:
+            self._set_deadline(HEADERS_DEADLINE_SECONDS)
+
+    def loseConnection(self) -> None:
+        if not self._refused:
+            super().loseConnection()
+        elif not self._lingering:
+            self._lingering = LINGER_MAX_BYTES
+            self._set_deadline(LINGER_MAX_SECONDS)
+            cast(IConsumer, self._networkProducer).unregisterProducer()
+            if (half_close := getattr(self.transport, "loseWriteConnection", None)) is not None:
+                half_close()
+
+    def close_when_done(self) -> None:
+        """Close the connection, after the answer to a request under way."""
+        self.persistent = 0
+        if not self.requests:
+            self.loseConnection()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        cast(ITCPTransport, self.transport).abortConnection()
+
+    def _throw_away(self, data: bytes) -> None:
+        self._lingering -= len(data)
+        if self._lingering <= 0:
+            self._lingering = 1
+            self.abort()
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.callLater(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self.abort()

@@ -1,0 +1,154 @@
+"""The counts of commits that workers say, and which of them show that the store was set back.
+
+A worker may say any count. In one process the count only rises, so a worker that was told one here is not believed
+when it says a higher one. The count of another worker begins a new timeline only a bounded number of times, and a
+bounded number of timelines ahead of the store's own. So whatever is made up, there are always counts left by which a
+store that was set back is noticed.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster.ledger import Ledger
+from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline, timeline_of
+from scheduler.errors import StoreFailed
+from scheduler.interfaces import IStore
+
+#: Timelines by which a count that is believed is ahead of the store's: each time that a store was set back adds one.
+TIMELINES_AHEAD_MAX = 64
+
+#: Timelines that one process begins: one for each worker that knows more than all those that were heard before it.
+TIMELINES_BEGUN_MAX = 8
+
+#: Workers that are gone, and are remembered as told a count by this process.
+TOLD_GONE_MAX = 10_000
+
+
+class CommitCounts:
+    """Tells workers the store's count, and judges theirs. The store's count stands still until ``begin``."""
+
+    _log = Logger()
+
+    def __init__(self, ledger: Ledger, store: IStore) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._set_back_to: int | None = None
+        self._wanted = False
+        self._counting = False
+        self._beginning = False
+        # ids of the workers that this process has told a count, and of them those that are gone, in order
+        self._told: set[str] = set()
+        self._gone: dict[str, None] = {}
+        # ids of those whose counts began timelines in this process, and of those whose counts were not believed
+        self._began: set[str] = set()
+        self._doubted: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept of workers that are not known, but for those that are remembered as gone."""
+        kept = {*self._doubted, *self._told} - self._gone.keys()
+        return all(map(self._ledger.registry.find_worker, kept))
+
+    def load(self) -> None:
+        """The ledger is loaded."""
+        self._set_back_to = self._ledger.set_back_to
+
+    def begin(self) -> None:
+        """Count commits from now on."""
+        self._wanted = True
+        self._count()
+
+    def was_told(self, worker_id: str) -> bool:
+        return worker_id in self._told
+
+    def tell(self, worker_id: str) -> int:
+        """The count to tell that worker; 0: none yet."""
+        if not self._counting:
+            return 0
+        self._told.add(worker_id)
+        return int(self._store.commit_count)
+
+    def is_back(self, worker_id: str) -> None:
+        """The worker registers."""
+        self._gone.pop(worker_id, None)
+
+    def forget(self, worker_id: str) -> None:
+        """The worker is gone, or offline. When it is back, it says the count that it was told."""
+        self._doubted.discard(worker_id)
+        if worker_id in self._told:
+            self._gone[worker_id] = None
+            if len(self._gone) > TOLD_GONE_MAX:
+                first = next(iter(self._gone))
+                del self._gone[first]
+                self._told.discard(first)
+
+    def is_of_the_past(self, worker_id: str, count: int) -> bool:
+        """Whether a worker that says ``count`` has heard of commits that the store does not have."""
+        present, kept = self._store.commit_count, self._set_back_to
+        if worker_id in self._told:
+            if count > present:
+                self._doubt(worker_id, count)
+            return False
+        if kept is not None and kept < count < timeline_of(present):
+            self._count()
+        elif count <= self._ledger.loaded_count:
+            return False
+        elif self._may_begin_timeline(worker_id, count):
+            self._begin_timeline(worker_id, count)
+        else:
+            self._doubt(worker_id, count)
+            return False
+        return True
+
+    def _may_begin_timeline(self, worker_id: str, count: int) -> bool:
+        """Whether a timeline may begin above that count, of which the worker says that it has heard."""
+        ahead = (timeline_of(count) - timeline_of(self._store.commit_count)) // TIMELINE_COMMITS
+        begins = worker_id not in self._began and len(self._began) < TIMELINES_BEGUN_MAX
+        return begins and ahead <= TIMELINES_AHEAD_MAX and next_timeline(count) < COMMIT_COUNT_MAX
+
+    def _doubt(self, worker_id: str, count: int) -> None:
+        if worker_id not in self._doubted:
+            self._doubted.add(worker_id)
+            self._log.warn(
+                "worker {worker_id} says that it has heard of commit {count}, and the store is at {present}: that is "
+                "made up, or was told by another scheduler, and is not believed",
+                worker_id=worker_id,
+                count=count,
+                present=self._store.commit_count,
+            )
+
+    def _begin_timeline(self, worker_id: str, count: int) -> None:
+        if self._beginning:
+            return
+        loaded = self._ledger.loaded_count
+        self._log.error(
+            "the store was set back: worker {worker_id} has heard of commit {count}, and it was at {loaded} when this "
+            "process began; workers are asked for all their jobs",
+            worker_id=worker_id,
+            count=count,
+            loaded=loaded,
+        )
+        self._beginning = True
+        set_back_to = loaded if self._set_back_to is None else min(loaded, self._set_back_to)
+        self._store.count_commits(count, set_back_to).addCallbacks(
+            self._begun, self._not_begun, callbackArgs=(worker_id, set_back_to)
+        )
+
+    def _begun(self, _: None, worker_id: str, set_back_to: int) -> None:
+        self._began.add(worker_id)
+        self._set_back_to = set_back_to
+        self._beginning = False
+        self._counting = True
+
+    def _not_begun(self, reason: Failure) -> None:
+        reason.trap(StoreFailed)
+        self._beginning = False  # the next heartbeat tries again
+        if self._wanted:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._counting and not self._beginning:
+            self._counting = True
+            self._store.count_commits().addErrback(lambda reason: reason.trap(StoreFailed))  # the next commit counts
