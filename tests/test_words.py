@@ -48,7 +48,7 @@ EXCEPTIONS: dict[str, int] = {
     "tests/unit/cluster/test_saving.py": 4,
     "tests/unit/cluster/test_service.py": 8,
     "tests/unit/cluster/test_shortages.py": 5,
-    "tests/unit/cluster/test_starts.py": 3,
+    "tests/unit/cluster/test_starts.py": 2,
     "tests/unit/cluster/test_stops.py": 9,
 }
 

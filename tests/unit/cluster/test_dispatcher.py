@@ -1,4 +1,4 @@
-"""Which job a worker gets when it can take one."""
+"""The job that a worker gets when it can take one."""
 
 from __future__ import annotations
 

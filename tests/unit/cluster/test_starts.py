@@ -1,4 +1,4 @@
-"""What comes of the start of a queued job."""
+"""The outcome of the start of a queued job."""
 
 from __future__ import annotations
 
