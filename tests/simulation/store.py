@@ -211,7 +211,7 @@ class SimulatedStore:
         if self._database.stalls_until > self._process.loop.now:
             self._process.loop.at(self._database.stalls_until, self._process.run, self._commit)
             return
-        if self._database.transactions < self._transactions and any(map(_looks, self._committing)):
+        if self._is_set_back() and any(map(_looks, self._committing)):
             self._restore()
             return
         group, self._committing = self._committing, []
@@ -236,6 +236,10 @@ class SimulatedStore:
         for batch in group:
             batch.saved.callback(None if failure is None else Failure(failure))
         self._process.after(0, self._begin)
+
+    def _is_set_back(self) -> bool:
+        """Whether the database has fewer commits or transactions than this process has seen."""
+        return self._database.commits < self.commit_count or self._database.transactions < self._transactions
 
     def _begin_timelines(self, group: list[_Batch]) -> None:
         for above, set_back_to in [batch.timeline for batch in group if batch.timeline is not None]:
