@@ -25,7 +25,7 @@ from scheduler.errors import NotFound
 from scheduler.model import Job
 from tests.unit.api.conversation import Stage
 from tests.unit.api.documents import check_problem
-from tests.unit.api.routes import ROUTES
+from tests.unit.api.scenarios import ROUTES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", "get")
 

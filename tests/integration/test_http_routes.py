@@ -11,7 +11,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from scheduler.api.site import make_site
 from tests.unit.api.conversation import HOSTS, Stage
-from tests.unit.api.routes import NOW, Reply, RouteScenarios
+from tests.unit.api.routes import RouteScenarios
+from tests.unit.api.scenarios import NOW, Reply
 
 
 class SocketRouteTests(RouteScenarios, TestCase):

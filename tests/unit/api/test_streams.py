@@ -16,7 +16,7 @@ from scheduler.errors import (
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream
 from tests.unit.api.documents import check_problem
-from tests.unit.api.routes import ROUTES
+from tests.unit.api.scenarios import ROUTES
 from tests.unit.api.streaming import EVENTS, StreamTestCase
 
 
