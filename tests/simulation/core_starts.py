@@ -66,8 +66,8 @@ class CoreStarts:
             else:
                 self._answered.add(job_id)
                 answers[0].callback(JobStatus(result, JobState.RUNNING))
-            if answers[0] is not heard:
-                answers[0].addErrback(lambda _: None)
+            if answers[0] is not heard and late is None:
+                answers[0].addErrback(lambda _: None)  # nobody listens
 
         timer = self._process.loop.after(self._deadline, self._process.run, too_late)
         started.addBoth(over)
