@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -60,15 +60,17 @@ Change = JobChanged | WorkerChanged
 Hear = Callable[[Change], None]
 
 
-@frozen(eq=False)
+@define(eq=False)
 class _Listener:
     hear: Hear
     #: The number of the last change before it subscribed.
     since: int
+    #: It has not left.
+    listens: bool = True
 
 
 class ChangeFeed:
-    """One for each scheduler. Changes are numbered from 1."""
+    """Publishes changes, numbered from 1; there is one for each scheduler."""
 
     _log = Logger()
 
@@ -107,6 +109,7 @@ class ChangeFeed:
         listeners[listener] = None
 
         def unsubscribe() -> None:
+            listener.listens = False
             listeners.pop(listener, None)
             if to is not None and not listeners and self._listeners_to.get(to) is listeners:
                 del self._listeners_to[to]
@@ -127,17 +130,14 @@ class ChangeFeed:
         self._delivery = None
         changes, self._undelivered = self._undelivered, []
         for seq, change in changes:
-            for listeners in (self._listeners, self._listeners_to.get(change.last.ref, {})):
-                for listener in list(listeners):
-                    if listener in listeners and listener.since < seq:  # else one before it ended the subscription
-                        self._tell(listener, change)
-
-    def _tell(self, listener: _Listener, change: Change) -> None:
-        try:
-            listener.hear(change)
-        except Exception:  # the others have to hear it all the same
-            ref = change.last.ref
-            self._log.failure("a listener failed after a change of {kind} {id}", kind=ref.kind, id=ref.id)
+            to_one = self._listeners_to.get(change.last.ref, ()) if self._listeners_to else ()
+            for listener in (*self._listeners, *to_one):
+                if listener.listens and listener.since < seq:
+                    try:
+                        listener.hear(change)
+                    except Exception:  # the others have to hear it all the same
+                        ref = change.last.ref
+                        self._log.failure("a listener failed after a change of {kind} {id}", kind=ref.kind, id=ref.id)
 
 
 def _without_input(change: Change) -> Change:

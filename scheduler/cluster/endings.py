@@ -128,14 +128,14 @@ class Endings:
         return [ending.job for ending in self._endings.values() if ending.held]
 
     def adopted(self, worker_id: str) -> tuple[int, int]:
-        """How many jobs were adopted of that worker, and of all; those whose ends are being saved count."""
+        """The number of jobs adopted of that worker, and of all; those whose ends are being saved count."""
         find = self._registry.find_job
         ending = [each.job for each in self._endings.values() if each.job.is_adopted and find(each.job.id) is None]
         own = sum(job.worker_id == worker_id for job in ending)
         return self._registry.adopted(worker_id) + own, self._registry.adopted() + len(ending)
 
     def records(self) -> list[Record]:
-        """What is held: the jobs, and what becomes visible with their ends."""
+        """The records that are held: the jobs, and those that become visible with their ends."""
         return list(self._held.values())
 
     def forget(self, job_id: str) -> None:

@@ -63,13 +63,13 @@ class _Plan:
     visible: list[Record]
 
     def records(self) -> list[Record]:
-        """What is to be saved."""
+        """All that is to be saved."""
         following = [ending.following for ending in self.ends if ending.following is not None]
         return [*self.jobs, *following, *self.workers, *self.gone, *self.keys]
 
 
 class Ledger:
-    """One for each scheduler."""
+    """The ledger of one scheduler."""
 
     def __init__(
         self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = MAX_FINISHED_JOBS
@@ -124,7 +124,7 @@ class Ledger:
         return self._store.load().addCallback(take)
 
     def _everything(self) -> Loaded:
-        """What the store has to hold, less what is being saved."""
+        """All that the store has to hold, less what is being saved."""
         known, held = self.registry.everything(), self.endings.records()
         jobs = {record.id: record for record in (*known.jobs, *held) if isinstance(record, Job)}
         keys = {record.key: record for record in (*known.keys, *held) if isinstance(record, IdempotencyKey)}
@@ -219,23 +219,32 @@ class Ledger:
 
     def _plan(self, records: Iterable[Record]) -> _Plan:
         """Sort the changes out, and keep the ends among them from now on."""
-        records = list(records)
-        jobs, ends = self._jobs_after([record for record in records if isinstance(record, Job)])
+        told: list[Job] = []
+        workers: list[Worker] = []
+        gone: list[Ref] = []
+        keys: list[IdempotencyKey] = []
+        for record in records:
+            if isinstance(record, Job):
+                told.append(record)
+            elif isinstance(record, Worker):
+                workers.append(record)
+            elif isinstance(record, Ref):
+                gone.append(record)
+            elif self.registry.find_key(record.key) != (key := record.trimmed()):
+                keys.append(key)
+        jobs, ends = self._jobs_after(told)
         for ending in ends:
             self.endings.begin(ending)
-        workers = [record for record in records if isinstance(record, Worker)]
-        gone = [record for record in records if isinstance(record, Ref)]
-        keys = [record.trimmed() for record in records if isinstance(record, IdempotencyKey)]
-        keys = [key for key in keys if self.registry.find_key(key.key) != key]
-        visible_jobs = [job for job in jobs if job.id not in self.endings]
-        visible_keys = [key for key in keys if not self.endings.add_key(key)]
+        visible_jobs = [job for job in jobs if job.id not in self.endings] if ends else jobs
+        visible_keys = [key for key in keys if not self.endings.add_key(key)] if keys else keys
         return _Plan(ends, jobs, workers, gone, keys, [*visible_jobs, *workers, *gone, *visible_keys])
 
     def _jobs_after(self, jobs: list[Job]) -> tuple[list[Job], list[Ending]]:
         """The jobs that change, as they are saved, and the ends among them."""
         find, gone = self.registry.find_job, self.registry.was_removed
-        linked = lifecycle.told_attempts(jobs, find, self.endings.following, self._is_settled, gone, self.now())
-        listed = [job for job in linked if not self._is_settled(job.id)]
+        if any(job.state.final or find(job.id) is None for job in jobs):  # else none begins or ends
+            jobs = lifecycle.told_attempts(jobs, find, self.endings.following, self._is_settled, gone, self.now())
+        listed = [job for job in jobs if not self._is_settled(job.id)]
         told = {job.id for job in listed}
         changed, ends = [], []
         for job in listed:
@@ -261,48 +270,50 @@ class Ledger:
     def _save(self, plan: _Plan, decided: bool) -> Deferred[None]:
         """Save the changes, and let go of the oldest finished jobs beyond the limit."""
         most = self._keep_finished - sum(not ending.job.is_adopted for ending in plan.ends)
-        surplus = [Ref("job", job_id) for job_id in self.registry.surplus(most)]
-        records = [*plan.records(), *_with_keys(surplus, self.registry)]
-        self._show(*surplus)
+        records = plan.records()
+        if surplus := [Ref("job", job_id) for job_id in self.registry.surplus(most)]:
+            records += _with_keys(surplus, self.registry)
+            self._show(*surplus)
 
         def settle(result: T) -> T:
             for ending in plan.ends:
                 self.endings.settle(ending, result, decided)
             return result
 
-        return self._saving.save(records).addBoth(settle)
+        saved = self._saving.save(records)
+        return saved.addBoth(settle) if plan.ends else saved
 
     def _show(self, *records: Record) -> None:
         """Have the registry say so, and publish it."""
-        changes = [self._apply(record) for record in records]
-        for change in changes:
+        for change in list(map(self._apply, records)):
             if change is not None:
                 self.feed.publish(change)
 
     def _apply(self, record: Record) -> Change | None:
         registry = self.registry
-        ref = record if isinstance(record, Ref) else record.ref
-        before = registry.find(ref)
         if isinstance(record, Job):
-            job = record.trimmed()  # one that has ended was saved as it was
+            job, before = record.trimmed(), registry.find_job(record.id)  # one that has ended was saved as it was
             registry.put_job(job)
             if job.state is JobState.QUEUED:
                 self.enter_queue(job)
-            return JobChanged(cast("Job | None", before), job)
+            return JobChanged(before, job)
         if isinstance(record, Worker):
+            known = registry.find_worker(record.id)
             registry.put_worker(record)
-            return WorkerChanged(cast("Worker | None", before), record)
+            return WorkerChanged(known, record)
         if isinstance(record, IdempotencyKey):
             registry.put_key(record)
-        elif isinstance(before, Job):
-            self.endings.forget(before.id)
-            registry.remove_job(before.id)
-            return JobChanged(before, None)
-        elif isinstance(before, Worker):
-            registry.remove_worker(before.id)
-            return WorkerChanged(before, None)
-        elif isinstance(before, IdempotencyKey):
-            registry.remove_key(before.key)
+            return None
+        gone = registry.find(record)
+        if isinstance(gone, Job):
+            self.endings.forget(gone.id)
+            registry.remove_job(gone.id)
+            return JobChanged(gone, None)
+        if isinstance(gone, Worker):
+            registry.remove_worker(gone.id)
+            return WorkerChanged(gone, None)
+        if gone is not None:
+            registry.remove_key(gone.key)
         return None
 
     def _present(self, ref: Ref) -> Record:

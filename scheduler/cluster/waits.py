@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Waits:
-    """One for each scheduler."""
+    """The waits of one scheduler."""
 
     def __init__(self, clock: IReactorTime, registry: Registry, feed: ChangeFeed) -> None:
         self._clock = clock

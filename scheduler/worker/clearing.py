@@ -112,7 +112,7 @@ class Clearing:
     def move_away(self, job_id: str) -> Remains | None:
         """Remove the spool of a job, gone at once for all others. ``OSError``: it is still there."""
         if os.path.lexists(self.beside(job_id, REMOVING)):
-            self.clear(REMOVING + job_id)  # left by a refused start of that id
+            self.clear_thd(REMOVING + job_id)  # left by a refused start of that id
         name = self._unused(job_id)
         source, target = os.path.join(self._folder, job_id), os.path.join(self._folder, name)
         try:
@@ -124,7 +124,7 @@ class Clearing:
                 raise
             os.rename(source, target)
         self._leftovers.add(name)
-        return self.clear(name)
+        return self.clear_thd(name)
 
     def _unused(self, job_id: str) -> str:
         name, number = REMOVING + job_id, 0
@@ -133,7 +133,7 @@ class Clearing:
             name = f"{REMOVING}{job_id}.{number}"  # an id has no dot
         return name
 
-    def clear(self, name: str) -> Remains | None:
+    def clear_thd(self, name: str) -> Remains | None:
         """Remove a folder that was renamed to be removed."""
         left = self._remove(name)
         if left is None:

@@ -52,7 +52,7 @@ class EndedJobs:
         self._until_idle: dict[str, Waiters[None]] = {}
         #: Bytes of all of them.
         self.size = 0
-        self.leftovers = Leftovers(clock, pool, spools, patience, sweep_soon)
+        self.leftovers = Leftovers(clock, pool, spools.clearing, patience, sweep_soon)
 
     def all(self) -> Iterable[Kept]:
         """Every ended job, in the order of their ends."""
@@ -153,7 +153,7 @@ class EndedJobs:
     async def remove_all(self, job_ids: list[str]) -> None:
         """Remove these, once it is written down that their ids are used."""
         usable = await self._pool.run(self._spools.use_up_thd, job_ids)
-        for job in self.idle(set(job_ids) - set(usable)):  # ``use_up_thd`` has logged why
+        for job in self.idle(set(job_ids) - set(usable)):  # the log says why
             job.removed_after = self._retry_at(1)
         before = len(self._jobs)
         for job in self.idle(usable):

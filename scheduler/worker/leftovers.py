@@ -13,9 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from scheduler.threads import Pool
-from scheduler.worker.clearing import Remains, job_of
+from scheduler.worker.clearing import Clearing, Remains, job_of
 from scheduler.worker.patience import Patience
-from scheduler.worker.spools import Spools
 from scheduler.worker.trees import NOTHING, Amount
 
 #: Seconds until a removal whose time was over goes on.
@@ -60,14 +59,14 @@ class Leftovers:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: Spools,
+        clearing: Clearing,
         patience: Patience,
         soon: Callable[[float], None],
     ) -> None:
         """``soon`` is called with the seconds after which ``try_again`` should be called at the latest."""
         self._clock = clock
         self._pool = pool
-        self._spools = spools
+        self._clearing = clearing
         self._patience = patience
         self._soon = soon
         self._leftovers: dict[str, _Leftover] = {}
@@ -82,25 +81,25 @@ class Leftovers:
 
     async def try_again(self) -> None:
         """Try those whose time has come, one after the other."""
-        for name in self._spools.leftovers():
+        for name in self._clearing.leftovers():
             leftover = self._leftovers.setdefault(name, _Leftover())
             if not leftover.busy and leftover.tried_after <= self._clock.seconds():
                 await self._patience.wait(name, self._clear(name, leftover))
 
     async def clear_of(self, job_id: str) -> str:
         """Try those of one job whose time has come; answers why a folder is left. ``""``: none is."""
-        names = [name for name in self._spools.leftovers() if job_of(name) == job_id]
+        names = [name for name in self._clearing.leftovers() if job_of(name) == job_id]
         for name in names:
             leftover = self._leftovers.setdefault(name, _Leftover())
             if not leftover.busy and leftover.tried_after <= self._clock.seconds():
                 await self._clear(name, leftover)
-        left = set(self._spools.leftovers())
+        left = set(self._clearing.leftovers())
         return next((self._leftovers[name].why for name in names if name in left and name in self._leftovers), "")
 
     async def _clear(self, name: str, leftover: _Leftover) -> None:
         leftover.busy = True
         try:
-            remains = await self._pool.run(self._spools.clear_thd, name)
+            remains = await self._pool.run(self._clearing.clear_thd, name)
         finally:
             leftover.busy = False
         if remains is not None:

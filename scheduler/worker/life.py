@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 #: Seconds until a spool is asked again: its shim was not known yet; the question failed, as on a full disk.
 _ASK_AGAIN_SECONDS = 0.05
-_RETRY_AFTER_FAILURE_SECONDS = 2.0
+RETRY_AFTER_FAILURE_SECONDS = 2.0
 
 
 class IReactor(IReactorFDSet, IReactorTime):
@@ -181,7 +181,7 @@ class JobLives:
             pidfd = None if held.shim is None else proctree.open_pidfd(held.shim)
         except OSError:  # no descriptor is left
             self._log.failure("job {job_id} can't be followed yet", job_id=job.id)
-            await self._pause(_RETRY_AFTER_FAILURE_SECONDS)
+            await self._pause(RETRY_AFTER_FAILURE_SECONDS)
             return
         if pidfd is None:  # its identity is not written yet, or it has just ended
             await self._pause(_ASK_AGAIN_SECONDS)
@@ -207,7 +207,7 @@ class JobLives:
                 if not job.undecided:
                     job.undecided = True
                     self._log.failure("job {job_id} has ended and can't be decided on yet", job_id=job.id)
-            await self._pause(_RETRY_AFTER_FAILURE_SECONDS)
+            await self._pause(RETRY_AFTER_FAILURE_SECONDS)
 
     def _pause(self, seconds: float) -> Deferred[None]:
         return deferLater(self._reactor, seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.logger import Logger
 
@@ -120,9 +120,20 @@ class Spools:
                 spool.acknowledge(_takes(taken))
         return taken, left
 
-    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
-        """Mark ids as used, before their spools are removed; answers those for which that is durable."""
-        return self._use_up(tuple(job_ids))
+    def use_up_thd(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        """Mark ids as used, before their spools are removed; answers those for which that is durable.
+
+        On a full disk there may be room for some only.
+        """
+        try:
+            self._used.add_thd(job_ids, HowUsed.PRUNED)
+            return tuple(job_ids)
+        except OSError as error:
+            if len(job_ids) <= 1:
+                self._log.error("job {job_id} can't be removed: {why}", job_id=job_ids[0], why=str(error))
+                return ()
+            half = len(job_ids) // 2
+            return self.use_up_thd(job_ids[:half]) + self.use_up_thd(job_ids[half:])
 
     def remove_thd(self, job_id: str) -> Remains | None:
         """Remove a job, gone at once for all others; answers the rest that resists. ``OSError``: it is still there."""
@@ -154,26 +165,6 @@ class Spools:
                 return lock is None and not spool.removed()
         except FileNotFoundError:
             return False
-
-    def clear_thd(self, name: str) -> Remains | None:
-        """Try again to remove a leftover."""
-        return self.clearing.clear(name)
-
-    def leftovers(self) -> tuple[str, ...]:
-        """Answer the names of folders that are to be removed and are still there."""
-        return self.clearing.leftovers()
-
-    def _use_up(self, job_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Mark ids as used; answers those that are. On a full disk there may be room for some only."""
-        try:
-            self._used.add_thd(job_ids, HowUsed.PRUNED)
-            return job_ids
-        except OSError as error:
-            if len(job_ids) <= 1:
-                self._log.error("job {job_id} can't be removed: {why}", job_id=job_ids[0], why=str(error))
-                return ()
-            half = len(job_ids) // 2
-            return self._use_up(job_ids[:half]) + self._use_up(job_ids[half:])
 
     def read_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         """Read output as ``IJobRunner.read_output_thd``."""

@@ -33,7 +33,7 @@ from scheduler.worker.used_ids import HowUsed, UsedIds
 START_DEADLINE_SECONDS = 4.0
 
 #: Tries for one start: a zygote may hang, or be killed while it handles the first.
-_MAX_LAUNCHES = 2
+MAX_LAUNCHES = 2
 
 #: A disk or a quota that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -186,7 +186,7 @@ class Starter:
         seen: Seen = NeverBegun()
         problem, pending = "", not new
         failure: OSError | None = None
-        for _ in range(_MAX_LAUNCHES):
+        for _ in range(MAX_LAUNCHES):
             try:
                 if self._launcher.launch_thd(spool.folder, START_DEADLINE_SECONDS, spool.sync):
                     problem = f"no shim began it, see {self._launcher.log_file}"

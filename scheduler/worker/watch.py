@@ -53,7 +53,8 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(function: str, *args: int | bytes) -> int:
+def call_kernel(function: str, *args: int | bytes) -> int:
+    """Call a function of libc; ``OSError`` if it answers less than 0."""
     result = int(getattr(_libc, function)(*args))
     if result < 0:
         number = ctypes.get_errno()
@@ -125,9 +126,9 @@ class OutputWatch:
     def _watch(self, path: str) -> int:
         """Have the kernel watch a file; answers its number of the watch."""
         if self._fd < 0:
-            self._fd = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = call_kernel("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
             self._reactor.addReader(self)
-        return _call("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
+        return call_kernel("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
 
     def _poll(self, path: str, notify: Notify, shortage: OSError) -> Callable[[], None]:
         """Poll a file."""
@@ -219,7 +220,7 @@ class OutputWatch:
         watchers.discard(watcher)
         if not watchers and self._watchers.pop(watch, None) is not None:
             with contextlib.suppress(OSError):  # the file was removed before
-                _call("inotify_rm_watch", self._fd, watch)
+                call_kernel("inotify_rm_watch", self._fd, watch)
 
 
 def _nothing() -> None:

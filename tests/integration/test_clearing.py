@@ -50,7 +50,7 @@ class ClearingTests(TreeCase):
         self.assertEqual(sorted(clearing.leftovers()), [".gone-j", ".gone-j.1", ".gone-k"])
         self.patch(trees, "remove", real)
         for name in clearing.leftovers():
-            self.assertIsNone(clearing.clear(name))
+            self.assertIsNone(clearing.clear_thd(name))
         self.assertEqual((clearing.leftovers(), os.listdir(self.base)), ((), []))
 
 

@@ -190,7 +190,7 @@ class RemovedTests(RunningCase):
 
     async def test_undecided(self) -> None:
         """An end that can't be decided on, however often it is tried, is logged once."""
-        self.patch(life, "_RETRY_AFTER_FAILURE_SECONDS", 0.01)
+        self.patch(life, "RETRY_AFTER_FAILURE_SECONDS", 0.01)
         endings, tried = self.worker.spools.endings, []
         judge_thd = endings.judge_thd
 

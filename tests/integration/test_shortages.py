@@ -179,7 +179,7 @@ class ShortageTests(RunningCase):
     async def test_late_shim(self) -> None:
         """A shim that was told to begin and hangs does not run what was refused meanwhile, when it goes on."""
         self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
-        self.patch(starting, "_MAX_LAUNCHES", 1)
+        self.patch(starting, "MAX_LAUNCHES", 1)
         await self.worker.run("true")
         ready = await ready_shim(self.worker)
         os.kill(ready, 19)

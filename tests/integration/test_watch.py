@@ -19,6 +19,7 @@ from zope.interface.verify import verifyObject
 from scheduler.errors import ShuttingDown
 from scheduler.worker import watch
 from scheduler.worker.watch import OutputWatch
+from tests.integration.running import later
 from tests.namespaces import in_namespaces
 
 
@@ -294,8 +295,8 @@ class ShortageTests(TestCase):
         self.file.write_bytes(b"some")
         self.refusals = {"inotify_add_watch": errno.ENOSPC}
         self.patch(watch, "POLL_INTERVAL_SECONDS", 0.01)
-        self.real_call = watch._call
-        self.patch(watch, "_call", self.call)
+        self.real_call = watch.call_kernel
+        self.patch(watch, "call_kernel", self.call)
 
     def call(self, function: str, *arguments: int | bytes) -> int:
         if function in self.refusals:
@@ -307,6 +308,18 @@ class ShortageTests(TestCase):
         with self.file.open("ab") as output:
             output.write(b"x")
         await told
+
+    async def assert_not_polled(self) -> None:
+        real, looks = os.stat, []
+
+        def stat(path: str, *args: object, **named: object) -> os.stat_result:
+            looks.append(str(path))
+            return real(path, *args, **named)
+
+        patched = self.patch(os, "stat", stat)
+        await later(0.05)
+        patched.restore()
+        self.assertNotIn(str(self.file), looks)
 
     async def test_no_instance(self) -> None:
         """Where the user has all instances of inotify, a growing file is noticed all the same; one warning says why."""
@@ -334,11 +347,11 @@ class ShortageTests(TestCase):
             leave()
             leave()
             self.file.write_bytes(b"some")
-            self.assertEqual(self.watch._polled, set())
+            await self.assert_not_polled()
 
     async def test_other_files(self) -> None:
         """Existing watches stay, and a later file is watched by the kernel once it has watches again."""
-        watched, later = Watcher(), Watcher()
+        watched, other = Watcher(), Watcher()
         self.refusals = {}
         self.watch.add(str(self.file), watched)
         self.refusals = {"inotify_add_watch": errno.ENOSPC}
@@ -346,15 +359,15 @@ class ShortageTests(TestCase):
         await self.grow(watched)
         leave()
         self.refusals = {}
-        self.watch.add(str(self.file), later)
-        await self.grow(later)
-        self.assertEqual(self.watch._polled, set())
+        self.watch.add(str(self.file), other)
+        await self.grow(other)
+        await self.assert_not_polled()
 
-    def test_closed(self) -> None:
-        """Once closed nothing is looked at any more."""
+    async def test_closed(self) -> None:
+        """A closed watch polls no file."""
         self.watch.add(str(self.file), Watcher())
         self.watch.close()
-        self.assertIsNone(self.watch._next_poll)
+        await self.assert_not_polled()
 
     def test_other_errors(self) -> None:
         """Another error is no shortage."""

@@ -1,6 +1,6 @@
 """A worker's jobs in memory, over a state folder that outlives the process.
 
-They keep the promises of ``scheduler.worker.jobs`` in its order of steps: a start makes the spool, makes a shim begin
+They keep the promises of ``scheduler.worker.runner`` in its order of steps: a start makes the spool, makes a shim begin
 the job, and is then answered. Each step takes a moment in which the process can die. A process that starts takes back
 the jobs in the folder.
 """

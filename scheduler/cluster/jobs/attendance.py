@@ -109,7 +109,7 @@ class Attendance(Service):
             self._follow(change.last, is_gone=change.after is None)
 
     def _follow(self, job: Job, is_gone: bool = False) -> None:
-        """It is known so now, or ``is_gone``."""
+        """The job is known so now, or ``is_gone``."""
         timeout = job.terms.unattended_timeout
         if timeout is None:
             return

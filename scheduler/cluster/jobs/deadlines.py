@@ -14,7 +14,7 @@ OUTDATED_MAX = 100
 
 
 class Deadlines:
-    """Those of one queue. All times are by the clock."""
+    """The deadlines of one queue. All times are by the clock."""
 
     _log = Logger()
 

@@ -168,7 +168,7 @@ class Dispatcher:
                 return
 
     def _give_work(self) -> None:
-        """One pass over the workers worth a look, the least loaded first."""
+        """Pass over the workers worth a look, the least loaded first."""
         self._pass = None
         if self._flights.closed or not self._set_back.settled:
             return

@@ -16,7 +16,7 @@ from scheduler.model import Job
 
 
 class Flights:
-    """One for each scheduler. Each start runs to its end, whoever asked for it."""
+    """The starts of one scheduler. Each runs to its end, whoever asked for it."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -90,3 +90,8 @@ def first_answer(registry: Registry, job: Job) -> list[IdempotencyKey]:
     """The key of that request, answered with the job, if there is one that was not answered before."""
     key = registry.key_of(job.id)
     return [] if key is None or key.answer is not None else [evolve(key, answer=job)]
+
+
+def kept_with(job: Job, key: RequestKey | None, answer: Job | None = None) -> list[IdempotencyKey]:
+    """The key of a request as it is kept with the job that came of it, if the request has one."""
+    return [] if key is None else [IdempotencyKey(key.key, key.fingerprint, job.id, answer)]

@@ -1,4 +1,4 @@
-"""What follows from the answer to a start: a pure function, which is this table.
+"""The consequences of the answer to a start: a pure function, which is this table.
 
 | the answer | fate | backoff | another worker at once |
 | --- | --- | --- | --- |
@@ -42,7 +42,7 @@ from scheduler.messages import JobStatus
 
 
 class Fate(enum.Enum):
-    """What has become of a job that was to be started."""
+    """The fate of a job that was to be started."""
 
     REPORTED = "reported"
     NOT_SENT = "not sent"
@@ -52,7 +52,7 @@ class Fate(enum.Enum):
 
 @frozen
 class Outcome:
-    """What follows from one answer."""
+    """The consequences of one answer."""
 
     fate: Fate
     #: No job is offered to the worker for a while.
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def outcome_of(answer: JobStatus | SchedulerError, is_core: bool) -> Outcome:
-    """What follows from the answer to a start, or from the error that came in its place; ``is_core``: of the worker."""
+    """Consequences of the answer to a start, or of the error that came in its place; ``is_core``: of the worker."""
     match answer:
         case JobStatus():
             return Outcome(Fate.REPORTED)

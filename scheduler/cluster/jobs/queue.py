@@ -35,13 +35,14 @@ from scheduler.cluster.jobs.choice import Choice, Submission
 from scheduler.cluster.jobs.deadlines import Deadlines
 from scheduler.cluster.jobs.dispatcher import SWEEP_INTERVAL_SECONDS, Dispatcher
 from scheduler.cluster.jobs.flights import Flights
+from scheduler.cluster.jobs.keys import kept_with
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.errors import QueueFull, SchedulerError
 from scheduler.messages import RequestKey
-from scheduler.model import IdempotencyKey, Job, JobState
+from scheduler.model import Job, JobState
 from scheduler.views import JobFilter
 
 #: Seconds after a restart for which a job waits like others that has but one chance: workers may not be back yet.
@@ -50,7 +51,7 @@ RESTART_GRACE_SECONDS = 30.0
 
 @define
 class _Times:
-    """Of one job, by the clock."""
+    """The times of one job, by the clock."""
 
     due: float
     #: When its ``queue_timeout`` has passed.
@@ -60,7 +61,7 @@ class _Times:
 
 
 class Queue(Service):
-    """One for each scheduler; to hear every change."""
+    """The queue of one scheduler; it is to hear every change."""
 
     _log = Logger()
 
@@ -103,7 +104,7 @@ class Queue(Service):
         if not self._set_back.settled:
             self._set_back.when_settled().addCallback(self._settled)
         for job in self._registry.unfinished(None):
-            self._stand(job, age=max(0.0, now - job.created_at), restarted=True)
+            self.stand(job, age=max(0.0, now - job.created_at), restarted=True)
         for job in unsure:
             self._times_of(job, age=max(0.0, now - job.created_at))
 
@@ -155,17 +156,21 @@ class Queue(Service):
         job = evolve(job, worker_name=named, promised=True)
         self._entering += 1
         try:
-            keys = [] if key is None else [IdempotencyKey(key.key, key.fingerprint, job.id, job)]
-            await self._ledger.decide(job, *keys)
+            await self._ledger.decide(job, *kept_with(job, key, answer=job))
         finally:
             self._entering -= 1
         self._log.info("job {job_id} is queued", job_id=job.id)
         return job
 
-    def stand(self, job: Job) -> None:
-        """The job is queued now."""
-        if self.running:
-            self._stand(job)
+    def stand(self, job: Job, age: float = 0.0, restarted: bool = False) -> None:
+        """The job is queued now. ``age`` in seconds, of one that is not new."""
+        if not self.running or job.target is None or job.id in self._waiting:
+            return
+        times = self._times_of(job, age)
+        if restarted and not job.terms.queue_timeout:
+            times.over = max(times.over, self._clock.seconds() + RESTART_GRACE_SECONDS)
+        if not times.choosing:
+            self._next(job)
 
     def hear(self, change: Change) -> None:
         """A job or a worker changed."""
@@ -176,7 +181,7 @@ class Queue(Service):
             return
         job, is_gone = change.last, change.after is None
         if job.state is JobState.QUEUED and not is_gone:
-            self._stand(job)
+            self.stand(job)
         elif not is_gone and (job.state is JobState.STARTING or _awaits_word(job)):
             self._leave(job)
         else:
@@ -184,18 +189,8 @@ class Queue(Service):
             if job.worker_id is not None and (job.state.final or is_gone):
                 self._dispatcher.consider(job.worker_id)
 
-    def _stand(self, job: Job, age: float = 0.0, restarted: bool = False) -> None:
-        """``age`` in seconds, of one that is not new."""
-        if job.target is None or job.id in self._waiting:
-            return
-        times = self._times_of(job, age)
-        if restarted and not job.terms.queue_timeout:
-            times.over = max(times.over, self._clock.seconds() + RESTART_GRACE_SECONDS)
-        if not times.choosing:
-            self._next(job)
-
     def _leave(self, job: Job) -> None:
-        """It is starting; should that come to nothing, its time goes on. So it does where that is not answered."""
+        """The job is starting. Its time goes on, for when that comes to nothing or is not answered."""
         self._waiting.leave(job.id)
         self._deadlines.clear(job.id)
         if job.promised or job.terms.queue_timeout:

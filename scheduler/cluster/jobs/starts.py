@@ -45,7 +45,7 @@ class NotSent:
 
 
 class Starts:
-    """One for each scheduler. ``clock`` tells the time."""
+    """The starts of one scheduler. ``clock`` tells the time."""
 
     _log = Logger()
 
@@ -118,7 +118,7 @@ class Starts:
     # -- how
 
     async def _elsewhere(self, worker: Worker, job_id: str, result: Job | NotSent, since: float) -> Job | NotSent:
-        """What came of it at last, after the other workers that could take the job at once."""
+        """The result at last, after the other workers that could take the job at once."""
         tried = Tried(since)
         while isinstance(result, NotSent) and result.elsewhere:
             tried = evolve(tried, workers=tried.workers | {worker.id})

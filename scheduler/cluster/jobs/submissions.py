@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.jobs.choice import Choice, Submission
 from scheduler.cluster.jobs.flights import Flights
-from scheduler.cluster.jobs.keys import Keys
+from scheduler.cluster.jobs.keys import Keys, kept_with
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.jobs.starts import NotSent, Starts
 from scheduler.cluster.ledger import Ledger
@@ -41,7 +41,7 @@ from scheduler.model import IdempotencyKey, Job, JobState, Worker
 
 
 class Submissions:
-    """One for each scheduler. ``clock`` tells the time, ``new_id`` gives the id of each job."""
+    """The submissions of one scheduler. ``clock`` tells the time, ``new_id`` gives the id of each job."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Submissions:
 
     async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
         since = self._clock.seconds()
-        await self._ledger.decide(job, *([] if key is None else [IdempotencyKey(key.key, key.fingerprint, job.id)]))
+        await self._ledger.decide(job, *kept_with(job, key))
         failpoints.hit("scheduler.after-commit-before-rpc")
         try:
             result = await self._starts.start(worker, job, since, None if starting is None else partial(starting, job))
@@ -146,7 +146,7 @@ class Submissions:
             raise StartUnanswered(current.worker_name or worker.name, job.id, str(error)) from error
 
     async def _not_started(self, job: Job, error: SchedulerError) -> Job:
-        """It waits, if it may and that can be saved, and else there is no such job."""
+        """The job waits, if it may and that can be saved. Else there is no such job."""
         if job.terms.queue_timeout and self._queue.has_room and isinstance(error, Unavailable):
             try:
                 return await self._starts.take_back(job, str(error))

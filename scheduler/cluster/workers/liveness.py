@@ -131,7 +131,7 @@ class Liveness(Periodic):
         return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
 
     def heard(self, worker_id: str, told: Worker | None = None) -> None:
-        """The worker called this scheduler, and described itself as ``told``."""
+        """The worker called this scheduler; it is as it ``told``, if it told anything."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
             self._heard(self._seen(told or worker))

@@ -111,7 +111,7 @@ class Membership:
         return Deferred.fromCoroutine(self._heartbeat(heartbeat, peer))
 
     def why_unreachable(self, worker: Worker) -> str:
-        """In words that end a sentence, of a worker that is not online."""
+        """The reason, in words that end a sentence, why a worker is not online."""
         return self._liveness.why_unreachable(worker)
 
     async def _checked(self, registration: Registration, peer: str) -> Registered:

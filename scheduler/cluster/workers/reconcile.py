@@ -246,7 +246,7 @@ class Reconciler:
         if unsure and not self._set_back.settled:
             return  # another worker may have it
         if unsure and self._queue.still_wanted(job) and job.stop_requested_at is None and worker.takes(job.spec):
-            await self._ledger.settled()  # that it went to this worker is durable, or it could go to another too
+            await self._ledger.settled()  # its worker must be durable, or it could go to another one too
             if self._registry.find_job(job.id) == job and job.id not in self._flights:
                 await self._starts.resend(job)
             return

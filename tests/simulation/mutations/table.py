@@ -28,7 +28,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "show ends before the commit",
         "An end is shown only when it is durable: a final state never changes, not even by a crash.",
         "cluster/ledger.py",
-        " = [job for job in jobs if job.id not in self.endings]\n",
+        " = [job for job in jobs if job.id not in self.endings] if ends else jobs\n",
         " = jobs\n",
         "store",
         ("a final state stays",),
@@ -103,13 +103,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "save the next attempt after the end",
         "The next attempt of a job is committed with the end it follows: no crash comes between them.",
         "cluster/ledger.py",
-        "        return self._saving.save(records).addBoth(settle)\n",
+        "        saved = self._saving.save(records)\n",
         """\
         following = [ending.following for ending in plan.ends if ending.following is not None]
-        saved = self._saving.save([record for record in records if record not in following]).addBoth(settle)
+        saved = self._saving.save([record for record in records if record not in following])
         for job in following:
             self._saving.note(job)
-        return saved
 """,
         "crashes",
         ("shown is stored",),

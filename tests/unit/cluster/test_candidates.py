@@ -253,19 +253,19 @@ class Counted(dict[str, Worker]):
 
 
 class CostTests(SynchronousTestCase):
-    """The work for one placement among a thousand workers, as the number of workers that are looked at."""
+    """The work for one placement among 300 workers, as the number of workers that are looked at."""
 
     def looks(self, requirement: Requirement, hard: dict[str, Any], backoff: bool = False, load: int = 0) -> int:
-        """Make all but the last three of a thousand workers, in the order of names, ``hard`` to use."""
+        """Make all but the last three of 300 workers, in the order of names, ``hard`` to use."""
         workers = Counted()
         candidates = Candidates(workers)
-        for number in range(1000):
-            easy = number >= 997
+        for number in range(300):
+            easy = number >= 297
             facts: dict[str, Any] = {"labels": {"zone": str(number % 2), "rack": str(number)}} | ({} if easy else hard)
             worker = workers[f"w-{number:03}"] = a_worker(f"w-{number:03}", **facts)
             candidates.put(worker, 0 if easy else load, backoff and not easy)
         workers.looks = 0
-        self.assertEqual(place(requirement, candidates).id, "w-997" if not requirement.labels else "w-998")
+        self.assertEqual(place(requirement, candidates).id, "w-297" if not requirement.labels else "w-298")
         return workers.looks
 
     def test_a_placement_looks_at_one_worker(self) -> None:
@@ -282,7 +282,7 @@ class CostTests(SynchronousTestCase):
 
     def test_several_labels(self) -> None:
         """The rarest of several labels decides how many are looked at."""
-        self.assertEqual(self.looks(evolve(ANY, labels=frozenset({("zone", "0"), ("rack", "998")})), {}), 1)
+        self.assertEqual(self.looks(evolve(ANY, labels=frozenset({("zone", "0"), ("rack", "298")})), {}), 1)
 
     def test_a_refusal(self) -> None:
         """Why there is none is found by looking at few, whatever keeps all of them."""
@@ -297,7 +297,7 @@ class CostTests(SynchronousTestCase):
         for facts in kept:
             workers = Counted()
             candidates = Candidates(workers)
-            for number in range(1000):
+            for number in range(300):
                 worker = workers[f"w-{number:03}"] = a_worker(f"w-{number:03}", **facts)
                 candidates.put(worker, 1, False)
             workers.looks = 0

@@ -150,6 +150,7 @@ class RetryingTests(FleetTestCase):
         job, following = self.retried()
         waiting = self.scheduler.wait_for_attempts(job.id, 300)
         self.successResultOf(self.scheduler.stop(job.id))
+        self.fleet.house.settle()
         ended = self.successResultOf(waiting)
         self.assertEqual((ended.id, ended.state), (following.id, JobState.STOPPED))
 

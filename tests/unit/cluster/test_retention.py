@@ -3,7 +3,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.jobs import retention
-from scheduler.cluster.jobs.retention import REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS
+from scheduler.cluster.jobs.retention import SWEEP_INTERVAL_SECONDS
 from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
 from scheduler.model import IdempotencyKey, Job, JobState
 from scheduler.views import JobFilter
@@ -41,11 +41,11 @@ class RetentionTests(SynchronousTestCase):
     def kept(self) -> set[str]:
         return {job.id for job in self.ledger.registry.listing.matching(JobFilter())}
 
-    def pass_time(self, seconds: float) -> None:
-        """Both clocks go on, a minute at a time."""
-        for _ in range(round(seconds / 60)):
-            self.wall += 60
-            self.clock.advance(60)
+    def pass_time(self, seconds: float, step: float = 60) -> None:
+        """Both clocks go on, a minute at a time, or so much."""
+        for _ in range(round(seconds / step)):
+            self.wall += step
+            self.clock.advance(step)
 
     def test_adopted_jobs(self) -> None:
         """Jobs first heard of from their workers go as all others do, however many of either kind are to stay."""
@@ -76,15 +76,15 @@ class RetentionTests(SynchronousTestCase):
         """The key of a job that a client removed is kept as long after that as the job would have been."""
         self.begin(ended("j-1", NOON - 29 * DAY), ended("j-2", NOON))
         self.ledger.decide(*a_removal("j-1", self.ledger.now()))
-        self.pass_time(2 * DAY)
+        self.pass_time(2 * DAY, 600)
         self.ledger.decide(*a_removal("j-2", self.ledger.now()))
-        self.pass_time(28 * DAY - HOUR)
+        self.pass_time(28 * DAY - HOUR, 600)
         registry = self.ledger.registry
         self.assertTrue(registry.was_removed("j-1") and registry.was_removed("j-2"))
-        self.pass_time(HOUR + 120)
+        self.pass_time(HOUR + 600, 600)
         self.assertFalse(registry.was_removed("j-1"))
         self.assertEqual([key.job_id for key in self.successResultOf(self.store.load()).keys], ["j-2"])
-        self.pass_time(2 * DAY)
+        self.pass_time(2 * DAY, 600)
         self.assertEqual(self.successResultOf(self.store.load()).keys, ())
 
     def test_jobs_of_tomorrow(self) -> None:
@@ -99,10 +99,9 @@ class RetentionTests(SynchronousTestCase):
 
     def test_a_few_at_a_time(self) -> None:
         """However many are due, at one look only so many go, the oldest first."""
-        self.begin(
-            *(ended(f"j-{n:04}", NOON - YEAR + n) for n in range(2 * REMOVED_PER_SWEEP + 1)), ended("j-new", NOON)
-        )
-        for left in (REMOVED_PER_SWEEP + 2, 2, 1):
+        self.patch(retention, "REMOVED_PER_SWEEP", 10)
+        self.begin(*(ended(f"j-{n:04}", NOON - YEAR + n) for n in range(21)), ended("j-new", NOON))
+        for left in (12, 2, 1):
             self.clock.advance(SWEEP_INTERVAL_SECONDS)
             self.assertEqual(len(self.kept()), left)
             self.assertIn("j-new", self.kept())

@@ -90,6 +90,7 @@ class WorkersTests(FleetTestCase):
         self.assertIsNone(self.successResultOf(self.scheduler.forget("w1")))
         self.assertEqual(self.scheduler.workers(), ())
         self.refusal(NotFound, self.scheduler.forget, "w1")
+        self.fleet.house.settle()
         lost = self.successResultOf(wait)
         self.assertEqual((lost.state, lost.reason, lost.unknown_since), (JobState.LOST, "forgotten", None))
         self.assertEqual(lost.finished_at, EPOCH + 2)

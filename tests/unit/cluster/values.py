@@ -41,5 +41,5 @@ def a_job(
 
 
 def a_removal(job_id: str, when: float = 1000.0) -> tuple[Ref, IdempotencyKey]:
-    """What a client's removal of a job that came without a key makes of the records."""
+    """The records after a client removed a job that came without a key."""
     return Ref("job", job_id), IdempotencyKey(f"removed {job_id}", "", job_id, removed_at=when)

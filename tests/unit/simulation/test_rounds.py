@@ -6,7 +6,8 @@ import gc
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.simulation.rounds import COLLECTED_EVERY, Rounds, run_rounds
+from tests.simulation import rounds
+from tests.simulation.rounds import Rounds, run_rounds
 from tests.simulation.search import Scope
 from tests.simulation.world import World
 from tests.unit.simulation.plans import make
@@ -15,8 +16,9 @@ from tests.unit.simulation.plans import make
 class MemoryTests(SynchronousTestCase):
     def test_garbage(self) -> None:
         """The memory holds the worlds of a few rounds, however many there are."""
+        self.patch(rounds, "COLLECTED_EVERY", 3)
         gc.collect()
-        for _ in run_rounds(Scope((), ("calm",), make), Rounds(1, 4 * COLLECTED_EVERY), 1):
+        for _ in run_rounds(Scope((), ("calm",), make), Rounds(1, 12), 1):
             pass
         worlds = [each for each in gc.get_objects() if isinstance(each, World)]
-        self.assertLess(len(worlds), COLLECTED_EVERY)
+        self.assertLess(len(worlds), 5)

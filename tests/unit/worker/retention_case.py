@@ -42,6 +42,10 @@ class FakeSpools:
         self.left: dict[str, int] = {}
         self.error: OSError | None = None
 
+    @property
+    def clearing(self) -> "FakeSpools":
+        return self
+
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, dict[str, int]]:
         if self.error:
             raise self.error

@@ -46,5 +46,5 @@ class WorkerScenarios(Scenarios):
         self.house.store.problem = "disk full"
         await self.assert_problem(self.call("POST", "/v1/workers/w1/drain"), 503)
         self.house.parts.service.refuse()
-        reply = await self.assert_problem(self.call("GET", "/readyz"), 503, "the store fails")
-        self.assertEqual(reply.json()["reasons"], ["shutting down", "the store fails: disk full"])
+        reply = await self.assert_problem(self.call("GET", "/readyz"), 503, "database unavailable")
+        self.assertEqual(reply.json()["reasons"], ["shutting down", "database unavailable: disk full"])
