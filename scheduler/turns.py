@@ -59,6 +59,11 @@ class KeyedTurns:
         self._most = most
         self._turns: dict[str, Turns] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no call is under way or waits."""
+        return not self._turns
+
     async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> T:
         """What ``call`` answers, which is made when it is its turn among those with that key."""
         turns = self._turns.setdefault(key, Turns(self._most))

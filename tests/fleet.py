@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter
-from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, WorkerState
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Target, WorkerState
 from tests.doubles.runner import FakeJobRunner
 from tests.house import ECHO, HOME, House, result_of
 
@@ -101,13 +101,14 @@ class Fleet:
         """No worker runs that command."""
         self._refused[command] = why
 
-    def says(self, name: str, refusing: str) -> None:
-        """The worker says why it takes no job, without being asked; ``""``: it takes some."""
-        self._say(f"id-{name}", refusing=refusing)
+    def says(self, name: str, **facts: Any) -> None:
+        """The worker says that by its heartbeats, without being asked, from now on.
 
-    def describes(self, name: str, ahead: float, disk: Disk) -> None:
-        """The worker says what its clock shows, ``ahead`` of the scheduler's by that many seconds, and of its disk."""
-        self._say(f"id-{name}", ahead=ahead, disk=disk)
+        ``refusing`` is why it takes no job, ``""``: it takes some; ``disk`` how full its disk is; ``ahead`` by how many
+        seconds its clock is ahead of the scheduler's.
+        """
+        self._says.setdefault(f"id-{name}", {}).update(facts)
+        self._report(f"id-{name}")
 
     def runner(self, name: str = "w1") -> FakeJobRunner:
         """What runs on that worker."""
@@ -179,10 +180,6 @@ class Fleet:
     def _where(self, job_id: str) -> tuple[FakeJobRunner, str]:
         job = self.house.job(job_id)
         return self.house.runners[job.worker_id or ""], job.id_on_worker
-
-    def _say(self, worker_id: str, **facts: Any) -> None:
-        self._says.setdefault(worker_id, {}).update(facts)
-        self._report(worker_id)
 
     def _report(self, worker_id: str) -> None:
         """What its heartbeat tells, or, if it sends none, what the polling finds out."""

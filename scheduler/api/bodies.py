@@ -45,7 +45,7 @@ class Held:
     """Counts the bytes held for clients: at most ``most`` in all."""
 
     def __init__(self, most: int = HELD_MAX_BYTES) -> None:
-        self._most = most
+        self.most = most
         # in the order in which their clients have last taken something
         self._sizes: dict[Holder, int] = {}
         self.total = 0
@@ -55,7 +55,7 @@ class Held:
         self.release(holder)
         self._sizes[holder] = size
         self.total += size
-        while self.total > self._most and len(self._sizes) > 1:
+        while self.total > self.most and len(self._sizes) > 1:
             first = next(iter(self._sizes))
             self.release(first)
             first.cut_off()

@@ -310,7 +310,7 @@ class ApiSite(server.Site):
         self.allowed_hosts = allowed_hosts
         self.draining = False
         self.channels: set[Channel] = set()
-        self._under_way = under_way
+        self.under_way = under_way
         self.max_connections = max_connections
         self._drained: Deferred[None] | None = None
 
@@ -346,7 +346,7 @@ class ApiSite(server.Site):
         self.draining = True
         for channel in list(self.channels):
             channel.close_when_done()
-        self._under_way.end()
+        self.under_way.end()
         if not self.channels:
             return succeed(None)
         drained: Deferred[None] = Deferred()

@@ -207,7 +207,7 @@ def _watch(table: Callable[[], str]) -> None:
         shown = table()  # what fails at first ends the command
         click.echo("\x1b[2J", nl=False)
         while True:
-            click.echo(_screen(shown), nl=False)
+            click.echo(screen(shown), nl=False)
             time.sleep(WATCH_INTERVAL)
             try:
                 shown = table()
@@ -217,7 +217,7 @@ def _watch(table: Callable[[], str]) -> None:
         return
 
 
-def _screen(table: str) -> str:
+def screen(table: str) -> str:
     """What redraws the terminal: as many lines as it has, each one to its right end, and nothing below.
 
     Meanwhile it does not wrap lines: one that is wider than a narrow terminal would push others off it.

@@ -114,6 +114,17 @@ class SetBack(Service):
         return not (self._waiting or self._asked or self._timer) and all(map(find, kept))
 
     @property
+    def most_seen(self) -> int:
+        """The largest number of ids that are remembered of one worker, of those that it reports and nobody knows."""
+        return max((len(asked.seen) for asked in self._asked.values()), default=0)
+
+    @property
+    def gone_kept(self) -> int:
+        """The number of workers that are gone and were told of the count, or not believed about it."""
+        find = self._ledger.registry.find_worker
+        return sum(find(worker_id) is None for worker_id in {*self._told, *self._doubted})
+
+    @property
     def found(self) -> bool:
         """Whether in this process a worker has told of what the store does not have."""
         return self._recovering

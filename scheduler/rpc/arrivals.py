@@ -64,6 +64,9 @@ class WaitingCalls:
         self._since: dict[Cancellable, float] = {}
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._since)
+
     def begin(self, call: Cancellable) -> None:
         """It waits from now, whether or not it did before."""
         with self._lock:

@@ -130,7 +130,7 @@ def _for_request(request: str, function: Callable[..., Any], *args: Any) -> Any:
         REQUEST_ID.reset(token)
 
 
-class _Threads(futures.ThreadPoolExecutor):
+class Threads(futures.ThreadPoolExecutor):
     """The threads of a server.
 
     The serving thread would end with the error, and the server with it, where the machine has no further thread to
@@ -180,17 +180,17 @@ class GrpcServer(Service):
         self._interceptors = interceptors
         self._server: grpc.Server | None = None
         self._pools: list[futures.ThreadPoolExecutor] = []
-        self._waiting = WaitingCalls(reactor.seconds)
-        self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self._waiting.cancel_old)
+        self.waiting = WaitingCalls(reactor.seconds)
+        self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self.waiting.cancel_old)
 
     def privilegedStartService(self) -> None:
         """Bind; ``OSError`` naming the address where that can't be."""
         super().privilegedStartService()
-        threads = _Threads(self._limits.threads, thread_name_prefix="grpc")
-        others = _Threads(OTHER_STREAM_THREADS, thread_name_prefix="grpc-other")
+        threads = Threads(self._limits.threads, thread_name_prefix="grpc")
+        others = Threads(OTHER_STREAM_THREADS, thread_name_prefix="grpc-other")
         self._pools = [threads, others]
         calls = self._limits.threads + self._limits.queue
-        message_first = MessageFirst(self._names, self._waiting, threads, others, calls, self._limits.streams)
+        message_first = MessageFirst(self._names, self.waiting, threads, others, calls, self._limits.streams)
         server = grpc.server(
             threads,
             interceptors=[*self._interceptors, message_first],
@@ -240,7 +240,7 @@ class GrpcServer(Service):
         self._servicer.hop.close()
         self._servicer.stop()
         self._checks.stopService()
-        self._waiting.cancel_all()
+        self.waiting.cancel_all()
         server, self._server = self._server, None
         pools, self._pools = self._pools, []
         stopped: Deferred[None] = Deferred()

@@ -45,7 +45,7 @@ from scheduler.worker_interfaces import IJobRunner, IJobs
 
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
 _ASK_AGAIN_SECONDS = 0.05
-_RETRY_AFTER_FAILURE_SECONDS = 2.0
+RETRY_AFTER_FAILURE_SECONDS = 2.0
 
 
 class IReactor(IReactorFDSet, IReactorTime):
@@ -80,9 +80,9 @@ class JobRunner:
         self._again: dict[RunningJob, IDelayedCall] = {}
         self._closed = False
         notify = partial(self._call_all, self._on_end)
-        self._retention = SpoolRetention(reactor, pool, spools, limits, self.running, self._forget, notify)
-        self._removals = Removals(reactor, pool, spools.endings, self._running, self._place)
-        self._stops = Stops(pool, spools, self._removals)
+        self.retention = SpoolRetention(reactor, pool, spools, limits, self.running, self._forget, notify)
+        self.removals = Removals(reactor, pool, spools.endings, self._running, self._place)
+        self._stops = Stops(pool, spools, self.removals)
         self._signals = Signals(pool, spools)
         self._sealing = Sealing(pool, spools, lambda found: self._take(found).status)
 
@@ -95,8 +95,8 @@ class JobRunner:
     def shut_down(self) -> None:
         """Follow nothing any more. The jobs run on, and wait for the next worker process."""
         self._closed = True
-        self._retention.stop()
-        self._removals.stop()
+        self.retention.stop()
+        self.removals.stop()
         again, self._again = self._again, {}
         for call in again.values():
             call.cancel()
@@ -110,8 +110,8 @@ class JobRunner:
             return
         for each in sorted(found, key=lambda each: each.finished_at):
             self._take(each)
-        self._retention.start()
-        self._removals.start()
+        self.retention.start()
+        self.removals.start()
 
     def _take(self, found: RecoveredSpool) -> RunningJob:
         status = JobStatus(found.job_id, JobState.RUNNING)
@@ -128,7 +128,7 @@ class JobRunner:
             if not found.acknowledged:
                 self._unacknowledged[job.id] = job
                 self._log_end(job.status)
-            self._retention.ended(
+            self.retention.ended(
                 job.id,
                 max(self._wall_time() - (job.status.finished_at or 0.0), 0.0),
                 found.acknowledged,
@@ -170,7 +170,7 @@ class JobRunner:
     async def _launch(self, job: RunningJob, spec: JobSpec) -> JobStatus | HeldByShim:
         assert job.created_at is not None
         start = partial(self._pool.run, self._spools.start_thd, job.id, spec, job.created_at, job.key)
-        return await self._retention.with_room(start)
+        return await self.retention.with_room(start)
 
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         job = self._jobs.get(job_id)
@@ -212,14 +212,14 @@ class JobRunner:
         job = self._jobs.get(job_id)
         if job is None:
             removed = self._pool.run(self._spools.remove_unlisted_thd, job_id)
-            return removed.addCallback(lambda _: Deferred.fromCoroutine(self._retention.remove(job_id)))
+            return removed.addCallback(lambda _: Deferred.fromCoroutine(self.retention.remove(job_id)))
         started = self._when_started(job)
         return started.addCallbacks(lambda _: self._remove(job), lambda _: self.remove(job_id))
 
     def _remove(self, job: RunningJob) -> Deferred[None]:
         if not job.status.state.final:
             raise JobNotEnded(job.id, job.status.state.value)
-        return Deferred.fromCoroutine(self._retention.remove(job.id))
+        return Deferred.fromCoroutine(self.retention.remove(job.id))
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         return self._spools.read_thd(job_id, stream, offset, size)
@@ -290,22 +290,22 @@ class JobRunner:
     def _acknowledged(self, found: Mapping[str, DiskUse]) -> None:
         for job_id, taken in found.items():
             if job_id not in self._unacknowledged:  # else it has to be acknowledged once more
-                self._retention.acknowledged(job_id, taken)
+                self.retention.acknowledged(job_id, taken)
 
     def report_again(self) -> None:
         ended = [job for job in self._jobs.values() if job.status.state.final and not job.starting]
         ended.sort(key=lambda job: job.status.finished_at or 0.0)
         self._unacknowledged = {job.id: job for job in ended}
-        self._retention.not_acknowledged(self._unacknowledged)
+        self.retention.not_acknowledged(self._unacknowledged)
 
     def expect_acknowledgements(self, expected: bool) -> None:
-        self._retention.expect_acknowledgements(expected)
+        self.retention.expect_acknowledgements(expected)
 
     def on_end(self, notify: Notify) -> None:
         self._on_end.append(notify)
 
     def refusing(self) -> str:
-        return self._retention.refusing
+        return self.retention.refusing
 
     # from the start to the end
 
@@ -356,7 +356,7 @@ class JobRunner:
             pidfd = None if held.shim is None else proctree.open_pidfd(held.shim)
         except OSError:  # no descriptor is left
             self._log.failure("job {job_id} can't be followed yet", job_id=job.id)
-            self._ask_later(job, _RETRY_AFTER_FAILURE_SECONDS)
+            self._ask_later(job, RETRY_AFTER_FAILURE_SECONDS)
             return
         if pidfd is None:  # it is about to say who it is, or has just ended
             self._ask_later(job, _ASK_AGAIN_SECONDS)
@@ -395,7 +395,7 @@ class JobRunner:
         if not self._closed and not job.undecided:
             job.undecided = True
             self._log.failure("job {job_id} has ended and can't be decided on yet", failure, job_id=job.id)
-        self._ask_later(job, _RETRY_AFTER_FAILURE_SECONDS)
+        self._ask_later(job, RETRY_AFTER_FAILURE_SECONDS)
 
     def _end(self, job: RunningJob, status: JobStatus) -> None:
         job.status = status
@@ -407,7 +407,7 @@ class JobRunner:
             again.cancel()
         del self._running[job.id]
         self._unacknowledged[job.id] = job
-        self._retention.ended(job.id)
+        self.retention.ended(job.id)
         self._log_end(status)
         settle(job.for_end, status)
         watchers, job.watchers = job.watchers, []

@@ -138,7 +138,7 @@ class SpoolRetention:
         #: By the ids of jobs: who waits until nothing is done to one any more.
         self._until_idle: dict[str, list[Deferred[None]]] = {}
         #: Bytes that ``_kept`` takes.
-        self._size = 0
+        self.size = 0
         self._running: dict[str, _Running] = {}
         self._patience = Patience(clock, self._failed)
         self._leftovers = Leftovers(clock, pool, spools, self._patience, self._sweep_soon)
@@ -163,7 +163,7 @@ class SpoolRetention:
         if taken is None:
             self._unmeasured.add(job_id)
         else:
-            self._size += taken.all.size
+            self.size += taken.all.size
         self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
 
     def acknowledged(self, job_id: str, taken: DiskUse) -> None:
@@ -306,7 +306,7 @@ class SpoolRetention:
         if room is not None:
             missing = shortage(disk, self._limits.spool_min_free, starts)
             short = Amount(max(missing.size, room.size), max(missing.entries, room.entries))
-        ended = self._size + sum(min(amount.size, quarter) for amount in self._leftovers.amounts())
+        ended = self.size + sum(min(amount.size, quarter) for amount in self._leftovers.amounts())
         running = [each.amount for each in self._running.values()]
         return counted(ended, running, most, short, Amount(quarter, entries))
 
@@ -353,7 +353,7 @@ class SpoolRetention:
             running.busy = False
 
     def _measured(self, job: Kept, taken: DiskUse) -> None:
-        self._size += taken.all.size - job.amount.size
+        self.size += taken.all.size - job.amount.size
         job.taken = taken
         self._unmeasured.discard(job.job_id)
 
@@ -418,7 +418,7 @@ class SpoolRetention:
     def _drop(self, job: Kept) -> None:
         del self._kept[job.job_id]
         self._unmeasured.discard(job.job_id)
-        self._size -= job.amount.size
+        self.size -= job.amount.size
         self._forget(job.job_id)
 
     def _log_resisting(self, job: Kept, left: Left) -> None:

@@ -104,7 +104,7 @@ class Spools:
             new = not os.path.exists(spool.folder)
             if new:
                 self._check_room()
-                seen = self._create(job_id, spool, spec, created_at, key)
+                seen = self.create_thd(job_id, spool, spec, created_at, key)
             else:
                 self._check_readable(job_id, spool)
                 seen = judge_thd(job_id, spool, self._wall_time)
@@ -158,7 +158,7 @@ class Spools:
             raise Unavailable(f"job {job_id!r} can't be sealed: {os.strerror(error.errno or 0)}") from error
         return None
 
-    def _create(
+    def create_thd(
         self, job_id: str, spool: Spool, spec: JobSpec, created_at: float, key: RequestKey | None
     ) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
         """Answers like ``judge_thd``; one that was refused has ended."""

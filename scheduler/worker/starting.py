@@ -28,7 +28,7 @@ from scheduler.worker.shim.spool import NotDurable, Spool
 START_DEADLINE_SECONDS = 4.0
 
 #: A zygote may hang, or be killed with a start in its hands; so twice.
-_MAX_LAUNCHES = 2
+MAX_LAUNCHES = 2
 
 
 class Starter:
@@ -53,7 +53,7 @@ class Starter:
         seen: JobStatus | HeldByShim | NeverBegun | NotStartable = NeverBegun()
         problem, pending = "", not new
         failure: OSError | None = None
-        for _ in range(_MAX_LAUNCHES):
+        for _ in range(MAX_LAUNCHES):
             try:
                 if self._launcher.launch_thd(spool.folder, START_DEADLINE_SECONDS, spool.sync):
                     problem = f"no shim began it, see {self._launcher.log_file}"

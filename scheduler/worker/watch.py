@@ -53,7 +53,8 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(function: str, *args: int | bytes) -> int:
+def call_inotify(function: str, *args: int | bytes) -> int:
+    """Call a function of inotify; ``OSError``."""
     result = int(getattr(_libc, function)(*args))
     if result < 0:
         number = ctypes.get_errno()
@@ -105,6 +106,11 @@ class OutputWatch:
         self._next_poll: IDelayedCall | None = None
         self._warned = False
 
+    @property
+    def polling(self) -> bool:
+        """Whether files are looked at every now and then, for want of a watch."""
+        return bool(self._polled)
+
     def add(self, path: str, notify: Notify) -> Callable[[], None]:
         """Call ``notify`` whenever the file may have grown, until the function that is returned is called.
 
@@ -125,9 +131,9 @@ class OutputWatch:
     def _watch(self, path: str) -> int:
         """The kernel's number of the watch."""
         if self._fd < 0:
-            self._fd = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = call_inotify("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
             self._reactor.addReader(self)
-        return _call("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
+        return call_inotify("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
 
     def _poll(self, path: str, notify: Notify, shortage: OSError) -> Callable[[], None]:
         """Look at the file again and again."""
@@ -219,7 +225,7 @@ class OutputWatch:
         watchers.discard(watcher)
         if not watchers and self._watchers.pop(watch, None) is not None:
             with contextlib.suppress(OSError):  # the file went first
-                _call("inotify_rm_watch", self._fd, watch)
+                call_inotify("inotify_rm_watch", self._fd, watch)
 
 
 def _nothing() -> None:

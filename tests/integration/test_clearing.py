@@ -66,7 +66,7 @@ class FullTests(RunningCase):
     async def swept(self) -> None:
         """Once one more sweep is over."""
         await self.worker.pool.run(lambda: None)
-        await self.worker.runner._retention.make_room()
+        await self.worker.runner.retention.make_room()
 
     async def test_deep(self) -> None:
         """A job that leaves folders in folders is removed."""
@@ -88,7 +88,7 @@ class FullTests(RunningCase):
             self.assertEqual(os.path.exists(self.worker.spool(jobs[3]).work), False)
             await self.worker.drop()
             self.worker = await self.next_life(spool_max="4MB")
-            self.assertLess(self.worker.runner._retention._size, 400_000)
+            self.assertLess(self.worker.runner.retention.size, 400_000)
 
     async def test_work_folder_of_a_job_that_runs(self) -> None:
         """A job that runs and fills its work folder pushes out a quarter at most."""

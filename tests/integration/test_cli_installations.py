@@ -104,7 +104,7 @@ class FileTests(Case):
     def test_system_state(self) -> None:
         """A file that names no state folder is that of a service of the system, where there is one."""
         system = self.folder / "var"
-        self.patch(installations, "_SYSTEM_STATE", {"scheduler": system, "worker": system})
+        self.patch(installations, "SYSTEM_STATE", {"scheduler": system, "worker": system})
         file = self.write("a.toml", "[cluster]\n")
         self.assertNotEqual(installations.load(file).state_dir, system)
         system.mkdir()

@@ -244,7 +244,7 @@ class SlowClientTests(SocketTestCase):
             for _ in range(3):
                 page = (await self.ask(request("GET /v1/jobs?limit=3"))).json()
                 self.assertEqual([job["id"] for job in page["jobs"]], [ended.id, jobs[-1].id, jobs[-2].id])
-            held = self.site._under_way.held
+            held = self.site.under_way.held
             self.assertGreater(held.total, 10 * MIB)
             self.assertLessEqual(held.total, HELD_MAX_BYTES)
             self.assertLess(resident() - before, HELD_MAX_BYTES + 64 * MIB)

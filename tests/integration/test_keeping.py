@@ -162,7 +162,7 @@ class KeepingTests(RunningCase):
 
     async def leave_a_spool(self) -> None:
         """Have a start fail that can't even remove its spool."""
-        unmake = self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)
+        unmake = self.patch(starting.Starter, "unmake_thd", lambda _, job_id: True)
         launch = self.patch(self.worker.launcher, "launch_thd", no_descriptor)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
         unmake.restore()
@@ -241,7 +241,7 @@ class KeepingTests(RunningCase):
     async def swept(self) -> None:
         """Once one more sweep is over."""
         await self.worker.pool.run(lambda: None)
-        await self.worker.runner._retention.make_room()
+        await self.worker.runner.retention.make_room()
 
     async def write(self, size: int) -> str:
         """The id of a job that has written so much and ended."""
@@ -275,7 +275,7 @@ class KeepingTests(RunningCase):
         self.worker = await self.next_life()
         await self.swept()
         self.assertEqual(self.worker.runner.unacknowledged(), ())
-        self.assertGreaterEqual(self.worker.runner._retention._size, 1_000_000)
+        self.assertGreaterEqual(self.worker.runner.retention.size, 1_000_000)
 
     async def test_most_of_what_is_not_acknowledged(self) -> None:
         """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""

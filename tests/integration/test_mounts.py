@@ -137,9 +137,9 @@ class KeptTests(MountCase):
         self.worker = await self.next_life(spool_max="1MB")
         job = await self.mounts(MOUNTS + "echo written")
         await self.worker.pool.run(lambda: None)
-        await self.worker.runner._retention.make_room()
+        await self.worker.runner.retention.make_room()
         self.assertEqual(self.worker.output(job), b"written\n")
-        self.assertLess(self.worker.runner._retention._size, 200_000)
+        self.assertLess(self.worker.runner.retention.size, 200_000)
         self.assertUntouched()
 
     async def test_not_permitted(self) -> None:
@@ -209,9 +209,7 @@ class FewInodesTests(RunningCase):
     async def acknowledged(self, job: str) -> None:
         """Once that is written down, and known to who makes room."""
         self.worker.runner.acknowledge([job])
-        kept = self.worker.runner._retention._kept
-        while job in kept and not kept[job].acknowledged:
-            await later(0.01)
+        await self.worker.pool.run(lambda: None)
 
     async def test_acknowledged(self) -> None:
         """Jobs that were acknowledged make room, so no start is refused."""
@@ -243,7 +241,7 @@ class FewInodesTests(RunningCase):
         self.patch(clearing.Clearing, "discard", lambda *_: None)
         job = (await self.worker.run("true")).job_id
         await self.acknowledged(job)
-        real, tries = self.worker.spools._create, []
+        real, tries = self.worker.spools.create_thd, []
 
         def full_once(*args: object) -> object:
             tries.append(os.listdir(self.worker.jobs_dir))
@@ -251,7 +249,7 @@ class FewInodesTests(RunningCase):
                 raise OSError(122, "Disk quota exceeded")
             return real(*args)
 
-        self.worker.spools._create = full_once
+        self.worker.spools.create_thd = full_once
         late = await self.worker.runner.start("late", JobSpec(command="true"), None)
         self.assertEqual(late.job_id, "late")
         await self.worker.ended("late")

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from scheduler.errors import Conflict, NotFound, ShuttingDown, Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
-from scheduler.worker import records
+from scheduler.worker import records, starting
 from scheduler.worker.launcher import Shortage
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import create
@@ -266,8 +266,9 @@ class NextLifeTests(ProcessCase):
         wanted = f"the worker's machine can't start a job now: no shim began it, see {self.worker.log}"
         self.assertEqual(str(refused), wanted)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)  # as if it had been killed before
+        kept = self.patch(starting.Starter, "unmake_thd", lambda _, job_id: True)  # as if it had been killed before
         await self.assertFailure(self.start_unlaunched(), Unavailable)
+        kept.restore()
         await self.worker.drop()
         self.worker = await self.next_life()
         with self.assertRaises(NotFound):
@@ -280,8 +281,9 @@ class NextLifeTests(ProcessCase):
 
     async def test_not_begun_and_rebooted(self) -> None:
         """A power cut may have taken the trace of a shim: such a job is lost, and is not started again."""
-        self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)
+        kept = self.patch(starting.Starter, "unmake_thd", lambda _, job_id: True)
         await self.assertFailure(self.start_unlaunched(), Unavailable)
+        kept.restore()
         await self.worker.drop()
         self.patch(records, "boot_id", lambda: "another")
         self.worker = await self.next_life()
@@ -364,7 +366,7 @@ class NextLifeTests(ProcessCase):
     async def test_waiting_shim(self) -> None:
         """A shim that still waits to be told that it may begin, as it has not noticed yet that nobody is left to."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
+        self.worker.spools.create_thd(JOB, spool, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with spool.locked() as lock:
             self.assertIsNotNone(lock)
@@ -379,7 +381,7 @@ class NextLifeTests(ProcessCase):
     async def test_waiting_shim_of_a_sealed_job(self) -> None:
         """A job that such a shim has is sealed when that has let go of it."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
+        self.worker.spools.create_thd(JOB, spool, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with spool.locked():
             self.worker = await self.next_life()
@@ -391,7 +393,7 @@ class NextLifeTests(ProcessCase):
     async def test_shim_that_was_let_begin(self) -> None:
         """A shim that begins the job after all is followed."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
+        self.worker.spools.create_thd(JOB, spool, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with subprocess.Popen(["sleep", "600"]) as other, spool.locked() as lock:
             assert lock is not None

@@ -86,7 +86,7 @@ class RemovedTests(RunningCase):
         """Its id is not started again, by the next process either, and the acknowledged end goes without a word."""
         job, _ = await self.running("job")
         shutil.rmtree(self.worker.spool(job).folder)
-        await self.worker.runner._removals.look()
+        await self.worker.runner.removals.look()
         await self.worker.runner.stop(job, wait=True)
         self.assertIs((await self.worker.runner.start(job, JobSpec(command="true"), None)).state, JobState.LOST)
         self.worker.runner.acknowledge([job])
@@ -158,22 +158,22 @@ class RemovedTests(RunningCase):
         first, second = await self.running(), await self.running()
         shutil.rmtree(self.worker.jobs_dir)
         self.assertIs((await self.worker.run("true")).state, JobState.SUCCEEDED)
-        await self.worker.runner._removals.look()
+        await self.worker.runner.removals.look()
         for job, pids in (first, second):
             self.assertIs(self.worker.runner.query(job).state, JobState.LOST)
             await self.worker.runner.stop(job, wait=True)
             self.assertTrue(all(map(is_gone, pids)))
         shutil.rmtree(self.worker.jobs_dir)
-        await self.worker.runner._removals.look()
+        await self.worker.runner.removals.look()
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        await self.worker.runner._retention.make_room()
+        await self.worker.runner.retention.make_room()
 
     async def test_in_part(self) -> None:
         """A folder of which something is left, as the job writes there, is one that was removed."""
         for name in ("lock", "job.json"):
             job, pids = await self.running()
             os.unlink(os.path.join(self.worker.spool(job).folder, name))
-            await self.worker.runner._removals.look()
+            await self.worker.runner.removals.look()
             self.assertIs(self.worker.runner.query(job).state, JobState.LOST)
             await self.worker.runner.stop(job, wait=True)
             self.assertTrue(all(map(is_gone, pids)))
@@ -190,7 +190,7 @@ class RemovedTests(RunningCase):
 
     async def test_undecided(self) -> None:
         """An end that can't be decided on, however often it is tried, is logged once."""
-        self.patch(jobs, "_RETRY_AFTER_FAILURE_SECONDS", 0.01)
+        self.patch(jobs, "RETRY_AFTER_FAILURE_SECONDS", 0.01)
         endings, tried = self.worker.spools.endings, []
         judge_thd = endings.judge_thd
 

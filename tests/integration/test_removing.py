@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults
 from scheduler.errors import Conflict, JobNotEnded, NotFound, OutputPruned, Unavailable
 from scheduler.messages import RequestKey
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import trees
+from scheduler.worker import clearing, trees
 from scheduler.worker.trees import Left
 from scheduler.worker.used_ids import HowUsed
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
@@ -48,7 +48,7 @@ class RemoveTests(RunningCase):
         for acknowledged in (True, False):
             await self.ended(acknowledged)
             await self.worker.runner.remove(JOB)
-            self.assertEqual(self.worker.runner._retention._size, 0)
+            self.assertEqual(self.worker.runner.retention.size, 0)
             await self.check_gone()
             os.unlink(os.path.join(self.state_dir, "used-ids"))
             await self.worker.drop()
@@ -73,7 +73,7 @@ class RemoveTests(RunningCase):
     async def test_at_once(self) -> None:
         """Right after its end, though its folder is being looked at, and asked for more than once."""
         await self.ended(acknowledged=False)
-        sweep = self.worker.runner._retention.make_room()
+        sweep = self.worker.runner.retention.make_room()
         await gatherResults([self.worker.runner.remove(JOB) for _ in range(3)])
         await sweep
         await self.check_gone(1)
@@ -99,13 +99,13 @@ class RemoveTests(RunningCase):
     async def test_resisting(self) -> None:
         """A folder that can't be moved stays, with its job and its report, and is removed when that is possible."""
         await self.ended(acknowledged=False)
-        clearing, refusals = self.worker.spools._clearing, []
+        refusals = []
 
-        def refuse(job_id: str) -> None:
+        def refuse(_: clearing.Clearing, job_id: str) -> None:
             refusals.append(job_id)
             raise OSError(1, "Operation not permitted")
 
-        patched = self.patch(clearing, "move_away", refuse)
+        patched = self.patch(clearing.Clearing, "move_away", refuse)
         error = await self.assertFailure(self.worker.runner.remove(JOB), Unavailable)
         self.assertIn("Operation not permitted", str(error))
         self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], [JOB])

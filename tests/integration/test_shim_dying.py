@@ -4,8 +4,9 @@ import errno
 import os
 import resource
 import signal
-import socket
+import subprocess
 import sys
+from typing import Any
 
 from twisted.internet.defer import gatherResults
 
@@ -177,20 +178,20 @@ class DyingTests(RunningCase):
         """Where no zygote ever answers the start is refused, and a shim that comes late does not begin it."""
         self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
         await self.worker.run("true")
-        begun = self.worker.launcher._start
+        popen = subprocess.Popen
 
-        def hanging() -> socket.socket:
-            requests = begun()
-            os.kill(self.worker.launcher.pid, signal.SIGSTOP)
-            return requests
+        def hanging(*args: Any, **facts: Any) -> subprocess.Popen[bytes]:
+            process = popen(*args, **facts)
+            os.kill(process.pid, signal.SIGSTOP)
+            return process
 
-        self.worker.launcher._start = hanging
+        patched = self.patch(subprocess, "Popen", hanging)
         os.kill(self.worker.launcher.pid, signal.SIGSTOP)
         late = f"late-{os.getpid()}"
         refused = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("the worker's machine can't start a job now: no shim answered within 0.3 s", str(refused))
         self.assertNotIn(late, os.listdir(self.worker.jobs_dir))
-        self.worker.launcher._start = begun
+        patched.restore()
         self.assertEqual((await self.worker.run("true", job_id=late)).state, JobState.SUCCEEDED)
 
     async def test_ready_shim(self) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SkipTest
 
 from scheduler.errors import NotFound, OutputPruned, Unavailable
@@ -235,11 +234,8 @@ class FullDiskTests(RunningCase):
         self.assertEqual((self.worker.runner.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
         with self.assertRaises(NotFound):
             self.worker.runner.query(late)
-        known: Deferred[None] = Deferred()
-        acknowledged = self.worker.runner._acknowledged
-        self.worker.runner._acknowledged = lambda found: (acknowledged(found), known.callback(None))
         self.worker.runner.acknowledge([filler])
-        await known
+        await self.worker.pool.run(lambda: None)
         started = await self.worker.runner.start(late, JobSpec(command="true"), None)
         self.assertEqual(started.job_id, late)
         await self.worker.ended(late)

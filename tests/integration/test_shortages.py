@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from scheduler.errors import Unavailable
+from scheduler.errors import NotFound, Unavailable
 from scheduler.model import JobSpec, JobState
 from scheduler.worker import starting
 from scheduler.worker.shim import handoff
@@ -44,7 +44,8 @@ async def refused(worker: Running) -> str:
     except Unavailable as error:
         assert not os.path.exists(worker.spool("job").folder), os.listdir(worker.spool("job").folder)
         assert worker.runner.running() == ()
-        assert "job" not in worker.runner._jobs
+        with contextlib.suppress(NotFound):
+            raise AssertionError(worker.runner.query("job")) from None
         return str(error)
     raise AssertionError("it was started")
 
@@ -129,7 +130,7 @@ class ShortageTests(RunningCase):
         os.chmod(broken, 0o755)
         self.patch(sys, "executable", broken)
         self.assertIn(f"see {self.worker.log}", await refused(self.worker))
-        self.patch(self.worker.launcher, "_send", lambda *_: False)
+        self.patch(handoff, "send", lambda *_: False)
         wanted = f"{NOT_NOW}: {broken} ended at once, see {self.worker.log}"
         self.assertEqual(await refused(self.worker), wanted)
 
@@ -168,19 +169,18 @@ class ShortageTests(RunningCase):
         await self.worker.run("true", job_id="job")
         spool = self.worker.spool("job")
         await self.worker.drop()
+        aside = os.path.join(self.state_dir, "aside")
+        os.rename(spool.folder, aside)
         self.worker = await self.next_life()
+        os.rename(aside, spool.folder)
         spool.write_exit(spool.read_exit() | {"state": "failed", "shortage": "no memory"})
-        del self.worker.runner._jobs["job"]
-        self.worker.runner._unacknowledged.clear()
-        self.worker.runner._retention._kept.clear()
-        self.worker.runner._retention._unmeasured.clear()
         self.assertEqual((await self.worker.run("echo", "ran", job_id="job")).state, JobState.SUCCEEDED)
         self.assertEqual(self.worker.output("job"), b"ran\n")
 
     async def test_late_shim(self) -> None:
         """A shim that was told to begin and hangs does not run what was refused meanwhile, when it goes on."""
         self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
-        self.patch(starting, "_MAX_LAUNCHES", 1)
+        self.patch(starting, "MAX_LAUNCHES", 1)
         await self.worker.run("true")
         ready = await ready_shim(self.worker)
         os.kill(ready, 19)

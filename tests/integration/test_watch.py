@@ -294,8 +294,8 @@ class ShortageTests(TestCase):
         self.file.write_bytes(b"some")
         self.refusals = {"inotify_add_watch": errno.ENOSPC}
         self.patch(watch, "POLL_INTERVAL_SECONDS", 0.01)
-        self.real_call = watch._call
-        self.patch(watch, "_call", self.call)
+        self.real_call = watch.call_inotify
+        self.patch(watch, "call_inotify", self.call)
 
     def call(self, function: str, *arguments: int | bytes) -> int:
         if function in self.refusals:
@@ -334,7 +334,7 @@ class ShortageTests(TestCase):
             leave()
             leave()
             self.file.write_bytes(b"some")
-            self.assertEqual(self.watch._polled, set())
+            self.assertFalse(self.watch.polling)
 
     async def test_other_files(self) -> None:
         """What the kernel watches stays watched, and a later file is watched again when there are watches again."""
@@ -348,13 +348,13 @@ class ShortageTests(TestCase):
         self.refusals = {}
         self.watch.add(str(self.file), later)
         await self.grow(later)
-        self.assertEqual(self.watch._polled, set())
+        self.assertFalse(self.watch.polling)
 
     def test_closed(self) -> None:
         """Once closed nothing is looked at any more."""
         self.watch.add(str(self.file), Watcher())
         self.watch.close()
-        self.assertIsNone(self.watch._next_poll)
+        self.assertFalse(self.watch.polling)
 
     def test_other_errors(self) -> None:
         """Another error is no shortage."""

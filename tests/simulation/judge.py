@@ -324,7 +324,7 @@ class Judge:
     def answered(self, job: Job) -> None:
         """A client saw the job so; it may be different by now, unless it was final."""
         if job.state.final and not self.facts.is_untold(job.id):  # else a process before the present one answered
-            self._show(None, job)
+            self.show(None, job)
 
     def stop_asked(self, job_id: str) -> None:
         """A client asks for a stop of it, and of what follows."""
@@ -409,7 +409,7 @@ class Judge:
                 self._drop(scheduler, job)
             else:
                 self._world.trace.add(scheduler.process.name, f"shows {brief(current)}")
-                self._show(scheduler, current)
+                self.show(scheduler, current)
 
         def on_worker(worker_id: str) -> None:
             worker = ledger.registry.find_worker(worker_id)
@@ -430,10 +430,10 @@ class Judge:
             self._each(lambda rule, worker=worker: rule.worker_shown(scheduler, worker))  # type: ignore[misc]
         for job in registry.listing.matching(JobFilter()):
             self._world.trace.add(scheduler.process.name, f"loads {brief(job)}")
-            self._show(scheduler, job)
+            self.show(scheduler, job)
         self._each(lambda rule: rule.loaded(scheduler))
 
-    def _show(self, scheduler: SchedulerProcess | None, job: Job) -> None:
+    def show(self, scheduler: SchedulerProcess | None, job: Job) -> None:
         """Somebody could see the job so."""
         facts = self.facts
         before = facts.shown.get(job.id)

@@ -48,6 +48,11 @@ class Outputs:
         """Whether no output is followed."""
         return not (self._tails or self._worker_of or self._jobs_of)
 
+    @property
+    def tails(self) -> list[Tail]:
+        """The live ends that are followed."""
+        return [tail for tails in self._tails.values() for tail in tails.values()]
+
     def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
         """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``, ``ShuttingDown`` are raised."""
         job = self._job(job_id)
@@ -89,9 +94,8 @@ class Outputs:
     def shut_down(self) -> None:
         """Every reader fails with ``ShuttingDown``, now or when it reads; no stream is left."""
         self._stopping = True
-        for tails in list(self._tails.values()):
-            for tail in list(tails.values()):
-                tail.fail(ShuttingDown())
+        for tail in self.tails:
+            tail.fail(ShuttingDown())
 
     def _job(self, job_id: str) -> Job:
         """One whose output can be asked for."""

@@ -24,6 +24,11 @@ class Window:
         """Offset of the first byte held; ``end`` where none is."""
         return self._offsets[0] if self._offsets else self.end
 
+    @property
+    def block_sizes(self) -> list[int]:
+        """The number of bytes in each of the objects that hold them."""
+        return [len(block) for block in self._blocks]
+
     def reset(self, offset: int) -> None:
         """Hold nothing, and go on at ``offset``."""
         self._offsets.clear()

@@ -20,7 +20,7 @@ class BodyTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = Server()
         self.scheduler, self.fleet, self.house = self.server.parts
-        self.held = self.server.site._under_way.held
+        self.held = self.server.site.under_way.held
 
     def unread(self, target: str, method: str = "GET", **headers: str) -> Connection:
         """A request of a client that reads nothing."""
@@ -128,7 +128,7 @@ class HeldTests(BodyTestCase):
 
     def test_in_all(self) -> None:
         """What is held for all is bounded: the one that took nothing for the longest time is cut for the next."""
-        self.held._most = 1_000_000
+        self.held.most = 1_000_000
         job = self.fleet.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}") for _ in range(3)]
         clients[0].socket.take()  # reads on, slowly
@@ -164,14 +164,14 @@ class HeldTests(BodyTestCase):
                     client.socket.take()
         clients.append(self.unread(f"/v1/jobs/{job.id}/output?follow=1"))
         self.assertFalse(clients[-1].response().complete)
-        self.server.site._under_way.end()
+        self.server.site.under_way.end()
         clients[-1].socket.take()
         self.assertEqual([client.response().complete for client in clients], [True] * 3)
         self.assertEqual([name for name, _, _ in parse(clients[0].response().body)][-1], "end")
 
     def test_events_are_cut(self) -> None:
         """A stream whose client takes nothing is cut where the room is needed."""
-        self.held._most = 500_000
+        self.held.most = 500_000
         job = self.fleet.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream") for _ in range(2)]
         self.assertEqual([client.socket.aborted for client in clients], [True, False])

@@ -146,7 +146,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_fault_of_ours(self) -> None:
         """An exception that nobody expected is no exit code of a job: 121, and what to do with the traceback."""
-        self.patch(cli, "_run", lambda _: 1 // 0)
+        self.patch(cli, "invoke", lambda _: 1 // 0)
         code, out, err = run("ps")
         self.assertEqual((code, out), (121, ""))
         self.assertIn("ZeroDivisionError", err)

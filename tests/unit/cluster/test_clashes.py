@@ -432,7 +432,7 @@ class AddressTests(ClashTestCase):
 
     def test_own(self) -> None:
         """The scheduler's own address is nobody's."""
-        self.patch(self.membership, "_is_own_address", lambda address: address == f"{HOME}:30000")
+        self.begin(is_own_address=lambda address: address == f"{HOME}:30000")
         refused = self.failureResultOf(self.registering(), Refused)
         self.assertIn("scheduler's own", str(refused.value))
         self.registered(30001)
@@ -544,7 +544,7 @@ class RemovalTests(ClashTestCase):
     def test_comes_back_before_its_jobs_are_given_up(self) -> None:
         """One that registers meanwhile stays, and so does what it runs, and its drain."""
         start = Deferred[None]()
-        self.patch(self.membership._reconciler, "starts_over", lambda _: start)
+        self.patch(self.house.parts.reconciler, "starts_over", lambda _: start)
         forgotten = self.cluster.forget(self.worker.id)
         self.failureResultOf(
             self.membership.heartbeat(Heartbeat(self.worker.id, "boot", nonce="first"), HOME), NotFound

@@ -330,7 +330,7 @@ class LoadedTests(ExpectedTestCase):
     def test_never_heard(self) -> None:
         """One that answers and never calls is waited for by no request that comes a lease later."""
         self.workers.release("probe")
-        self.house._limits["lease"] = 30.0
+        self.house.limits["lease"] = 30.0
         self.begin()
         answer = self.submit()
         self.clock.advance(EXPECTED_WAIT_MAX_SECONDS)

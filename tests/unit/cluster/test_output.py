@@ -356,7 +356,7 @@ class PressureTests(OutputTestCase):
         stream = self.client.stream()
         self.clock.advance(HELD_UP_MAX_SECONDS)
         self.assertEqual((stream.cancelled, stream.held), (True, False))
-        (tail,) = self.outputs._tails["j-1"].values()
+        (tail,) = self.outputs.tails
         self.assertEqual(tail.window.start, tail.window.end)
         self.assertEqual(self.house.timers(), 0)
         reading = reader.read()

@@ -428,8 +428,7 @@ class MadeUpTests(SetBackCase):
             count = max(
                 count, self.reports("w-2", *(f"x-{first + each}" for each in range(1000)), count=count).commit_count
             )
-        asked = self.house.parts.set_back._asked
-        self.assertLessEqual(max((len(each.seen) for each in asked.values()), default=0), UNKNOWN_SEEN_MAX)
+        self.assertLessEqual(self.house.parts.set_back.most_seen, UNKNOWN_SEEN_MAX)
         self.flushLoggedErrors()
 
     def test_workers_without_end(self) -> None:
@@ -438,7 +437,7 @@ class MadeUpTests(SetBackCase):
         for number in range(TOLD_GONE_MAX + 10):
             set_back.registered(f"gone-{number}", 0, True)
             set_back.forget(f"gone-{number}")
-        self.assertEqual(len(set_back._told - {"w-1"}), TOLD_GONE_MAX)
+        self.assertEqual(set_back.gone_kept, TOLD_GONE_MAX)
 
 
 class FailingStoreTests(SetBackCase):

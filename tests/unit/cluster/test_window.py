@@ -20,13 +20,15 @@ class WindowTests(SynchronousTestCase):
         large = bytes(2 * BLOCK_MAX_BYTES)
         window.append(large)
         self.assertIs(window.read(0, 10 * BLOCK_MAX_BYTES), large)
+        window.append(large)
+        self.assertIs(window.read(0, 3 * BLOCK_MAX_BYTES), large)
 
     def test_small_pieces_are_joined(self) -> None:
         """A stream that comes byte by byte is kept in few objects."""
         window = Window(10 * BLOCK_MAX_BYTES)
         for _ in range(2 * BLOCK_MAX_BYTES):
             window.append(b"x")
-        self.assertLessEqual(len(window._blocks), 3)
+        self.assertLessEqual(len(window.block_sizes), 3)
 
     def test_outside(self) -> None:
         """There is nothing to read before the window and behind it."""
@@ -49,7 +51,7 @@ class WindowTests(SynchronousTestCase):
         for piece in pieces:
             window.append(piece)
             assert window.end - window.start <= capacity
-            assert sum(map(len, window._blocks)) == window.end - window.start
+            assert sum(window.block_sizes) == window.end - window.start
         stream = b"".join(pieces)
         assert window.end == origin + len(stream)
         offset = origin + place

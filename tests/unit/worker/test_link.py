@@ -365,9 +365,9 @@ class HeartbeatTests(MembershipCase):
             self.begin()
             self.clock.pump([0.0999] * 101)
             self.assertEqual(len(self.client.calls), beats, lease)
-            (call,) = [call for call in self.clock.getDelayedCalls() if call.func == self.membership._in_time]
-            self.assertLess(call.getTime() - self.clock.seconds(), 24 * 3600)
-            call.cancel()
+            for call in self.clock.getDelayedCalls():
+                self.assertLess(call.getTime() - self.clock.seconds(), 24 * 3600)
+                call.cancel()
 
     def test_job_ends(self) -> None:
         """The end of a job is told at once, acknowledged, and not told again."""

@@ -259,20 +259,19 @@ class RemoveTests(RetentionCase):
 
     def test_while_it_is_looked_at(self) -> None:
         """It waits for what is being done to that job, and for no more; so does a second one."""
-        self.end("a", acknowledged=False)
         self.end("b", acknowledged=False)
-        self.pool.holding = True
         self.later()
-        self.pool.release()  # the look at the disk; what follows is measuring "a"
         self.pool.holding = True
+        self.end("a", acknowledged=False)
+        self.later()
+        self.pool.release_one()  # the look at the disk; what follows is measuring "a"
+        self.pool.holding = False
         self.end("c", acknowledged=False)
-        self.retention._kept["a"].busy = True
         removals = [self.remove("a"), self.remove("a")]
-        self.pool.release()
+        self.successResultOf(self.remove("c"))
         for each in removals:
             self.assertNoResult(each)
-        with self.retention._busy(self.retention._kept["a"]):
-            self.successResultOf(self.remove("c"))
+        self.pool.release()
         for each in removals:
             self.successResultOf(each)
         self.assertEqual((self.kept, sorted(self.forgotten)), (["b"], ["a", "c"]))
@@ -284,10 +283,10 @@ class RemoveTests(RetentionCase):
         self.later(HOUR - 10)
         self.pool.holding = True
         self.later(70)
-        held = self.pool._held
-        self.pool._held = []
+        held = self.pool.held
+        self.pool.held = []
         removal = self.remove("b")
-        self.pool._held = [*held, *self.pool._held]
+        self.pool.held = [*held, *self.pool.held]
         self.pool.release()
         self.successResultOf(removal)
         self.later()
