@@ -60,6 +60,11 @@ class KeyedTurns:
         self._most = most
         self._turns: dict[str, Turns] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no call is under way or waits."""
+        return not self._turns
+
     async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make the call when it is its turn among those with this key, and return its result."""
         turns = self._turns.setdefault(key, Turns(self._most))

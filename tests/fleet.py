@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import SchedulerError
-from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, WorkerState
 from scheduler.terms import Target
 from scheduler.views import JobFilter
 from tests.doubles.runner import FakeJobRunner
@@ -102,13 +102,14 @@ class Fleet:
         """No worker runs that command."""
         self._refused[command] = why
 
-    def says(self, name: str, refusing: str) -> None:
-        """The worker says why it takes no job, without being asked; ``""``: it takes some."""
-        self._say(f"id-{name}", refusing=refusing)
+    def says(self, name: str, **facts: Any) -> None:
+        """The worker says that by its heartbeats, without being asked, from now on.
 
-    def describes(self, name: str, ahead: float, disk: Disk) -> None:
-        """The worker says what its clock shows, ``ahead`` of the scheduler's by that many seconds, and of its disk."""
-        self._say(f"id-{name}", ahead=ahead, disk=disk)
+        ``refusing`` is why it takes no job, ``""``: it takes some; ``disk`` how full its disk is; ``ahead`` by how many
+        seconds its clock is ahead of the scheduler's.
+        """
+        self._says.setdefault(f"id-{name}", {}).update(facts)
+        self._report(f"id-{name}")
 
     def runner(self, name: str = "w1") -> FakeJobRunner:
         """The runner of that worker's jobs."""
@@ -180,10 +181,6 @@ class Fleet:
     def _where(self, job_id: str) -> tuple[FakeJobRunner, str]:
         job = self.house.job(job_id)
         return self.house.runners[job.worker_id or ""], job.id_on_worker
-
-    def _say(self, worker_id: str, **facts: Any) -> None:
-        self._says.setdefault(worker_id, {}).update(facts)
-        self._report(worker_id)
 
     def _report(self, worker_id: str) -> None:
         """Have the scheduler hear a heartbeat of the worker, or, if it sends none, poll it."""

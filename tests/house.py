@@ -15,7 +15,6 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from scheduler.cluster.build import ClusterParts, make_cluster, random_id
-from scheduler.cluster.output.outputs import WINDOW_BYTES
 from scheduler.errors import Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Job, JobSpec, Worker, WorkerState
@@ -38,7 +37,7 @@ ECHO = JobSpec(command="echo")
 ANY = Target(selector={})
 
 
-class House:
+class Scheduler:
     """A scheduler that runs. ``restart`` makes all but ``store`` and ``runners`` anew."""
 
     clock: Clock
@@ -49,13 +48,9 @@ class House:
         self,
         wall_time: Callable[[], float] | None = None,
         *,
-        lease: float = FOREVER,
-        queue_max: int = 1000,
-        keep_jobs: float = FOREVER,
-        forget_after: float = FOREVER,
-        window: int = WINDOW_BYTES,
         workers: Workers | None = None,
         new_id: Callable[[], str] = random_id,
+        **limits: Any,
     ) -> None:
         """``wall_time`` gives POSIX times, by default those of the clock; the rest is as for ``make_cluster``."""
         self.store = ScriptedStore()
@@ -64,13 +59,9 @@ class House:
         self.wall_time = wall_time or (lambda: EPOCH + self.clock.seconds())
         self.new_id = new_id
         self._registering = False
-        self._limits: dict[str, Any] = {
-            "lease": lease,
-            "queue_max": queue_max,
-            "keep_jobs": keep_jobs,
-            "forget_after": forget_after,
-            "window": window,
-        }
+        for_ever = {"lease": FOREVER, "keep_jobs": FOREVER, "forget_after": FOREVER}
+        #: As for ``make_cluster``, from the next ``restart`` on.
+        self.limits: dict[str, Any] = {"queue_max": 1000, **for_ever, **limits}
         self._begin(Workers(Clock()) if workers is None else workers)
 
     def _begin(self, workers: Workers) -> None:
@@ -78,12 +69,21 @@ class House:
         self.workers = workers
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         parts = self.parts = make_cluster(
-            self.clock, self.wall_time, self._next_id, self.store, self.workers, rule, **self._limits
+            self.clock, self.wall_time, self._next_id, self.store, self.workers, rule, **self.limits
         )
         self._services = (*parts.records, *parts.work, *parts.admission)
         for service in self._services:
             service.startService()
         self._idle_timers = len(self.clock.getDelayedCalls())
+
+    def _next_id(self) -> str:
+        """The id of a job. A registration asks for one too, and drops it, as the worker has an id."""
+        return random_id() if self._registering else self.new_id()
+
+    def _runner(self, worker_id: str) -> FakeJobRunner:
+        if worker_id not in self.runners:
+            self.runners[worker_id] = self.workers.runners[worker_id] = FakeJobRunner(self.wall_time)
+        return self.runners[worker_id]
 
     def restart(self) -> None:
         """The process is killed, and another begins with what the store holds. Its clock begins at 0."""
@@ -155,11 +155,13 @@ class House:
             return
         ledger.learn(worker).addErrback(lambda _: None)
 
-    # what clients and workers do
-
     def submit(self, spec: JobSpec = ECHO, target: Target = ANY, **facts: Any) -> Deferred[Job]:
         """A client submits."""
         return self.parts.service.submit(spec, target, **facts)
+
+
+class House(Scheduler):
+    """A scheduler, and what its workers do."""
 
     def give_id(self, worker_id: str, address: str = f"{HOME}:1", boot_id: str = "boot") -> None:
         """Have the scheduler know that it gave this id, unless it knows: to a worker that has deregistered since.
@@ -182,10 +184,6 @@ class House:
         )
         self._registering = False
         return registered
-
-    def _next_id(self) -> str:
-        """The id of a job. A registration asks for one too, and drops it, as the worker has an id."""
-        return random_id() if self._registering else self.new_id()
 
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
         """A worker sends a heartbeat with what runs there, and what has ended."""
@@ -237,11 +235,6 @@ class House:
     def _probe(self, worker_id: str) -> None:
         probe = self.workers.probe(self.worker(worker_id))
         self.parts.liveness.observe(worker_id, probe).addErrback(lambda _: None)
-
-    def _runner(self, worker_id: str) -> FakeJobRunner:
-        if worker_id not in self.runners:
-            self.runners[worker_id] = self.workers.runners[worker_id] = FakeJobRunner(self.wall_time)
-        return self.runners[worker_id]
 
 
 def result_of(answer: Deferred[Any]) -> Any:

@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: the number that the command returned, or 0."""
     prepare()
     try:
-        code = _run(arguments)
+        code = invoke(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         abandon_stdout()
@@ -143,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def invoke(arguments: Sequence[str] | None) -> int:
+    """Run the command; its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if "run" not in given and any("\udc80" <= char <= "\udcff" for char in "".join(given)):
         return _failed(Failure("the command line is not UTF-8, and no name or id is so", "Type it anew."))

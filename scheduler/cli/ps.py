@@ -205,7 +205,7 @@ def _watch(table: Callable[[], str]) -> None:
         shown = table()  # a failure of the first fetch ends the command
         click.echo("\x1b[2J", nl=False)
         while True:
-            click.echo(_screen(shown), nl=False)
+            click.echo(screen(shown), nl=False)
             time.sleep(WATCH_INTERVAL)
             try:
                 shown = table()
@@ -215,7 +215,7 @@ def _watch(table: Callable[[], str]) -> None:
         return
 
 
-def _screen(table: str) -> str:
+def screen(table: str) -> str:
     """The text that redraws the terminal: as many lines as it has, each to its right end, and nothing below.
 
     Line wrapping is off meanwhile. Otherwise a line wider than the terminal would push others off the screen.

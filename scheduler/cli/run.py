@@ -123,7 +123,7 @@ def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdi
             fields["script"] = _text(_stdin(fields, status), "the script")
         elif not no_stdin and stdin.offered() and (data := _stdin(fields, status)):
             fields["stdin"] = data
-        return _Run(session, status, patience).run(fields, key, detach)
+        return Run(session, status, patience).run(fields, key, detach)
 
 
 def fields_of(command: tuple[str, ...], options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _stdin(fields: Mapping[str, Any], status: Status) -> bytes:
     )
 
 
-class _Run:
+class Run:
     """Runs a job, from its submission to the exit code."""
 
     def __init__(self, session: Session, status: Status, patience: float) -> None:

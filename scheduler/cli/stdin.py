@@ -18,7 +18,7 @@ _BODY_MAX_BYTES = 1024 * 1024
 _RESERVED_BYTES = 512
 
 #: Seconds after which the user is told that stdin has not ended.
-_MENTION_AFTER_SECONDS = 3.0
+MENTION_AFTER_SECONDS = 3.0
 
 _PIECE = 64 * 1024
 
@@ -43,7 +43,7 @@ def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes
     found = bytearray()
     mentioned = False
     while True:
-        if not mentioned and not select.select([descriptor], [], [], _MENTION_AFTER_SECONDS)[0]:
+        if not mentioned and not select.select([descriptor], [], [], MENTION_AFTER_SECONDS)[0]:
             mentioned = True
             mention()
         try:

@@ -70,10 +70,10 @@ class Watch:
         ``ClientError`` if it can't be watched any longer, ``GaveUp`` if it stays ``unknown``, ``BrokenPipeError``.
         """
         if job is not None:
-            self._seen(job)
+            self.seen(job)
         while True:
             job = self._attempt(client, job_id)
-            self._seen(job)
+            self.seen(job)
             if job.output_error:
                 self._status.note(f"the output of job {job.id} was cut: {job.output_error}")
             if job.leftover:
@@ -91,7 +91,7 @@ class Watch:
                     self._status.done()
                     write_all(DESCRIPTORS[event.stream], event.data)
                 elif isinstance(event, Changed):
-                    self._seen(event.job)
+                    self.seen(event.job)
                 elif isinstance(event, Ended):
                     return event.job
         except OutputLost as error:
@@ -103,7 +103,7 @@ class Watch:
             self._status.note(f"{problem}; waiting for the end of the job without its output")
         return client.wait(job_id)
 
-    def _seen(self, job: Job) -> None:
+    def seen(self, job: Job) -> None:
         """Note the present state of the job."""
         self.job = job
         if job.state != "unknown":

@@ -44,7 +44,7 @@ class Operations:
         self._clock = clock
         self._timeout = timeout
         self._new_key = new_key
-        self._repeater = Repeater(clock, patience, jitter)
+        self.repeater = Repeater(clock, patience, jitter)
 
     # -- jobs
 
@@ -55,7 +55,7 @@ class Operations:
         elif not (key and key.isascii() and key.isprintable()):
             raise ValueError(f"key {key!r} must be printable ASCII, and not empty")
         headers = {"Idempotency-Key": key}
-        answer = yield from self._repeater.answer(
+        answer = yield from self.repeater.answer(
             Request("POST", "/v1/jobs", body=body_of(command, fields), headers=headers, submits=True)
         )
         try:
@@ -110,7 +110,7 @@ class Operations:
         """The job; with ``wait``, at its end or after so many seconds."""
         query = () if wait is None else (("wait", f"{wait:g}"),)
         silence = None if wait is None else self._timeout + wait
-        answer = yield from self._repeater.answer(Request("GET", _job_path(job_id), query, silence=silence))
+        answer = yield from self.repeater.answer(Request("GET", _job_path(job_id), query, silence=silence))
         return Job.from_json(answer.json())
 
     def wait(self, job_id: str, timeout: float | None) -> Script[Job]:
@@ -134,7 +134,7 @@ class Operations:
             query = [*_pairs(filters), ("limit", str(JOBS_PER_PAGE if left is None else min(left, JOBS_PER_PAGE)))]
             if cursor is not None:
                 query.append(("cursor", cursor))
-            answer = yield from self._repeater.answer(Request("GET", "/v1/jobs", tuple(query)))
+            answer = yield from self.repeater.answer(Request("GET", "/v1/jobs", tuple(query)))
             page = _object(answer.json())
             for data in page.get("jobs") or ():
                 yield Deliver(Job.from_json(data))
@@ -146,68 +146,68 @@ class Operations:
     def stop(self, job_id: str) -> Script[Job]:
         """Stop a job."""
         request = Request("POST", f"{_job_path(job_id)}/stop", silence=self._timeout + STOP_ANSWER_SECONDS)
-        return Job.from_json((yield from self._repeater.answer(request)).json())
+        return Job.from_json((yield from self.repeater.answer(request)).json())
 
     def stop_matching(self, filters: Mapping[str, Filter]) -> Script[list[Job]]:
         """Stop all matching jobs. Not repeated, because others may match by then."""
         silence = self._timeout + STOP_ANSWER_SECONDS
         request = Request("POST", "/v1/jobs/stop", tuple(_pairs(filters)), repeatable=False, silence=silence)
-        page = _object((yield from self._repeater.answer(request)).json())
+        page = _object((yield from self.repeater.answer(request)).json())
         return [Job.from_json(data) for data in page.get("jobs") or ()]
 
     def signal(self, job_id: str, signal: str, to: str) -> Script[Job]:
         """Send a signal once. Not repeated, because it would arrive twice."""
         body = {"signal": signal, "to": to}
         request = Request("POST", f"{_job_path(job_id)}/signal", body=body, repeatable=False)
-        return Job.from_json((yield from self._repeater.answer(request)).json())
+        return Job.from_json((yield from self.repeater.answer(request)).json())
 
     def remove(self, job_id: str) -> Script[bool]:
         """Remove a job; whether it is removed already."""
-        answer = yield from self._repeater.answer(Request("DELETE", _job_path(job_id)))
+        answer = yield from self.repeater.answer(Request("DELETE", _job_path(job_id)))
         return answer.status != 202
 
     # -- output
 
     def follow(self, job_id: str, stdout: int, stderr: int) -> Source[Event]:
         """Both streams, and the changes of the job."""
-        return streams.follow(self._repeater, f"{_job_path(job_id)}/output", job_id, stdout, stderr)
+        return streams.follow(self.repeater, f"{_job_path(job_id)}/output", job_id, stdout, stderr)
 
     def output(self, job_id: str, stream: str, offset: int, tail: int | None, follow: bool) -> Source[bytes]:
         """The bytes of one stream."""
         if tail is not None and offset:
             raise ValueError("tail does not go with offset")
-        return streams.output(self._repeater, f"{_job_path(job_id)}/output", job_id, stream, offset, tail, follow)
+        return streams.output(self.repeater, f"{_job_path(job_id)}/output", job_id, stream, offset, tail, follow)
 
     # -- workers
 
     def workers(self) -> Script[list[Worker]]:
         """All workers."""
-        answer = yield from self._repeater.answer(Request("GET", "/v1/workers"))
+        answer = yield from self.repeater.answer(Request("GET", "/v1/workers"))
         return [Worker.from_json(data) for data in _object(answer.json()).get("workers") or ()]
 
     def worker(self, name: str) -> Script[Worker]:
         """The worker with this id or name."""
-        return Worker.from_json((yield from self._repeater.answer(Request("GET", _worker_path(name)))).json())
+        return Worker.from_json((yield from self.repeater.answer(Request("GET", _worker_path(name)))).json())
 
     def set_draining(self, name: str, draining: bool) -> Script[Worker]:
         """Drain or resume a worker."""
         request = Request("POST", f"{_worker_path(name)}/{'drain' if draining else 'resume'}")
-        return Worker.from_json((yield from self._repeater.answer(request)).json())
+        return Worker.from_json((yield from self.repeater.answer(request)).json())
 
     def forget(self, name: str) -> Script[None]:
         """Forget a worker."""
-        yield from self._repeater.answer(Request("DELETE", _worker_path(name)))
+        yield from self.repeater.answer(Request("DELETE", _worker_path(name)))
 
     # -- the scheduler
 
     def version(self) -> Script[Version]:
         """The scheduler's version."""
-        data = _object((yield from self._repeater.answer(Request("GET", "/v1/version"))).json())
+        data = _object((yield from self.repeater.answer(Request("GET", "/v1/version"))).json())
         return Version(str(data.get("version")), str(data.get("api")))
 
     def ready(self) -> Script[Readiness]:
         """Whether the scheduler takes work."""
-        answer = yield from self._repeater.answer(Request("GET", "/readyz", expected=frozenset({503})))
+        answer = yield from self.repeater.answer(Request("GET", "/readyz", expected=frozenset({503})))
         data = _object(answer.json())
         reasons = tuple(map(str, data.get("reasons") or ()))
         return Readiness(answer.status < 300, int(data.get("workers_online") or 0), reasons)

@@ -28,7 +28,7 @@ from scheduler.cluster.jobs.signals import Signals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.jobs.submissions import Submissions
-from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.ledger import MAX_FINISHED_JOBS, Ledger
 from scheduler.cluster.output.outputs import WINDOW_BYTES, Outputs
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.service import Cluster
@@ -101,6 +101,7 @@ def make_cluster(
     keep_jobs: float,
     forget_after: float,
     window: int = WINDOW_BYTES,
+    keep_finished: int = MAX_FINISHED_JOBS,
     is_own_address: Callable[[str], bool] = lambda _: False,
 ) -> ClusterParts:
     """All parts of the scheduler between its store and its workers; none of them runs yet.
@@ -108,9 +109,10 @@ def make_cluster(
     ``clock`` measures elapsed time, ``wall_time`` gives POSIX times, ``new_id`` the ids of jobs and workers.
     ``lease``, ``keep_jobs`` and ``forget_after`` in seconds; at most ``queue_max`` jobs may be queued.
     ``is_own_address`` says of a ``host:port`` whether this scheduler listens there itself.
+    At most ``keep_finished`` jobs that have ended are kept.
     ``window`` is the number of bytes of each followed stream that are kept in memory.
     """
-    ledger = Ledger(clock, wall_time, store)
+    ledger = Ledger(clock, wall_time, store, keep_finished)
     registry = ledger.registry
     waits = Waits(clock, registry, ledger.feed)
     expected = Expected(clock, registry)

@@ -65,6 +65,9 @@ class WaitingCalls:
         self._since: dict[Cancellable, float] = {}
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._since)
+
     def begin(self, call: Cancellable) -> None:
         """The call waits from now on, even if it waited before."""
         with self._lock:

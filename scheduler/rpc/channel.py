@@ -32,7 +32,7 @@ CONNECT_DEADLINE_SECONDS = 5.0
 
 Metadata = tuple[tuple[str, str], ...]
 
-_OPTIONS = (
+OPTIONS = (
     # the default backs off to two minutes: a worker that is back would stay unreachable as long
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
@@ -87,9 +87,9 @@ class Channel:
         self._dialler = dialler
         self._certificates = dialler.certificates()
         if self._certificates is None:
-            self.channel = grpc.insecure_channel(target(address), options=_OPTIONS)
+            self.channel = grpc.insecure_channel(target(address), options=OPTIONS)
         else:
-            self.channel = grpc.secure_channel(target(address), self._certificates, options=_OPTIONS)
+            self.channel = grpc.secure_channel(target(address), self._certificates, options=OPTIONS)
 
     def why(self, failure: grpc.RpcError) -> str:
         """The reason for ``Unreachable``."""

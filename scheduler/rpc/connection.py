@@ -25,7 +25,7 @@ class Connection:
         self._cut_thd = cut_thd
         self._clock = clock
         self._used_at = clock()
-        self._up = False
+        self.up = False
         self._closed = False
 
     def used(self) -> None:
@@ -41,7 +41,7 @@ class Connection:
 
     def changed_thd(self, state: ChannelConnectivity) -> None:
         """The channel is now in this state."""
-        was_up, self._up = self._up, state is ChannelConnectivity.READY
+        was_up, self.up = self.up, state is ChannelConnectivity.READY
         idle = self._clock() - self._used_at >= IDLE_TIMEOUT_SECONDS - _TOLERANCE_SECONDS
-        if was_up and not self._up and not idle and not self._closed:
+        if was_up and not self.up and not idle and not self._closed:
             self._cut_thd()

@@ -77,7 +77,7 @@ class SchedulerClient(MultiService):
         self._pool.setServiceParent(self)
         self._dialler: Dialler | None = None
         self._line: Channel | None = None
-        self._connection = Connection(self._cut_thd, time.monotonic)
+        self.connection = Connection(self._cut_thd, time.monotonic)
         self._notify: Callable[[], None] = lambda: None
         #: The last logged reason why the scheduler could not be reached.
         self._trouble = ""
@@ -105,14 +105,14 @@ class SchedulerClient(MultiService):
 
     def _dial(self, dialler: Dialler) -> Channel:
         line = dialler.dial(self._address)
-        self._connection = Connection(self._cut_thd, time.monotonic)
-        line.channel.subscribe(self._connection.changed_thd)
+        self.connection = Connection(self._cut_thd, time.monotonic)
+        line.channel.subscribe(self.connection.changed_thd)
         return line
 
     def hang_up(self) -> None:
         line, self._line = self._line, None
         if line is not None:
-            closed = self._pool.run(self._connection.close_thd, line.channel)
+            closed = self._pool.run(self.connection.close_thd, line.channel)
             closed.addErrback(lambda reason: self._log.failure("a channel could not be closed", reason))
 
     def register(self, registration: Registration) -> Deferred[Registered]:
@@ -134,7 +134,7 @@ class SchedulerClient(MultiService):
         if self._line is None:
             self._line = self._dial(self._dialler)
         line = self._line
-        self._connection.used()
+        self.connection.used()
         stub = scheduler_pb2_grpc.SchedulerStub(line.channel)
         answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), line, method, request, read)
         return answer.addCallbacks(self._answered, self._failed, errbackArgs=(line,))

@@ -128,7 +128,7 @@ def _for_request(request: str, function: Callable[..., Any], *args: Any) -> Any:
         REQUEST_ID.reset(token)
 
 
-class _Threads(futures.ThreadPoolExecutor):
+class Threads(futures.ThreadPoolExecutor):
     """The threads of a server.
 
     If the machine can't give a further thread, the work is left to the existing ones. Otherwise the error would end
@@ -178,17 +178,17 @@ class GrpcServer(Service):
         self._interceptors = interceptors
         self._server: grpc.Server | None = None
         self._pools: list[futures.ThreadPoolExecutor] = []
-        self._waiting = WaitingCalls(reactor.seconds)
-        self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self._waiting.cancel_old)
+        self.waiting = WaitingCalls(reactor.seconds)
+        self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self.waiting.cancel_old)
 
     def privilegedStartService(self) -> None:
         """Bind the port. ``OSError`` names an address that can't be bound."""
         super().privilegedStartService()
-        threads = _Threads(self._limits.threads, thread_name_prefix="grpc")
-        others = _Threads(OTHER_STREAM_THREADS, thread_name_prefix="grpc-other")
+        threads = Threads(self._limits.threads, thread_name_prefix="grpc")
+        others = Threads(OTHER_STREAM_THREADS, thread_name_prefix="grpc-other")
         self._pools = [threads, others]
         calls = self._limits.threads + self._limits.queue
-        message_first = MessageFirst(self._names, self._waiting, threads, others, calls, self._limits.streams)
+        message_first = MessageFirst(self._names, self.waiting, threads, others, calls, self._limits.streams)
         server = grpc.server(
             threads,
             interceptors=[*self._interceptors, message_first],
@@ -238,7 +238,7 @@ class GrpcServer(Service):
         self._servicer.hop.close()
         self._servicer.stop()
         self._checks.stopService()
-        self._waiting.cancel_all()
+        self.waiting.cancel_all()
         server, self._server = self._server, None
         pools, self._pools = self._pools, []
         stopped: Deferred[None] = Deferred()

@@ -99,7 +99,7 @@ class WorkerClient(MultiService):
         self._queries: Batches[_Query, JobStatus | None] = Batches(
             clock, "queries", self._query_together, MAX_QUERIED_AT_ONCE, QUERIES_PER_WORKER
         )
-        self._stubs: dict[str, Stubs] = {}
+        self.stubs: dict[str, Stubs] = {}
         # worker id -> number of late answers that are awaited
         self._late: Counter[str] = Counter()
         self._open: set[_Stream] = set()
@@ -115,7 +115,7 @@ class WorkerClient(MultiService):
         stopped: Deferred[Any] = super().stopService()  # first, so that no failure of a call below can make another one
         for stream in tuple(self._open):
             stream.cancel()
-        for worker_id in tuple(self._stubs):
+        for worker_id in tuple(self.stubs):
             self.forget(worker_id)
         return stopped
 
@@ -124,7 +124,7 @@ class WorkerClient(MultiService):
         self._queries.drop(worker_id, lambda query: Unreachable(query.worker.name))
 
     def _hang_up(self, worker_id: str) -> None:
-        stubs = self._stubs.pop(worker_id, None)
+        stubs = self.stubs.pop(worker_id, None)
         if stubs is not None:
             stubs.line.close()
 
@@ -194,7 +194,7 @@ class WorkerClient(MultiService):
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         query = _Query(worker, job_id, seal)
-        stubs = self._stubs.get(worker.id)
+        stubs = self.stubs.get(worker.id)
         if worker.is_core or (stubs is not None and not stubs.answers_many):
             return self._query(query)
 
@@ -245,14 +245,14 @@ class WorkerClient(MultiService):
         """Make a call on the worker's channel. It is made now if there is none to the worker's address."""
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
-        stubs = self._stubs.get(worker.id)
+        stubs = self.stubs.get(worker.id)
         if stubs is None or stubs.line.address != worker.address:
             self._hang_up(worker.id)
-            stubs = self._stubs[worker.id] = Stubs(self._dialler.dial(worker.address))
+            stubs = self.stubs[worker.id] = Stubs(self._dialler.dial(worker.address))
         return call(stubs).addErrback(self._failed, worker.id, stubs)
 
     def _failed(self, reason: Failure, worker_id: str, stubs: Stubs) -> Failure:
-        if stubs.line.is_outdated(reason) and self._stubs.get(worker_id) is stubs:
+        if stubs.line.is_outdated(reason) and self.stubs.get(worker_id) is stubs:
             self._hang_up(worker_id)
         return reason
 

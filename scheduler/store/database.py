@@ -108,13 +108,13 @@ class SqliteFile:
         self._path = Path(os.path.realpath(path))
         self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
         self._lock: int | None = None
-        self._engine = create_engine(
+        self.engine = create_engine(
             f"sqlite:///{self._path}",
             poolclass=NullPool,
             connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
         )
-        event.listen(self._engine, "connect", self._set_up_thd)
-        event.listen(self._engine, "begin", self._begin_thd)
+        event.listen(self.engine, "connect", self._set_up_thd)
+        event.listen(self.engine, "begin", self._begin_thd)
         self._open: sqlite3.Connection | None = None
 
     def prepare(self, steps: Sequence[schema.Step] = schema.STEPS) -> None:
@@ -125,7 +125,7 @@ class SqliteFile:
         except OSError as error:
             raise Invalid("url", f"must be a file this process can write, or can make: {error.strerror}") from None
         try:
-            with contextlib.closing(self._engine.connect()) as connection:
+            with contextlib.closing(self.engine.connect()) as connection:
                 self._check_whole(connection)
                 _bring_up_to_date(connection, steps, True, lambda version: self._back_up(connection, version))
         except (SQLAlchemyError, schema.UnfitDatabase, OSError) as error:
@@ -133,7 +133,7 @@ class SqliteFile:
             raise _unfit(error) from error
 
     def connect_thd(self) -> Connection:
-        connection = self._engine.connect()
+        connection = self.engine.connect()
         self._open = connection.connection.dbapi_connection  # type: ignore[assignment]
         return connection
 
@@ -204,7 +204,7 @@ class PostgresServer:
         self._me = f"scheduler {secrets.token_hex(8)}"
         parsed = make_url(url)
         given = {"connect_timeout"} & set(parsed.query)
-        self._engine: Engine = create_engine(
+        self.engine: Engine = create_engine(
             parsed, poolclass=NullPool, connect_args={} if given else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
         )
         # protects the descriptor number: after a close, the number may belong to another file
@@ -221,7 +221,7 @@ class PostgresServer:
             raise _unfit(error) from error
 
     def connect_thd(self) -> Connection:
-        connection = self._engine.connect()
+        connection = self.engine.connect()
         with self._guard:
             self._open = connection.connection.dbapi_connection
         try:

@@ -32,28 +32,28 @@ class MemoryStore(Service):
     """Commits at once. As a service it has nothing to start or stop."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self.kept: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self.commit_count = 0
-        self._counting = False
-        self._set_back_to: int | None = None
+        self.counting = False
+        self.set_back_to: int | None = None
 
     def load(self) -> Deferred[Loaded]:
-        self._counting = False
-        return succeed(self._loaded())
+        self.counting = False
+        return succeed(self.loaded())
 
-    def _loaded(self) -> Loaded:
-        jobs, workers, keys = (tuple(self._kept[kind].values()) for kind in ("job", "worker", "key"))
-        return Loaded(tuple(job.trimmed() for job in jobs), workers, keys, self.commit_count, self._set_back_to)
+    def loaded(self) -> Loaded:
+        jobs, workers, keys = (tuple(self.kept[kind].values()) for kind in ("job", "worker", "key"))
+        return Loaded(tuple(job.trimmed() for job in jobs), workers, keys, self.commit_count, self.set_back_to)
 
     def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
-        kept = self._kept["job"]
+        kept = self.kept["job"]
         specs = {job_id: kept[job_id].spec.without_input() for job_id in job_ids if job_id in kept}
         return succeed({job_id: spec for job_id, spec in specs.items() if not spec.stored})
 
     def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
-        self._counting = True
+        self.counting = True
         if set_back_to is not None:
-            self.commit_count, self._set_back_to = next_timeline(max(above, self.commit_count)), set_back_to
+            self.commit_count, self.set_back_to = next_timeline(max(above, self.commit_count)), set_back_to
         else:
             self.commit_count += 1
         return succeed(None)
@@ -66,12 +66,12 @@ class MemoryStore(Service):
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
         records = list(records)
-        self.commit_count += self._counting and bool(records)
+        self.commit_count += self.counting and bool(records)
         for record in records:
             if isinstance(record, Ref):
-                self._kept[record.kind].pop(record.id, None)
+                self.kept[record.kind].pop(record.id, None)
             else:
                 ref = record.ref
-                kept = self._kept[ref.kind]
+                kept = self.kept[ref.kind]
                 kept[ref.id] = KINDS[ref.kind](record, kept.get(ref.id))
         return succeed(None)

@@ -16,7 +16,7 @@ from scheduler.model import JobSpec
 from scheduler.worker_interfaces import IJobs
 
 #: Bytes of reports in one heartbeat, which also has the ids of all running jobs.
-_REPORTS_MAX_BYTES = 512 * 1024
+REPORTS_MAX_BYTES = 512 * 1024
 
 #: Descriptions in one heartbeat: their specs are read at once.
 _MAX_DESCRIBED = 64
@@ -71,7 +71,7 @@ class Reports:
 
     def fill(self, heartbeat: Heartbeat, reports: Iterable[JobReport]) -> Heartbeat:
         """Add as many of these descriptions, and of the ended jobs, as the heartbeat has room for."""
-        budget = MessageBudget(_REPORTS_MAX_BYTES)
+        budget = MessageBudget(REPORTS_MAX_BYTES)
         described = tuple(budget.fill(iter(reports), self._described))
         return evolve(heartbeat, described=described, ended=tuple(budget.fill(self._to_tell(), self._told)))
 

@@ -77,7 +77,7 @@ class ToldMachine(Machine):
         self._tell_watches(job_id)
 
     def finish(self, job_id: str, code: int) -> None:
-        self.loop.after(0, self._exit, job_id, code, None)
+        self.loop.after(0, self.exits, job_id, code, None)
 
 
 class ToldJobs(SimulatedCase):

@@ -178,7 +178,7 @@ class RealTests(Contract, RpcCase):
 
     async def end_scheduler(self) -> None:
         address = self.server.bound
-        while not self.client._connection._up:  # gRPC reports it a moment after the first answer
+        while not self.client.connection.up:  # gRPC reports it a moment after the first answer
             await later(0.01)
         await self.server.stopService()
         self.server = self.scheduler_server(self.membership, address=address)

@@ -38,8 +38,8 @@ from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
 from scheduler.store.rows import ARGS_LOST, NO_SPEC
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
-from scheduler.store.sql import make_store
-from scheduler.store.writer import Writer, _Counts
+from scheduler.store.sql import SqlStore, make_store
+from scheduler.store.writer import Writer
 from scheduler.terms import QueueTerms, Retry, Target
 from tests import postgres
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
@@ -412,24 +412,26 @@ class SimulatedTests(SetBackContract, StoreContract, SimulatedCase):
 
 
 class SqlContract(SetBackContract, StoreContract):
-    async def set_back(self) -> None:
-        await self.store._pool.run(self._set_back_thd, self.store._writer)
+    def open(self) -> SqlStore:
+        self.database = prepare(self.url)
+        store: SqlStore = make_store(reactor, self.database)
+        return store
 
-    def _set_back_thd(self, writer: Writer) -> None:
-        """Set the database back like another program; the writer does not know."""
-        begun = {kind: set(ids) for kind, ids in writer._begun.items()}
-        counts = writer._counts
-        writer.restore_thd([Ref("job", "j-3"), *self.kept])
-        writer._counts = _Counts(0, 0)
-        writer.put_counts_thd(self.kept_commits, None)
-        writer._begun, writer._counts = begun, counts
+    async def set_back(self) -> None:
+        """Set the database back like another program; the store does not know."""
+        other = Writer(self.database)
+        other.restore_thd([Ref("job", "j-3"), *self.kept])
+        other.put_counts_thd(self.kept_commits, None)
+        other.close_thd()
 
     async def test_a_job_without_its_spec(self) -> None:
         """A job without its spec is shown, is not started any more, and its key answers; a spec alone is no job."""
         running, queued = a_job("j-2", JobState.RUNNING, reason="why", promised=True), a_job("j-3", JobState.QUEUED)
         key = IdempotencyKey("k", "f", "j-2", running)
         await self.store.save([a_job(), running, queued, key])
-        await self.store._pool.run(self._damage_thd, self.store._writer)
+        with self.database.engine.begin() as connection:
+            connection.execute(delete(SPECS).where(SPECS.c.job_id != "j-1"))
+            connection.execute(delete(JOBS).where(JOBS.c.id == "j-1"))
         loaded = await self.again()
         self.assertEqual(
             {job.id: (job.state, job.spec, job.reason) for job in loaded.jobs},
@@ -446,34 +448,30 @@ class SqlContract(SetBackContract, StoreContract):
 
     async def test_counted_without_returning(self) -> None:
         """A database that can't return updated values, like SQLite before 3.35, is queried for them."""
-        self.patch(type(self.store._database._engine.dialect), "update_returning", False)
+        self.patch(type(self.database.engine.dialect), "update_returning", False)
         await self.test_counted()
         await self.test_set_back_at_rest()
 
     async def test_a_read_that_hangs(self) -> None:
         """A read that misses its deadline fails, and so does one that waits for it; a save succeeds afterwards."""
+        await self.store.stopService()
+        self.store = SqlStore(reactor, prepare(self.url), deadline=1.0)
+        self.store.startService()
         await self.store.save([a_job()])
         going_on = Event()
-        self.store._deadline = 1.0
-        read_thd = self.store._writer.read_specs_thd
+        read_thd = Writer.read_specs_thd
 
-        def hang_thd(job_ids: Sequence[str]) -> Any:
+        def hang_thd(writer: Writer, job_ids: Sequence[str]) -> Any:
             going_on.wait(60)
-            return read_thd(job_ids)
+            return read_thd(writer, job_ids)
 
-        self.patch(self.store._writer, "read_specs_thd", hang_thd)
+        self.patch(Writer, "read_specs_thd", hang_thd)
         reads = [self.store.read_specs(["j-1"]) for _ in range(2)]
         for read in reads:
             await self.assertFailure(read, StoreFailed)
         going_on.set()
         await self.store.save([a_job("j-2")])
         self.assertEqual(list(await self.store.read_specs(["j-2"])), ["j-2"])
-
-    @staticmethod
-    def _damage_thd(writer: Writer) -> None:
-        with writer._connection.begin():
-            writer._connection.execute(delete(SPECS).where(SPECS.c.job_id != "j-1"))
-            writer._connection.execute(delete(JOBS).where(JOBS.c.id == "j-1"))
 
     def test_every_field_has_its_column(self) -> None:
         """Every field of a record has a column, and every column a field."""
@@ -489,7 +487,7 @@ class SqlContract(SetBackContract, StoreContract):
 
     def test_property(self) -> None:
         """Every field of every record is loaded exactly."""
-        writer = Writer(self.store._database)
+        writer = Writer(self.database)
         self.addCleanup(writer.close_thd)
 
         @settings(max_examples=60)

@@ -13,19 +13,19 @@ class InlinePool:
 
     def __init__(self) -> None:
         self.holding = False
-        self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+        self.held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
 
     def run(self, function_thd: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """The result of the call, or its exception."""
         if not self.holding:
             return maybeDeferred(function_thd, *args)
         done: Deferred[Any] = Deferred()
-        self._held.append((lambda: function_thd(*args), done))
+        self.held.append((lambda: function_thd(*args), done))
         return done
 
     def release(self) -> None:
         """Run all waiting calls, and hold no more."""
         self.holding = False
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for function, done in held:
             maybeDeferred(function).chainDeferred(done)

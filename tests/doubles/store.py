@@ -25,19 +25,19 @@ class RestorableStore(MemoryStore):
 
     def everything(self) -> Loaded:
         """All records, with complete specs."""
-        jobs, workers, keys = (tuple(self._kept[kind].values()) for kind in ("job", "worker", "key"))
-        return Loaded(jobs, workers, keys, self.commit_count, self._set_back_to)
+        jobs, workers, keys = (tuple(self.kept[kind].values()) for kind in ("job", "worker", "key"))
+        return Loaded(jobs, workers, keys, self.commit_count, self.set_back_to)
 
     def hold(self, records: Loaded) -> None:
         """Hold exactly these records. Their existing specs stay."""
-        counting, self._counting = self._counting, False
-        specs = {job.id: job.spec for job in self._kept["job"].values() if job.id not in self._lost}
-        for kept in self._kept.values():
+        counting, self.counting = self.counting, False
+        specs = {job.id: job.spec for job in self.kept["job"].values() if job.id not in self._lost}
+        for kept in self.kept.values():
             kept.clear()
         self._lost = {job.id for job in records.jobs if job.spec.stored and job.id not in specs}
         jobs = [evolve(job, spec=specs.get(job.id, job.spec)) if job.spec.stored else job for job in records.jobs]
         RestorableStore.save(self, [*jobs, *records.workers, *records.keys])
-        self._counting = counting
+        self.counting = counting
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
         return super().save(
@@ -91,7 +91,7 @@ class ScriptedStore(RestorableStore):
 
     def holding(self) -> Loaded:
         """The present records."""
-        return self._loaded()
+        return self.loaded()
 
     def restore(self, backup: Loaded) -> None:
         """Set the store back to an earlier ``load``, perhaps during use."""
@@ -109,7 +109,7 @@ class ScriptedStore(RestorableStore):
 
     def verify(self) -> Deferred[None]:
         """If it was set back during use, hold the records in memory."""
-        if self._commits_there is not None and self._counting:
+        if self._commits_there is not None and self.counting:
             self.hold(self._everything())
             self._commits_there = None
             self.commit_count += 1

@@ -104,7 +104,7 @@ class FileTests(Case):
     def test_system_state(self) -> None:
         """A file without a state folder belongs to a system service, if there is one."""
         system = self.folder / "var"
-        self.patch(installations, "_SYSTEM_STATE", {"scheduler": system, "worker": system})
+        self.patch(installations, "SYSTEM_STATE", {"scheduler": system, "worker": system})
         file = self.write("a.toml", "[cluster]\n")
         self.assertNotEqual(installations.load(file).state_dir, system)
         system.mkdir()

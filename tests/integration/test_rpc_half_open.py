@@ -229,16 +229,16 @@ class CancelTests(HalfOpenCase):
     async def test_gone(self) -> None:
         """A client that leaves before its message leaves nothing behind."""
         with Attack((self.worker.bound.host, self.worker.bound.port), STOP, 1):
-            while len(self.worker._waiting._since) < 80:
+            while len(self.worker.waiting) < 80:
                 await later(0.01)
-        while self.worker._waiting._since:
+        while self.worker.waiting:
             await later(0.01)
 
     async def test_stop_of_server(self) -> None:
         """A server that stops does not wait for messages."""
         self.patch(rpc_server, "STOP_GRACE_SECONDS", 30.0)
         opened = deferToThread(self.open, self.worker, STOP)
-        while not self.worker._waiting._since:
+        while not self.worker.waiting:
             await later(0.01)
         began = time.monotonic()
         await self.worker.stopService()

@@ -58,7 +58,7 @@ class MuteTests(MuteCase):
         """Mute workers that are probed again do not delay the first probe of another."""
         client, healthy = self.worker_client(), self.healthy()
         workers, under_way = self.mute(client)
-        lines = [client._stubs[worker.id] for worker in workers]
+        lines = [client.stubs[worker.id] for worker in workers]
         while not all(stubs.silent for stubs in lines):
             await later(0.05)
         under_way += [self.probe(client, worker) for worker in workers for _ in range(2)]
@@ -129,9 +129,9 @@ class AttemptTests(MuteCase):
         client = self.worker_client(deadline=1.0)
         address = self.silent_address()
         await self.probe(client, a_worker(address, "healthy"))
-        self.assertTrue(client._stubs["healthy"].silent)
+        self.assertTrue(client.stubs["healthy"].silent)
         self.assertIsNone(await self.probe(client, self.healthy()))
-        self.assertFalse(client._stubs["healthy"].silent)
+        self.assertFalse(client.stubs["healthy"].silent)
 
     async def test_answered(self) -> None:
         """Any answer ends its silence, also one of another process."""
@@ -139,6 +139,6 @@ class AttemptTests(MuteCase):
         server = self.worker_server(FakeJobRunner(), identity=an_identity("another", "another"))
         worker = a_worker(server.bound)
         await self.assertFailure(client.probe(worker), Misdirected)
-        client._stubs[worker.id].silent = True
+        client.stubs[worker.id].silent = True
         await self.assertFailure(client.probe(worker), Misdirected)
-        self.assertFalse(client._stubs[worker.id].silent)
+        self.assertFalse(client.stubs[worker.id].silent)

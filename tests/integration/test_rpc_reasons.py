@@ -90,7 +90,7 @@ class ConnectionTests(ReasonCase):
 
     async def times_out(self, address: Address, tls: TlsFiles | None) -> None:
         self.assertEqual(await self.reason(address, tls, deadline=0.5), "no answer within 0.5 s")
-        options = [each for each in channel._OPTIONS if each[0] != "grpc.min_reconnect_backoff_ms"]
+        options = [each for each in channel.OPTIONS if each[0] != "grpc.min_reconnect_backoff_ms"]
         options.append(("grpc.min_reconnect_backoff_ms", 500))
         credentials = None if tls is None else grpc.ssl_channel_credentials()
         made = (

@@ -26,7 +26,7 @@ from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_p
 from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server
 from scheduler.rpc.scheduler_server import scheduler_server
-from scheduler.rpc.server import GrpcServer, _Threads
+from scheduler.rpc.server import GrpcServer, Threads
 from scheduler.worker_interfaces import IJobRunner
 from tests.contract.test_scheduler_client import AsMembership
 from tests.doubles.runner import FakeJobRunner
@@ -566,7 +566,7 @@ class ThreadsTests(SynchronousTestCase):
 
     def test_no_further_thread(self) -> None:
         """If the machine has no further thread, the existing ones do the work."""
-        threads = _Threads(4)
+        threads = Threads(4)
         self.addCleanup(threads.shutdown)
         self.assertEqual(threads.submit(int).result(60), 0)
 

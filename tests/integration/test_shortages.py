@@ -129,7 +129,7 @@ class ShortageTests(RunningCase):
         os.chmod(broken, 0o755)
         self.patch(sys, "executable", broken)
         self.assertIn(f"see {self.worker.log}", await refused(self.worker))
-        self.patch(self.worker.launcher, "_send", lambda *_: False)
+        self.patch(handoff, "send", lambda *_: False)
         wanted = f"{NOT_NOW}: {broken} ended at once, see {self.worker.log}"
         self.assertEqual(await refused(self.worker), wanted)
 

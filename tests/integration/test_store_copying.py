@@ -53,10 +53,11 @@ class CopyTests(SynchronousTestCase):
         """Jobs of which only a part is loaded are copied completely, a few in each transaction."""
         self.patch(copying, "CHARACTERS_PER_TRANSACTION", 10_000)
         specs = {f"large-{number}": JobSpec(command="x", args=(f"{number}" * 9000,)) for number in range(5)}
-        writer = Writer(self.use(self.source))
+        database = self.use(self.source)
+        writer = Writer(database)
         writer.write_thd([a_job(job_id, JobState.FAILED, spec=spec) for job_id, spec in specs.items()], False)
         writer.close_thd()
-        writer._database.release()
+        database.release()
         target = self.new_file()
         copy(self.source, target)
         writer = Writer(self.use(target))

@@ -71,7 +71,7 @@ class GroupTests(StoreCase):
         """Saves of one turn share a transaction, and all that arrive while it is written share the next."""
         store = self.open(self.database)
         commits: list[Connection] = []
-        event.listen(self.database._engine, "commit", commits.append)
+        event.listen(self.database.engine, "commit", commits.append)
         self.database.go_on.clear()
         saves = [store.save([a_job(f"j-{number}")]) for number in range(250)]
         await deferLater(reactor, 0)
@@ -109,7 +109,7 @@ class GroupTests(StoreCase):
     async def test_no_space(self) -> None:
         """On a full disk saves fail and reads succeed; with space again saves succeed."""
         pages = 40
-        event.listen(self.database._engine, "connect", lambda raw, _: raw.execute(f"pragma max_page_count = {pages}"))
+        event.listen(self.database.engine, "connect", lambda raw, _: raw.execute(f"pragma max_page_count = {pages}"))
         store = self.open(self.database)
         await store.save([a_job("j-small")])
         big = a_job("j-big", spec=JobSpec(stdin=bytes(1 << 20)))
@@ -123,8 +123,8 @@ class GroupTests(StoreCase):
     async def test_somebody_else_writes(self) -> None:
         """Saves fail while another program locks the file for too long."""
         store = self.open(self.database)
-        with closing(self.database._engine.connect()) as blocker:
-            event.listen(self.database._engine, "connect", lambda raw, _: raw.execute("pragma busy_timeout = 1"))
+        with closing(self.database.engine.connect()) as blocker:
+            event.listen(self.database.engine, "connect", lambda raw, _: raw.execute("pragma busy_timeout = 1"))
             blocker.exec_driver_sql("select 1")  # begins, and takes the write lock
             self.assertIn("database is locked", await self.refusal(store.save([a_job()])))
         await store.save([a_job()])
@@ -207,8 +207,7 @@ class PostgresTests(StoreCase):
         database = PostgresServer(self.url)
         store = self.open(database)
         await store.save([a_job("j-1")])
-        ghost = store._writer._connection
-        assert ghost is not None
-        self.addCleanup(ghost.close)
-        store._writer._connection = None  # as if the connection had broken, and the server had not noticed
-        await store.save([a_job("j-2")])
+        again = SqlStore(reactor, database)  # as if the connection had broken, and the server had not noticed
+        again.startService()
+        self.addCleanup(again.stopService)
+        await again.save([a_job("j-2")])

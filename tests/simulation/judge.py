@@ -328,7 +328,7 @@ class Judge:
     def answered(self, job: Job) -> None:
         """A client saw the job in this state. It may have changed since, unless it was final."""
         if job.state.final and not self.facts.is_untold(job.id):  # otherwise an earlier process answered
-            self._show(None, job)
+            self.show(None, job)
 
     def stop_asked(self, job_id: str) -> None:
         """A client requests a stop of the job, and of its retries."""
@@ -422,7 +422,7 @@ class Judge:
         job = change.last
         if change.after is not None:
             self._world.trace.add(scheduler.process.name, f"shows {brief(job)}")
-            self._show(scheduler, job)
+            self.show(scheduler, job)
         elif not job.over or scheduler.parts.ledger.registry.was_removed(job.id):  # else its time was over
             self._drop(scheduler, job)
 
@@ -444,10 +444,10 @@ class Judge:
             self._each(lambda rule, worker=worker: rule.worker_shown(scheduler, worker))  # type: ignore[misc]
         for job in registry.listing.matching(JobFilter()):
             self._world.trace.add(scheduler.process.name, f"loads {brief(job)}")
-            self._show(scheduler, job)
+            self.show(scheduler, job)
         self._each(lambda rule: rule.loaded(scheduler))
 
-    def _show(self, scheduler: SchedulerProcess | None, job: Job) -> None:
+    def show(self, scheduler: SchedulerProcess | None, job: Job) -> None:
         """The job was visible in this state."""
         facts = self.facts
         before = facts.shown.get(job.id)

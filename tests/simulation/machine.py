@@ -227,7 +227,7 @@ class Machine:
         spool.started_at = self.wall_time()
         self._runs(run)
         self._trace.add(self.name, f"job {run.job_id} begins, for {plan.seconds:g} s, to exit with {plan.code}")
-        timer = self.loop.after(plan.seconds, self._exit, spool.job_id, plan.code, None)
+        timer = self.loop.after(plan.seconds, self.exits, spool.job_id, plan.code, None)
         self._shims[spool.job_id] = (spool, run, timer, ended)
 
     def runs_job(self, spool: Spool) -> bool:
@@ -242,7 +242,7 @@ class Machine:
     def kill(self, job_id: str, signal: str) -> None:
         """Send its main process a signal, by which it ends a moment later."""
         if job_id in self._shims:
-            self.loop.after(0.01, self._exit, job_id, None, signal)
+            self.loop.after(0.01, self.exits, job_id, None, signal)
 
     def signal(self, job_id: str, signal: str) -> None:
         """A client sends the job a signal; only KILL ends it."""
@@ -252,7 +252,7 @@ class Machine:
             if signal == "SIGKILL":
                 self.kill(job_id, signal)
 
-    def _exit(self, job_id: str, code: int | None, signal: str | None) -> None:
+    def exits(self, job_id: str, code: int | None, signal: str | None) -> None:
         if job_id not in self._shims:
             return
         spool, run, timer, ended = self._shims.pop(job_id)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.turns import KeyedTurns, Turns
 
 #: More calls than Python's recursion limit.
-MANY = 3000
+MANY = 1000
 
 
 class TurnsTests(SynchronousTestCase):
@@ -76,4 +76,4 @@ class KeyedTurnsTests(SynchronousTestCase):
         self.assertNoResult(asked[0])
         held["a"].callback("a")
         self.assertEqual([self.successResultOf(each) for each in asked[:2]], ["a", "a"])
-        self.assertEqual(turns._turns, {})
+        self.assertTrue(turns.idle)

@@ -26,7 +26,7 @@ from scheduler.net import Address, split_address
 _SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "cluster", "store"), ("scheduler", "worker")
 
 #: State folders of system services whose file does not name one.
-_SYSTEM_STATE = {"scheduler": Path("/var/lib/scheduler"), "worker": Path("/var/lib/scheduler-worker")}
+SYSTEM_STATE = {"scheduler": Path("/var/lib/scheduler"), "worker": Path("/var/lib/scheduler-worker")}
 
 
 @frozen
@@ -58,7 +58,7 @@ def load(file: str) -> SchedulerConfig | WorkerConfig:
     keys = set(read(file))
     is_worker = keys & set(_WORKER_TABLES) or (not keys & set(_SCHEDULER_TABLES) and "worker" in os.path.basename(file))
     config = load_worker(file) if is_worker else load_scheduler(file)
-    system = _SYSTEM_STATE["worker" if is_worker else "scheduler"]
+    system = SYSTEM_STATE["worker" if is_worker else "scheduler"]
     # The default depends on the user. The daemon is most probably a system service, not a process of this user.
     return evolve(config, state_dir=system) if "state_dir" not in keys and system.is_dir() else config
 

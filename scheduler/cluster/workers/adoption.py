@@ -75,6 +75,11 @@ class Adoption:
         """Whether no worker has reported an unknown job."""
         return not self._unknown
 
+    @property
+    def most_remembered(self) -> int:
+        """The largest number of ids that are remembered of one worker: of those reported, or of those asked about."""
+        return max((max(len(each.reported), len(each.asked)) for each in self._unknown.values()), default=0)
+
     def is_open(self, worker_id: str) -> bool:
         """Whether the worker has reported unknown jobs, and more of them may be adopted."""
         unknown = self._unknown.get(worker_id)

@@ -29,7 +29,7 @@ def id_of(registry: Registry, registration: Registration, address: str) -> str:
         return next((each.id for each in registry.at_address(address) if each.is_core), id_of_address(address))
     folder = id_of_folder(registration.folder_id)
     held = registration.worker_id
-    if held and (held == folder or _may_hold(registry, registration, folder)):
+    if held and (held == folder or may_hold(registry, registration, folder)):
         return held
     if folder or registration.nonce:
         earlier = registry.of_folder(folder)
@@ -61,7 +61,7 @@ def check_ids(registry: Registry, worker_id: str, name: str) -> None:
         raise NameTaken(f"name {name!r} is the id of a job")
 
 
-def _may_hold(registry: Registry, registration: Registration, folder: str) -> bool:
+def may_hold(registry: Registry, registration: Registration, folder: str) -> bool:
     """Whether a worker of ours with that folder may have the id that it sends, which is not made from its folder id.
 
     An unknown id may be that of a worker of an earlier version that was forgotten: then there are jobs of it.

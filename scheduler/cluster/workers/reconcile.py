@@ -75,7 +75,7 @@ class Reconciler:
         self._set_back = set_back
         # worker id -> ids of removed jobs that run by its last heartbeat, and that it was asked to describe
         self._disputed: dict[str, frozenset[str]] = {}
-        self._adoption = Adoption(ledger)
+        self.adoption = Adoption(ledger)
         self._refusals = Refusals()
         self._asking = Shared()
         self._rounds = JobRounds("asking about the unmentioned jobs", ledger.registry, probed)
@@ -83,7 +83,7 @@ class Reconciler:
     @property
     def idle(self) -> bool:
         """Whether no question to a worker is open, and no removed job is in dispute."""
-        return not self._disputed and self._adoption.idle and self._asking.idle and self._rounds.idle
+        return not self._disputed and self.adoption.idle and self._asking.idle and self._rounds.idle
 
     def apply_report(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], tuple[str, ...]]:
         """The jobs that the heartbeat changes, and the ids of the jobs that the worker has to describe."""
@@ -91,7 +91,7 @@ class Reconciler:
         describe: list[str] = []
         removed: list[str] = []
         refused = dict(heartbeat.refused)
-        self._adoption.begin(heartbeat)
+        self.adoption.begin(heartbeat)
         for report in (*heartbeat.ended, *heartbeat.described):
             try:
                 job = self._reported(worker, report)
@@ -101,7 +101,7 @@ class Reconciler:
             if job is not None:
                 changed.append(job)
             elif not self._is_removed(worker, report):
-                self._adoption.remember(worker, report.status.job_id, runs=False)
+                self.adoption.remember(worker, report.status.job_id, runs=False)
             elif report.status.state.final:
                 removed.append(report.status.job_id)
         described = {report.status.job_id for report in heartbeat.described}
@@ -111,7 +111,7 @@ class Reconciler:
             if job_id in described or job_id in self._flights:
                 continue
             if known is None:
-                self._adoption.remember(worker, job_id, runs=True)
+                self.adoption.remember(worker, job_id, runs=True)
                 continue
             try:
                 job = self._owned(worker, known)
@@ -124,7 +124,7 @@ class Reconciler:
                     describe.append(job_id)
         self._removals.reported_again(worker, removed)
         self._refusals.note(worker.id, refused, (job.id for job in changed))
-        return changed, self._adoption.questions(worker, describe)
+        return changed, self.adoption.questions(worker, describe)
 
     def _reported(self, worker: Worker, report: JobReport) -> Job | None:
         """The job after the report; ``None``: the scheduler needs the spec of the job first.
@@ -137,7 +137,7 @@ class Reconciler:
         job = self._registry.find_job(report.status.job_id)
         now = self._ledger.now()
         if job is None:
-            if report.spec is None or self._is_removed(worker, report) or not self._adoption.admits(worker, report):
+            if report.spec is None or self._is_removed(worker, report) or not self.adoption.admits(worker, report):
                 return None
             returned = self._registry.was_removed(report.status.job_id)
             return (lifecycle.returned if returned else lifecycle.adopted)(report, worker, now)
@@ -190,7 +190,7 @@ class Reconciler:
 
     def awaits_descriptions(self, worker_id: str) -> bool:
         """Whether that worker has jobs to describe."""
-        return self._adoption.is_open(worker_id)
+        return self.adoption.is_open(worker_id)
 
     def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
         """Ask the worker, one after the other, about its jobs that the heartbeat does not mention."""
@@ -227,7 +227,7 @@ class Reconciler:
     def forget(self, worker_id: str) -> None:
         """Forget the reports and the backoff of a worker that is a new process, or gone."""
         self._disputed.pop(worker_id, None)
-        self._adoption.forget(worker_id)
+        self.adoption.forget(worker_id)
         self._refusals.forget(worker_id)
         self._backoff.forget(worker_id)
 

@@ -33,7 +33,7 @@ from scheduler.worker.shim.pump import Allowance, Pump
 from scheduler.worker.shim.spool import Identity, Spool
 
 #: Seconds from the first KILL until what is still there is reported as left over.
-_KILL_WAIT_MAX_SECONDS = 5.0
+KILL_WAIT_MAX_SECONDS = 5.0
 
 #: Seconds between two rounds of KILL: a process that forked in between is found by the next.
 _KILL_INTERVAL_SECONDS = 0.02
@@ -227,7 +227,7 @@ class Phases:
         killed = {each.identity for each in self._descendants() if proctree.send(each.identity, signal.SIGKILL)}
         self._kill_at = now + _KILL_INTERVAL_SECONDS
         if self._give_up_at is None:
-            self._give_up_at = now + _KILL_WAIT_MAX_SECONDS
+            self._give_up_at = now + KILL_WAIT_MAX_SECONDS
             if not self._ended_by:  # including those that began while others were asked to end
                 self._background |= killed
         elif now >= self._give_up_at:

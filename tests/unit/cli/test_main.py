@@ -146,7 +146,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_fault_of_ours(self) -> None:
         """An unexpected exception has no exit code of a job: 121, with advice about the traceback."""
-        self.patch(cli, "_run", lambda _: 1 // 0)
+        self.patch(cli, "invoke", lambda _: 1 // 0)
         code, out, err = run("ps")
         self.assertEqual((code, out), (121, ""))
         self.assertIn("ZeroDivisionError", err)

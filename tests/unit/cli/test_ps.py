@@ -167,8 +167,8 @@ class PsTests(Case):
     def test_screen(self) -> None:
         """A redrawn table has no more lines than the terminal, and leaves nothing of the previous one."""
         self.patch(ps.shutil, "get_terminal_size", lambda: os.terminal_size((80, 5)))
-        self.assertEqual(ps._screen("a\nb\n"), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h")
-        lines = ps._screen("".join(f"{number}\n" for number in range(9))).split("\x1b[K\n")
+        self.assertEqual(ps.screen("a\nb\n"), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h")
+        lines = ps.screen("".join(f"{number}\n" for number in range(9))).split("\x1b[K\n")
         self.assertEqual(lines[2:], ["2", "... and 6 more", "\x1b[J\x1b[?7h"])
 
 

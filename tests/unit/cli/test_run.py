@@ -18,7 +18,7 @@ from scheduler.cli import stdin
 from scheduler.cli.contexts import Connection
 from scheduler.cli.failures import Failure
 from scheduler.cli.options import Duration, Key, KeyValue, Size, seconds
-from scheduler.cli.run import _Run, command, fields_of
+from scheduler.cli.run import Run, command, fields_of
 from scheduler.cli.session import Session
 from scheduler.cli.status import Status
 from scheduler.client import ApiProblem, Ended, Event, Job
@@ -175,7 +175,7 @@ class SubmittedTests(SynchronousTestCase):
         notes: list[str] = []
         status = Status(notes.append, lambda: None, updates=False)
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            code = _Run(cast(Session, Unanswered(problem)), status, 60.0).run({"command": ["make"]}, None, detach)
+            code = Run(cast(Session, Unanswered(problem)), status, 60.0).run({"command": ["make"]}, None, detach)
         return code, out.getvalue(), "".join(notes)
 
     def test_unanswered(self) -> None:
@@ -205,7 +205,7 @@ class StdinTests(SynchronousTestCase):
         """A pipe that another process made non-blocking is waited for."""
         reading, writing = self.pipe()
         os.set_blocking(reading, False)
-        self.patch(stdin, "_MENTION_AFTER_SECONDS", 0)
+        self.patch(stdin, "MENTION_AFTER_SECONDS", 0)
 
         def mention() -> None:
             timer.start()

@@ -125,9 +125,9 @@ class WatchTests(SynchronousTestCase):
     def test_queued_in_other_words(self) -> None:
         """If the scheduler does not send ``waiting_for``, the reason is shown, if any."""
         for fields, text in (({"reason": "w1 is full"}, ": w1 is full"), ({}, "")):
-            self.watch._seen(job("running"))
+            self.watch.seen(job("running"))
             self.said.clear()
-            self.watch._seen(job("queued", **fields))
+            self.watch.seen(job("queued", **fields))
             self.clock.advance(1)
             self.status.update()
             self.assertEqual(self.said, [f"schedctl: job j1 is queued{text} (1.0s)\n"])
@@ -164,7 +164,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_trouble(self) -> None:
         """A long break of the connection is shown once, and then the job's own wait again."""
-        self.watch._seen(job("queued"))
+        self.watch.seen(job("queued"))
         self.clock.advance(0.5)
         self.watch.trouble("connection refused")
         self.clock.advance(9)

@@ -65,7 +65,7 @@ class World:
 
     def met(self) -> World:
         """This world, once the client has had an answer."""
-        self.operations._repeater.reached = True
+        self.operations.repeater.reached = True
         return self
 
     def run(self, script: Any) -> Any:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 from attrs import evolve
-from twisted.logger import Logger, formatEvent
 
 from scheduler.cluster.workers import adoption, refusals
 from scheduler.cluster.workers.adoption import (
     ADOPTED_PER_WORKER_MAX,
     DESCRIBED_PER_HEARTBEAT,
     HEARTBEATS_REMEMBERED,
-    REMEMBERED_MAX,
     SPEC_MAX_BYTES,
 )
 from scheduler.cluster.workers.refusals import Refusals
@@ -141,7 +139,8 @@ class AdoptionTests(MembershipTestCase):
 
     def test_a_flood_costs_nobody_a_job(self) -> None:
         """However many ends a worker forges, other jobs stay, here and in the store."""
-        self.patch(self.ledger, "_keep_finished", 10)
+        self.begin(keep_finished=10)
+        self.online(worker_id="w-1")
         self.patch(adoption, "ADOPTED_PER_WORKER_MAX", 50)
         placed = [a_job(job_id, JobState.SUCCEEDED, "w-2") for job_id in ids("placed", 10)]
         self.ledger.learn(*placed)
@@ -154,7 +153,8 @@ class AdoptionTests(MembershipTestCase):
 
     def test_an_adopted_job_that_ends(self) -> None:
         """The end of a job that was adopted while it ran pushes out no other; that of a placed job does."""
-        self.patch(self.ledger, "_keep_finished", 1)
+        self.begin(keep_finished=1)
+        self.online(worker_id="w-1")
         self.ledger.learn(a_job("old", JobState.SUCCEEDED, "w-2"), a_job("placed"))
         self.beat("w-1", running=("run", "placed"))
         self.beat("w-1", running=("run", "placed"), described=(JobReport(running("run"), SPEC, 800.0),))
@@ -179,12 +179,13 @@ class AdoptionTests(MembershipTestCase):
 
     def test_what_is_remembered(self) -> None:
         """The ids that a worker reports are remembered up to a number and for a limited time."""
-        known = self.house.parts.reconciler._adoption
-        self.tell_ended(ids("e", 3 * REMEMBERED_MAX))
-        for _ in range(3 * REMEMBERED_MAX // DESCRIBED_PER_HEARTBEAT):
-            self.tell_ended(ids("e", 3 * REMEMBERED_MAX))
-            unknown = known._unknown["w-1"]
-            self.assertLessEqual(max(len(unknown.reported), len(unknown.asked)), REMEMBERED_MAX)
+        known = self.house.parts.reconciler.adoption
+        most = 3 * DESCRIBED_PER_HEARTBEAT
+        self.patch(adoption, "REMEMBERED_MAX", most)
+        self.tell_ended(ids("e", 3 * most))
+        for _ in range(3 * most // DESCRIBED_PER_HEARTBEAT):
+            self.tell_ended(ids("e", 3 * most))
+            self.assertLessEqual(known.most_remembered, most)
         for _ in range(2 * HEARTBEATS_REMEMBERED + 2):
             self.beat("w-1")
         self.assertTrue(known.idle)
@@ -260,8 +261,7 @@ class BelievedTests(MembershipTestCase):
         """However much of a heartbeat is not believed, the log has one line of it."""
         self.online(address="127.0.0.1:30001", worker_id="w-2")
         self.ledger.learn(*(a_job(job_id, worker_id="w-2") for job_id in ids("j", 50)))
-        lines: list[str] = []
-        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        lines = self.logged(Refusals)
         self.beat("w-1", running=tuple(ids("j", 25)), ended=tuple(JobReport(ended(each)) for each in ids("j", 50)))
         self.assertEqual(
             lines,
@@ -270,8 +270,7 @@ class BelievedTests(MembershipTestCase):
 
     def test_log_of_changes(self) -> None:
         """A repeated refusal is logged once, even if heartbeats between do not report the job; a change is logged."""
-        lines: list[str] = []
-        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        lines = self.logged(Refusals)
         self.ledger.learn(*(a_job(job_id) for job_id in ids("j", 3)))
         bad = [JobReport(JobStatus(each, JobState.SUCCEEDED, exit_code=7)) for each in ids("j", 3)]
         for _ in range(3):
@@ -291,16 +290,14 @@ class BelievedTests(MembershipTestCase):
 
     def test_log_is_bounded(self) -> None:
         """A worker that makes up ever more is logged so often, and not for ever."""
-        lines: list[str] = []
-        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        lines = self.logged(Refusals)
         for number in range(refusals.REMEMBERED_MAX // 1000 + 5):
             self.beat("w-1", refused={f"{number}-{each}": "none" for each in range(1000)})
         self.assertEqual(len(lines), refusals.REMEMBERED_MAX // 1000)
 
     def test_unreadable(self) -> None:
         """An unreadable part of a heartbeat is logged; its job was mentioned, so the worker is not asked about it."""
-        lines: list[str] = []
-        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        lines = self.logged(Refusals)
         self.ledger.learn(a_job("j-1"), a_job("j-2"))
         answer = self.beat("w-1", ended=(JobReport(ended("j-2")),), refused={"j-1": "outcome: 99 is none"})
         self.assertEqual((answer.acknowledged, answer.describe), (("j-2",), ()))

@@ -7,7 +7,13 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import fail
 
-from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL_SECONDS, TIMER_LATE_MAX_SECONDS, reason
+from scheduler.cluster.jobs.attendance import (
+    STOP_RETRY_INTERVAL_SECONDS,
+    TIMER_LATE_MAX_SECONDS,
+    Attendance,
+    Leave,
+    reason,
+)
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, Stream
@@ -114,14 +120,18 @@ class AttendanceTests(ClusterTestCase):
     def test_before_the_service_runs(self) -> None:
         """A client that comes between the restart and the start of the service counts."""
         self.attended()
+        leaves: list[Leave] = []
+        start = Attendance.startService
+
+        def attended_first(attendance: Attendance) -> None:
+            leaves.append(attendance.attend("j-1"))
+            start(attendance)
+
+        self.patch(Attendance, "startService", attended_first)
         self.begin()
-        self.attendance.stopService()
-        self.attendance._attended.clear()
-        leave = self.attendance.attend("j-1")
-        self.attendance.startService()
         self.clock.advance(600)
         self.assertEqual(self.cluster.job("j-1").stop_reason, None)
-        leave()
+        leaves[0]()
         self.clock.advance(60)
         self.assertEqual(self.cluster.job("j-1").stop_reason, WHY)
 
@@ -195,7 +205,7 @@ class AttendanceTests(ClusterTestCase):
     def test_that_went_wrong(self) -> None:
         """A bug in a stop is logged, and the job is asked about again."""
         self.attended()
-        self.patch(self.attendance._stops, "stop", lambda job, why: _bug())
+        self.patch(self.stops, "stop", lambda job, why: _bug())
         self.clock.advance(60)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.clock.advance(STOP_RETRY_INTERVAL_SECONDS)

@@ -331,7 +331,7 @@ class AddressTests(ClashTestCase):
 
     def test_own(self) -> None:
         """The scheduler's own address is nobody's."""
-        self.patch(self.membership, "_is_own_address", lambda address: address == f"{HOME}:30000")
+        self.begin(is_own_address=lambda address: address == f"{HOME}:30000")
         refused = self.failureResultOf(self.registering(), Refused)
         self.assertIn("scheduler's own", str(refused.value))
         self.registered(30001)

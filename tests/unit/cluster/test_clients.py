@@ -93,11 +93,11 @@ class SubmittingTests(FleetTestCase):
 
     def test_refusing(self) -> None:
         """A worker that says that it takes no job gets none by selector; one that names it is tried all the same."""
-        self.fleet.says("w1", "no room on its disk")
+        self.fleet.says("w1", refusing="no room on its disk")
         self.assertEqual(self.scheduler.worker("w1").reason, "no room on its disk")
         self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, ANY)
         self.assertIs(self.submit().state, JobState.RUNNING)
-        self.fleet.says("w1", "")
+        self.fleet.says("w1", refusing="")
         self.assertIsNone(self.scheduler.worker("w1").reason)
         self.assertIs(self.submit(ANY).state, JobState.RUNNING)
 

@@ -30,7 +30,7 @@ class RemovalTests(ClashTestCase):
     def test_comes_back_before_its_jobs_are_given_up(self) -> None:
         """A worker that registers meanwhile stays, with its jobs and its drain."""
         start = Deferred[None]()
-        self.patch(self.membership._reconciler, "starts_over", lambda _: start)
+        self.patch(self.house.parts.reconciler, "starts_over", lambda _: start)
         forgotten = self.cluster.forget(self.worker.id)
         self.failureResultOf(
             self.membership.heartbeat(Heartbeat(self.worker.id, "boot", nonce="first"), HOME), NotFound

@@ -331,7 +331,7 @@ class LoadedTests(ExpectedTestCase):
     def test_never_heard(self) -> None:
         """A request does not wait for a worker that answers, but has not called for a lease."""
         self.workers.release("probe")
-        self.house._limits["lease"] = 30.0
+        self.house.limits["lease"] = 30.0
         self.begin()
         answer = self.submit()
         self.clock.advance(EXPECTED_WAIT_MAX_SECONDS)

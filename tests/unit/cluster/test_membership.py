@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from attrs import evolve
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.workers.registration import id_of_address, id_of_folder
@@ -32,7 +33,11 @@ def ended(job_id: str = "j-1") -> JobStatus:
 
 class MembershipTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.house = House(lambda: 1000.0, lease=LEASE, queue_max=3)
+        self.begin()
+
+    def begin(self, **limits: Any) -> None:
+        """A scheduler that is new."""
+        self.house = House(lambda: 1000.0, lease=LEASE, queue_max=3, **limits)
         self.house.workers.hold()
         self.clock, self.store, self.workers = self.house.clock, self.house.store, self.house.workers
         parts = self.house.parts
@@ -60,6 +65,18 @@ class MembershipTestCase(SynchronousTestCase):
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
         heartbeat = Heartbeat(worker_id, "boot", **facts)
         return self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
+
+    def logged(self, by: type) -> list[str]:
+        """The lines that a class logs from now on."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if event["log_namespace"] == f"{by.__module__}.{by.__qualname__}":
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
 
     def state(self, job_id: str = "j-1") -> JobState:
         return self.ledger.registry.job(job_id).state

@@ -270,7 +270,7 @@ class PropertyTests(OutlookTestCase):
             return {worker.id for worker in self.ledger.registry.workers() if requirement.met_by(worker)}
 
         requirement, place = self.waiting.standing(job)
-        others = [self.cluster.job(job_id) for job_id in self.waiting._places]
+        others = [job for job in self.jobs() if job.id in self.waiting]
         return 1 + sum(
             self.waiting.standing(other)[1] < place
             and (self.waiting.standing(other)[0] == requirement or bool(serving(other) & serving(job)))
@@ -286,7 +286,7 @@ class CostTests(OutlookTestCase):
             self.house.know(a_job(f"r-{number}", worker_id=f"w-{number}"))
         self.add(a_worker(draining=True))
         targets = [ANY, *(Target(selector={"zone": str(number)}) for number in range(5))]
-        for number in range(3000):
+        for number in range(1200):
             facts: dict[str, Any] = {"target": targets[number % 6], "terms": PATIENT, "created_at": 2000.0 + number}
             self.house.know(a_job(f"q-{number}", JobState.QUEUED, None, promised=True, **facts))
         self.settle()

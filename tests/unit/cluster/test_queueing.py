@@ -56,14 +56,14 @@ class QueueingTests(FleetTestCase):
 
     def test_refusing(self) -> None:
         """A job by selector waits while its worker says that it takes none; one that names it does not."""
-        self.fleet.says("slot", "no room on its disk")
+        self.fleet.says("slot", refusing="no room on its disk")
         waiting = self.queued()
         named = self.wanted(Target(worker="slot"))
         self.assertIs(named.state, JobState.RUNNING)
         self.fleet.end(named.id)
         self.flow()
         self.assertIs(self.state(waiting), JobState.QUEUED)
-        self.fleet.says("slot", "")
+        self.fleet.says("slot", refusing="")
         self.flow()
         self.assertIs(self.state(waiting), JobState.RUNNING)
 
@@ -132,6 +132,10 @@ class RetryingTests(FleetTestCase):
         for attempt in (job, following):
             self.assertEqual(self.scheduler.last_attempt(attempt.id), following)
         self.refusal(NotFound, self.scheduler.last_attempt, "nothing")
+
+    def test_no_group(self) -> None:
+        """A job without attempts to come is in no group."""
+        self.assertIsNone(self.submit().group_id)
 
     def test_wait_for_one(self) -> None:
         """A job that is not run again is the last of its attempts."""

@@ -365,7 +365,8 @@ class KeyTests(RemovalCase):
 
     def test_limit(self) -> None:
         """As many are kept as finished jobs are, those of the jobs that were removed last."""
-        self.ledger._keep_finished = 3
+        self.house.limits["keep_finished"] = 3
+        self.begin()
         for number in range(5):
             self.add(evolve(a_job(f"l-{number}", JobState.LOST), worker_id="w-gone"))
             self.assertTrue(self.successResultOf(self.cluster.remove(f"l-{number}")))

@@ -52,7 +52,7 @@ class StopTests(ClusterTestCase):
 
     def test_the_margin(self) -> None:
         """It is longer than a shim waits for processes that it killed: what that could not end is told in time."""
-        self.assertGreaterEqual(STOP_MARGIN_SECONDS, phases._KILL_WAIT_MAX_SECONDS + 2.0)
+        self.assertGreaterEqual(STOP_MARGIN_SECONDS, phases.KILL_WAIT_MAX_SECONDS + 2.0)
 
     def test_a_long_grace(self) -> None:
         """A stop that was delivered, of a job with much time to end, is answered with the job as it is."""

@@ -47,6 +47,14 @@ class WaitingTests(FleetTestCase):
         for job in (first, queued, self.scheduler.job(first.id), self.scheduler.job(queued.id)):
             self.assertIsNone(self.scheduler.waiting_for(job))
 
+    def test_two_labels(self) -> None:
+        """Where several labels are asked for, the workers that have all of them count."""
+        for zone, slots in (("a", 1), ("b", 2)):
+            self.fleet.add_worker(zone, slots=slots, labels={"gpu": "yes", "zone": zone})
+        target = Target(selector={"gpu": "yes", "zone": "a"})
+        self.begin(target)
+        self.assertEqual(self.waiting(self.begin(target)).detail, "1 worker matches; its only slot is taken")
+
     def test_draining(self) -> None:
         """A job waits while all workers that match are drained."""
         self.begin()
@@ -67,7 +75,7 @@ class WaitingTests(FleetTestCase):
         self.fleet.find("slot")
         self.flow()
         self.assertIs(self.state(job), JobState.RUNNING)
-        self.fleet.says("slot", "no room on its disk")
+        self.fleet.says("slot", refusing="no room on its disk")
         self.fleet.end(self.scheduler.job(job.id).id)
         self.assertEqual(self.why(self.begin()), "backoff")
 

@@ -22,6 +22,8 @@ class WindowTests(SynchronousTestCase):
         large = bytes(2 * BLOCK_MAX_BYTES)
         window.append(large)
         self.assertIs(window.read(0, 10 * BLOCK_MAX_BYTES), large)
+        window.append(large)
+        self.assertIs(window.read(0, 3 * BLOCK_MAX_BYTES), large)
 
     def test_small_pieces_are_joined(self) -> None:
         """A stream that comes byte by byte is kept in few objects."""

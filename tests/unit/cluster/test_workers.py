@@ -36,7 +36,7 @@ class WorkersTests(FleetTestCase):
         """A worker is shown with its disk and its clock, once it has told of them."""
         worker = self.scheduler.worker("w1").worker
         self.assertEqual((worker.disk, worker.clock_difference), (None, None))
-        self.fleet.describes("w1", -3.25, Disk(1000, 500, 100, 50))
+        self.fleet.says("w1", ahead=-3.25, disk=Disk(1000, 500, 100, 50))
         worker = self.scheduler.worker("w1").worker
         self.assertEqual((worker.disk, worker.clock_difference), (Disk(1000, 500, 100, 50), -3.25))
 

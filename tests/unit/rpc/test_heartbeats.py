@@ -95,6 +95,6 @@ class BoundTests(SynchronousTestCase):
 
     def test_all_of_ours(self) -> None:
         """A worker of ours never sends more reports than are accepted."""
-        budget = MessageBudget(reports._REPORTS_MAX_BYTES)
+        budget = MessageBudget(reports.REPORTS_MAX_BYTES)
         smallest = (JobReport(JobStatus(f"{number}", JobState.LOST)) for number in range(REPORTS_MAX + 1))
         self.assertLess(len(list(budget.fill(smallest, set()))), REPORTS_MAX)

@@ -147,7 +147,7 @@ class CheckedTests(SceneCase):
             self.facts.excused["j1"] = self.facts.removed["j1"] = None
             self.replied("remove", True)
             self.world.loop.run(7.0)
-            self.judge._show(self.world.scheduler, evolve(lost, orphan=orphan))
+            self.judge.show(self.world.scheduler, evolve(lost, orphan=orphan))
             self.over(lost)
             self.assertEqual(self.judge.violation is None, orphan)
 

@@ -33,7 +33,7 @@ class ImpostorTests(SynchronousTestCase):
 
     def test_taken_for_a_worker(self) -> None:
         """The rule is broken if the program gets the id of the worker."""
-        self.patch(ids, "_may_hold", lambda *_: True)
+        self.patch(ids, "may_hold", lambda *_: True)
         self.assertEqual(broken(self.struck(TakeId(7.0, "c1", 5.0, True, False))), RULE)
 
     def test_heard_as_a_worker(self) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+from attrs import evolve
+
 from scheduler.cluster.registry import Registry
+from scheduler.errors import NotFound
 from scheduler.model import IdempotencyKey, Job, JobState, Worker
+from scheduler.views import JobFilter, JobPage
 from tests.simulation.rules.indexed import differences
 from tests.unit.cluster.values import a_job, a_worker
 from tests.unit.simulation.scene_case import SceneCase
@@ -75,23 +80,35 @@ class DifferenceTests(SceneCase):
 
     def test_prefix(self) -> None:
         """A job that can't be found by a prefix of its id is reported."""
-        self.doctor.listing._by_prefix.clear()
+        self.patch(self.doctor.listing, "page", lambda *_: JobPage(()))
         self.assertIn("job j-1 is not found by the beginning of its id", self.differences())
 
     def test_by_worker(self) -> None:
         """A name that only jobs have must be known, and a worker's name must mean only its own jobs."""
-        self.doctor.listing._worker_names.replace(self.doctor.job("j-7"), None)
+        matching = self.doctor.listing.matching
+
+        def refused(which: JobFilter) -> Iterator[Job]:
+            if which.worker == "gone":
+                raise NotFound("worker", "gone")
+            return matching(which)
+
+        def of_another(which: JobFilter) -> Iterator[Job]:
+            return matching(which if which.worker is None else evolve(which, worker="w-2"))
+
+        self.patch(self.doctor.listing, "matching", refused)
         self.assertIn("gone is refused as the name of no worker or job", self.differences())
-        self.doctor.listing._worker_names.meant_by = lambda *_: self.doctor.find_worker("w-2")  # type: ignore[method-assign]
+        self.patch(self.doctor.listing, "matching", of_another)
         self.assertTrue([what for what in self.differences() if what.startswith("jobs of w-1")])
 
     def test_not_over(self) -> None:
         """A job that has not ended is reported if filters for such jobs miss it."""
-        del self.doctor.listing._open[0]
+        matching = self.doctor.listing.matching
+        less = lambda which: islice(matching(which), int(which != JobFilter()), None)  # noqa: E731
+        self.patch(self.doctor.listing, "matching", less)
         self.assertIn("jobs that are not over: ", " ".join(self.differences()))
 
     def test_queued(self) -> None:
-        self.doctor._unfinished[None].clear()
+        self.doctor.doctored, self.doctor.answer = "queued", 0  # type: ignore[assignment]
         self.assertIn("0 jobs are queued, and there are 1", self.differences())
 
 
@@ -101,9 +118,9 @@ class IndexedTests(SceneCase):
         for look in ("loaded", "agreed", "rested"):
             self.setUp()
             self.begin()
-            self.registry._named.clear()
+            self.patch(self.registry, "at_address", lambda _: [])
             getattr(self.judge, look)(*[self.scheduler] * (look == "loaded"))
-            self.assert_broken("indices", "by its name")
+            self.assert_broken("indices", "by its address")
 
     def test_load(self) -> None:
         """A worker that still has load when no job is left is reported."""

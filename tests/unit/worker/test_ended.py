@@ -130,10 +130,10 @@ class RemoveTests(RetentionCase):
         self.later(HOUR - 10)
         self.pool.holding = True
         self.later(70)
-        held = self.pool._held
-        self.pool._held = []
+        held = self.pool.held
+        self.pool.held = []
         removal = self.remove("b")
-        self.pool._held = [*held, *self.pool._held]
+        self.pool.held = [*held, *self.pool.held]
         self.pool.release()
         self.successResultOf(removal)
         self.later()
