@@ -80,16 +80,16 @@ class Dialler:
 
 
 class Channel:
-    """A ``channel`` to one address, with the certificates that were current when it was made."""
+    """A ``grpc_channel`` to one address, with the certificates that were current when it was made."""
 
     def __init__(self, dialler: Dialler, address: str) -> None:
         self.address = address
         self._dialler = dialler
         self._certificates = dialler.certificates()
         if self._certificates is None:
-            self.channel = grpc.insecure_channel(target(address), options=OPTIONS)
+            self.grpc_channel = grpc.insecure_channel(target(address), options=OPTIONS)
         else:
-            self.channel = grpc.secure_channel(target(address), self._certificates, options=OPTIONS)
+            self.grpc_channel = grpc.secure_channel(target(address), self._certificates, options=OPTIONS)
 
     def why(self, failure: grpc.RpcError) -> str:
         """The reason for ``Unreachable``."""
@@ -104,4 +104,4 @@ class Channel:
 
     def close(self) -> None:
         """End all calls in flight."""
-        self.channel.close()
+        self.grpc_channel.close()

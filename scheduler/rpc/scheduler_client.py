@@ -76,7 +76,7 @@ class SchedulerClient(MultiService):
         self._pool = Pool(reactor, "scheduler-calls", 3, least=1)
         self._pool.setServiceParent(self)
         self._dialler: Dialler | None = None
-        self._line: Channel | None = None
+        self._channel: Channel | None = None
         self.connection = Connection(self._cut_thd, time.monotonic)
         self._notify: Callable[[], None] = lambda: None
         #: The last logged reason why the scheduler could not be reached.
@@ -104,15 +104,15 @@ class SchedulerClient(MultiService):
             self._notify()
 
     def _dial(self, dialler: Dialler) -> Channel:
-        line = dialler.dial(self._address)
+        channel = dialler.dial(self._address)
         self.connection = Connection(self._cut_thd, time.monotonic)
-        line.channel.subscribe(self.connection.changed_thd)
-        return line
+        channel.grpc_channel.subscribe(self.connection.changed_thd)
+        return channel
 
     def hang_up(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            closed = self._pool.run(self.connection.close_thd, line.channel)
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            closed = self._pool.run(self.connection.close_thd, channel.grpc_channel)
             closed.addErrback(lambda reason: self._log.failure("a channel could not be closed", reason))
 
     def register(self, registration: Registration) -> Deferred[Registered]:
@@ -131,30 +131,30 @@ class SchedulerClient(MultiService):
     def _call(self, method: str, request: Any, read: Callable[[Any], T]) -> Deferred[T]:
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
-        if self._line is None:
-            self._line = self._dial(self._dialler)
-        line = self._line
+        if self._channel is None:
+            self._channel = self._dial(self._dialler)
+        channel = self._channel
         self.connection.used()
-        stub = scheduler_pb2_grpc.SchedulerStub(line.channel)
-        answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), line, method, request, read)
-        return answer.addCallbacks(self._answered, self._failed, errbackArgs=(line,))
+        stub = scheduler_pb2_grpc.SchedulerStub(channel.grpc_channel)
+        answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), channel, method, request, read)
+        return answer.addCallbacks(self._answered, self._failed, errbackArgs=(channel,))
 
     def _answered(self, result: T) -> T:
         self._trouble = ""
         return result
 
-    def _failed(self, reason: Failure, line: Channel) -> Failure:
+    def _failed(self, reason: Failure, channel: Channel) -> Failure:
         """Have the next call use a new channel: one whose connection failed waits for seconds before its next try."""
         error = reason.value
         if isinstance(error, Unreachable) and error.reason and error.reason != self._trouble:
             self._trouble = error.reason
             self._log.warn("calls to the scheduler at {address} fail: {why}", address=self._address, why=error.reason)
-        if (line.is_outdated(reason) or reason.check(Unreachable)) and self._line is line:
+        if (channel.is_outdated(reason) or reason.check(Unreachable)) and self._channel is channel:
             self.hang_up()
         return reason
 
     def _call_thd(
-        self, call: Callable[..., Any], line: Channel, method: str, request: Any, read: Callable[[Any], T]
+        self, call: Callable[..., Any], channel: Channel, method: str, request: Any, read: Callable[[Any], T]
     ) -> T:
         try:
             answer = call(request, timeout=self._deadline)
@@ -162,20 +162,20 @@ class SchedulerClient(MultiService):
                 raise AnswerUnreadable("scheduler", "its answer has no message")
             return read(answer)
         except grpc.RpcError as failure:
-            raise self._understood(failure, line, method, request) from failure
+            raise self._understood(failure, channel, method, request) from failure
         except Invalid as error:
             raise WorkerFault("scheduler", str(error)) from None
         except ValueError:  # the channel was closed
             raise Unreachable(self._address, kind="scheduler") from None
 
-    def _understood(self, failure: grpc.RpcError, line: Channel, method: str, request: Any) -> SchedulerError:
+    def _understood(self, failure: grpc.RpcError, channel: Channel, method: str, request: Any) -> SchedulerError:
         told = status.error_from_status(failure)
         if told is not None:
             return told
         code, words = failure.code(), status.words(failure)
         match code:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-                return Unreachable(self._address, sent=True, kind="scheduler", reason=line.why(failure))
+                return Unreachable(self._address, sent=True, kind="scheduler", reason=channel.why(failure))
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return DeadlineExceeded(f"{method} at the scheduler", self._deadline)
         if status.is_unreadable(failure):

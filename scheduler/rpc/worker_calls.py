@@ -77,10 +77,10 @@ LATE_ANSWER_MAX_SECONDS = 300.0
 class Stubs:
     """A channel to a worker, its stubs, and what is known of the process that answers there."""
 
-    def __init__(self, line: Channel) -> None:
-        self.line = line
-        self.worker = worker_pb2_grpc.WorkerStub(line.channel)
-        self.health = health_pb2_grpc.HealthStub(line.channel)
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.worker = worker_pb2_grpc.WorkerStub(channel.grpc_channel)
+        self.health = health_pb2_grpc.HealthStub(channel.grpc_channel)
         #: When the worker last answered a unary call (``time.monotonic``), and the nonce of the process that did.
         self.answered = (-math.inf, "")
         #: Whether the worker is believed to implement ``QueryJobs``.
@@ -108,7 +108,7 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
             stubs.silent = True
             raise Unreachable(to.name, reason=reasons.no_answer(in_all or seconds)) from failure
         if code in _NO_ANSWER:
-            raise Unreachable(to.name, reason=_why(stubs.line, failure)) from failure
+            raise Unreachable(to.name, reason=_why(stubs.channel, failure)) from failure
         stubs.silent = False
         if isinstance(status.error_from_status(failure), Misdirected):
             raise Misdirected(to.name) from failure
@@ -270,7 +270,7 @@ def _made_thd(
         metadata = under_way.trailing_metadata()
     except grpc.RpcError as failure:
         _log.debug(_FAILED, method=method, worker=to.name, code=failure.code().name, request_id=to.request_id)
-        raise understood(failure, stubs.line, to, method, request.jobID, seconds) from failure
+        raise understood(failure, stubs.channel, to, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(to.name, sent=True) from None
     except _UNHEARD as failure:
@@ -313,9 +313,9 @@ _JOB_KINDS = frozenset({"job", "output of job"})
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-def _why(line: Channel, failure: grpc.RpcError) -> str:
+def _why(channel: Channel, failure: grpc.RpcError) -> str:
     """The reason of ``Unreachable``; ``""`` if this process itself cut the call."""
-    return "" if failure.code() is grpc.StatusCode.CANCELLED else line.why(failure)
+    return "" if failure.code() is grpc.StatusCode.CANCELLED else channel.why(failure)
 
 
 def answered_by_another(to: Addressee, method: str) -> Unreachable:
@@ -326,7 +326,7 @@ def answered_by_another(to: Addressee, method: str) -> Unreachable:
 
 
 def understood(
-    failure: grpc.RpcError, line: Channel, to: Addressee, method: str, job_id: str, seconds: float
+    failure: grpc.RpcError, channel: Channel, to: Addressee, method: str, job_id: str, seconds: float
 ) -> SchedulerError:
     """The documented error for a failed call."""
     # ``failure`` may be the call itself. The frames of its traceback refer to it, which would keep it until a garbage
@@ -346,7 +346,7 @@ def understood(
         case grpc.StatusCode.UNIMPLEMENTED if method in _EVERY_WORKER_HAS:
             return NotAWorker(to.name, method)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Unreachable(to.name, sent=True, reason=_why(line, failure))
+            return Unreachable(to.name, sent=True, reason=_why(channel, failure))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{method} on worker {to.name!r}", round(seconds, 1))
     if unreadable:

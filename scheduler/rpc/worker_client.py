@@ -126,11 +126,11 @@ class WorkerClient(MultiService):
     def _hang_up(self, worker_id: str) -> None:
         stubs = self.stubs.pop(worker_id, None)
         if stubs is not None:
-            stubs.line.close()
+            stubs.channel.close()
 
     def probe(self, worker: Worker) -> Deferred[None]:
         to = Addressee.of(worker, self._nonce)
-        return self._on_line(worker, lambda stubs: self._probes.probe(stubs, to))
+        return self._on_channel(worker, lambda stubs: self._probes.probe(stubs, to))
 
     def answers(self, worker: Worker) -> Deferred[bool | None]:
         if self._dialler is None or not self.running:
@@ -138,7 +138,7 @@ class WorkerClient(MultiService):
         stubs = Stubs(self._dialler.dial(worker.address))
 
         def over(result: T) -> T:
-            stubs.line.close()
+            stubs.channel.close()
             return result
 
         return self._probes.answers(stubs, Addressee.of(worker, self._nonce)).addBoth(over)
@@ -237,22 +237,22 @@ class WorkerClient(MultiService):
             self._open.discard(opened)
             return result
 
-        pumping = self._on_line(worker, lambda stubs: self._streams.run(opened.pump_thd, stubs, to, request))
+        pumping = self._on_channel(worker, lambda stubs: self._streams.run(opened.pump_thd, stubs, to, request))
         opened.follow(pumping.addBoth(closed))
         return opened
 
-    def _on_line(self, worker: Worker, call: Callable[[Stubs], Deferred[T]]) -> Deferred[T]:
+    def _on_channel(self, worker: Worker, call: Callable[[Stubs], Deferred[T]]) -> Deferred[T]:
         """Make a call on the worker's channel. It is made now if there is none to the worker's address."""
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
         stubs = self.stubs.get(worker.id)
-        if stubs is None or stubs.line.address != worker.address:
+        if stubs is None or stubs.channel.address != worker.address:
             self._hang_up(worker.id)
             stubs = self.stubs[worker.id] = Stubs(self._dialler.dial(worker.address))
         return call(stubs).addErrback(self._failed, worker.id, stubs)
 
     def _failed(self, reason: Failure, worker_id: str, stubs: Stubs) -> Failure:
-        if stubs.line.is_outdated(reason) and self.stubs.get(worker_id) is stubs:
+        if stubs.channel.is_outdated(reason) and self.stubs.get(worker_id) is stubs:
             self._hang_up(worker_id)
         return reason
 
@@ -274,7 +274,7 @@ class WorkerClient(MultiService):
                 raise Busy(f"places for calls to worker {worker.name!r}", CALLS_PER_WORKER)
             return call_thd(stubs, to, request, seconds)
 
-        return limit.run(worker.id, lambda: self._on_line(worker, lambda stubs: pool.run(timed_thd, stubs)))
+        return limit.run(worker.id, lambda: self._on_channel(worker, lambda stubs: pool.run(timed_thd, stubs)))
 
 
 @implementer(IOutputStream)
@@ -323,7 +323,7 @@ class _Stream:
                 self._hop.call_thd("receiver of output", HELD_UP_MAX_SECONDS, self._deliver_one, chunk)
         except grpc.RpcError as failure:
             raise worker_calls.understood(
-                failure, stubs.line, to, "StreamJob", request.jobID, STREAM_DEADLINE_SECONDS
+                failure, stubs.channel, to, "StreamJob", request.jobID, STREAM_DEADLINE_SECONDS
             ) from failure
         except ValueError:  # the channel was closed
             raise Unreachable(to.name) from None

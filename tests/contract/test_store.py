@@ -20,125 +20,27 @@ from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import (
-    FEATURES,
     SPEC_KEPT_MAX_CHARACTERS,
-    STOP_MODES,
-    STOP_SIGNALS,
     IdempotencyKey,
     Job,
     JobSpec,
     JobState,
     Ref,
-    ScriptSummary,
-    Usage,
     Worker,
-    WorkerState,
 )
 from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
-from scheduler.store.rows import ARGS_LOST, NO_SPEC
+from scheduler.store.rows import NO_SPEC
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 from scheduler.store.sql import SqlStore, make_store
 from scheduler.store.writer import Writer
-from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.terms import Target
 from tests import postgres
+from tests.contract.any_records import ANY_JOBS, ANY_WORKERS, LARGE, any_keys
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
+from tests.contract.store_set_back import SetBackContract
 from tests.simulation.store import Backup, Database
 from tests.unit.cluster.values import a_job, a_worker
-
-_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
-_SOME = st.none() | _TEXT
-_TIME = st.floats(allow_nan=False, allow_infinity=False)
-_COUNT = st.none() | st.integers(0, 2**63 - 1)
-_MAPPING = st.dictionaries(_TEXT, _TEXT, max_size=3)
-_BYTES = st.none() | st.binary(max_size=50)
-_SPECS = st.builds(
-    JobSpec,
-    command=_TEXT,
-    args=st.lists(_TEXT, max_size=3).map(tuple),
-    path=_TEXT,
-    env=_MAPPING,
-    cwd=_TEXT,
-    stdin=_BYTES,
-    script=_BYTES,
-    timeout=st.none() | _TIME,
-    stop_grace=_TIME,
-    labels=_MAPPING,
-    merge_stderr=st.booleans(),
-    output_limit=_COUNT,
-    linger=_TIME,
-    stop_signal=st.sampled_from(STOP_SIGNALS),
-    stop_mode=st.sampled_from(STOP_MODES),
-    umask=st.none() | st.integers(0, 0o777),
-    script_summary=st.none() | st.builds(ScriptSummary, size=st.integers(0, 2**40), first_line=_TEXT),
-)
-_JOBS = st.builds(
-    Job,
-    id=st.uuids().map(str),
-    spec=_SPECS,
-    state=st.sampled_from(JobState),
-    created_at=_TIME,
-    worker_id=_SOME,
-    worker_name=_SOME,
-    remote_id=_SOME,
-    reason=_SOME,
-    created_by=_SOME,
-    started_at=st.none() | _TIME,
-    finished_at=st.none() | _TIME,
-    exit_code=st.none() | st.integers(-(2**31), 2**31),
-    signal=_SOME,
-    stop_requested_at=st.none() | _TIME,
-    unknown_since=st.none() | _TIME,
-    stdout_bytes=_COUNT,
-    stderr_bytes=_COUNT,
-    group_id=_SOME,
-    retry_of=_SOME,
-    retried_by=_SOME,
-    output_error=_SOME,
-    leftover=st.lists(st.integers(1, 2**31), max_size=3).map(tuple),
-    background_ended=st.integers(0, 1000),
-    usage=st.none() | st.builds(Usage, max_rss=st.integers(0, 2**50), cpu_seconds=_TIME),
-    remove_requested_at=st.none() | _TIME,
-    stop_reason=_SOME,
-    target=st.none() | st.builds(Target, worker=_SOME, selector=st.none() | _MAPPING),
-    terms=st.builds(
-        QueueTerms,
-        queue_timeout=_TIME,
-        priority=st.integers(-1000, 1000),
-        retry=st.none() | st.builds(Retry, attempts=st.integers(0, 1000), delay=_TIME),
-        unattended_timeout=st.none() | _TIME,
-    ),
-    promised=st.booleans(),
-    orphan=st.booleans(),
-)
-_WORKERS = st.builds(
-    Worker,
-    id=st.uuids().map(str),
-    name=_TEXT,
-    address=_TEXT,
-    labels=_MAPPING,
-    slots=_COUNT,
-    state=st.sampled_from(WorkerState),
-    draining=st.booleans(),
-    last_seen=st.none() | _TIME,
-    boot_id=_TEXT,
-    version=_SOME,
-    features=st.frozensets(st.sampled_from(FEATURES)),
-)
-
-
-@st.composite
-def _keys(draw: st.DrawFn) -> tuple[Job, IdempotencyKey]:
-    """A key and its job, which has changed since the answer."""
-    job = draw(_JOBS)
-    answer = draw(st.none() | _JOBS.map(lambda then: evolve(then, id=job.id, spec=job.spec)))
-    return job, IdempotencyKey(draw(st.uuids().map(str)), draw(_TEXT), job.id, answer)
-
-
-#: A spec larger than the part of an ended job that stays in memory.
-LARGE = JobSpec(
-    command="x", args=("a" * SPEC_KEPT_MAX_CHARACTERS, 'ä"'), env={"E": "e"}, labels={"l": "v"}, stdin=b"in"
-)
 
 
 class StoreContract:
@@ -315,80 +217,6 @@ class StoreContract:
         self.assertEqual(len((await self.again()).jobs), 1)
 
 
-class SetBackContract:
-    """The contract of a store that can be set back while in use. Mixed into a ``TestCase`` of a store contract."""
-
-    store: Any
-
-    async def set_back(self) -> None:
-        """Restore the database's state when ``kept`` was saved."""
-        raise NotImplementedError
-
-    #: Records that the standby has, and records that were saved later.
-    kept: Sequence[Record] = (a_job(), a_job("j-2"), a_worker(), IdempotencyKey("k", "f", "j-1"))
-    since: Sequence[Record] = (Ref("job", "j-1"), Ref("key", "k"), a_job("j-3"), evolve(a_worker(), draining=True))
-    held = Loaded((a_job("j-2"), a_job("j-3")), (evolve(a_worker(), draining=True),))
-    #: The count that the standby has.
-    kept_commits = 1
-
-    async def _in_use(self, counts: bool = True) -> None:
-        await self.store.load()
-        if counts:
-            await self.store.count_commits()
-        self.kept_commits = int(counts)
-        await self.store.save(self.kept)
-        for record in self.since:
-            await self.store.save([record])
-        self.store.restore_from(lambda: self.held)
-        await self.set_back()
-
-    async def test_set_back_before_a_save(self) -> None:
-        """The records in memory are saved again before a save is answered, and others are removed."""
-        await self._in_use()
-        await self.store.save([a_job("j-4")])
-        count = self.store.commit_count
-        loaded = await self.again()  # type: ignore[attr-defined]
-        self.assertEqual(loaded, evolve(self.held, jobs=(*self.held.jobs, a_job("j-4"))))  # type: ignore[attr-defined]
-        self.assertEqual((loaded.commit_count, count > 5), (count, True))  # type: ignore[attr-defined]
-
-    async def test_set_back_at_first(self) -> None:
-        """The same holds before commits are counted, and they still are not counted afterwards."""
-        await self._in_use(counts=False)
-        await self.store.verify()
-        self.store.restore_from(Loaded)
-        await self.store.save([a_job("j-4")])
-        loaded = await self.again()  # type: ignore[attr-defined]
-        self.assertEqual(loaded, evolve(self.held, jobs=(*self.held.jobs, a_job("j-4"))))  # type: ignore[attr-defined]
-        self.assertEqual((loaded.commit_count, self.store.commit_count), (0, 0))
-
-    async def test_set_back_with_large_arguments(self) -> None:
-        """If memory has a part of a job, the rest comes from the standby; otherwise it is lost, and the job says so."""
-        there, lost = (a_job(job_id, JobState.FAILED, spec=LARGE, reason="why") for job_id in ("j-2", "j-3"))
-        self.kept = (a_job(), there, a_worker(), IdempotencyKey("k", "f", "j-1"))
-        self.since = (lost,)
-        self.held = Loaded((a_job(), there.trimmed(), lost.trimmed()))
-        await self._in_use()
-        await self.store.verify()
-        self.assertEqual(list(await self.store.read_specs(["j-2", "j-3"])), ["j-2"])
-        await self.store.save([evolve(lost.trimmed(), remove_requested_at=5.0)])
-        found = {job.id: job for job in (await self.again()).jobs}  # type: ignore[attr-defined]
-        self.assertTrue(found["j-3"].spec.stored)
-        self.assertEqual(list(await self.store.read_specs(["j-3"])), [])
-        reasons = {job_id: job.reason for job_id, job in found.items()}
-        self.assertEqual(reasons, {"j-1": None, "j-2": "why", "j-3": f"why; {ARGS_LOST}"})
-        self.assertEqual((await self.store.read_specs(["j-2"]))["j-2"].args, LARGE.args)
-
-    async def test_set_back_at_rest(self) -> None:
-        """The same holds without a save, once the store is verified; and only once."""
-        await self._in_use()
-        await self.store.verify()
-        count = self.store.commit_count
-        self.store.restore_from(Loaded)
-        await self.store.verify()
-        loaded = await self.again()  # type: ignore[attr-defined]
-        self.assertEqual((loaded, loaded.commit_count), (self.held, count))  # type: ignore[attr-defined]
-
-
 class MemoryTests(StoreContract, TestCase):
     def new_url(self) -> str:
         return "memory:"
@@ -491,7 +319,7 @@ class SqlContract(SetBackContract, StoreContract):
         self.addCleanup(writer.close_thd)
 
         @settings(max_examples=60)
-        @given(st.lists(_JOBS, max_size=3), st.lists(_keys(), max_size=3), st.lists(_WORKERS, max_size=3))
+        @given(st.lists(ANY_JOBS, max_size=3), st.lists(any_keys(), max_size=3), st.lists(ANY_WORKERS, max_size=3))
         def come_back(jobs: list[Job], pairs: list[tuple[Job, IdempotencyKey]], workers: list[Worker]) -> None:
             keys = [key for _, key in pairs]
             jobs = [*jobs, *(job for job, _ in pairs)]

@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -174,3 +175,19 @@ class RpcCase(TestCase):
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         return Address(*listening.getsockname())
+
+
+class ServerCase(RpcCase):
+    """Calls servers with stubs of gRPC itself."""
+
+    details: str | None
+
+    async def called(self, method, request: object, timeout: float = 10.0) -> object:
+        """The answer of a stub of gRPC's own, called in a thread."""
+        return await deferToThread(method, request, timeout=timeout)
+
+    async def code(self, method, request: object, timeout: float = 10.0) -> grpc.StatusCode:
+        """The status of the refusal."""
+        error = await self.assertFailure(deferToThread(method, request, timeout=timeout), grpc.RpcError)
+        self.details = error.details()
+        return error.code()

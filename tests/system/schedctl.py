@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import shutil
 import struct
@@ -24,6 +25,12 @@ WAIT_MAX_SECONDS = 60.0
 
 #: Variables that change schedctl's behaviour: another token, width, or buffering.
 _NOT_INHERITED = ("SCHEDULER_TOKEN", "COLUMNS", "LINES", "PYTHONUNBUFFERED")
+
+#: Prints that it has begun, and waits for a file; prints a last line when it is asked to end.
+PATIENT = "trap 'echo bye; exit 9' TERM; echo begun; while [ ! -e {gate} ]; do sleep 0.05; done; echo passed"
+
+#: Ignores the signal that asks it to end.
+STUBBORN = "trap '' TERM; echo begun; while [ ! -e {gate} ]; do sleep 0.05; done"
 
 _FROM_SOURCE = "import sys\nfrom scheduler.cli.main import main\nsys.exit(main())"
 
@@ -70,9 +77,20 @@ class User:
         process = self.start(*arguments, stdin=file or (subprocess.DEVNULL if data is None else subprocess.PIPE))
         return finish(process, data)
 
+    def terminal(self, *arguments: str) -> Terminal:
+        """Start a command in a terminal."""
+        return Terminal(command_line(*arguments), self.environ)
+
     def jobs(self) -> list[str]:
         """The states of all jobs, newest first."""
         return [job.state for job in self.client.jobs()]
+
+
+def job_of(text: bytes) -> str:
+    """The id of the job that a message names."""
+    found = re.search(rb"job ([0-9a-f-]{36})", text)
+    assert found, text
+    return found[1].decode()
 
 
 def finish(process: subprocess.Popen[bytes], data: bytes | None = None) -> tuple[int, bytes, bytes]:

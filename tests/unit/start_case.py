@@ -1,0 +1,42 @@
+"""Command lines of the daemons, parsed like twistd."""
+
+import os
+from pathlib import Path
+
+from twisted.scripts.twistd import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.daemon.startup import SchedulerOptions, WorkerOptions
+
+
+class StartCase(SynchronousTestCase):
+    """Parses command lines like twistd."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.file = str(self.folder / "some.toml")
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n')
+        umask = os.umask(0o022)
+        self.addCleanup(os.umask, umask)
+
+    def write(self, content: str) -> None:
+        Path(self.file).write_text(f'state_dir = "state"\n{content}')
+
+    def parse(self, options: SchedulerOptions | WorkerOptions, *twistd: str) -> ServerOptions:
+        """Parse ``twistd ARGS scheduler -c FILE``, up to the point where the service is made."""
+
+        class Twistd(ServerOptions):
+            subCommands = [[options.program, None, lambda: options, ""]]  # noqa: N815 - twisted's name
+
+        parent = Twistd()
+        parent.parseOptions([*twistd, options.program, "-c", self.file])
+        self.addCleanup(options.state.release)
+        return parent
+
+    def refusal(self, options: SchedulerOptions | WorkerOptions | None = None) -> str:
+        """The refusal of the present configuration."""
+        options = options or SchedulerOptions()
+        refused = self.assertRaises(SystemExit, options.parseOptions, ["-c", self.file])
+        self.assertNotIn("\n", refused.code)  # a string: one line on stderr and exit code 1
+        return refused.code.removeprefix(f"{self.file}: ")
