@@ -1,4 +1,4 @@
-"""Opens the readers of a job's streams: all or none, and for a submission as early as its start is sent."""
+"""Opens the readers of a job's streams: all or none, and for a submission as early as its worker is called."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FromTheStart:
         self._closed = False
 
     def starting(self, job: Job) -> None:
-        """Open the readers: the start was sent to the worker, and its answer need not be awaited."""
+        """Open the readers: the worker is being called, and its answer need not be awaited."""
         if not self._closed:
             with contextlib.suppress(SchedulerError):  # ``readers`` raises it if it still applies
                 self.readers(job)

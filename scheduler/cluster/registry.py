@@ -85,7 +85,7 @@ class Registry:
         return sorted(self._workers.values(), key=lambda worker: (worker.name, worker.id))
 
     def worker_ids(self) -> list[str]:
-        """Of all, in the order in which they came."""
+        """The ids of all workers, in the order in which they came."""
         return list(self._workers)
 
     def core_workers(self) -> list[str]:
@@ -98,7 +98,7 @@ class Registry:
 
     @property
     def online(self) -> int:
-        """How many workers are online."""
+        """The number of workers that are online."""
         return self._online
 
     def find_worker(self, worker_id: str | None) -> Worker | None:
@@ -195,11 +195,11 @@ class Registry:
             _discard(self._at, worker.address, worker.id)
 
     def load(self, worker_id: str) -> int:
-        """How many of its jobs have not ended, those reserved included."""
+        """The number of its jobs that have not ended, including those reserved."""
         return len(self._unfinished.get(worker_id, ())) + self._reserved[worker_id]
 
     def running_jobs(self, worker_id: str) -> int:
-        """How many of its jobs have not ended."""
+        """The number of its jobs that have not ended."""
         return len(self._unfinished.get(worker_id, ()))
 
     @property
@@ -246,7 +246,7 @@ class Registry:
 
     @property
     def queued(self) -> int:
-        """How many jobs are queued: those that have not ended and have no worker."""
+        """The number of queued jobs: those that have not ended and have no worker."""
         return len(self._unfinished.get(None, ()))
 
     def unfinished(self, worker_id: str | None) -> list[Job]:
@@ -258,16 +258,16 @@ class Registry:
         return [worker_id for worker_id in self._unfinished if worker_id is not None]
 
     def busy_elsewhere(self) -> list[str]:
-        """Those of them that are not known, in the order in which that was found."""
+        """The ids of unknown workers with unfinished jobs, in the order in which they were found."""
         self._strays = {each: None for each in self._strays if each in self._unfinished and each not in self._workers}
         return list(self._strays)
 
     def stopping(self, worker_id: str) -> list[Job]:
-        """Those of them that were asked to stop, oldest first."""
+        """The unfinished jobs of the worker that were asked to stop, oldest first."""
         return self._oldest_first(self._stopping.get(worker_id, ()))
 
     def removing(self, worker_id: str) -> list[Job]:
-        """Those of its jobs that have ended, and are to be removed when it can be told, oldest first."""
+        """The ended jobs of the worker that are to be removed when it can be told, oldest first."""
         return self._oldest_first(self._removing.get(worker_id, ()))
 
     def awaited_by_removals(self) -> list[str]:
@@ -294,7 +294,7 @@ class Registry:
             self._refile(old.worker_id)
 
     def adopted(self, worker_id: str | None = None) -> int:
-        """How many jobs there are that were first heard of from their workers, of that one or of all."""
+        """The number of jobs that were first heard of from their workers, of that one or of all."""
         return self._adopted.total() if worker_id is None else self._adopted[worker_id]
 
     def has_jobs_of(self, worker_id: str) -> bool:
@@ -339,7 +339,7 @@ class Registry:
         return key is not None and key.removed_at is not None
 
     def removed_keys(self) -> Iterator[IdempotencyKey]:
-        """Those of removed jobs, that which was removed first first; do not change the registry meanwhile."""
+        """The keys of removed jobs, in the order of removal; do not change the registry meanwhile."""
         return map(self._keys.__getitem__, self._removed)
 
     def surplus_keys(self, keep: int) -> list[str]:
@@ -384,7 +384,7 @@ class Registry:
         return map(self._jobs.__getitem__, chain(self._finished, self._finished_adopted))
 
     def finished_first(self, most: int, skip: int = 0) -> Iterator[Job]:
-        """Those that ended first, ``most`` adopted and ``most`` others; do not change the registry meanwhile.
+        """The jobs that ended first, ``most`` adopted and ``most`` others; do not change the registry meanwhile.
 
         ``skip``: of each, without so many that ended before those.
         """

@@ -1,4 +1,4 @@
-"""What the store could not take is brought to it again, until it does.
+"""Saves again what the store could not take, until it takes it.
 
 While the store works, every save is simply passed on. When one fails, what it
 was about is remembered by id, and from then on nothing but an attempt of our
@@ -154,7 +154,7 @@ class Saving:
         self._caught_up(records)
 
     def _save_since(self, records: Sequence[Record]) -> None:
-        """What failed while the attempt was under way."""
+        """Save the records whose saves failed during the attempt."""
         self.save(records).addCallback(lambda _: self._caught_up(records)).addErrback(
             lambda reason: reason.trap(StoreFailed)
         )

@@ -1,4 +1,4 @@
-"""What clients can ask of the cluster.
+"""The requests that clients can make of the cluster.
 
 ``Cluster`` is the only thing the HTTP API talks to. It decides by the registry,
 calls workers through ``IWorkerClient``, and owns every operation it began: a

@@ -73,7 +73,7 @@ class _Attended:
 
 
 class Attendance(Service):
-    """One for each scheduler; to hear every change. ``clock`` runs the timers."""
+    """Stops unattended jobs; there is one for each scheduler. ``clock`` runs the timers."""
 
     _log = Logger()
 
@@ -163,7 +163,7 @@ class Attendance(Service):
         return end.addBoth(over)
 
     def while_reading(self, job_id: str, reader: IOutputReader) -> IOutputReader:
-        """What follows the output as ``reader`` does; until it is over the job is attended."""
+        """A reader like ``reader``; until it is over the job is attended."""
         leave = self.attend(job_id)
         return reader if leave is _nothing else _AttendingReader(reader, leave)
 
@@ -239,9 +239,9 @@ class _AttendingReader:
 
 
 def _first(job: Job) -> str:
-    """What all attempts of a job have in common: the id of the first."""
+    """The id of the first attempt, which all attempts of a job share."""
     return job.group_id or job.id
 
 
 def _nothing() -> None:
-    """What is called for a job that nobody has to attend."""
+    """Do nothing, for a job that nobody has to attend."""

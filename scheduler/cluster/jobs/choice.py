@@ -28,7 +28,7 @@ RETRY_ELSEWHERE_MAX_SECONDS = 10.0
 
 @frozen
 class Submission:
-    """What a client wants run: what, where, and on which terms."""
+    """A job that a client wants run: its spec, its target and its terms."""
 
     spec: JobSpec
     target: Target
@@ -37,7 +37,7 @@ class Submission:
 
 @frozen
 class Tried:
-    """What one start has come to so far."""
+    """The course of one start so far."""
 
     #: When it began, by the clock.
     since: float

@@ -40,7 +40,7 @@ class Keys:
         return not self._in_use
 
     def find(self, key: RequestKey) -> IdempotencyKey | None:
-        """What is known of the request, ``None`` if it is the first; ``KeyReused``, ``KeyInUse``."""
+        """The known key of the request; ``None``: the request is the first. ``KeyReused``, ``KeyInUse``."""
         known = self._registry.find_key(key.key)
         fingerprint = known.fingerprint if known is not None else self._in_use.get(key.key)
         if fingerprint not in {None, key.fingerprint}:
@@ -50,7 +50,7 @@ class Keys:
         return known
 
     async def told_of(self, key: RequestKey | None) -> IdempotencyKey | None:
-        """What a worker tells of the request, where the store was set back and did not have it.
+        """The key as a worker tells it, if the store was set back and did not have it.
 
         ``KeyReused``; ``KeyUnsettled``: the workers take long.
         """

@@ -23,7 +23,7 @@ from scheduler.model import Job, Worker
 
 
 class LateAnswers:
-    """One for each scheduler."""
+    """Listens for late answers; there is one for each scheduler."""
 
     _log = Logger()
 

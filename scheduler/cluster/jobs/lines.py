@@ -80,7 +80,7 @@ class Lines:
         return alone
 
     def leave(self, job_id: str) -> None:
-        """It does not wait, for the time being; nor need it have."""
+        """The job does not wait, for the time being; it need not have waited."""
         requirement, place = self._places.pop(job_id, (None, None))
         if requirement is None or place is None:
             return
@@ -90,7 +90,7 @@ class Lines:
             self._close(line)
 
     def forget(self, job_id: str) -> None:
-        """It will not wait again."""
+        """The job will not wait again."""
         self.leave(job_id)
         self._arrivals.pop(job_id, None)
 
@@ -119,7 +119,7 @@ class Lines:
         return any(line.requirement.met_by(worker) for line in self._naming(worker))
 
     def standing(self, job: Job) -> tuple[Requirement, Place]:
-        """What a queued job waits for, and where it stands, or would stand if it waited now."""
+        """The requirement of a queued job, and its place, or the place that it would have if it waited now."""
         found = self._places.get(job.id)
         if found is not None:
             return found
@@ -152,11 +152,11 @@ class Lines:
         return found
 
     def demands(self) -> list[Requirement]:
-        """What is waited for, once each."""
+        """The requirements of all lines, once each."""
         return list(self._lines)
 
     def lines(self) -> int:
-        """How many lines there are."""
+        """The number of lines."""
         return len(self._lines)
 
     def waits_for(self, requirement: Requirement) -> bool:
@@ -165,7 +165,7 @@ class Lines:
 
     @staticmethod
     def ahead(lines: Iterable[WaitingLine], place: Place) -> int:
-        """How many in these lines go before one that stands there."""
+        """The number of jobs in these lines that go before a job at that place."""
         return sum(bisect_left(line.places, place) for line in lines)
 
     def _naming(self, worker: Worker) -> Iterator[WaitingLine]:

@@ -56,7 +56,7 @@ class Group:
 
     @property
     def why(self) -> str:
-        """What a job waits for, as a word for programs: whatever could end first."""
+        """The reason why a job waits, as a word for programs: the one that could end first."""
         if self.free:
             return "turn"
         if self.full:
@@ -92,7 +92,7 @@ class Group:
 
 @frozen
 class _Facts:
-    """What is true of all jobs with one requirement."""
+    """The facts that hold for all jobs with one requirement."""
 
     why: str
     detail: str
@@ -105,7 +105,7 @@ class _Facts:
 
 
 class Outlook:
-    """One for each scheduler."""
+    """Tells why jobs wait; there is one for each scheduler."""
 
     def __init__(self, clock: IReactorTime, ledger: Ledger, waiting: Lines, queue: Queue, backoff: Backoff) -> None:
         self._clock = clock
@@ -124,7 +124,7 @@ class Outlook:
         return not self._facts or self._version != self._current_version()
 
     def of(self, job: Job) -> WaitingFor | None:
-        """What it waits for; ``None`` when it is not queued now."""
+        """The reason why the job waits; ``None`` if it is not queued now."""
         current = self._registry.find_job(job.id)
         if current is None or current.state is not JobState.QUEUED or current.target is None:
             return None
@@ -207,7 +207,7 @@ class Outlook:
         return _Facts(group.why, f"{who} {details[group.why]}", lines, until)
 
     def _group(self, requirement: Requirement, tally: Tally) -> Group:
-        """What keeps those that meet a requirement without a name from taking a job."""
+        """The reasons why workers that meet a requirement without a name take no job."""
         count = tally.count
         held = count[Standing.HELD] + count[Standing.FULL_AND_HELD]
         first = next(self._registry.candidates.each(requirement, (Standing.HELD, Standing.FULL_AND_HELD)), None)
@@ -222,7 +222,7 @@ class Outlook:
         )
 
     def _group_of_one(self, worker: Worker) -> tuple[Group, float | None]:
-        """What keeps a worker from taking a job that names it, and when its backoff ends."""
+        """The reason why a worker takes no job that names it, and the time when its backoff ends."""
         end = self._backoff.ends(worker.id)
         if worker.draining:
             return Group(draining=1), None
@@ -234,5 +234,5 @@ class Outlook:
 
 
 def _preference(worker: Worker) -> tuple[bool, float]:
-    """Of workers with one name, that which is online, or was last."""
+    """The sort key that finds, among workers with one name, the one that is online, or was last."""
     return worker.state is WorkerState.ONLINE, worker.last_seen or 0.0

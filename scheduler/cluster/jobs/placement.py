@@ -17,7 +17,7 @@ _MAX_WORKERS_NAMED = 3
 
 
 def lacking(needed: JobSpec | Requirement, worker: Worker) -> str:
-    """What a worker would have to be able to do to run such a job, and is not; ``""``: it can do all."""
+    """The ability that such a job needs and the worker lacks; ``""``: it lacks none."""
     if worker.is_core and not needed.fits_core:
         return "more than a command and a path"
     return ", ".join(sorted(needed.features - worker.features))

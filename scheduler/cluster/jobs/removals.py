@@ -47,7 +47,7 @@ _TOMBSTONE = "removed\n{}"
 
 
 class Removals:
-    """One for each scheduler."""
+    """Removes jobs for clients; there is one for each scheduler."""
 
     _log = Logger()
 
@@ -90,7 +90,7 @@ class Removals:
             self._rounds.begin(worker_id, partial(self._round, worker_id))
 
     def reported_again(self, worker: Worker, job_ids: list[str]) -> None:
-        """That worker reports jobs that were removed here: it is told once more."""
+        """The worker reports jobs that were removed here: it is told once more."""
         telling = Deferred.fromCoroutine(self._tell(worker, job_ids))
         telling.addErrback(lambda reason: self._log.failure("telling about removed jobs went wrong", reason))
 

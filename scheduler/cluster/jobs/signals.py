@@ -19,7 +19,7 @@ CAPABILITY = "sending signals to jobs"
 
 
 class Signals:
-    """One for each scheduler."""
+    """Sends signals to jobs; there is one for each scheduler."""
 
     _log = Logger()
 

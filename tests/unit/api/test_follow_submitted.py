@@ -38,8 +38,10 @@ class SubmittedTests(StreamTestCase):
 
     def test_gone_before_the_answer(self) -> None:
         """A client that leaves during the start leaves no reader."""
-        self.house.workers.hold("start_job")
-        self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}').hang_up()
+        self.house.workers.hold("start_job", "stream_output")
+        client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}')
+        self.assertEqual(len(self.house.workers.running()), 1)
+        client.hang_up()
         self.assert_nothing_left()
 
     def test_gone_before_the_start(self) -> None:

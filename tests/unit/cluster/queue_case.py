@@ -24,7 +24,7 @@ SHORT = Unavailable("no more processes", 5)
 
 
 class QueueTestCase(ClusterTestCase):
-    """One worker with one slot, which is taken by a job of its own."""
+    """A cluster of one worker with one slot, which is taken by a job of its own."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -32,7 +32,7 @@ class QueueTestCase(ClusterTestCase):
         self.first = self.run_job(W1)
 
     def run_job(self, target: Target = ANY) -> Job:
-        """One that runs at once."""
+        """A job that runs at once."""
         answer = self.cluster.submit(ECHO, target)
         self.running(self.take("start_job"))
         return self.successResultOf(answer)
@@ -47,14 +47,14 @@ class QueueTestCase(ClusterTestCase):
         return self.cluster.submit(more.pop("spec", ECHO), target, terms, **more)
 
     def queued(self, target: Target = ANY, terms: QueueTerms = PATIENT, **more: Any) -> Job:
-        """One that has to wait."""
+        """A job that has to wait."""
         job = self.successResultOf(self.submit(target, terms, **more))
         self.assertEqual((job.state, job.promised), (JobState.QUEUED, True))
         self.assertEqual(self.held(), [])
         return job
 
     def end(self, job: Job) -> None:
-        """It has succeeded."""
+        """The job has succeeded."""
         current = self.cluster.job(job.id)
         self.ledger.learn(evolve(current, state=JobState.SUCCEEDED, finished_at=self.wall, exit_code=0))
         self.settle()

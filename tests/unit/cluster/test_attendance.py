@@ -29,7 +29,7 @@ WHY = reason(60.0)
 
 class AttendanceTests(ClusterTestCase):
     def attended(self, job_id: str = "j-1", state: JobState = JobState.RUNNING, **changes: Any) -> Job:
-        """One that runs, or waits, and nobody attends."""
+        """A job that runs, or waits, and that nobody attends."""
         facts: dict[str, Any] = {"started_at": 900.0, "target": W1, "terms": ATTENDED}
         if state is JobState.QUEUED:
             facts |= {"started_at": None, "target": Target(selector={"gpu": "yes"}), "terms": PATIENT}
@@ -267,7 +267,7 @@ class AttendanceTests(ClusterTestCase):
         leave()
 
     def test_changed_meanwhile(self) -> None:
-        """What was saved of the job while its stop was being saved does not put back that it is to be stopped."""
+        """A change of the job that was saved during the save of its stop does not undo the stop."""
         job = self.attended()
         self.store.held = True
         self.clock.advance(60)

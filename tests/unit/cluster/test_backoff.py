@@ -92,7 +92,7 @@ class BackoffTests(SynchronousTestCase):
                 self.lasts(expected)
 
     def test_ends(self) -> None:
-        """It ends when the worker runs a job, or is another process."""
+        """The backoff ends when the worker runs a job, or is another process."""
         for end in (self.backoff.took, self.backoff.forget):
             self.backoff.refused("w", SHORT)
             end("w")
@@ -100,11 +100,11 @@ class BackoffTests(SynchronousTestCase):
             end("w")
 
     def test_of_one(self) -> None:
-        """That of one worker is none of another."""
+        """The backoff of one worker does not apply to another."""
         self.backoff.refused("w", SHORT)
         self.assertEqual((self.backoff.active("v"), self.backoff.reason("v")), (False, None))
 
     def test_seconds(self) -> None:
-        """What a worker asks for is taken within limits."""
+        """The seconds that a worker asks for are limited."""
         self.assertEqual([seconds(after, 1) for after in (-1, 0, 30, 3600)], [1, 1, 30, 60])
         self.assertEqual(seconds(1, 10**6), 60)

@@ -62,7 +62,7 @@ class DeliveryTests(FeedCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
 
     def test_published_while_heard(self) -> None:
-        """What a listener changes is heard by all in a turn after that, and in order."""
+        """A change by a listener is heard by all in a later turn, and in order."""
 
         def hear(change: Change) -> None:
             if change is NEW:

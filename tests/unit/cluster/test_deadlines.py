@@ -34,7 +34,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual((self.timers(), self.deadlines.idle), (0, True))
 
     def test_never_at_once(self) -> None:
-        """What is due already is called in the next turn."""
+        """A deadline that is due already is called in the next turn."""
         self.clock.advance(5.0)
         self.put("a", 1.0)
         self.assertEqual(self.called, [])

@@ -27,7 +27,7 @@ class FindingTests(QueueTestCase):
             self.house.parts.backoff.refused(name, SHORT)
 
     def turns(self) -> list[str]:
-        """Of the workers that were looked at, as the calls that find a job for one of them."""
+        """The workers that were looked at, as the calls that find a job for one of them."""
         looked_at: list[str] = []
         first = self.waiting.first
 
@@ -74,7 +74,7 @@ class FindingTests(QueueTestCase):
         self.assertEqual(self.starts_sent(), ["w-2"] * MAX_STARTS_PER_WORKER + ["w-3"] * 2)
 
     def test_loads_change_meanwhile(self) -> None:
-        """It is the load at a worker's turn that counts, not that of when it was found worth a look."""
+        """The load at a worker's turn counts, not the load when the worker was found worth a look."""
         self.queued()
         self.house.know(a_worker("w-2"), a_worker("w-3"))
         self.cluster.submit(ECHO, Target(worker="w-2"))
@@ -91,7 +91,7 @@ class FindingTests(QueueTestCase):
         self.assertEqual([call.args[0].id for call in self.held()], [job.id for job in jobs[:2]])
 
     def test_few_are_looked_at(self) -> None:
-        """Of many workers that are free, those are looked at that get a job, whatever else waits in vain."""
+        """Among many free workers only those are looked at that get a job, whatever else waits in vain."""
         self.change(a_worker(labels={"gpu": "yes"}, slots=1))
         for _ in range(3):
             self.queued(Target(selector={"gpu": "yes"}))

@@ -34,11 +34,11 @@ def ended(job_id: str = "j-1", state: JobState = JobState.SUCCEEDED) -> JobStatu
 
 class EndingsTestCase(ClusterTestCase):
     def break_store(self) -> None:
-        """It fails from now on."""
+        """The store fails from now on."""
         self.store.problem = "disk full"
 
     def mend(self) -> None:
-        """It works again, and that was noticed."""
+        """The store works again, and that was noticed."""
         self.store.problem = ""
         self.clock.advance(10)
 
@@ -216,7 +216,7 @@ class HeldTests(EndingsTestCase):
         self.assertIs(self.shown("j-9")[0], JobState.SUCCEEDED)
 
     def test_its_slot(self) -> None:
-        """It counts as it is shown, and a job that waits for its slot waits for the store."""
+        """A held job counts as it is shown, and a job that waits for its slot waits for the store."""
         self.add(a_worker(slots=1))
         queued = a_job("q", JobState.QUEUED, None, target=Target(selector={}), terms=QueueTerms(60.0), promised=True)
         self.add(queued)
@@ -235,7 +235,7 @@ class HeldTests(EndingsTestCase):
         self.take("start_job")
 
     def test_removal(self) -> None:
-        """It can't be removed yet, and whoever tries is told to try again, not to stop it first."""
+        """A held job can't be removed yet; a client that tries is told to try again, not to stop it first."""
         self.failureResultOf(self.cluster.remove("j-1"), JobNotEnded)
         self.break_store()
         self.beat(ended())
@@ -309,7 +309,7 @@ class StartTests(EndingsTestCase):
         self.assertIs(key.answer and key.answer.state, JobState.FAILED)
 
     def test_answer_behind_the_end(self) -> None:
-        """What the request is answered with is held with the end, whichever of the two came first."""
+        """The answer of the request is held with the end, whichever of the two came first."""
         answer = self.cluster.submit(ECHO, W1, NO_WAITING, KEY)
         call = self.take("start_job")
         job_id = self.only_job().id

@@ -52,7 +52,7 @@ class LedgerCase(SynchronousTestCase):
 
 class LedgerTests(LedgerCase):
     def test_a_new_job_is_invisible_until_committed(self) -> None:
-        """Nobody sees a job that may yet be lost, but the load of its worker counts it."""
+        """A job that may yet be lost is not visible, but the load of its worker counts it."""
         added = self.ledger.decide(a_job())
         self.assertNoResult(added)
         self.assertIsNone(self.ledger.registry.find_job("j-1"))
@@ -106,7 +106,7 @@ class LedgerTests(LedgerCase):
         self.assertIsNone(self.ledger.registry.find_key("k"))
 
     def test_an_end_is_invisible_until_committed(self) -> None:
-        """Nobody sees an end that a crash could undo, nor the attempt that follows; and no other comes between."""
+        """An end that a crash could undo is not visible, nor is the next attempt; no other end comes between."""
         self.add(job := a_job(target=Target("w-1"), terms=QueueTerms(retry=Retry(1))))
         self.ledger.learn(evolve(job, state=JobState.FAILED))
         self.assertEqual(self.ledger.registry.find_job("j-1"), job)
@@ -136,7 +136,7 @@ class LedgerTests(LedgerCase):
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.FAILED)
 
     def test_a_failed_update_is_made_up_for(self) -> None:
-        """What could not be saved is, as it is known then, as soon as the store works, and nobody has to ask for it."""
+        """A failed update is saved, as the record is then, as soon as the store works, without another call."""
         self.add(a_job())
         update = self.ledger.learn(a_job(stdout_bytes=1))
         self.store.fail()
@@ -177,7 +177,7 @@ class LedgerTests(LedgerCase):
         self.assertEqual(sorted(job.id for job in found), ["j1", "j2", "j3"])
 
     def test_an_ended_job_is_kept_light(self) -> None:
-        """What was only needed to run it is let go of at its end, but not before its next attempt has it."""
+        """The parts that were only needed to run a job are dropped at its end, once its next attempt has them."""
         spec = JobSpec(command="cat", stdin=b"in")
         job = a_job(spec=spec, target=Target("w-1"), terms=QueueTerms(retry=Retry(1)))
         self.add(job)
@@ -284,7 +284,7 @@ class VerbTests(LedgerCase):
         self.assertEqual(self.stored(Ref("job", "j-1")), a_job())
 
     def test_lazily(self) -> None:
-        """What nobody waits for is visible at once, and saved in a moment, or with what is saved next."""
+        """A lazy change is visible at once, and saved in a moment, or with the next save."""
         self.add(a_job())
         self.successResultOf(self.ledger.learn(a_job(stdout_bytes=1), lazily=True))
         self.assertEqual((self.known(Ref("job", "j-1")), self.store.saves), (a_job(stdout_bytes=1), []))
@@ -331,7 +331,7 @@ class VerbTests(LedgerCase):
         self.assertEqual([self.known(ended.ref), self.stored(ended.ref)], [ended] * 2)
 
     def test_decide_while_it_changes(self) -> None:
-        """What was decided of a job that is another after the commit is void, here and in the store."""
+        """A decision about a job that differs after the commit is void, here and in the store."""
         orphan, ended = a_job(state=JobState.LOST, orphan=True), a_job(state=JobState.LOST, leftover=(7,))
         self.end(orphan)
         self.ledger.decide(evolve(orphan, orphan=False))
@@ -384,7 +384,7 @@ class ToldAttemptsTests(LedgerCase):
         self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
 
     def test_attempt_last(self) -> None:
-        """It becomes that attempt, and is never seen to be queued."""
+        """The job becomes that attempt, and is never seen as queued."""
         self.ledger.learn(self.failed)
         self.ledger.learn(self.told)
         self.commit_all()
@@ -394,7 +394,7 @@ class ToldAttemptsTests(LedgerCase):
         self.assertNotIn((self.told.id, JobState.QUEUED), self.seen)
 
     def test_attempt_that_was_removed(self) -> None:
-        """One that a client removed is not made again."""
+        """An attempt that a client removed is not made again."""
         self.end(self.told)
         removed = self.ledger.decide(*a_removal(self.told.id))
         self.store.commit()

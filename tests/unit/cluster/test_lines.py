@@ -44,7 +44,7 @@ _WORKERS = st.builds(
 
 
 def _spec_of(requirement: Requirement) -> JobSpec:
-    """One that makes such a requirement."""
+    """A spec that makes such a requirement."""
     return JobSpec(command="a", umask=0 if requirement.features else None, args=() if requirement.fits_core else ("x",))
 
 
@@ -91,7 +91,7 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(self.order(a_worker(slots=0)), [])
 
     def test_a_core_worker(self) -> None:
-        """It gets only what it can be told whole, though that came later."""
+        """A core worker gets only a job that it can be told whole, even if that came later."""
         self.add(queued("a", spec=JobSpec(command="x", args=("y",))), queued("b", spec=JobSpec(command="x")))
         self.assertEqual(self.order(a_worker(boot_id="", slots=None)), ["b"])
 
@@ -104,7 +104,7 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(self.order(a_worker()), ["a", "b"])
 
     def test_leaving(self) -> None:
-        """One in the middle may leave, and one that is not there too."""
+        """A job in the middle may leave, and so may a job that is not there."""
         self.add(queued("a"), queued("b"), queued("c"))
         self.waiting.forget("b")
         self.waiting.leave("nobody")
@@ -156,7 +156,7 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(requirement in {line.requirement for line in found}, waiting.waits_for(requirement))
 
     def test_first_of_its_kind(self) -> None:
-        """It is told whether a job is the first to want just that."""
+        """The lines tell whether a job is the first with its requirement."""
         self.assertTrue(self.waiting.add(queued("a", GPU)))
         self.assertFalse(self.waiting.add(queued("b", dict(GPU))))
         self.assertTrue(self.waiting.add(queued("c")))

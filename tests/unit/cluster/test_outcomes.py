@@ -51,7 +51,7 @@ TABLE = (
 
 class OutcomeTests(SynchronousTestCase):
     def test_table(self) -> None:
-        """What follows from each answer is what the table says."""
+        """The consequences of each answer are those in the table."""
         for answer, ours, core in TABLE:
             for is_core, expected in ((False, ours), (True, core)):
                 self.assertEqual(outcome_of(answer, is_core), expected, (answer, is_core))

@@ -1,4 +1,4 @@
-"""What queued jobs wait for: the words, the sentences, and that they are true however they are remembered."""
+"""The reasons why queued jobs wait: the words and sentences, and that they are true although they are cached."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OutlookTestCase(ClusterTestCase):
     queue_max = 100_000
 
     def queue_job(self, job_id: str, target: Target = ANY, priority: int = 0, **changes: Any) -> Job:
-        """One that is queued, and due."""
+        """A job that is queued, and due."""
         facts: dict[str, Any] = {"target": target, "terms": evolve(PATIENT, priority=priority), "promised": True}
         self.add(a_job(job_id, JobState.QUEUED, None, **(facts | changes)))
         self.settle()
@@ -47,7 +47,7 @@ class OutlookTestCase(ClusterTestCase):
 
 class SentenceTests(OutlookTestCase):
     def test_groups(self) -> None:
-        """What keeps workers from taking a job is told with numbers, of one, of some, and of all of them."""
+        """The reasons why one, some or all workers take no job are told with numbers."""
         for group, why, sentence in (
             (Group(full=1, slots=1), "no-free-slot", "1 worker matches; its only slot is taken"),
             (Group(full=1, slots=4), "no-free-slot", "1 worker matches; all 4 slots are taken"),
@@ -152,7 +152,7 @@ class SentenceTests(OutlookTestCase):
         self.assertEqual(self.told(self.only_job())[0], "unreachable")
 
     def test_a_slot_gets_free(self) -> None:
-        """What is told follows the jobs that run, also before anybody was given the slot."""
+        """The reason follows the jobs that run, even before another job was given the slot."""
         self.fill(a_worker(slots=2))
         job = self.queue_job("q")
         self.assertEqual(self.told(job)[0], "no-free-slot")

@@ -215,7 +215,7 @@ class LeavingTests(QueueTestCase):
         self.assertEqual(self.held(), [])
 
     def test_refused_until_too_late(self) -> None:
-        """One that workers would not take has failed with what the last of them said, too."""
+        """A job that no worker took in time has failed, and its reason has the words of the last worker."""
         job = self.queued()
         self.end(self.first)
         self.take("start_job").answer.errback(Unavailable("no space left"))
@@ -247,7 +247,7 @@ class LeavingTests(QueueTestCase):
         self.assertIs(self.state(job), JobState.FAILED)
 
     def test_stopped(self) -> None:
-        """One that was stopped is not started, and asks nobody."""
+        """A queued job that was stopped is not started, and no worker is asked."""
         job = self.queued()
         stopped = self.successResultOf(self.cluster.stop(job.id))
         self.assertEqual((stopped.state, stopped.reason), (JobState.STOPPED, "stopped before it was started"))
@@ -339,7 +339,7 @@ class LeavingTests(QueueTestCase):
         self.assertEqual(self.taken().id, job.id)
 
     def test_query_and_listing(self) -> None:
-        """Of a queued job nobody is asked, and it can be listed."""
+        """A query about a queued job asks no worker, and the job can be listed."""
         self.change(a_worker(state=WorkerState.UNREACHABLE))
         job = self.queued(W1)
         self.assertEqual(self.successResultOf(self.cluster.query("w-1", job.id)), job)
@@ -348,7 +348,7 @@ class LeavingTests(QueueTestCase):
         self.assertEqual(self.cluster.readiness().reasons, ())
 
     def test_query_of_a_start_that_never_left(self) -> None:
-        """Who asks while a job is starting, which then waits again, is told so; its worker is asked nothing."""
+        """A query during a start that was not sent answers that the job waits again; its worker is not asked."""
         job = self.queued()
         self.end(self.first)
         answer = self.cluster.query("w-1", job.id)

@@ -22,7 +22,7 @@ class RestartTests(QueueTestCase):
         self.add(a_worker(slots=1))
 
     def test_the_queue_is_made_again(self) -> None:
-        """Who waited waits, in the same order, and is started when a worker is free."""
+        """Jobs that waited still wait, in the same order, and are started when a worker is free."""
         behind, ahead = self.queued(), self.queued(terms=QueueTerms(HOUR, priority=1))
         self.wall += 1
         last = self.queued()
@@ -36,7 +36,7 @@ class RestartTests(QueueTestCase):
             self.assertEqual(current.id, job.id)
 
     def test_what_is_left(self) -> None:
-        """Of its time is left what was left, never more than all of it."""
+        """The rest of its time is as long as before, and never longer than all of it."""
         job = self.queued()
         self.restart(HOUR - 60)
         self.clock.advance(59)
@@ -57,7 +57,7 @@ class RestartTests(QueueTestCase):
         self.assertEqual((self.state(job), self.held()), (JobState.FAILED, []))
 
     def test_killed_before_the_call(self) -> None:
-        """One that was to be started when the process died is still promised, or, days later, is not any more."""
+        """A job that was about to start when the process died is still promised, unless days have passed."""
         for after, promised in ((10.0, True), (3 * 86400.0, False)):
             self.setUp()
             job = self.queued()
@@ -74,7 +74,7 @@ class RestartTests(QueueTestCase):
         return self.cluster.job("q")
 
     def test_one_chance(self) -> None:
-        """What has but one chance is started when its worker is back and free, as others are."""
+        """A job with only one chance is started when its worker is back and free, like others."""
         job = self.with_one_chance()
         self.begin()
         self.clock.advance(SILENCE_MAX_SECONDS)

@@ -11,7 +11,7 @@ from tests.unit.cluster.queue_case import QueueTestCase
 
 class FollowingTests(QueueTestCase):
     def test_follow(self) -> None:
-        """Who follows a queued job reads nothing until it runs, and then its output; nothing is polled meanwhile."""
+        """A follower of a queued job reads nothing until it runs, and then its output; nothing is polled before."""
         job = self.queued()
         reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
         reading = reader.read()
@@ -40,13 +40,13 @@ class FollowingTests(QueueTestCase):
             self.assertEqual((chunk.data, chunk.offset, chunk.end), (b"", 0, True))
 
     def test_snapshot(self) -> None:
-        """What is there of it now is nothing, and not the end."""
+        """The output of a queued job is empty now, and not at its end."""
         job = self.queued()
         chunk = self.successResultOf(self.cluster.read_output(job.id, Stream.STDOUT, 0, 10))
         self.assertEqual((chunk.data, chunk.end), (b"", False))
 
     def test_wait(self) -> None:
-        """Who waits for the end of a queued job waits for its end."""
+        """A wait for the end of a queued job lasts until its end."""
         job = self.queued()
         waiting = self.cluster.wait(job.id, 300)
         self.end(self.first)

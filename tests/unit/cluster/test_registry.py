@@ -29,7 +29,7 @@ class WorkerTests(SynchronousTestCase):
             registry.worker("bax")
 
     def test_the_live_one_has_the_name(self) -> None:
-        """Of two workers with one name the one that is online answers to it."""
+        """A name of two workers means the one that is online."""
         registry = Registry()
         registry.put_worker(a_worker("z", name="box", state=WorkerState.UNREACHABLE, last_seen=2.0))
         registry.put_worker(a_worker("a", name="box", last_seen=1.0))
@@ -57,7 +57,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual((registry.has_worker("box"), registry.has_worker("bax")), (False, True))
 
     def test_offline(self) -> None:
-        """Those that are offline are found while they are."""
+        """Offline workers are found as long as they are offline."""
         registry = Registry()
         for worker_id in ("b", "a", "c"):
             registry.put_worker(a_worker(worker_id, state=WorkerState.OFFLINE))
@@ -123,7 +123,7 @@ class JobTests(SynchronousTestCase):
             registry.job("a")
 
     def test_surplus(self) -> None:
-        """What goes first is what ended first, not what was made first."""
+        """The job that ended first goes first, not the one that was made first."""
         registry = Registry()
         for number in range(4):
             registry.put_job(a_job(f"j{number}", created_at=float(number)))
@@ -191,7 +191,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(self.ids(id_prefix="zzzzzz"), "")
 
     def test_id_prefix_of_many(self) -> None:
-        """Of many jobs few are looked at."""
+        """Only a few of many jobs are looked at."""
         registry, looked_at, ids = Registry(), 0, []
         for number in range(2000):
             ids.append(hashlib.sha256(str(number).encode()).hexdigest())
@@ -209,7 +209,7 @@ class ListingTests(SynchronousTestCase):
         self.assertGreater(looked_at, 0)
 
     def test_a_cursor_of_ours_only(self) -> None:
-        """What no listing gave as its next is refused by name."""
+        """A cursor that no list gave is refused by name."""
         for cursor in ("", "x", "!!!", "bm90aGluZw==", "\u2603"):
             with self.assertRaises(Invalid) as caught:
                 self.registry.listing.page(ANY, 10, cursor)

@@ -94,7 +94,7 @@ class StepTests(RemovalCase):
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_killed_after_the_worker_removed_it(self) -> None:
-        """One that died before it knew of that asks again; what is not there is removed."""
+        """A scheduler that died before the worker's answer asks again; a job that is not there is removed."""
         removal = self.remove()
         self.store.held = True
         self.take("remove_job").answer.callback(None)
@@ -114,7 +114,7 @@ class StepTests(RemovalCase):
         self.assertEqual((self.known(), self.held()), ([], []))
 
     def test_worker_gone_and_killed(self) -> None:
-        """What waits for a worker that is not known at the start goes then."""
+        """A removal that waits for a worker which is unknown at the start is finished then."""
         self.remove()
         self.ledger.registry.remove_worker("w-1")
         self.store.save([])
@@ -124,7 +124,7 @@ class StepTests(RemovalCase):
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_two_at_once(self) -> None:
-        """Who asks meanwhile shares the call, and the answer."""
+        """A second request meanwhile shares the call, and the answer."""
         removals = [self.remove(), self.remove()]
         self.take("remove_job").answer.callback(None)
         for removal in removals:
@@ -146,7 +146,7 @@ class StepTests(RemovalCase):
         self.assertEqual(self.take("remove_job").args, ("r",))
 
     def test_not_now(self) -> None:
-        """What a worker can't do now it is asked with each sign of life, until it can; once at a time."""
+        """A worker that can't remove a job now is asked again with each sign of life, one call at a time."""
         for error in (Unreachable("w-1"), DeadlineExceeded("remove", 10.0), Unavailable("busy"), Busy("calls", 4)):
             removal = self.remove()
             self.take("remove_job").answer.errback(error)
@@ -195,7 +195,7 @@ class StepTests(RemovalCase):
             self.online()
 
     def test_worker_of_an_earlier_version(self) -> None:
-        """One that can't be told keeps the output as long as any; the job goes all the same."""
+        """A worker that can't be told keeps the output as long as any other; the job goes all the same."""
         removal = self.remove()
         self.take("remove_job").answer.errback(Unsupported("w-1", "RemoveJob"))
         self.assertTrue(self.successResultOf(removal))
@@ -213,7 +213,7 @@ class StepTests(RemovalCase):
         self.assertEqual((self.known(), self.held()), (["j-1"], []))
 
     def test_while_its_start_is_under_way(self) -> None:
-        """One whose end a heartbeat told before its start was answered is removed after that."""
+        """A job whose end a heartbeat told before its start was answered is removed after that answer."""
         submission = self.cluster.submit(ECHO, W1)
         start = self.take("start_job")
         job_id = start.args[0].id
@@ -242,7 +242,7 @@ class StoreTests(RemovalCase):
         self.assertEqual((self.held(), self.known()), ([], ["j-1"]))
 
     def test_removal_not_saved(self) -> None:
-        """One that was promised, and is not durable yet, is carried out later."""
+        """A removal that was promised, and is not durable yet, is carried out later."""
         removal = self.remove()
         self.store.held = True
         self.take("remove_job").answer.callback(None)
@@ -256,7 +256,7 @@ class StoreTests(RemovalCase):
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_nothing_after_the_removal(self) -> None:
-        """What is told of a job while its removal is being saved does not bring it back."""
+        """A report about a job during the save of its removal does not bring it back."""
         for lazily in (False, True):
             self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
             self.store.held = True
@@ -285,7 +285,7 @@ class StoreTests(RemovalCase):
 
 
 class ReportTests(RemovalCase):
-    """What a worker says of a job that was removed."""
+    """Reports of a worker about a job that was removed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -357,7 +357,7 @@ class KeyTests(RemovalCase):
         self.assertEqual(self.held(), [])
 
     def test_no_key_of_a_client(self) -> None:
-        """What remains of a job without a key takes no key that a client may send."""
+        """A removed job without a key leaves no key that a client may send."""
         self.removed()
         (key,) = self.successResultOf(self.store.load()).keys
         self.assertEqual((key.job_id, key.removed_at), ("j-1", 1000.0))

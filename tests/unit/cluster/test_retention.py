@@ -143,7 +143,7 @@ class RetentionTests(SynchronousTestCase):
         self.assertEqual(self.kept(), {"j-1"})
 
     def test_an_orphan_is_kept(self) -> None:
-        """What still runs somewhere is known, however long ago it was lost."""
+        """A lost job that still runs somewhere is kept, however long ago it was lost."""
         lost = a_job("j-1", JobState.LOST, created_at=NOON - YEAR, finished_at=NOON - YEAR, orphan=True)
         self.begin(lost, ended("j-new", NOON))
         self.pass_time(HOUR)

@@ -24,7 +24,7 @@ FULL = JobSpec(command="sh", args=("-c", "x"), stdin=b"in", labels={"a": "b"})
 
 class RetryTestCase(ClusterTestCase):
     def begin_job(self, terms: QueueTerms = TWICE, target: Target = W1) -> Job:
-        """It runs."""
+        """A job that runs."""
         answer = self.cluster.submit(FULL, target, terms)
         (job,) = self.held()[-1].args
         self.run_it(job)
@@ -123,7 +123,7 @@ class RetryTests(RetryTestCase):
         self.assertIsNone(self.following(job))
 
     def test_after_the_delay(self) -> None:
-        """It starts once the delay has passed, by a clock that no step of the wall clock changes."""
+        """The attempt starts once the delay has passed, by a clock that no step of the wall clock changes."""
         job = self.begin_job()
         self.end(job)
         following = self.next(job)
@@ -148,7 +148,7 @@ class RetryTests(RetryTestCase):
         self.assertEqual(len(self.jobs()), 3)
 
     def test_what_could_not_start(self) -> None:
-        """What its worker could not start is tried again, too."""
+        """A job that its worker could not start is tried again, too."""
         answer = self.cluster.submit(FULL, W1, TWICE, KEY)
         (job,) = self.held()[0].args
         self.take("start_job").answer.callback(JobStatus(job.id, JobState.FAILED, "command not found"))
@@ -262,7 +262,7 @@ class RetryTests(RetryTestCase):
         self.assertIsNone(self.following(job))
 
     def test_across_a_restart(self) -> None:
-        """Of the delay is left what was left."""
+        """The rest of the delay is as long as before."""
         for terms in (QueueTerms(3600.0, retry=Retry(1, 60.0)), QueueTerms(retry=Retry(1, 60.0))):
             job = self.begin_job(terms)
             self.end(job)
@@ -343,7 +343,7 @@ class StopTests(RetryTestCase):
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.QUEUED)
 
     def test_before_the_end(self) -> None:
-        """One that was asked to stop and then fails by itself has no next attempt, across a restart too."""
+        """A job that was asked to stop and then fails by itself has no next attempt, even after a restart."""
         self.add(a_worker(state=WorkerState.UNREACHABLE))
         self.assertFalse(self.successResultOf(self.cluster.stop(self.job.id)).over)
         self.begin()
@@ -351,7 +351,7 @@ class StopTests(RetryTestCase):
         self.assert_over()
 
     def test_while_the_next_one_starts(self) -> None:
-        """One that is starting is stopped when its start is answered; one that could not start has none after it."""
+        """A starting attempt is stopped once its start is answered; if it could not start, none follows it."""
         for status, stops in ((JobState.FAILED, 0), (JobState.RUNNING, 1)):
             self.end(self.job)
             self.clock.advance(60)
@@ -371,7 +371,7 @@ class StopTests(RetryTestCase):
             self.job = self.begin_job()
 
     def test_while_the_next_one_is_committed(self) -> None:
-        """One whose start is being committed is not started."""
+        """An attempt whose start is being committed is not started."""
         self.end(self.job)
         self.store.held = True
         self.clock.advance(60)
@@ -398,7 +398,7 @@ class StopTests(RetryTestCase):
         self.assertEqual(self.cluster.last_attempt(job.id), self.cluster.job(job.id))
 
     def test_not_in_time(self) -> None:
-        """What the last one does not in time is told of that one."""
+        """An error about the last attempt, which did not stop in time, names that attempt."""
         self.end(self.job)
         self.clock.advance(60)
         self.settle()

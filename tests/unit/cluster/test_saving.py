@@ -49,7 +49,7 @@ class SavingTests(SynchronousTestCase):
         self.assertEqual((self.saving.problem, self.clock.getDelayedCalls()), ("", []))
 
     def test_caught_up(self) -> None:
-        """What the store had failed to take is told of once it is saved, also what failed during an attempt."""
+        """Records that had failed are told of once they are saved, also those that failed during an attempt."""
         self.known = {job.ref: job for job in (a_job("j-1"), a_job("j-2"), a_job("j-3"))}
         self.failureResultOf(self.broken_save(a_job("j-1")), StoreFailed)
         self.clock.advance(1)
@@ -91,7 +91,7 @@ class SavingTests(SynchronousTestCase):
         self.assertEqual(self.store.saves[0][0], [a_job(stdout_bytes=9)])
 
     def test_changed_meanwhile(self) -> None:
-        """What changes during an attempt is saved right after it."""
+        """A record that changes during an attempt is saved right after it."""
         self.break_it()
         self.clock.advance(1)
         self.failureResultOf(self.saving.save([a_job()]), StoreFailed)
@@ -122,7 +122,7 @@ class SavingTests(SynchronousTestCase):
         self.successResultOf(self.saving.close())
 
     def test_noted(self) -> None:
-        """What is noted comes with what is saved next, before it, and as it is by then."""
+        """A noted record is saved with the next save, before it, and as it is by then."""
         self.saving.note(a_job())
         self.known[Ref("job", "j-1")] = a_job(stdout_bytes=9)
         self.saving.save([a_worker()])
@@ -138,7 +138,7 @@ class SavingTests(SynchronousTestCase):
         self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=2)]])
 
     def test_noted_and_not_saved(self) -> None:
-        """What was noted and could not be saved is owed like anything else."""
+        """A noted record that could not be saved is owed like any other."""
         self.saving.note(a_job())
         self.known[Ref("job", "j-1")] = a_job()
         self.clock.advance(UNSAVED_MAX_SECONDS)

@@ -90,7 +90,7 @@ class SubmitTests(ClusterTestCase):
             self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, 1000.0))
 
     def test_started_and_not_saved(self) -> None:
-        """That a job runs is told before that is saved: the job itself is durable since before its start."""
+        """A job is shown as running before that is saved: the job itself was durable before its start."""
         answer, call = self.submit()
         self.store.held = True
         call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
@@ -211,7 +211,7 @@ class QueryTests(ClusterTestCase):
         self.assertEqual([self.successResultOf(answer).exit_code for answer in answers], [3, 3, 3])
 
     def test_a_finished_one_is_not(self) -> None:
-        """Of a finished job nobody is asked, even when its worker has gone."""
+        """A query about an ended job asks no worker, even if its worker is gone."""
         self.add(a_job(state=JobState.SUCCEEDED))
         self.ledger.learn(Ref("worker", "w-1"))
         self.assertIs(self.successResultOf(self.cluster.query("w-1", "j-1")).state, JobState.SUCCEEDED)
@@ -224,7 +224,7 @@ class QueryTests(ClusterTestCase):
             self.assertEqual(error.kind, kind)
 
     def test_unreachable(self) -> None:
-        """Of a job whose worker can't be reached there is no answer."""
+        """A query about a job whose worker can't be reached fails."""
         self.add(a_job(state=JobState.UNKNOWN), a_worker(state=WorkerState.UNREACHABLE))
         self.failureResultOf(self.cluster.query("w-1", "j-1"), Unreachable)
 
@@ -237,7 +237,7 @@ class QueryTests(ClusterTestCase):
         self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
 
     def test_one_hangs_up(self) -> None:
-        """One asker that goes away does not spoil the answer for the other."""
+        """A caller that cancels does not spoil the answer for the other."""
         self.add(a_job())
         first, second = self.cluster.query("w-1", "j-1"), self.cluster.query("w-1", "j-1")
         first.addErrback(lambda _: None).cancel()
@@ -253,7 +253,7 @@ class WorkersTests(ClusterTestCase):
         self.assertEqual((view, view.running_jobs), (self.cluster.worker("w-1"), 1))
 
     def test_reason(self) -> None:
-        """It is shown why a worker takes no job, or can't be reached; what it says itself goes before what was seen."""
+        """A worker is shown with the reason why it takes no job or can't be reached; its own words go first."""
         self.assertIsNone(self.cluster.worker("w-1").reason)
         self.house.parts.backoff.refused("w-1", Busy("calls", 4))
         self.assertEqual(self.cluster.worker("w-1").reason, "calls: all 4 in use")
@@ -263,7 +263,7 @@ class WorkersTests(ClusterTestCase):
         self.assertEqual(self.cluster.worker("w-1").reason, "it has not called since the scheduler was started")
 
     def test_drain_not_saved(self) -> None:
-        """What can't be saved is not so: the worker takes jobs as before."""
+        """A drain that can't be saved has no effect: the worker takes jobs as before."""
         self.store.held = True
         drained = self.cluster.drain("w-1")
         self.assertFalse(self.cluster.worker("w-1").worker.draining)
@@ -293,7 +293,7 @@ class WorkersTests(ClusterTestCase):
         self.take("start_job")
 
     def test_forget(self) -> None:
-        """One that is online can't be forgotten; one that is not goes, and its jobs are lost."""
+        """A worker that is online can't be forgotten; another one is removed, and its jobs are lost."""
         self.add(a_job(state=JobState.UNKNOWN))
         self.failureResultOf(self.cluster.forget("w-1"), Conflict)
         self.add(a_worker(state=WorkerState.UNREACHABLE))
@@ -303,7 +303,7 @@ class WorkersTests(ClusterTestCase):
         self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
 
     def test_forget_one_that_deregistered(self) -> None:
-        """One that deregistered and will not come back can be forgotten by its id, so its jobs are lost."""
+        """A worker that deregistered can be forgotten by its id, so its jobs are lost."""
         self.add(a_job())
         self.successResultOf(self.membership.deregister("w-1", ""))
         self.successResultOf(self.cluster.forget("w-1"))

@@ -126,7 +126,7 @@ class ShortageTests(QueueTestCase):
             self.assertIs(self.ledger.registry.worker(call.worker_id).state, WorkerState.UNREACHABLE)
 
     def test_stopped_meanwhile(self) -> None:
-        """One that was asked to stop meanwhile goes nowhere any more."""
+        """A job that was asked to stop meanwhile is sent to no other worker."""
         answer = self.submit()
         (job,) = self.held()[0].args
         stop = self.cluster.stop(job.id)
@@ -148,7 +148,7 @@ class ShortageTests(QueueTestCase):
         self.assertEqual(self.held(), [])
 
     def test_not_saved(self) -> None:
-        """One whose way to another can't be saved is not sent there."""
+        """A job whose move to another worker can't be saved is not sent there."""
         answer = self.submit(terms=NO_WAITING)
         self.store.held = True
         self.lacks("w-1")
@@ -214,7 +214,7 @@ class ShortageTests(QueueTestCase):
         self.assertGreater(refused, 0)
 
     def test_within_the_deadline(self) -> None:
-        """One that took long to be refused goes to no other: who asked for it is to be answered."""
+        """A job whose refusal took long is sent to no other worker: its client must be answered."""
         answer = self.submit(terms=NO_WAITING)
         self.clock.advance(6)
         self.lacks("w-1")
@@ -224,7 +224,7 @@ class ShortageTests(QueueTestCase):
         self.assertEqual(self.held(), [])
 
     def test_followed_meanwhile(self) -> None:
-        """Who follows a job on its way from one to another gets what it writes there, whatever the first still says."""
+        """A follower of a job that moves to another worker gets its output there, whatever the first still says."""
         answer = self.submit()
         (job,) = self.held()[0].args
         start = self.take("start_job")
@@ -237,7 +237,7 @@ class ShortageTests(QueueTestCase):
         reading.addErrback(lambda _: None).cancel()
 
     def test_asked_about_meanwhile(self) -> None:
-        """Who asks about a job on its way from one to another is told what the last one says, not that it is lost."""
+        """A query about a job that moves to another worker has that worker's answer, and the job is not lost."""
         answer = self.submit()
         (job,) = self.held()[0].args
         query = self.cluster.query("w-1", job.id)

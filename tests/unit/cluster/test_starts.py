@@ -121,7 +121,7 @@ class StartingTests(QueueTestCase):
             self.assertIs(self.state(behind), JobState.QUEUED)
 
     def test_on_its_way_before_it_waits(self) -> None:
-        """One that comes back may be sent elsewhere before that is durable: both starts end, each with its answer."""
+        """A job that comes back may be sent elsewhere before that is durable: both starts end with their answers."""
         self.add(a_worker("w-2", slots=1))
         answer = self.submit()
         self.add(a_worker("w-3", slots=1))
@@ -169,7 +169,7 @@ class StartingTests(QueueTestCase):
         self.assertFalse(self.house.parts.backoff.active(gone.id))
 
     def test_another_worker(self) -> None:
-        """What one worker would not take another may."""
+        """A job that one worker refuses may go to another."""
         job = self.queued()
         self.end(self.first)
         call = self.take("start_job")

@@ -51,7 +51,7 @@ class StopTests(ClusterTestCase):
         self.failureResultOf(answer, DeadlineExceeded)
 
     def test_the_margin(self) -> None:
-        """It is longer than a shim waits for processes that it killed: what that could not end is told in time."""
+        """The margin is longer than a shim waits for killed processes, so its report comes in time."""
         self.assertGreaterEqual(STOP_MARGIN_SECONDS, phases.KILL_WAIT_MAX_SECONDS + 2.0)
 
     def test_a_long_grace(self) -> None:
@@ -66,7 +66,7 @@ class StopTests(ClusterTestCase):
         self.assertEqual((job.state, job.stop_requested_at), (JobState.RUNNING, 1000.0))
 
     def test_ended_already(self) -> None:
-        """Of an ended job nothing is asked."""
+        """A stop of an ended job asks nothing of the worker."""
         self.add(a_job(state=JobState.SUCCEEDED))
         self.assertIs(self.successResultOf(self.cluster.stop("j-1", "w-1")).state, JobState.SUCCEEDED)
         self.assertEqual(self.held(), [])
@@ -79,7 +79,7 @@ class StopTests(ClusterTestCase):
         self.assertIs(self.successResultOf(answer).state, JobState.LOST)
 
     def test_what_is_left_is_looked_at(self) -> None:
-        """What a job left behind is told until its worker says that it is gone; who can't tell says nothing of it."""
+        """Left processes are shown until the worker says that they are gone; one that can't tell changes nothing."""
         self.add(a_job(state=JobState.STOPPED, leftover=(12, 13), remote_id="r"))
         for answer, left, text in (
             (JobStatus("r", JobState.STOPPED, leftover=(13,)), (13,), "1 process could not be ended: 13"),
@@ -172,7 +172,7 @@ class DurableStopTests(ClusterTestCase):
         self.assertEqual(self.held(), [])  # it has taken it
 
     def test_ended_meanwhile(self) -> None:
-        """It is not delivered where the worker says that the job has ended, or has said so and that is being saved."""
+        """A stop is not delivered if the worker reports the end of the job, or that end is being saved."""
         self.add(a_job("j-2"))
         for job_id in ("j-1", "j-2"):
             answer = self.cluster.stop(job_id)
@@ -216,7 +216,7 @@ class DurableStopTests(ClusterTestCase):
         self.assertEqual(self.held(), [])
 
     def test_told_at_once(self) -> None:
-        """What the worker answers with a fault, or can't do, is the caller's to know."""
+        """A fault of the worker, or its inability, is reported to the caller at once."""
         for error in (WorkerFault("w-1", "what"), Unsupported("w-1", "StopJob")):
             answer = self.cluster.stop("j-1")
             self.take("stop_job").answer.errback(error)
@@ -287,7 +287,7 @@ class DurableStopTests(ClusterTestCase):
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
 
     def test_a_start_that_never_arrived(self) -> None:
-        """One that did not come up is sealed, so that it never does, and is stopped."""
+        """A start that never arrived is sealed, so that it never does, and the job is stopped."""
         self.add(a_job("u", JobState.UNKNOWN))
         answer = self.cluster.stop("u")
         self.take("query_job").answer.errback(NotFound("job", "u"))
@@ -295,7 +295,7 @@ class DurableStopTests(ClusterTestCase):
         self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
 
     def test_a_start_nobody_can_be_asked_about(self) -> None:
-        """One of a worker that can't be reached is stopped later."""
+        """A job whose worker can't be reached is stopped later."""
         self.add(a_job("u", JobState.UNKNOWN))
         answer = self.cluster.stop("u")
         self.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
@@ -335,7 +335,7 @@ class OrphanStopTests(ClusterTestCase):
         self.assertEqual((job.state, job.reason, job.orphan), (JobState.LOST, "forgotten", False))
 
     def test_left_running(self) -> None:
-        """What an orphan leaves behind is known of it, too."""
+        """The processes that an orphan leaves behind are shown, too."""
         answer = self.cluster.stop("j-1")
         self.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0, leftover=(12,))
@@ -354,7 +354,7 @@ class OrphanStopTests(ClusterTestCase):
         self.take("stop_job")
 
     def test_no_record(self) -> None:
-        """One that its worker does not know is none."""
+        """A job that its worker does not know is no orphan."""
         answer = self.cluster.stop("j-1")
         self.take("stop_job").answer.errback(NotFound("job", "j-1"))
         self.assertTrue(self.successResultOf(answer).over)
