@@ -101,11 +101,11 @@ class RemoveTests(RunningCase):
         await self.ended(acknowledged=False)
         clearing, refusals = self.worker.spools.clearing, []
 
-        def refuse(_: clearing.Clearing, job_id: str) -> None:
+        def refuse(job_id: str) -> None:
             refusals.append(job_id)
             raise OSError(1, "Operation not permitted")
 
-        patched = self.patch(clearing.Clearing, "move_away", refuse)
+        patched = self.patch(clearing, "move_away", refuse)
         error = await self.assertFailure(self.worker.runner.remove(JOB), Unavailable)
         self.assertIn("Operation not permitted", str(error))
         self.assertEqual([report.status.job_id for report in self.worker.jobs.unacknowledged()], [JOB])
