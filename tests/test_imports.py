@@ -98,6 +98,7 @@ VOCABULARY = {
     "scheduler.messages": ("attrs", "scheduler.model", "scheduler.terms"),
     "scheduler.views": ("attrs", "scheduler.model"),
     "scheduler.names": (),
+    "scheduler.random_ids": (),
     "scheduler.units": ("attrs",),
     "scheduler.interfaces": (
         "attrs",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from twisted.internet.interfaces import IConsumer, IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -40,6 +40,13 @@ class Channel(http.HTTPChannel):
         self._lingering = 0
         #: The connection is over the limit, so its request is answered with 503.
         self.crowded = False
+        self._host: IAddress | None = None
+
+    def getHost(self) -> IAddress:
+        """The address that the connection came in on; the system is asked for it once, not with each request."""
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
 
     def connectionMade(self) -> None:
         super().connectionMade()

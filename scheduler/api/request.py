@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import uuid
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -25,6 +24,7 @@ from scheduler.api.guard import refusal
 from scheduler.api.routes import SUBMISSIONS
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
+from scheduler.random_ids import random_uuid
 
 if TYPE_CHECKING:
     from scheduler.api.connection import Channel
@@ -64,7 +64,7 @@ class Request(server.Request):
 
     def process(self) -> None:
         given = self.getHeader(b"x-request-id") or b""
-        self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else random_uuid().hex
         copy_context().run(self._process)
 
     def _process(self) -> None:

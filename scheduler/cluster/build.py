@@ -5,7 +5,6 @@ Each part is made from the ones above it.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 
 from attrs import frozen
@@ -43,6 +42,7 @@ from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.daemon.services import Periodic, Step
 from scheduler.interfaces import IStore, IWorkerClient
 from scheduler.net import DialRule
+from scheduler.random_ids import random_uuid
 
 #: Seconds between looks at the count of the store's commits, for when nothing is saved.
 VERIFY_INTERVAL_SECONDS = 5.0
@@ -85,7 +85,7 @@ class ClusterParts:
 
 def random_id() -> str:
     """A new id of a job or a worker."""
-    return str(uuid.uuid4())
+    return str(random_uuid())
 
 
 def make_cluster(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 
 from attrs import evolve
@@ -25,6 +24,7 @@ from scheduler.errors import (
 )
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
+from scheduler.random_ids import random_uuid
 from scheduler.threads import Pool
 from scheduler.worker import signals
 from scheduler.worker.jobs import Jobs, Notify, RunningJob
@@ -100,7 +100,7 @@ class JobRunner:
         if self._lives.closed:
             return fail(ShuttingDown())
         job = RunningJob(
-            JobStatus(job_id or str(uuid.uuid4()), JobState.RUNNING),
+            JobStatus(job_id or str(random_uuid()), JobState.RUNNING),
             evolve(spec, stdin=None, script=None),
             self._wall_time() if created_at is None else created_at,
             key,
