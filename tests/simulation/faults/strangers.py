@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from attrs import frozen
@@ -9,7 +10,7 @@ from twisted.internet.defer import Deferred, fail
 
 from scheduler.errors import NotAWorker, Unsupported
 from scheduler.messages import Registration
-from scheduler.model import JobSpec
+from scheduler.model import JobSpec, Stream
 from tests.simulation.acts import Forget
 from tests.simulation.calls import SimulatedSchedulerClient
 from tests.simulation.network import Caller, Endpoint
@@ -41,6 +42,14 @@ class Stranger:
     def core_stop(self, job_id: str) -> NoReturn:
         """The program has no such method."""
         raise Unsupported(self._address, "StopJob")
+
+    def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> NoReturn:
+        """The program has no such method."""
+        raise Unsupported(self._address, "ReadOutput")
+
+    def watch_output(self, job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
+        """The program has no such method."""
+        return fail(Unsupported(self._address, "StreamJob"))
 
 
 @frozen
