@@ -141,10 +141,12 @@ class _Cluster:
     def register(self, n: int) -> None:
         for number in range(n):
             self.parts.membership.register(_registration(number), "127.0.0.1")
+        self.clock.run(0.0)  # the listeners hear of it
 
     def heartbeats(self) -> None:
         for worker in self.parts.ledger.registry.workers():
             self.parts.membership.heartbeat(Heartbeat(worker.id, "boot"), "127.0.0.1")
+        self.clock.run(0.0)
 
 
 def _registration(number: int) -> Registration:
