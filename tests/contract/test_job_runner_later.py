@@ -189,7 +189,7 @@ class OutputContract(Case):
         self.assertEqual(self.jobs.unacknowledged(), ())
 
     async def test_no_acknowledgements(self) -> None:
-        """Where none is expected an ended job is there, and is reported, until its time is over."""
+        """Without acknowledgements an ended job is kept and reported until its time is over."""
         status = await self.ended(1)
         for expected in (False, True):
             self.jobs.expect_acknowledgements(expected)

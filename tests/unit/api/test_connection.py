@@ -83,21 +83,21 @@ class TimeTests(ServerTestCase):
 
     def test_slow_headers(self) -> None:
         """Headers that come slowly are cut off at a fixed time."""
-        client = self.server.connect()
-        client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
-        for _ in range(int(connection.HEADERS_DEADLINE_SECONDS)):
-            self.assertTrue(client.socket.connected)
-            client.send(b"X-A: b\r\n")
-            self.clock.advance(1)
-        self.assertFalse(client.socket.connected)
+        begin = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+        self.check_cut(begin, b"X-A: b\r\n", connection.HEADERS_DEADLINE_SECONDS)
 
     def test_slow_body(self) -> None:
         """A body that comes slowly is cut off at a fixed time."""
+        begin = b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+        self.check_cut(begin, b" ", connection.BODY_DEADLINE_SECONDS)
+
+    def check_cut(self, begin: bytes, piece: bytes, deadline: float) -> None:
+        """Send the begin of a request, then a piece each second. The connection is open until the deadline."""
         client = self.server.connect()
-        client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
-        for _ in range(int(connection.BODY_DEADLINE_SECONDS)):
+        client.send(begin)
+        for _ in range(int(deadline)):
             self.assertTrue(client.socket.connected)
-            client.send(b" ")
+            client.send(piece)
             self.clock.advance(1)
         self.assertFalse(client.socket.connected)
 

@@ -133,7 +133,7 @@ class BacklogTests(FeedCase):
         self.assertEqual(self.feed.since(1), [(2, WORKER), (3, ENDED), (4, GONE)])
 
     def test_gap(self) -> None:
-        """Where some are not kept any more, or the number is not of this process, there is no answer."""
+        """The feed has no answer if it no longer keeps all of the changes, or never gave out that number."""
         self.publish(NEW, WORKER, ENDED, GONE)
         self.assertIsNone(self.feed.since(0))
         self.assertIsNone(self.feed.since(5))

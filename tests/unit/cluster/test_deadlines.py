@@ -80,7 +80,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.called, [("a", 2.0)])
 
     def test_property(self) -> None:
-        """Whatever is set and cleared, each job is called once, at the last of its times."""
+        """Each job is called once, at the last of its times, after any order of settings and clearings."""
         chance = random.Random(7)
         expected: dict[str, float] = {}
         for _ in range(20 * OUTDATED_MAX):

@@ -44,7 +44,7 @@ class RemovalTests(ClashTestCase):
         self.assertTrue(self.membership.idle)
 
     def test_comes_back_after(self) -> None:
-        """Where its jobs are being given up already it stays all the same."""
+        """The worker stays even if its jobs are already being given up."""
         self.store.held = True
         forgotten = self.cluster.forget(self.worker.id)
         back = self.registering(nonce="second")

@@ -62,7 +62,7 @@ class FindingTests(QueueTestCase):
         self.assertEqual(sent, [(jobs[0].id, "w-2"), (jobs[1].id, "w-3"), (jobs[2].id, "w-2")])
 
     def test_one_that_has_enough_to_start(self) -> None:
-        """Where the least loaded worker may not be sent more at present, the next one is found."""
+        """The next worker is found if the least loaded one may not be sent more at present."""
         self.add(a_worker("w-3", slots=20))
         for _ in range(MAX_STARTS_PER_WORKER + 1):
             self.run_job(Target(worker="w-3"))

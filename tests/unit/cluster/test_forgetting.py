@@ -152,7 +152,7 @@ class ForgettingTests(SynchronousTestCase):
 
 class AtOnceTests(OfflineTestCase):
     def test_forgotten(self) -> None:
-        """Where no worker stays listed, one that deregisters is removed, and its jobs wait until it is back."""
+        """A worker that deregisters is removed if none stays listed, and its jobs wait until it is back."""
         self.house = House(lambda: self.wall, forget_after=0.0)
         self._name_parts()
         self.register()

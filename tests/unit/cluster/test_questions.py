@@ -33,7 +33,7 @@ class QuestionTests(ClashTestCase):
         return str(call.worker.nonce)
 
     def test_nobody_answers(self) -> None:
-        """Where nobody answers at an address, one question is enough for all who said that they listen there."""
+        """All workers at an address at which nobody answers need one question only."""
         workers = self.stale("a", "b", "c")
         newcomer = self.newcomer()
         self.asked().callback(None)
@@ -42,7 +42,7 @@ class QuestionTests(ClashTestCase):
             self.assertIs(self.ledger.registry.worker(worker.id).state, WorkerState.UNREACHABLE)
 
     def test_newcomer_answers(self) -> None:
-        """Where the newcomer answers, none of the others does."""
+        """An answer from the newcomer means that none of the others is there."""
         self.stale("a", "b", "c")
         newcomer = self.newcomer()
         self.assertEqual(self.is_asked_next(), "a")
@@ -52,7 +52,7 @@ class QuestionTests(ClashTestCase):
         self.successResultOf(newcomer)
 
     def test_another_answers(self) -> None:
-        """Where it is another one that answers, it may be any of them."""
+        """An answer from another process may come from any of the others, so each is asked."""
         self.stale("a", "b", "c")
         newcomer = self.newcomer()
         for nonce in ("a", "new", "b"):
