@@ -5,6 +5,9 @@ from __future__ import annotations
 from scheduler.messages import JobStatus
 from scheduler.model import Job, JobState, Stream
 
+#: Why the output of a lost job may be incomplete: the data in its pipes was lost with its shim.
+LOST_OUTPUT = "the job is lost, and what it wrote last may be missing"
+
 
 def output_cut(ended: Job | JobStatus, stream: Stream, size: int) -> str:
     """Why the ``size`` bytes that exist of a stream may not be everything that the job wrote; ``""`` if they are.
@@ -18,6 +21,4 @@ def output_cut(ended: Job | JobStatus, stream: Stream, size: int) -> str:
         return ""
     if size != written:
         return f"{stream.value} has {size} bytes, and the job wrote {written}"
-    if ended.state is JobState.LOST:  # the data in its pipes was lost with the shim
-        return f"the job is lost ({ended.reason}), and what it wrote last may be missing"
-    return ""
+    return LOST_OUTPUT if ended.state is JobState.LOST else ""  # as a worker of an earlier version reports it

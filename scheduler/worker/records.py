@@ -12,10 +12,11 @@ from typing import Any
 
 from attrs import fields, frozen
 
+from scheduler.completeness import LOST_OUTPUT
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Usage
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.exits import Record, exit_record, left_behind
+from scheduler.worker.shim.exits import Record, exit_record, left_behind, limit_reached
 from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: Reasons of ``lost``.
@@ -168,7 +169,7 @@ def judge_thd(
             if not (rebooted or own) and (spool.is_copy(job) or _lives(begun_by)):
                 raise CopiedSpool
             if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
-                ended = _lost_thd(spool, wall_time, rebooted)
+                ended = _lost_thd(spool, job, wall_time, rebooted)
             elif not_begun is not None:
                 spool.sync()  # the process that made it may not have done so
                 ended = exit_record(JobState.FAILED.value, not_begun, wall_time())
@@ -183,7 +184,7 @@ def _lives(shim: Identity | None) -> bool:
     return shim is not None and any(not each.exiting for each in proctree.still([shim]))
 
 
-def _lost_thd(spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> Record:
+def _lost_thd(spool: Spool, job: Record, wall_time: Callable[[], float], rebooted: bool) -> Record:
     """Make the record of a lost job, once the processes that its shim left are ended."""
     started, shim = spool.read_start(), spool.begun_by()
     since = started["starttime"] if started else shim.starttime if shim else None
@@ -195,11 +196,13 @@ def _lost_thd(spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> R
     reasons = [REBOOTED if rebooted else SHIM_KILLED]
     if left:
         reasons.append(left_behind([each.pid for each in left]))
+    sizes, limit = spool.sizes(), job.get("output_limit")
     return exit_record(
         JobState.LOST.value,
         "; ".join(reasons),
         wall_time(),
-        sizes=spool.sizes(),
+        sizes=sizes,
+        output_error=LOST_OUTPUT if limit is None or sum(sizes) < limit else limit_reached(limit),
         started_at=started["started_at"] if started else None,
         tree=tree,
         leftover=tuple(each.pid for each in left),

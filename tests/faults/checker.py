@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from scheduler.completeness import LOST_OUTPUT
 from tests.faults import job as load_job
 from tests.faults import keeping, requests, terms
 from tests.faults.case import FINAL, Case, Violation
@@ -114,12 +115,17 @@ def output(case: Case) -> Iterator[Violation]:
     for reads in readers.values():
         yield from _one_reader(case, reads)
     for job, spool in case.spools.items():
-        cut = spool.exit is not None and spool.exit.get("output_error")
+        cut = spool.exit is not None and _known_cut(spool.exit.get("output_error"))
         for stream, size, good in spool.streams:
             if good != size:
                 yield Violation("P3", f"{stream} of {size} bytes in the spool is not the job's from {good} on", job)
             elif job in case.seeds and not cut and (whole := case.whole(job, stream)) not in (None, size):
                 yield Violation("P3", f"the spool has {size} of {whole} bytes of {stream}", job)
+
+
+def _known_cut(output_error: str | None) -> bool:
+    """Whether some output is missing for sure. Of a lost job some may be missing."""
+    return output_error not in (None, "", LOST_OUTPUT)
 
 
 def _one_reader(case: Case, reads: Sequence[Event]) -> Iterator[Violation]:
@@ -165,7 +171,8 @@ def told_output(case: Case) -> Iterator[Violation]:
         for stream in ("stdout", "stderr"):
             told = last.seen[f"{stream}_bytes"]
             kept = case.spools[job].size_of(stream) if job in case.spools else None
-            whole = None if last.seen["output_error"] or job not in case.seeds else case.whole(job, stream)
+            cut = _known_cut(last.seen["output_error"])
+            whole = None if cut or job not in case.seeds else case.whole(job, stream)
             if told is None and whole is not None and last.seen["state"] != "lost":
                 yield Violation("P3", f"nobody says how much {stream} it wrote", job, (last.number,))
             for wrote, where in ((whole, "it wrote"), (kept, "its worker has")):

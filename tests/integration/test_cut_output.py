@@ -65,7 +65,18 @@ class CutOutputTests(RunningCase):
         self.assertEqual(status.state, JobState.LOST)
         end = self.end_of(job)
         self.assertEqual(end.data, b"up\n")
-        self.assertEqual(end.cut, f"the job is lost ({status.reason}), and what it wrote last may be missing")
+        self.assertEqual(end.cut, "the job is lost, and what it wrote last may be missing")
+        self.assertEqual(status.output_error, end.cut)
+
+    async def test_lost_at_its_limit(self) -> None:
+        """A job that reached its output limit before its shim was killed names the limit."""
+        job = await self.worker.start("sh", "-c", f"trap '' TERM PIPE; echo 123456789; {UNTIL_TOLD}", output_limit=10)
+        await self.worker.lines(job, 1)
+        shim = self.worker.shim(job).pid
+        os.kill(shim, signal.SIGKILL)
+        await gone(shim)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.output_error), (JobState.LOST, "output limit of 10 bytes reached"))
 
     async def test_damaged(self) -> None:
         """A file that is not as long as the job's record says is not its whole output."""

@@ -53,6 +53,11 @@ def exit_record(
     return record | ({"shortage": shortage} if shortage else {}) | ({} if usage is None else {"usage": usage})
 
 
+def limit_reached(limit: int) -> str:
+    """The output error of a job that wrote as many bytes as it may."""
+    return f"output limit of {limit} bytes reached"
+
+
 def left_behind(pids: Sequence[int]) -> str:
     """The reason of a job's end where these processes could not be ended."""
     count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"

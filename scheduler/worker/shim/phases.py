@@ -28,7 +28,7 @@ import time
 from collections.abc import Mapping
 
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.exits import Record, exit_record, left_behind
+from scheduler.worker.shim.exits import Record, exit_record, left_behind, limit_reached
 from scheduler.worker.shim.pump import Allowance, Pump
 from scheduler.worker.shim.spool import Identity, Spool
 
@@ -242,7 +242,7 @@ class Phases:
         number = -code if code is not None and code < 0 else None
         state = self._ended_by or ("failed" if code else "succeeded")
         problems = [f"{name}: {pump.error}" for name, pump in self._pumps.items() if pump.error]
-        limit = f"output limit of {self._allowance.limit} bytes reached"
+        limit = limit_reached(self._allowance.limit or 0)
         if self._allowance.spent:
             problems.append(limit)
         if self._ended_by == "limited":
