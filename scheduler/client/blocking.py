@@ -14,17 +14,33 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import TypeVar, Unpack
+from typing import Concatenate, ParamSpec, TypeVar, Unpack
 
 from scheduler.client.address import DEFAULT_URL, read_target
 from scheduler.client.blocking_channel import Channel, new_pool
 from scheduler.client.exchange import Deliver, Script, Source
-from scheduler.client.operations import Filter, Operations
+from scheduler.client.operations import Operations, presented
 from scheduler.client.submission import JobFields
-from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
+from scheduler.client.values import Job, Result
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _method(operation: Callable[Concatenate[Operations, P], Script[T]]) -> Callable[Concatenate[Client, P], T]:
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return client._do(operation(client._operations, *args, **kwargs))
+
+    return presented(method, operation)
+
+
+def _iterator(
+    operation: Callable[Concatenate[Operations, P], Source[T]],
+) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return client._iterate(operation(client._operations, *args, **kwargs))
+
+    return presented(method, operation)
 
 
 class Client:
@@ -66,14 +82,12 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
-
-    # -- jobs
 
     def run(
         self,
@@ -113,110 +127,26 @@ class Client:
                 self.stop(accepted[0].id)
             raise
 
-    def submit(
-        self, command: str | Sequence[str] | None = None, *, key: str | None = None, **fields: Unpack[JobFields]
-    ) -> Job:
-        """Start a job, and return it once it runs or is queued. Arguments are those of ``run``."""
-        return self._do(self._operations.submit(command, key, fields))
+    submit = _method(Operations.submit)
+    job = _method(Operations.job)
+    jobs = _iterator(Operations.jobs)
+    wait = _method(Operations.wait)
+    stop = _method(Operations.stop)
+    stop_matching = _method(Operations.stop_matching)
+    signal = _method(Operations.signal)
+    remove = _method(Operations.remove)
 
-    def job(self, job_id: str, wait: float | None = None) -> Job:
-        """The job. With ``wait``, once it has ended, or its state after so many seconds (at most 300)."""
-        return self._do(self._operations.job(job_id, wait))
+    output = _iterator(Operations.output)
+    follow = _iterator(Operations.follow)
 
-    def jobs(self, *, limit: int | None = None, **filters: Filter) -> Iterator[Job]:
-        """Matching jobs, newest first, ``limit`` at most. Pages are fetched as needed.
+    workers = _method(Operations.workers)
+    worker = _method(Operations.worker)
+    drain = _method(Operations.drain)
+    resume = _method(Operations.resume)
+    forget = _method(Operations.forget)
 
-        ``filters`` are those of ``GET /v1/jobs``, such as ``state=["failed", "lost"]``, ``label={"team": "web"}``,
-        ``created_after="24h"`` or a datetime.
-        """
-        return self._iterate(self._operations.jobs(limit, filters))
-
-    def wait(self, job_id: str, timeout: float | None = None) -> Job:
-        """The job once it has ended; ``WaitTimedOut`` (a ``TimeoutError``) if it has not within ``timeout`` seconds.
-
-        Waits for this attempt only; a job that was retried has ``retried_by``.
-        """
-        return self._do(self._operations.wait(job_id, timeout))
-
-    def stop(self, job_id: str) -> Job:
-        """Stop a job and wait for its end.
-
-        If the job is not ``final`` then, it will be stopped when its worker can be reached. ``ApiProblem`` of type
-        ``left-running`` if processes could not be ended.
-        """
-        return self._do(self._operations.stop(job_id))
-
-    def stop_matching(self, **filters: Filter) -> list[Job]:
-        """Stop all matching jobs, and return them in their new state. At least one filter is required.
-
-        The request is not repeated if its answer is lost, because other jobs could match by then.
-        """
-        return self._do(self._operations.stop_matching(filters))
-
-    def signal(self, job_id: str, signal: str, to: str = "main") -> Job:
-        """Send a signal, such as ``"SIGUSR1"``, to the ``main`` process of a running job, or to its whole ``tree``.
-
-        The request is not repeated if its answer is lost, because the signal could arrive twice.
-        """
-        return self._do(self._operations.signal(job_id, signal, to))
-
-    def remove(self, job_id: str) -> bool:
-        """Remove an ended job with its output. ``False``: it will be done when its worker can be reached."""
-        return self._do(self._operations.remove(job_id))
-
-    # -- output
-
-    def output(
-        self, job_id: str, stream: str = "stdout", offset: int = 0, tail: int | None = None, follow: bool = False
-    ) -> Iterator[bytes]:
-        """The bytes of one stream, in pieces, from ``offset`` on, or its last ``tail`` lines.
-
-        Returns the present output or, with ``follow``, all of it until the job has ended. A broken connection is
-        resumed at the same offset, so the pieces together are the stream. ``OutputLost``: the rest was not kept.
-        """
-        return self._iterate(self._operations.output(job_id, stream, offset, tail, follow))
-
-    def follow(self, job_id: str, stdout: int = 0, stderr: int = 0) -> Iterator[Event]:
-        """Both streams as they are written, from these offsets on, and the changes of the job.
-
-        ``Output`` for bytes, ``Changed`` when the job's state or reason changes, and at last ``Ended``. Resumes by
-        itself after a cut connection or a restart of the scheduler, without a lost or repeated byte.
-        """
-        return self._iterate(self._operations.follow(job_id, stdout, stderr))
-
-    # -- workers
-
-    def workers(self) -> list[Worker]:
-        """All workers."""
-        return self._do(self._operations.workers())
-
-    def worker(self, name: str) -> Worker:
-        """The worker with this id or name."""
-        return self._do(self._operations.worker(name))
-
-    def drain(self, name: str) -> Worker:
-        """Place no further jobs on a worker."""
-        return self._do(self._operations.set_draining(name, True))
-
-    def resume(self, name: str) -> Worker:
-        """Undo ``drain``."""
-        return self._do(self._operations.set_draining(name, False))
-
-    def forget(self, name: str) -> None:
-        """Forget a worker that is not online; its unfinished jobs are lost."""
-        self._do(self._operations.forget(name))
-
-    # -- the scheduler
-
-    def version(self) -> Version:
-        """The scheduler's version."""
-        return self._do(self._operations.version())
-
-    def ready(self) -> Readiness:
-        """Whether the scheduler can take work or, if not, why."""
-        return self._do(self._operations.ready())
-
-    # -- driving the scripts
+    version = _method(Operations.version)
+    ready = _method(Operations.ready)
 
     def _channel(self) -> Channel:
         if self._process != os.getpid():  # a forked child must not use its parent's connections

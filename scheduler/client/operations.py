@@ -1,13 +1,15 @@
-"""The operations of the client as scripts, from which both clients are made."""
+"""The operations of the client as scripts, from which the methods of both clients are made."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import update_wrapper
+from typing import Any, TypeVar, Unpack
 from urllib.parse import quote
 
 from scheduler.client import streams
@@ -26,11 +28,21 @@ STOP_ANSWER_SECONDS = 75.0
 #: Jobs in one page of a list.
 JOBS_PER_PAGE = 200
 
+M = TypeVar("M", bound=Callable[..., Any])
+
 Filter = str | int | bool | datetime | Sequence[str] | Mapping[str, str] | None
 
 
+def presented(method: M, operation: Callable[..., Any]) -> M:
+    """The method of a client with the name, arguments and docstring of its operation. The result is not a script."""
+    update_wrapper(method, operation)
+    signature = inspect.signature(operation).replace(return_annotation=inspect.Signature.empty)
+    method.__signature__ = signature  # type: ignore[attr-defined]
+    return method
+
+
 class Operations:
-    """The scripts of one client."""
+    """The scripts of one client. Their docstrings are those of ``Client``, whose methods return the results."""
 
     def __init__(
         self,
@@ -48,8 +60,10 @@ class Operations:
 
     # -- jobs
 
-    def submit(self, command: str | Sequence[str] | None, key: str | None, fields: JobFields) -> Script[Job]:
-        """Start a job exactly once."""
+    def submit(
+        self, command: str | Sequence[str] | None = None, *, key: str | None = None, **fields: Unpack[JobFields]
+    ) -> Script[Job]:
+        """Start a job, and return it once it runs or is queued. Arguments are those of ``run``."""
         if key is None:
             key = self._new_key()
         elif not (key and key.isascii() and key.isprintable()):
@@ -73,7 +87,7 @@ class Operations:
         fields: JobFields,
     ) -> Script[Result]:
         """Start a job, and collect all of its output until the end of its last attempt."""
-        job = yield from self.submit(command, key, fields)
+        job = yield from self.submit(command, key=key, **fields)
         if on_start is not None:
             on_start(job)
         job_id: str | None = job.id
@@ -94,7 +108,7 @@ class Operations:
     def _collect(self, job_id: str) -> Script[Result]:
         """Collect one attempt, from its first byte to its end."""
         pieces: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-        with contextlib.closing(self.follow(job_id, 0, 0)) as source:
+        with contextlib.closing(self.follow(job_id)) as source:
             step = next(source)
             while True:
                 if not isinstance(step, Deliver):
@@ -106,15 +120,18 @@ class Operations:
                     return Result(step.item.job, b"".join(pieces["stdout"]), b"".join(pieces["stderr"]))
                 step = next(source)
 
-    def job(self, job_id: str, wait: float | None) -> Script[Job]:
-        """The job; with ``wait``, at its end or after so many seconds."""
+    def job(self, job_id: str, wait: float | None = None) -> Script[Job]:
+        """The job. With ``wait``, once it has ended, or its state after so many seconds (at most 300)."""
         query = () if wait is None else (("wait", f"{wait:g}"),)
         silence = None if wait is None else self._timeout + wait
         answer = yield from self.repeater.answer(Request("GET", _job_path(job_id), query, silence=silence))
         return Job.from_json(answer.json())
 
-    def wait(self, job_id: str, timeout: float | None) -> Script[Job]:
-        """The job once it has ended; ``WaitTimedOut``."""
+    def wait(self, job_id: str, timeout: float | None = None) -> Script[Job]:
+        """The job once it has ended; ``WaitTimedOut`` (a ``TimeoutError``) if it has not within ``timeout`` seconds.
+
+        Waits for this attempt only; a job that was retried has ``retried_by``.
+        """
         began = self._clock()
         while True:
             left = WAIT_REQUEST_SECONDS if timeout is None else max(0.0, began + timeout - self._clock())
@@ -127,8 +144,12 @@ class Operations:
             if self._clock() - asked < 1.0:  # the scheduler is about to end, and answers early
                 yield Pause(0.2)
 
-    def jobs(self, limit: int | None, filters: Mapping[str, Filter]) -> Source[Job]:
-        """Matching jobs, newest first."""
+    def jobs(self, /, *, limit: int | None = None, **filters: Filter) -> Source[Job]:
+        """Matching jobs, newest first, ``limit`` at most. Pages are fetched as needed.
+
+        ``filters`` are those of ``GET /v1/jobs``, such as ``state=["failed", "lost"]``, ``label={"team": "web"}``,
+        ``created_after="24h"`` or a datetime.
+        """
         left, cursor = limit, None
         while left is None or left > 0:
             query = [*_pairs(filters), ("limit", str(JOBS_PER_PAGE if left is None else min(left, JOBS_PER_PAGE)))]
@@ -144,36 +165,56 @@ class Operations:
                 return
 
     def stop(self, job_id: str) -> Script[Job]:
-        """Stop a job."""
+        """Stop a job and wait for its end.
+
+        If the job is not ``final`` then, it will be stopped when its worker can be reached. ``ApiProblem`` of type
+        ``left-running`` if processes could not be ended.
+        """
         request = Request("POST", f"{_job_path(job_id)}/stop", silence=self._timeout + STOP_ANSWER_SECONDS)
         return Job.from_json((yield from self.repeater.answer(request)).json())
 
-    def stop_matching(self, filters: Mapping[str, Filter]) -> Script[list[Job]]:
-        """Stop all matching jobs. Not repeated, because others may match by then."""
+    def stop_matching(self, /, **filters: Filter) -> Script[list[Job]]:
+        """Stop all matching jobs, and return them in their new state. At least one filter is required.
+
+        The request is not repeated if its answer is lost, because other jobs could match by then.
+        """
         silence = self._timeout + STOP_ANSWER_SECONDS
         request = Request("POST", "/v1/jobs/stop", tuple(_pairs(filters)), repeatable=False, silence=silence)
         page = _object((yield from self.repeater.answer(request)).json())
         return [Job.from_json(data) for data in page.get("jobs") or ()]
 
-    def signal(self, job_id: str, signal: str, to: str) -> Script[Job]:
-        """Send a signal once. Not repeated, because it would arrive twice."""
+    def signal(self, job_id: str, signal: str, to: str = "main") -> Script[Job]:
+        """Send a signal, such as ``"SIGUSR1"``, to the ``main`` process of a running job, or to its whole ``tree``.
+
+        The request is not repeated if its answer is lost, because the signal could arrive twice.
+        """
         body = {"signal": signal, "to": to}
         request = Request("POST", f"{_job_path(job_id)}/signal", body=body, repeatable=False)
         return Job.from_json((yield from self.repeater.answer(request)).json())
 
     def remove(self, job_id: str) -> Script[bool]:
-        """Remove a job; whether it is removed already."""
+        """Remove an ended job with its output. ``False``: it will be done when its worker can be reached."""
         answer = yield from self.repeater.answer(Request("DELETE", _job_path(job_id)))
         return answer.status != 202
 
     # -- output
 
-    def follow(self, job_id: str, stdout: int, stderr: int) -> Source[Event]:
-        """Both streams, and the changes of the job."""
+    def follow(self, job_id: str, stdout: int = 0, stderr: int = 0) -> Source[Event]:
+        """Both streams as they are written, from these offsets on, and the changes of the job.
+
+        ``Output`` for bytes, ``Changed`` when the job's state or reason changes, and at last ``Ended``. Resumes by
+        itself after a cut connection or a restart of the scheduler, without a lost or repeated byte.
+        """
         return streams.follow(self.repeater, f"{_job_path(job_id)}/output", job_id, stdout, stderr)
 
-    def output(self, job_id: str, stream: str, offset: int, tail: int | None, follow: bool) -> Source[bytes]:
-        """The bytes of one stream."""
+    def output(
+        self, job_id: str, stream: str = "stdout", offset: int = 0, tail: int | None = None, follow: bool = False
+    ) -> Source[bytes]:
+        """The bytes of one stream, in pieces, from ``offset`` on, or its last ``tail`` lines.
+
+        Returns the present output or, with ``follow``, all of it until the job has ended. A broken connection is
+        resumed at the same offset, so the pieces together are the stream. ``OutputLost``: the rest was not kept.
+        """
         if tail is not None and offset:
             raise ValueError("tail does not go with offset")
         return streams.output(self.repeater, f"{_job_path(job_id)}/output", job_id, stream, offset, tail, follow)
@@ -189,13 +230,18 @@ class Operations:
         """The worker with this id or name."""
         return Worker.from_json((yield from self.repeater.answer(Request("GET", _worker_path(name)))).json())
 
-    def set_draining(self, name: str, draining: bool) -> Script[Worker]:
-        """Drain or resume a worker."""
-        request = Request("POST", f"{_worker_path(name)}/{'drain' if draining else 'resume'}")
+    def drain(self, name: str) -> Script[Worker]:
+        """Place no further jobs on a worker."""
+        request = Request("POST", f"{_worker_path(name)}/drain")
+        return Worker.from_json((yield from self.repeater.answer(request)).json())
+
+    def resume(self, name: str) -> Script[Worker]:
+        """Undo ``drain``."""
+        request = Request("POST", f"{_worker_path(name)}/resume")
         return Worker.from_json((yield from self.repeater.answer(request)).json())
 
     def forget(self, name: str) -> Script[None]:
-        """Forget a worker."""
+        """Forget a worker that is not online; its unfinished jobs are lost."""
         yield from self.repeater.answer(Request("DELETE", _worker_path(name)))
 
     # -- the scheduler
@@ -206,7 +252,7 @@ class Operations:
         return Version(str(data.get("version")), str(data.get("api")))
 
     def ready(self) -> Script[Readiness]:
-        """Whether the scheduler takes work."""
+        """Whether the scheduler can take work or, if not, why."""
         answer = yield from self.repeater.answer(Request("GET", "/readyz", expected=frozenset({503})))
         data = _object(answer.json())
         reasons = tuple(map(str, data.get("reasons") or ()))

@@ -8,8 +8,7 @@ Deferred closes its connection and abandons the request. A job that it started c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,10 +18,10 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionP
 
 from scheduler.client.address import DEFAULT_URL, read_target
 from scheduler.client.exchange import Deliver, Script, Source
-from scheduler.client.operations import Filter, Operations
+from scheduler.client.operations import Operations, presented
 from scheduler.client.submission import JobFields
 from scheduler.client.twisted_channel import Channel, Uncompressed, trust_root
-from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
+from scheduler.client.values import Job, Result
 
 #: Seconds, at most, to establish a connection.
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -31,8 +30,27 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 KEPT_CONNECTIONS = 10
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _log = Logger()
+
+
+def _method(
+    operation: Callable[Concatenate[Operations, P], Script[T]],
+) -> Callable[Concatenate[TwistedClient, P], Deferred[T]]:
+    def method(client: TwistedClient, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return client._do(operation(client._operations, *args, **kwargs))
+
+    return presented(method, operation)
+
+
+def _iterator(
+    operation: Callable[Concatenate[Operations, P], Source[T]],
+) -> Callable[Concatenate[TwistedClient, P], Items[T]]:
+    def method(client: TwistedClient, /, *args: P.args, **kwargs: P.kwargs) -> Items[T]:
+        return Items(operation(client._operations, *args, **kwargs), client._new_channel())
+
+    return presented(method, operation)
 
 
 class TwistedClient:
@@ -65,17 +83,13 @@ class TwistedClient:
     async def __aenter__(self) -> TwistedClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def close(self) -> Deferred[None]:
         """Close the idle connections."""
         closed: Deferred[None] = self._pool.closeCachedConnections().addCallback(lambda _: None)
         return closed
-
-    # -- jobs
 
     def run(
         self,
@@ -103,68 +117,26 @@ class TwistedClient:
 
         return self._do(self._operations.run(command, check, started, key, fields)).addErrback(interrupted)
 
-    def submit(
-        self, command: str | Sequence[str] | None = None, *, key: str | None = None, **fields: Unpack[JobFields]
-    ) -> Deferred[Job]:
-        return self._do(self._operations.submit(command, key, fields))
+    submit = _method(Operations.submit)
+    job = _method(Operations.job)
+    jobs = _iterator(Operations.jobs)
+    wait = _method(Operations.wait)
+    stop = _method(Operations.stop)
+    stop_matching = _method(Operations.stop_matching)
+    signal = _method(Operations.signal)
+    remove = _method(Operations.remove)
 
-    def job(self, job_id: str, wait: float | None = None) -> Deferred[Job]:
-        return self._do(self._operations.job(job_id, wait))
+    output = _iterator(Operations.output)
+    follow = _iterator(Operations.follow)
 
-    def jobs(self, *, limit: int | None = None, **filters: Filter) -> Items[Job]:
-        return self._items(self._operations.jobs(limit, filters))
+    workers = _method(Operations.workers)
+    worker = _method(Operations.worker)
+    drain = _method(Operations.drain)
+    resume = _method(Operations.resume)
+    forget = _method(Operations.forget)
 
-    def wait(self, job_id: str, timeout: float | None = None) -> Deferred[Job]:
-        return self._do(self._operations.wait(job_id, timeout))
-
-    def stop(self, job_id: str) -> Deferred[Job]:
-        return self._do(self._operations.stop(job_id))
-
-    def stop_matching(self, **filters: Filter) -> Deferred[list[Job]]:
-        return self._do(self._operations.stop_matching(filters))
-
-    def signal(self, job_id: str, signal: str, to: str = "main") -> Deferred[Job]:
-        return self._do(self._operations.signal(job_id, signal, to))
-
-    def remove(self, job_id: str) -> Deferred[bool]:
-        return self._do(self._operations.remove(job_id))
-
-    # -- output
-
-    def output(
-        self, job_id: str, stream: str = "stdout", offset: int = 0, tail: int | None = None, follow: bool = False
-    ) -> Items[bytes]:
-        return self._items(self._operations.output(job_id, stream, offset, tail, follow))
-
-    def follow(self, job_id: str, stdout: int = 0, stderr: int = 0) -> Items[Event]:
-        return self._items(self._operations.follow(job_id, stdout, stderr))
-
-    # -- workers
-
-    def workers(self) -> Deferred[list[Worker]]:
-        return self._do(self._operations.workers())
-
-    def worker(self, name: str) -> Deferred[Worker]:
-        return self._do(self._operations.worker(name))
-
-    def drain(self, name: str) -> Deferred[Worker]:
-        return self._do(self._operations.set_draining(name, True))
-
-    def resume(self, name: str) -> Deferred[Worker]:
-        return self._do(self._operations.set_draining(name, False))
-
-    def forget(self, name: str) -> Deferred[None]:
-        return self._do(self._operations.forget(name))
-
-    # -- the scheduler
-
-    def version(self) -> Deferred[Version]:
-        return self._do(self._operations.version())
-
-    def ready(self) -> Deferred[Readiness]:
-        return self._do(self._operations.ready())
-
-    # -- driving the scripts
+    version = _method(Operations.version)
+    ready = _method(Operations.ready)
 
     def _do(self, script: Script[T]) -> Deferred[T]:
         channel = self._new_channel()
@@ -182,9 +154,6 @@ class TwistedClient:
                 channel.close()
 
         return channel.cancellable(driven())
-
-    def _items(self, source: Source[T]) -> Items[T]:
-        return Items(source, self._new_channel())
 
 
 class Items(Generic[T]):
@@ -229,9 +198,7 @@ class Items(Generic[T]):
     async def __aenter__(self) -> Items[T]:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     async def _next(self) -> T:

@@ -90,9 +90,9 @@ class RunTests(SynchronousTestCase):
         """Arguments are given in one place only."""
         operations = World(answer(job(), 201)).operations
         for command, fields in (([], {}), (["a", "b"], {"args": ["c"]}), (["a", "b"], {"path": "p"})):
-            self.assertRaises(ValueError, next, operations.submit(command, None, fields))
+            self.assertRaises(ValueError, next, operations.submit(command, **fields))
         world = World(answer(job(), 201))
-        world.run(world.operations.submit("a", None, {"args": ("b",), "shell": None}))
+        world.run(world.operations.submit("a", args=("b",), shell=None))
         self.assertEqual(world.requests[0].body, {"command": "a", "args": ["b"]})
 
 
@@ -133,19 +133,19 @@ class ListTests(SynchronousTestCase):
         """Pages are fetched one by one, for no more jobs than wanted."""
         first = answer({"jobs": [job("a"), job("b")], "next": "c1"})
         world = World(first, answer({"jobs": [job("c")], "next": None}))
-        self.assertEqual([each.id for each in world.items(world.operations.jobs(None, {}))], ["a", "b", "c"])
+        self.assertEqual([each.id for each in world.items(world.operations.jobs())], ["a", "b", "c"])
         self.assertEqual(world.requests[1].query, (("limit", str(JOBS_PER_PAGE)), ("cursor", "c1")))
         world = World(first)
-        self.assertEqual(len(world.items(world.operations.jobs(2, {}))), 2)
+        self.assertEqual(len(world.items(world.operations.jobs(limit=2))), 2)
         self.assertEqual([request.query for request in world.requests], [(("limit", "2"),)])
         world = World(first)
-        self.assertEqual((world.items(world.operations.jobs(0, {})), world.requests), ([], []))
+        self.assertEqual((world.items(world.operations.jobs(limit=0)), world.requests), ([], []))
 
     def test_an_empty_page(self) -> None:
         """A page may be empty or short and still have a ``next``, which is followed."""
         short = answer({"jobs": [job("a")], "next": "c2"})
         world = World(answer({"jobs": [], "next": "c1"}), short, answer({"jobs": [job("b")], "next": None}))
-        self.assertEqual([each.id for each in world.items(world.operations.jobs(2, {}))], ["a", "b"])
+        self.assertEqual([each.id for each in world.items(world.operations.jobs(limit=2))], ["a", "b"])
         self.assertEqual([dict(request.query).get("limit") for request in world.requests], ["2", "2", "1"])
 
     def test_filters(self) -> None:
@@ -159,13 +159,13 @@ class ListTests(SynchronousTestCase):
             "created_after": datetime(2024, 5, 1, tzinfo=UTC),
             "group_id": "g",
         }
-        world.run(world.operations.stop_matching(filters))
+        world.run(world.operations.stop_matching(**filters))
         pairs = (("state", "failed,lost"), ("label", "a=1"), ("label", "b=2"), ("orphan", "1"))
         self.assertEqual(world.requests[0].query[:4], pairs)
         when = dict(world.requests[0].query)["created_after"]
         self.assertEqual(datetime.fromisoformat(when), filters["created_after"])
         self.assertEqual(len(world.requests[0].query), 6)
-        world.run(world.operations.stop_matching({"label": ["x=1", "y=2"]}))
+        world.run(world.operations.stop_matching(label=["x=1", "y=2"]))
         self.assertEqual(world.requests[1].query, (("label", "x=1"), ("label", "y=2")))
 
 
@@ -178,8 +178,8 @@ class OtherTests(SynchronousTestCase):
             (lambda on: on.stop("j1"), answer(job(state="stopped")), "POST /v1/jobs/j1/stop", "stopped"),
             (lambda on: on.signal("j1", "SIGHUP", "main"), answer(job()), "POST /v1/jobs/j1/signal", "running"),
             (lambda on: on.worker("w1"), answer(WORKER), "GET /v1/workers/w1", "online"),
-            (lambda on: on.set_draining("w1", True), answer(WORKER), "POST /v1/workers/w1/drain", "online"),
-            (lambda on: on.set_draining("w1", False), answer(WORKER), "POST /v1/workers/w1/resume", "online"),
+            (lambda on: on.drain("w1"), answer(WORKER), "POST /v1/workers/w1/drain", "online"),
+            (lambda on: on.resume("w1"), answer(WORKER), "POST /v1/workers/w1/resume", "online"),
         ):
             world = World(reply)
             self.assertEqual(world.run(make(world.operations)).state, result)

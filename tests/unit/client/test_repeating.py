@@ -79,8 +79,8 @@ class RepeatingTests(SynchronousTestCase):
     def test_same_key(self) -> None:
         """A repeated start has the same key, another start has another."""
         world = World(CUT, REFUSED, problem(503, "shutting-down"), IN_USE, answer(job(), 201))
-        self.assertEqual(world.run(world.operations.submit("true", None, {"worker": "w1"})).id, "j1")
-        world.run(world.operations.submit("true", None, {"worker": "w1"}))
+        self.assertEqual(world.run(world.operations.submit("true", worker="w1")).id, "j1")
+        world.run(world.operations.submit("true", worker="w1"))
         keys = [request.headers["Idempotency-Key"] for request in world.requests]
         self.assertEqual(keys, ["key 1"] * 5 + ["key 2"])
         self.assertEqual({str(request.body) for request in world.requests}, {"{'worker': 'w1', 'command': 'true'}"})
@@ -166,26 +166,26 @@ class StartedTests(SynchronousTestCase):
             ((answer([], 201),), "unknown"),
         ):
             world = World(*replies)
-            error = self.assertRaises(ClientError, world.run, world.operations.submit("true", None, {"worker": "w1"}))
+            error = self.assertRaises(ClientError, world.run, world.operations.submit("true", worker="w1"))
             self.assertEqual(error.started, started, replies)
 
     def test_key(self) -> None:
         """An empty key is refused, and so is one that no header can contain, before anything is sent."""
         world = World(answer(job(), 201))
         for key in ("", "a\nb", "\u20ac", "\ud800"):
-            self.assertRaises(ValueError, world.run, world.operations.submit("true", key, {"worker": "w1"}))
+            self.assertRaises(ValueError, world.run, world.operations.submit("true", key=key, worker="w1"))
         self.assertEqual(world.requests, [])
 
     def test_job_id(self) -> None:
         """A job that an earlier answer named is in the error."""
         world = World(problem(504, "start-unanswered", {"job_id": "j9"}), CUT)
-        error = self.assertRaises(ConnectionFailed, world.run, world.operations.submit("true", None, {"worker": "w1"}))
+        error = self.assertRaises(ConnectionFailed, world.run, world.operations.submit("true", worker="w1"))
         self.assertEqual((error.job_id, error.started), ("j9", "unknown"))
 
     def test_problem(self) -> None:
         """The error contains the document's data."""
         world = World(problem(503, "no-free-slot", {"job_id": "j1", "more": 1}))
-        error = self.assertRaises(ApiProblem, world.run, world.operations.submit("true", None, {"worker": "w1"}))
+        error = self.assertRaises(ApiProblem, world.run, world.operations.submit("true", worker="w1"))
         self.assertEqual((error.status, error.type, error.detail), (503, "no-free-slot", "detail of 503"))
         self.assertEqual((error.job_id, error.document["more"], str(error)), ("j1", 1, "detail of 503"))
         blank = ApiProblem(404, {"type": "about:blank", "title": "Not Found"})
