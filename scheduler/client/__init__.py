@@ -39,38 +39,8 @@ if TYPE_CHECKING:
         Worker,
     )
 
-#: Module -> the public names in it.
-_MODULES = {
-    "blocking": ("Client",),
-    "errors": (
-        "ApiProblem",
-        "ClientError",
-        "ConnectionFailed",
-        "JobFailed",
-        "OutputLost",
-        "Started",
-        "WaitTimedOut",
-    ),
-    "submission": ("JobFields",),
-    "twisted": ("Items", "TwistedClient"),
-    "values": (
-        "FINAL_STATES",
-        "Changed",
-        "Disk",
-        "Ended",
-        "Event",
-        "Job",
-        "Output",
-        "Readiness",
-        "Result",
-        "Usage",
-        "Version",
-        "WaitingFor",
-        "Worker",
-    ),
-}
-
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+#: The modules of the names that are neither values nor errors.
+_HOMES = {"Client": "blocking", "Items": "twisted", "JobFields": "submission", "TwistedClient": "twisted"}
 
 __all__ = [
     "FINAL_STATES",
@@ -102,11 +72,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the module that has a public name."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    for home in (_HOMES[name],) if name in _HOMES else ("errors", "values"):
+        module = importlib.import_module(f"{__name__}.{home}")
+        if hasattr(module, name):
+            globals()[name] = getattr(module, name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:
