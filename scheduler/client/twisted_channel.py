@@ -137,27 +137,17 @@ class Channel:
 
     async def _wait(self, pending: Deferred[Any], seconds: float | None = None) -> Any:
         """The result of ``pending``; ``_Late`` after ``seconds``, ``CancelledError`` if the caller gave up."""
-        late = False
-
-        def expired() -> None:
-            nonlocal late
-            late = True
-            pending.cancel()
-
-        timer = None if seconds is None else self._reactor.callLater(seconds, expired)
+        if seconds is not None:
+            pending.addTimeout(seconds, self._reactor, lambda *_: Failure(_Late()))
         self._pending = pending
         try:
             return await pending
         except Exception:
             if self._cancelled:
                 raise CancelledError from None
-            if late:
-                raise _Late from None
             raise
         finally:
             self._pending = None
-            if timer is not None and timer.active():
-                timer.cancel()
 
 
 class _Late(Exception):
