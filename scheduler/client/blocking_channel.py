@@ -170,27 +170,25 @@ class _Plain(HTTPConnection):
     response_class = _Response
 
     def connect(self) -> None:
-        try:
-            super().connect()
-        except (HTTPError, OSError) as error:
-            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
+        _connect(super().connect)
 
 
 class _Secure(HTTPSConnection):
     response_class = _Response
 
     def connect(self) -> None:
-        try:
-            super().connect()
-        except ssl.SSLError as error:
-            raise _NotConnected(NoAnswer(_tls_loss(error), f"TLS: {_why(error)}")) from error
-        except (HTTPError, OSError) as error:
-            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
+        _connect(super().connect)
 
 
-def _tls_loss(error: ssl.SSLError) -> Loss:
-    """A handshake that was cut may succeed another time; an untrusted certificate can't."""
-    return Loss.UNSENT if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else Loss.UNTRUSTED
+def _connect(connect: Callable[[], None]) -> None:
+    try:
+        connect()
+    except ssl.SSLError as error:
+        # A handshake that was cut may succeed another time; an untrusted certificate can't.
+        loss = Loss.UNSENT if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else Loss.UNTRUSTED
+        raise _NotConnected(NoAnswer(loss, f"TLS: {_why(error)}")) from error
+    except (HTTPError, OSError) as error:
+        raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
 
 
 def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
