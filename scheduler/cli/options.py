@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -9,27 +11,17 @@ import click
 from scheduler import units
 
 
-class Duration(click.ParamType[str]):
-    """``30s``, ``5m``, or seconds; passed on as text, so that the API reads what the user wrote."""
+class Checked(click.ParamType[str]):
+    """Text that passes a check. It is passed on as it is, so that the API reads what the user wrote."""
 
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            units.parse_duration(_number(value))
-        except ValueError as error:
-            self.fail(f"{value!r} {error}", param, ctx)
-        return str(value)
-
-
-class Size(click.ParamType[str]):
-    """``100MB``, ``4GiB``, or bytes."""
-
-    name = "size"
+    def __init__(self, name: str, check: Callable[[str], object]) -> None:
+        """``check`` raises ``ValueError`` with what is wrong or what is allowed."""
+        self.name = name
+        self._check = check
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            units.parse_size(value, least=1)
+            self._check(value)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
         return str(value)
@@ -49,25 +41,22 @@ class KeyValue(click.ParamType[tuple[str, str]]):
         return key, rest
 
 
-class Key(click.ParamType[str]):
-    """An ``Idempotency-Key``. An empty one, as from an unset variable, is refused instead of being ignored."""
-
-    name = "key"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not (value and value.isascii() and value.isprintable()):
-            self.fail(f"{value!r} must be printable characters of ASCII, one at least", param, ctx)
-        return str(value)
-
-
 def seconds(value: str) -> float:
-    """The seconds of a ``Duration``."""
-    return units.parse_duration(_number(value))
-
-
-def _number(value: Any) -> Any:
-    """A number, if the text is one; else the text."""
+    """The seconds of a ``DURATION``; ``ValueError``."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
+        return units.parse_duration(float(value))
+    except ValueError:
+        return units.parse_duration(value)
+
+
+def _check_key(value: str) -> None:
+    if not (value and value.isascii() and value.isprintable()):
+        raise ValueError("must be printable characters of ASCII, one at least")
+
+
+#: ``30s``, ``5m``, or seconds.
+DURATION = Checked("duration", seconds)
+#: ``100MB``, ``4GiB``, or bytes.
+SIZE = Checked("size", partial(units.parse_size, least=1))
+#: An ``Idempotency-Key``. An empty one, as from an unset variable, is refused instead of being ignored.
+KEY = Checked("key", _check_key)

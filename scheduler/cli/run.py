@@ -16,7 +16,7 @@ from scheduler.cli.completion import complete_file, complete_folder, complete_wo
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.interrupts import GaveUp, Interrupts, Left
 from scheduler.cli.names import of_worker
-from scheduler.cli.options import Duration, Key, KeyValue, Size, seconds
+from scheduler.cli.options import DURATION, KEY, SIZE, KeyValue, seconds
 from scheduler.cli.outcome import outcome
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.status import Status
@@ -76,30 +76,30 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
 @click.option(
     "--cwd", metavar="DIR", shell_complete=complete_folder, help="The folder it runs in [an empty one of its own]."
 )
-@click.option("--timeout", type=Duration(), help="Stop the job after this time; it has then timed_out.")
+@click.option("--timeout", type=DURATION, help="Stop the job after this time; it has then timed_out.")
 @click.option("-d", "--detach", is_flag=True, help="Print the id of the job, and do not wait for its end.")
 @click.option("-n", "--no-stdin", is_flag=True, help="Do not pass on stdin, even if it is a pipe or a file.")
-@click.option("--queue-timeout", type=Duration(), help="How long it may wait for a free slot [1h; 0 with --on].")
+@click.option("--queue-timeout", type=DURATION, help="How long it may wait for a free slot [1h; 0 with --on].")
 @click.option("--priority", type=int, help="Waiting jobs with a higher priority start first [0].")
 @click.option("--retry", type=click.IntRange(1), metavar="N", help="Run the job again if it failed, up to N times.")
-@click.option("--retry-delay", type=Duration(), help="The time before each further run [0].")
+@click.option("--retry-delay", type=DURATION, help="The time before each further run [0].")
 @click.option("--label", type=KeyValue(), multiple=True, help="A label of the job, for filters.")
-@click.option("--stop-grace", type=Duration(), help="The time between the signal of a stop and KILL [10s].")
+@click.option("--stop-grace", type=DURATION, help="The time between the signal of a stop and KILL [10s].")
 @click.option("--stop-signal", metavar="SIGNAL", help="The signal of a stop [SIGTERM].")
 @click.option("--stop-mode", type=click.Choice(["tree", "main"]), help="The receiver of that signal [tree].")
-@click.option("--linger", type=Duration(), help="How long its other processes may outlive its main one [5s].")
+@click.option("--linger", type=DURATION, help="How long its other processes may outlive its main one [5s].")
 @click.option("--umask", metavar="OCTAL", help="Its umask [the worker's].")
 @click.option("--merge-stderr", is_flag=True, help="Write its stderr into its stdout, in order.")
-@click.option("--output-limit", type=Size(), help="End the job, as failed, when its output is larger.")
+@click.option("--output-limit", type=SIZE, help="End the job, as failed, when its output is larger.")
 @click.option(
     "--unattended-timeout",
-    type=Duration(),
+    type=DURATION,
     help="Stop the job when no client has followed it or waited for it for this time.",
 )
-@click.option("--key", type=Key(), help="An Idempotency-Key: the same command with the same key runs once.")
+@click.option("--key", type=KEY, help="An Idempotency-Key: the same command with the same key runs once.")
 @click.option(
     "--patience",
-    type=Duration(),
+    type=DURATION,
     default="10m",
     show_default=True,
     help="How long to wait for a scheduler, or a worker, that can't be reached while the job runs.",

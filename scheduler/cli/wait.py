@@ -9,7 +9,7 @@ import click
 from scheduler.cli.completion import complete_job
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.ids import resolve
-from scheduler.cli.options import Duration, seconds
+from scheduler.cli.options import DURATION, seconds
 from scheduler.cli.outcome import outcome
 from scheduler.cli.queued import out_of_queue
 from scheduler.cli.session import Session, pass_session
@@ -24,7 +24,7 @@ from scheduler.client import Client, ConnectionFailed, Job, WaitTimedOut
     "  schedctl wait --timeout 5m 3f0c9a12 && echo ok\n"
     "  id=$(schedctl run --detach -- make) && schedctl wait $id\n",
 )
-@click.option("--timeout", type=Duration(), help="Give up after this time, with 121; the job continues.")
+@click.option("--timeout", type=DURATION, help="Give up after this time, with 121; the job continues.")
 @click.argument("job", metavar="ID", shell_complete=complete_job)
 @pass_session
 def command(session: Session, job: str, timeout: str | None) -> int:

@@ -12,7 +12,7 @@ from scheduler.cli.completion import complete_worker
 from scheduler.cli.failures import Failure, say
 from scheduler.cli.listing import WORKER_FIELDS, listing_options, print_listing
 from scheduler.cli.names import of_worker
-from scheduler.cli.options import Duration, seconds
+from scheduler.cli.options import DURATION, seconds
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import Column, Format, terminal
 from scheduler.cli.wording import STATE_COLOURS, Object, labels, moment, size, span
@@ -96,7 +96,7 @@ def command(session: Session, as_json: bool, line_format: Format | None) -> None
 )
 @_names
 @click.option("--wait", is_flag=True, help="Wait until no job runs there any more.")
-@click.option("--timeout", type=Duration(), help="With --wait: the longest wait (90s, 5m, 2h); then exit with 124.")
+@click.option("--timeout", type=DURATION, help="With --wait: the longest wait (90s, 5m, 2h); then exit with 124.")
 @pass_session
 def drain(session: Session, names: Sequence[str], wait: bool, timeout: str | None) -> int:
     """Place nothing more on WORKERs. Jobs that run there continue.

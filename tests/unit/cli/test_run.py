@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cli import stdin
 from scheduler.cli.contexts import Connection
 from scheduler.cli.failures import Failure
-from scheduler.cli.options import Duration, Key, KeyValue, Size, seconds
+from scheduler.cli.options import DURATION, KEY, SIZE, KeyValue, seconds
 from scheduler.cli.run import Run, command, fields_of
 from scheduler.cli.session import Session
 from scheduler.cli.status import Status
@@ -127,10 +127,10 @@ class FieldsTests(SynchronousTestCase):
     def test_values(self) -> None:
         """An invalid value is refused, with the allowed values."""
         for kind, good, bad in (
-            (Duration(), ("30s", "5m", "0", "1.5"), ("", "soon", "-1", "nan", "inf")),
-            (Size(), ("1", "100MB", "4GiB"), ("", "0", "much", "-1")),
+            (DURATION, ("30s", "5m", "0", "1.5"), ("", "soon", "-1", "nan", "inf")),
+            (SIZE, ("1", "100MB", "4GiB"), ("", "0", "much", "-1")),
             (KeyValue(), ("a=", "a=b"), ("", "a", "=b")),
-            (Key(), ("k", "a key"), ("", "a\nb", "é", "\udcff")),
+            (KEY, ("k", "a key"), ("", "a\nb", "é", "\udcff")),
         ):
             for text in good:
                 kind.convert(text, None, None)
