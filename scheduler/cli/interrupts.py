@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from scheduler.cli.status import Status
@@ -66,9 +65,7 @@ class Interrupts:
         self._former[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.deadline(None)
         self._over.set()
         for number, handler in self._former.items():

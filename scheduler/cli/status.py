@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from scheduler.cli.wording import printable, span
 
@@ -71,9 +70,7 @@ class Status:
     def __enter__(self) -> Status:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.done()
         self._over.set()
         self._waiting.set()
