@@ -15,7 +15,6 @@ from scheduler.daemon import signals, startup
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.services import Ordered
 from scheduler.net import DialRule, is_listener, resolving
-from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.store import database
@@ -25,7 +24,6 @@ from scheduler.store.sql import make_store
 class Options(startup.SchedulerOptions):
     """See ``scheduler.daemon.startup``."""
 
-    check_tls = staticmethod(credentials.check)
     open_database = staticmethod(database.prepare)
 
 

@@ -33,10 +33,9 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from scheduler import __version__
-from scheduler.daemon import systemd
+from scheduler.daemon import certificates, systemd
 from scheduler.daemon.config import (
     SchedulerConfig,
-    TlsFiles,
     WorkerConfig,
     WorkerSettings,
     load_scheduler,
@@ -187,9 +186,6 @@ class _Options(usage.Options):
     program: ClassVar[str]
     optParameters = [["config", "c", None, "The configuration file, TOML. Needed."]]  # noqa: N815 - twisted's name
 
-    #: Set by a tap. Raises ``Invalid`` with field ``crt_file``, ``key_file`` or ``ca_file`` for an unusable file.
-    check_tls: Callable[[TlsFiles], None] | None = None
-
     config: Any
     state: StateDir
     #: The umask that twistd was started with, or was told to use. This process itself has 0o077.
@@ -264,10 +260,9 @@ class _Options(usage.Options):
 
     def _check_tls(self) -> None:
         tls = self.config.grpc_server.tls
-        if tls is None or self.check_tls is None:
-            return
         try:
-            self.check_tls(tls)
+            if tls is not None:
+                certificates.check(tls)
         except Invalid as error:
             value = str(getattr(tls, error.field))
             raise ConfigError(self.config.file, error.problem, "grpc_server", error.field, value) from None

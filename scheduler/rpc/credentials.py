@@ -1,4 +1,4 @@
-"""Certificates for serving and for dialling, and a check of their files before anything starts.
+"""Certificates for serving and for dialling.
 
 Changed files are read again, so a rotation needs no restart: a server reads them at the next handshake, a client for
 its next channel. If a file can't be read, or the files do not match, the previous certificates stay in use.
@@ -8,50 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import grpc
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import Certificate, load_pem_x509_certificates
 from twisted.logger import Logger
 
+from scheduler.daemon import certificates
 from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Invalid
 
 T = TypeVar("T")
 
 _log = Logger()
-
-
-def check(files: TlsFiles) -> None:
-    """Raise ``Invalid`` with ``crt_file``, ``key_file`` or ``ca_file`` and the fault of that file."""
-    certificates = _certificates("crt_file", files.crt_file)
-    if files.ca_file is not None:
-        _certificates("ca_file", files.ca_file)
-    try:
-        key = load_pem_private_key(_read("key_file", files.key_file), password=None)
-    except TypeError:
-        raise Invalid("key_file", f"{files.key_file} is encrypted; it must be a PEM key without a passphrase") from None
-    except ValueError:
-        raise Invalid("key_file", f"{files.key_file} must hold a private key in PEM form") from None
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if key.public_key().public_bytes(*form) != certificates[0].public_key().public_bytes(*form):
-        raise Invalid("key_file", f"{files.key_file} is not the key of the certificate in {files.crt_file}")
-
-
-def _certificates(field: str, path: Path) -> list[Certificate]:
-    try:
-        return list(load_pem_x509_certificates(_read(field, path)))
-    except ValueError:
-        raise Invalid(field, f"{path} must hold a certificate in PEM form") from None
-
-
-def _read(field: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Invalid(field, f"{path} can't be read: {error.strerror}") from None
 
 
 class Current(Generic[T]):
@@ -68,7 +36,7 @@ class Current(Generic[T]):
         try:
             stamp = _stamp(self._files)  # taken first, so that a change during the reading is seen the next time
             if stamp != self._stamp:
-                check(self._files)
+                certificates.check(self._files)
                 self._made = self._make(self._files)
                 self._stamp = stamp
                 _log.info("certificates were read anew", file=str(self._files.crt_file))

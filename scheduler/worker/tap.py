@@ -13,7 +13,6 @@ from scheduler.daemon import signals, startup
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
-from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
 from scheduler.threads import Pool
@@ -43,7 +42,6 @@ SPOOL_THREADS = 16
 class Options(startup.WorkerOptions):
     """Options of ``twistd worker``; see ``scheduler.daemon.startup``."""
 
-    check_tls = staticmethod(credentials.check)
     open_folder = staticmethod(folder.open_folder)
     check_worker = staticmethod(facts.check_worker)
 

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 from scheduler.daemon import ports
-from scheduler.daemon.config import TlsFiles, WorkerSettings, load_scheduler
+from scheduler.daemon.config import WorkerSettings, load_scheduler
 from scheduler.daemon.startup import SchedulerOptions, WorkerOptions
 from scheduler.errors import Invalid
 from scheduler.net import Address
@@ -221,17 +221,12 @@ class RefusalTests(StartCase):
 
     def test_unusable_certificate(self) -> None:
         """A fault of a certificate is reported like any other mistake."""
-
-        class Options(SchedulerOptions):
-            @staticmethod
-            def check_tls(tls: TlsFiles) -> None:
-                raise Invalid("key_file", f"is not the key of {tls.crt_file.name}")
-
         for name in ("a.pem", "a.key"):
             (self.folder / name).write_text("x")
         self.write('[grpc_server]\nuse_tls = true\ncrt_file = "a.pem"\nkey_file = "a.key"\naddr = "127.0.0.1:0"')
+        path = f"{self.folder}/a.pem"
         self.assertEqual(
-            self.refusal(Options()), f'[grpc_server] key_file = "{self.folder}/a.key": is not the key of a.pem'
+            self.refusal(), f'[grpc_server] crt_file = "{path}": {path} must hold a certificate in PEM form'
         )
         self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"')
-        self.parse(Options())  # without TLS the files are not checked
+        self.parse(SchedulerOptions())  # without TLS the files are not checked

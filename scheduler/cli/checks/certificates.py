@@ -5,68 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_address
-from pathlib import Path
 
-from attrs import frozen
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import (
-    Certificate,
-    DNSName,
-    ExtensionNotFound,
-    IPAddress,
-    SubjectAlternativeName,
-    load_pem_x509_certificates,
-)
+from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, IPAddress, SubjectAlternativeName
 
 from scheduler.cli.checks.findings import Finding, error, ok, warning
+from scheduler.daemon.certificates import Pair
 from scheduler.net import without_zone
 
 #: The remaining validity below which a certificate is reported.
 EXPIRES_SOON = timedelta(days=30)
 
-_PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-class Unusable(Exception):
-    """A file does not contain what it should. ``str()`` says so, without the file's name."""
-
-
-@frozen
-class Pair:
-    """The contents of the files of ``[grpc_server]``."""
-
-    #: The certificate, followed by those between it and its authority.
-    chain: Sequence[Certificate]
-    #: The public half of the private key, DER.
-    key: bytes
-    #: Only the owner and the group can read the key.
-    key_private: bool
-    authorities: Sequence[Certificate] = ()
-
-
-def read_certificates(data: bytes) -> Sequence[Certificate]:
-    """All certificates in a PEM file; ``Unusable``."""
-    try:
-        return load_pem_x509_certificates(data)
-    except ValueError:
-        raise Unusable("must hold a certificate in PEM form") from None
-
-
-def read_key(data: bytes) -> bytes:
-    """The public half of a private key, DER; ``Unusable``."""
-    try:
-        return load_pem_private_key(data, password=None).public_key().public_bytes(*_PUBLIC)
-    except TypeError:
-        raise Unusable("is encrypted; it must be a PEM key without a passphrase") from None
-    except ValueError:
-        raise Unusable("must hold a private key in PEM form") from None
-
 
 def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) -> Iterator[Finding]:
     """``hosts``: the names by which others dial the server of this pair; ``now`` is aware."""
     own = pair.chain[0]
-    if own.public_key().public_bytes(*_PUBLIC) != pair.key:
+    if not pair.fits:
         yield error(
             subject,
             "key_file is not the key of the certificate in crt_file",
@@ -168,8 +122,3 @@ def _signed_by(certificate: Certificate, authority: Certificate) -> bool:
 
 def _days(span: timedelta) -> str:
     return "1 day" if span.days == 1 else f"{span.days} days"
-
-
-def key_is_private(path: Path) -> bool:
-    """Whether only the owner and the group of a file may read it; ``OSError``."""
-    return not path.stat().st_mode & 0o007

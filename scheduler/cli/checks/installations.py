@@ -10,16 +10,17 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from scheduler.cli.checks.certificates import Pair, Unusable, check_pair, key_is_private, read_certificates, read_key
+from scheduler.cli.checks.certificates import check_pair
 from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, error, note, ok, warning
 from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
 from scheduler.cli.wording import Object
 from scheduler.client import Disk
+from scheduler.daemon.certificates import read_pair
 from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
 from scheduler.daemon.samples import samples
 from scheduler.daemon.tomlfile import ConfigError, read
-from scheduler.errors import SchedulerError
+from scheduler.errors import Invalid, SchedulerError
 from scheduler.net import Address, split_address
 
 #: Tables that only one of the two configuration files has.
@@ -133,26 +134,10 @@ def dialled_hosts(config: SchedulerConfig | WorkerConfig) -> Sequence[str]:
 
 def check_certificates(file: str, tls: TlsFiles, hosts: Sequence[str]) -> Iterator[Finding]:
     """Check the files of ``[grpc_server]``."""
-    named = {"crt_file": tls.crt_file, "key_file": tls.key_file}
-    if tls.ca_file is not None:
-        named["ca_file"] = tls.ca_file
-    advice = "Put a PEM file there that holds it"
-    data = {}
-    for key, path in named.items():
-        try:
-            data[key] = path.read_bytes()
-        except OSError as problem:
-            yield error(file, f"[grpc_server] {key} {path} can't be read: {problem.strerror}", advice)
-            return
     try:
-        key = "crt_file"
-        chain = read_certificates(data[key])
-        key = "ca_file"
-        authorities = read_certificates(data[key]) if key in data else ()
-        key = "key_file"
-        pair = Pair(chain, read_key(data[key]), key_is_private(tls.key_file), authorities)
-    except Unusable as problem:
-        yield error(file, f"[grpc_server] {key} {named[key]} {problem}", advice)
+        pair = read_pair(tls)
+    except Invalid as unfit:
+        yield error(file, f"[grpc_server] {unfit.field} {unfit.problem}", "Put a PEM file there that holds it")
         return
     yield from check_pair(file, pair, hosts, datetime.now(UTC))
 

@@ -9,7 +9,7 @@ from trustme import CA
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
-from scheduler.cli.checks.certificates import Pair, Unusable, check_pair, covers, read_certificates, read_key
+from scheduler.cli.checks.certificates import check_pair, covers
 from scheduler.cli.checks.clocks import check_clock
 from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, Severity
@@ -18,6 +18,7 @@ from scheduler.cli.checks.workers import check_workers
 from scheduler.cli.contexts import Connection
 from scheduler.cli.wording import moment
 from scheduler.client import Disk
+from scheduler.daemon.certificates import Pair, public_key
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
@@ -83,7 +84,7 @@ class CertificateTests(SynchronousTestCase):
         issued = self.ca.issue_cert(*(hosts or ("box",)), not_before=begins, not_after=ends)
         chain = load_pem_x509_certificates(b"".join(each.bytes() for each in issued.cert_chain_pems))
         authorities = load_pem_x509_certificates((ca or self.ca).cert_pem.bytes())
-        parts = {"chain": chain, "key": read_key(issued.private_key_pem.bytes()), "key_private": True}
+        parts = {"chain": chain, "key": public_key(chain[0]), "key_private": True}
         return Pair(**{**parts, "authorities": authorities, **more})
 
     def check(self, pair: Pair, *hosts: str) -> dict[str, str]:
@@ -116,12 +117,12 @@ class CertificateTests(SynchronousTestCase):
         between = self.ca.create_child_ca()
         issued = between.issue_cert("box", not_before=NOW - YEAR, not_after=NOW + YEAR)
         chain = load_pem_x509_certificates(b"".join(each.bytes() for each in issued.cert_chain_pems))
-        whole = self.pair(chain=chain, key=read_key(issued.private_key_pem.bytes()))
+        whole = self.pair(chain=chain, key=public_key(chain[0]))
         self.assertEqual(len(chain), 2)
         self.assertEqual(self.check(whole), {})
         self.assertIn(
             "No authority",
-            self.check(self.pair(chain=chain[:1], key=read_key(issued.private_key_pem.bytes())))["error"],
+            self.check(self.pair(chain=chain[:1], key=public_key(chain[0])))["error"],
         )
 
     def test_hosts(self) -> None:
@@ -139,12 +140,6 @@ class CertificateTests(SynchronousTestCase):
             ("127.0.0.1", False),
         ):
             self.assertEqual(covers(own, host), valid, host)
-
-    def test_unusable(self) -> None:
-        """For a file with other content, the error says what it must contain."""
-        for read in (read_certificates, read_key):
-            for data in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
-                self.assertRaises(Unusable, read, data)
 
 
 class WorkerTests(SynchronousTestCase):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.daemon import certificates
 from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Invalid
 from scheduler.rpc import credentials
@@ -44,15 +45,15 @@ class CredentialsCase(SynchronousTestCase):
 
 class CheckTests(CredentialsCase):
     def complaint(self, field: str) -> str:
-        error = self.assertRaises(Invalid, credentials.check, self.files)
+        error = self.assertRaises(Invalid, certificates.check, self.files)
         self.assertEqual(error.field, field)
         self.assertIn(str(getattr(self.files, field)), str(error))
         return error.problem
 
     def test_good(self) -> None:
         """A matching pair is accepted, with an authority or without."""
-        credentials.check(self.files)
-        credentials.check(TlsFiles(self.files.crt_file, self.files.key_file, None))
+        certificates.check(self.files)
+        certificates.check(TlsFiles(self.files.crt_file, self.files.key_file, None))
 
     def test_missing(self) -> None:
         """A missing file is named, with the reason."""
