@@ -12,8 +12,6 @@ from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
 from scheduler.cluster.build import make_cluster, random_id
 from scheduler.daemon import signals, startup
-from scheduler.daemon.logs import LoggingService
-from scheduler.daemon.services import Ordered
 from scheduler.net import DialRule, is_listener, resolving
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
@@ -34,7 +32,7 @@ def makeService(options: Options) -> IService:
     reactor: Any = installed  # it has no type that includes all that it provides
     startup.use_monotonic_time(reactor)
     signals.stop_once(reactor)
-    config, state = options.config, options.state
+    config = options.config
     tls = config.grpc_server.tls
 
     store = make_store(reactor, options.database)
@@ -57,11 +55,9 @@ def makeService(options: Options) -> IService:
     site = make_site(cluster.service, reactor, time.time, config.http_server.allowed_hosts)
     http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
 
-    top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
-    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
-    parts.setServiceParent(top)
-    for part in (
-        startup.lifetime(options.program, config),
+    return startup.make_process(
+        reactor,
+        options,
         store,
         *cluster.records,
         calls,
@@ -69,7 +65,6 @@ def makeService(options: Options) -> IService:
         grpc,
         http,
         *cluster.admission,
-        startup.Announcement(reactor, state, http=http, grpc=grpc),
-    ):
-        part.setServiceParent(parts)
-    return top
+        http=http,
+        grpc=grpc,
+    )

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from attrs import frozen
 
@@ -111,8 +112,8 @@ class StoreSettings:
 
 
 @frozen
-class SchedulerConfig:
-    """All of ``scheduler.toml``."""
+class ProcessConfig:
+    """The part that both files have."""
 
     #: The file's name, as given.
     file: str
@@ -124,6 +125,12 @@ class SchedulerConfig:
     #: The longest time from SIGTERM to the end of the process, in seconds.
     shutdown_timeout: float
     grpc_server: GrpcServerSettings
+
+
+@frozen
+class SchedulerConfig(ProcessConfig):
+    """All of ``scheduler.toml``."""
+
     http_server: HttpServerSettings
     cluster: ClusterSettings
     store: StoreSettings
@@ -154,19 +161,9 @@ class WorkerSettings:
 
 
 @frozen
-class WorkerConfig:
+class WorkerConfig(ProcessConfig):
     """All of ``worker.toml``."""
 
-    #: The file's name, as given.
-    file: str
-    state_dir: Path
-    #: ``"text"`` or ``"json"``.
-    log_format: str
-    #: A name in ``scheduler.daemon.logs.LEVELS``.
-    log_level: str
-    #: The longest time from SIGTERM to the end of the process, in seconds.
-    shutdown_timeout: float
-    grpc_server: GrpcServerSettings
     #: The scheduler's gRPC server.
     scheduler: Address
     worker: WorkerSettings
@@ -175,17 +172,12 @@ class WorkerConfig:
 def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> SchedulerConfig:
     """Read and check ``scheduler.toml``; ``ConfigError``."""
     root = read(path)
-    state_dir = root.get("state_dir", root.path, _default_state_dir("scheduler", environ))
+    common = _common(root, path, _default_state_dir("scheduler", environ), "127.0.0.1:50000")
     config = SchedulerConfig(
-        file=path,
-        state_dir=state_dir,
-        log_format=root.get("log_format", one_of("text", "json"), "text"),
-        log_level=root.get("log_level", one_of(*LEVELS), "info"),
-        shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
-        grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:50000"),
+        **common,
         http_server=_http_server(root.table("http_server")),
         cluster=_cluster(root.table("cluster")),
-        store=_store(root.table("store"), state_dir),
+        store=_store(root.table("store"), common["state_dir"]),
     )
     root.done()
     grpc, http = config.grpc_server.addr, config.http_server.addr
@@ -197,19 +189,24 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
 def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerConfig:
     """Read and check ``worker.toml``; ``ConfigError``."""
     root = read(path)
-    config = WorkerConfig(
-        file=path,
-        state_dir=root.get("state_dir", root.path, _default_state_dir("scheduler-worker", environ)),
-        log_format=root.get("log_format", one_of("text", "json"), "text"),
-        log_level=root.get("log_level", one_of(*LEVELS), "info"),
-        shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
-        grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:30000"),
-        scheduler=_scheduler(root.table("scheduler")),
-        worker=_worker(root.table("worker")),
-    )
+    common = _common(root, path, _default_state_dir("scheduler-worker", environ), "127.0.0.1:30000")
+    scheduler, worker = _scheduler(root.table("scheduler")), _worker(root.table("worker"))
+    config = WorkerConfig(**common, scheduler=scheduler, worker=worker)
     root.done()
     _check_reachable(config, root)
     return config
+
+
+def _common(root: Table, path: str, state_dir: str, grpc_addr: str) -> dict[str, Any]:
+    """The fields of a ``ProcessConfig``; the last two arguments are defaults."""
+    return {
+        "file": path,
+        "state_dir": root.get("state_dir", root.path, state_dir),
+        "log_format": root.get("log_format", one_of("text", "json"), "text"),
+        "log_level": root.get("log_level", one_of(*LEVELS), "info"),
+        "shutdown_timeout": root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
+        "grpc_server": _grpc_server(root.table("grpc_server"), grpc_addr),
+    }
 
 
 def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:

@@ -21,12 +21,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from twisted import __version__ as twisted_version
-from twisted.application.service import Service
+from twisted.application.service import IService, Service
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -35,15 +35,17 @@ from twisted.python import usage
 from scheduler import __version__
 from scheduler.daemon import certificates, systemd
 from scheduler.daemon.config import (
+    ProcessConfig,
     SchedulerConfig,
     WorkerConfig,
     WorkerSettings,
     load_scheduler,
     load_worker,
 )
+from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.ports import why_not_listen
 from scheduler.daemon.samples import sample
-from scheduler.daemon.services import Step
+from scheduler.daemon.services import Ordered, Step
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
 from scheduler.net import Address
@@ -102,7 +104,7 @@ class Listening(Protocol):
     bound: Address | None
 
 
-def lifetime(program: str, config: SchedulerConfig | WorkerConfig) -> Step:
+def lifetime(program: str, config: ProcessConfig) -> Step:
     """The service that starts first and stops last, and logs both."""
 
     def starting() -> None:
@@ -157,6 +159,17 @@ class Announcement(Service):
                 seconds=ANNOUNCE_AGAIN_SECONDS,
             )
             self._again = self._clock.callLater(ANNOUNCE_AGAIN_SECONDS, self._write)
+
+
+def make_process(reactor: Any, options: _Options, *parts: IService, **servers: Listening) -> IService:
+    """The service of a whole process. The parts start in this order and stop in the reverse order."""
+    config = options.config
+    top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
+    ordered = Ordered(reactor, config.shutdown_timeout, end_after, end_with_failure)
+    ordered.setServiceParent(top)
+    for part in (lifetime(options.program, config), *parts, Announcement(reactor, options.state, **servers)):
+        part.setServiceParent(ordered)
+    return top
 
 
 def end_after(seconds: float) -> None:
@@ -289,10 +302,7 @@ class SchedulerOptions(_Options):
     program = "scheduler"
     config: SchedulerConfig
 
-    #: Set by a tap. Opens the database with this URL, for that user and group; ``Invalid`` with field ``url``.
-    open_database: Callable[[str, int | None, int | None], Any] | None = None
-
-    database: Any = None
+    database: Any
     longdesc = (
         "Puts one HTTP API in front of all your machines. Workers register here over gRPC ([grpc_server] addr); "
         "clients ask over HTTP ([http_server] addr) to start, stop, query or watch jobs on them: "
@@ -300,6 +310,10 @@ class SchedulerOptions(_Options):
         "With twistd's -n it stays in the foreground and logs to "
         "stdout; without, it is a daemon with scheduler.pid and scheduler.log in its state folder, stopped by SIGTERM."
     )
+
+    @staticmethod
+    def open_database(_url: str, _uid: int | None, _gid: int | None, /) -> Any:
+        """Open the database with this URL, for that user and group; ``Invalid`` of ``url``. Replaced by a tap."""
 
     def load(self, file: str) -> SchedulerConfig:
         """Read ``scheduler.toml``; ``ConfigError``."""
@@ -311,8 +325,6 @@ class SchedulerOptions(_Options):
 
     def prepare(self) -> None:
         """Open the database, and set ``database``."""
-        if self.open_database is None:
-            return
         url = self.config.store.url
         try:
             self.database = self.open_database(url, *self.user)
@@ -334,14 +346,7 @@ class WorkerOptions(_Options):
     ]
     config: WorkerConfig
 
-    #: Set by a tap. Reads or creates the identity of a state folder for that user and group; with ``new-id``, it
-    #: replaces the identity. ``Invalid``, whose field is the path of the faulty file.
-    open_folder: Callable[[Path, bool, int | None, int | None], Any] | None = None
-
-    #: Set by a tap. Raises ``Invalid`` for a worker that no scheduler would register.
-    check_worker: Callable[[WorkerSettings], None] | None = None
-
-    folder: Any = None
+    folder: Any
     longdesc = (
         "Runs jobs on this machine for a scheduler. It registers at [scheduler] addr, again and again until it can, "
         "and takes orders at its own [grpc_server] addr, so each side must be able to reach the other by TCP. "
@@ -350,6 +355,17 @@ class WorkerOptions(_Options):
         "With twistd's -n it stays in the foreground and logs to "
         "stdout; without, it is a daemon with worker.pid and worker.log in its state folder, stopped by SIGTERM."
     )
+
+    @staticmethod
+    def open_folder(_path: Path, _new_id: bool, _uid: int | None, _gid: int | None, /) -> Any:
+        """Read or create the identity of a state folder for that user and group, or a new one with ``new-id``.
+
+        ``Invalid``, whose field is the path of the faulty file. Replaced by a tap.
+        """
+
+    @staticmethod
+    def check_worker(_settings: WorkerSettings, /) -> None:
+        """Raise ``Invalid`` for a worker that no scheduler would register. Replaced by a tap."""
 
     def load(self, file: str) -> WorkerConfig:
         """Read ``worker.toml``; ``ConfigError``."""
@@ -361,17 +377,11 @@ class WorkerOptions(_Options):
 
     def prepare(self) -> None:
         """Read or create the identity of the state folder, and set ``folder``."""
-        if self.check_worker is not None:
-            try:
-                self.check_worker(self.config.worker)
-            except Invalid as error:
-                problem = f"no scheduler would take this worker: {error.field}: {error.problem}"
-                raise ConfigError(self.config.file, problem) from None
-            except OSError as error:
-                problem = f"no scheduler would take this worker: {error.filename}: {error.strerror}"
-                raise ConfigError(self.config.file, problem) from None
-        if self.open_folder is None:
-            return
+        try:
+            self.check_worker(self.config.worker)
+        except (Invalid, OSError) as error:
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            raise ConfigError(self.config.file, f"no scheduler would take this worker: {why}") from None
         try:
             self.folder = self.open_folder(self.state.path, bool(self["new-id"]), *self.user)
         except Invalid as error:

@@ -10,8 +10,7 @@ from typing import Any
 from twisted.application.service import IService
 
 from scheduler.daemon import signals, startup
-from scheduler.daemon.logs import LoggingService
-from scheduler.daemon.services import Ordered, Step
+from scheduler.daemon.services import Step
 from scheduler.messages import Registration
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
@@ -83,11 +82,9 @@ def makeService(options: Options) -> IService:
     conversation = Conversation(
         reactor, scheduler, jobs, own_facts, held_id, commit_count, identity, rng, time.time, disk.read
     )
-    top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
-    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
-    parts.setServiceParent(top)
-    for part in (
-        startup.lifetime(options.program, config),
+    return startup.make_process(
+        reactor,
+        options,
         Step(stop=launcher.close),
         Step(stop=used.close),
         pool,
@@ -97,7 +94,5 @@ def makeService(options: Options) -> IService:
         scheduler,
         grpc,
         Link(reactor, scheduler, jobs, identity, conversation, rng),
-        startup.Announcement(reactor, state, grpc=grpc),
-    ):
-        part.setServiceParent(parts)
-    return top
+        grpc=grpc,
+    )

@@ -17,7 +17,7 @@ from scheduler.cli.checks.ports import Listener, check_free, check_served, conne
 from scheduler.cli.wording import Object
 from scheduler.client import Disk
 from scheduler.daemon.certificates import read_pair
-from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
+from scheduler.daemon.config import ProcessConfig, SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
 from scheduler.daemon.samples import samples
 from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import Invalid, SchedulerError
@@ -34,7 +34,7 @@ SYSTEM_STATE = {"scheduler": Path("/var/lib/scheduler"), "worker": Path("/var/li
 class Installation:
     """A configuration file, and the state of the program that it configures."""
 
-    config: SchedulerConfig | WorkerConfig
+    config: ProcessConfig
     #: The addresses of its servers, by table, as published by the running process; ``None``: no process runs.
     endpoints: Mapping[str, Address] | None
     #: This user may not read the state folder, so it is not known whether a process runs.
@@ -54,7 +54,7 @@ class Installation:
         return servers
 
 
-def load(file: str) -> SchedulerConfig | WorkerConfig:
+def load(file: str) -> ProcessConfig:
     """Read the configuration of the program that the file belongs to, like that program does; ``ConfigError``."""
     keys = set(read(file))
     is_worker = keys & set(_WORKER_TABLES) or (not keys & set(_SCHEDULER_TABLES) and "worker" in os.path.basename(file))
@@ -89,7 +89,7 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
         yield from check_scripts(file, config)
 
 
-def look_at(config: SchedulerConfig | WorkerConfig) -> Installation:
+def look_at(config: ProcessConfig) -> Installation:
     """Find out whether the program runs, and where it listens."""
     tables = {"grpc": "grpc_server", "http": "http_server"}
     try:
@@ -125,7 +125,7 @@ def check_servers(installation: Installation, listeners: Sequence[Listener]) -> 
         yield check_served(file, table, address, connect(address), listeners)
 
 
-def dialled_hosts(config: SchedulerConfig | WorkerConfig) -> Sequence[str]:
+def dialled_hosts(config: ProcessConfig) -> Sequence[str]:
     """The hosts by which others dial its gRPC server, as far as the file shows."""
     told = config.worker.advertise_addr if isinstance(config, WorkerConfig) else None
     address = told or config.grpc_server.addr
@@ -142,7 +142,7 @@ def check_certificates(file: str, tls: TlsFiles, hosts: Sequence[str]) -> Iterat
     yield from check_pair(file, pair, hosts, datetime.now(UTC))
 
 
-def check_state_disk(file: str, config: SchedulerConfig | WorkerConfig) -> Iterator[Finding]:
+def check_state_disk(file: str, config: ProcessConfig) -> Iterator[Finding]:
     """Check the disk of its state folder, which may not exist yet."""
     folder: Path = config.state_dir
     while not folder.exists() and folder != folder.parent:
