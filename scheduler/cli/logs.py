@@ -10,12 +10,11 @@ import click
 
 from scheduler.cli.completion import complete_job
 from scheduler.cli.failures import say
-from scheduler.cli.ids import resolve
-from scheduler.cli.queued import out_of_queue
+from scheduler.cli.naming import resolve
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.status import Status
 from scheduler.cli.streams import write_all
-from scheduler.cli.watch import DESCRIPTORS, queue_text
+from scheduler.cli.watch import DESCRIPTORS, out_of_queue, queue_text
 from scheduler.cli.wording import printable, short_id
 from scheduler.client import Client, Job
 

@@ -39,10 +39,10 @@ COMMANDS: dict[str, tuple[Entry, ...]] = {
         Entry("ps", "ps", "List jobs."),
         Entry("show", "show", "Show all that is known of a job."),
         Entry("logs", "logs", "Show the output of a job."),
-        Entry("stop", "stop", "Stop jobs."),
-        Entry("signal", "signal", "Send a signal to a running job."),
+        Entry("stop", "jobs", "Stop jobs.", "stop"),
+        Entry("signal", "jobs", "Send a signal to a running job.", "signal"),
         Entry("wait", "wait", "Wait for the end of a job, and exit as it did."),
-        Entry("rm", "remove", "Remove ended jobs and their output."),
+        Entry("rm", "jobs", "Remove ended jobs and their output.", "remove"),
     ),
     "Workers": (
         Entry("workers", "workers", "List workers."),

@@ -15,7 +15,7 @@ from scheduler.cli import stdin
 from scheduler.cli.completion import complete_file, complete_folder, complete_worker
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.interrupts import GaveUp, Interrupts, Left
-from scheduler.cli.names import of_worker
+from scheduler.cli.naming import of_worker
 from scheduler.cli.options import DURATION, KEY, SIZE, KeyValue, seconds
 from scheduler.cli.outcome import outcome
 from scheduler.cli.session import Session, pass_session

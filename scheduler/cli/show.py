@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import click
 
 from scheduler.cli.completion import complete_job
-from scheduler.cli.ids import resolve
 from scheduler.cli.listing import JOB_FIELDS, listing_options, print_listing
+from scheduler.cli.naming import resolve
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import Format, paint
 from scheduler.cli.wording import (

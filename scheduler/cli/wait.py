@@ -8,12 +8,12 @@ import click
 
 from scheduler.cli.completion import complete_job
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
-from scheduler.cli.ids import resolve
+from scheduler.cli.naming import resolve
 from scheduler.cli.options import DURATION, seconds
 from scheduler.cli.outcome import outcome
-from scheduler.cli.queued import out_of_queue
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.status import Status
+from scheduler.cli.watch import out_of_queue
 from scheduler.client import Client, ConnectionFailed, Job, WaitTimedOut
 
 

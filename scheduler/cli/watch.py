@@ -22,6 +22,9 @@ _SHOWN_AFTER_SECONDS, _BREAK_SHOWN_AFTER_SECONDS = 1.0, 10.0
 #: Seconds between two queries for the place of a queued job.
 _PLACE_INTERVAL_SECONDS = 5.0
 
+#: Seconds between two queries of a job whose start alone is awaited.
+LOOK_INTERVAL = 1.0
+
 
 class Watch:
     """Watches one job and its retries."""
@@ -166,3 +169,20 @@ def queue_text(job: Job) -> str:
     if waiting is None:
         return f"job {short_id(job.data)} is queued" + (f": {job.reason}" if job.reason else "")
     return f"job {short_id(job.data)} is queued, place {waiting.place}: {waiting.detail}"
+
+
+def out_of_queue(
+    client: Client,
+    job_id: str,
+    status: Status,
+    deadline: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Job:
+    """The job once it is no longer queued, or its state at ``deadline``, a time of ``clock``; ``ClientError``."""
+    job, since = client.job(job_id), clock()
+    while job.state == "queued" and (deadline is None or clock() < deadline):
+        status.waiting(queue_text(job), LOOK_INTERVAL, since)
+        left = LOOK_INTERVAL if deadline is None else min(LOOK_INTERVAL, max(0.0, deadline - clock()))
+        job = client.job(job_id, wait=left)
+    status.done()
+    return job

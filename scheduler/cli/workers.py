@@ -11,7 +11,7 @@ import scheduler.client
 from scheduler.cli.completion import complete_worker
 from scheduler.cli.failures import Failure, say
 from scheduler.cli.listing import WORKER_FIELDS, listing_options, print_listing
-from scheduler.cli.names import of_worker
+from scheduler.cli.naming import of_worker
 from scheduler.cli.options import DURATION, seconds
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import Column, Format, terminal

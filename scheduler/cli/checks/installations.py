@@ -11,8 +11,8 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from scheduler.cli.checks.certificates import check_pair
-from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, error, note, ok, warning
+from scheduler.cli.checks.machines import check_disk
 from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
 from scheduler.cli.wording import Object
 from scheduler.client import Disk

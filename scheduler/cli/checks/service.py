@@ -18,8 +18,8 @@ from cryptography.x509 import load_der_x509_certificate
 
 from scheduler import __version__
 from scheduler.cli.checks.certificates import check_validity
-from scheduler.cli.checks.clocks import check_clock
 from scheduler.cli.checks.findings import Finding, error, ok, warning
+from scheduler.cli.checks.machines import check_clock
 from scheduler.cli.contexts import Connection
 from scheduler.cli.wording import printable
 

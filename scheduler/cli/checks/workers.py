@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from scheduler.cli.checks.clocks import check_clock
-from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, Severity, error, note, ok, warning
+from scheduler.cli.checks.machines import check_clock, check_disk
 from scheduler.cli.wording import Object, moment, printable
 from scheduler.client import Disk
 

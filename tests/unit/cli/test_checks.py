@@ -10,9 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
 from scheduler.cli.checks.certificates import check_pair, covers
-from scheduler.cli.checks.clocks import check_clock
-from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, Severity
+from scheduler.cli.checks.machines import check_clock, check_disk
 from scheduler.cli.checks.service import Answer, NoAnswer, check_service
 from scheduler.cli.checks.workers import check_workers
 from scheduler.cli.contexts import Connection

@@ -1,4 +1,4 @@
-"""Ids of jobs as users type them."""
+"""Jobs as users name them: by an id, or a prefix of one."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -6,7 +6,7 @@ from typing import Any, cast
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cli.failures import Failure
-from scheduler.cli.ids import resolve
+from scheduler.cli.naming import resolve
 from scheduler.client import Client, Job
 
 ID_CHARACTERS = "0f3c9a12-7025-43e8-aa06-49f078cc5375"

@@ -1,18 +1,33 @@
-"""Checks whether a disk has room, in bytes and in inodes, for the data of a scheduler or a worker."""
+"""Checks a machine: whether its clock agrees with another, and whether its disk has room, in bytes and in inodes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from scheduler.cli.checks.findings import Finding, error, ok, warning
-from scheduler.cli.wording import size
+from scheduler.cli.wording import size, span
 from scheduler.client import Disk
+
+#: Seconds by which two clocks may differ before times of one look wrong on the other.
+DIFFERENCE_MAX_SECONDS = 5.0
 
 #: Percent of free disk below which a warning is given, if no limit is configured.
 LOW_PERCENT = 10.0
 
 #: Percent of free inodes below which a worker starts no jobs.
 INODES_PERCENT = 5.0
+
+
+def check_clock(subject: str, difference: float, uncertainty: float = 0.0) -> Finding:
+    """``difference``: seconds by which the subject's clock is ahead of the other, within ``uncertainty``."""
+    if abs(difference) <= DIFFERENCE_MAX_SECONDS + uncertainty:
+        return ok(subject, "The clocks agree")
+    way = "ahead" if difference > 0 else "behind"
+    return warning(
+        subject,
+        f"Its clock is {span(abs(difference))} {way}",
+        "Keep the clocks of all machines right with NTP: `timedatectl set-ntp true`, or chrony",
+    )
 
 
 def check_disk(subject: str, disk: Disk, least_free: int = 0) -> Iterator[Finding]:

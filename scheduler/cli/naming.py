@@ -1,12 +1,15 @@
-"""Ids of jobs as users type them: the whole id, or a prefix that only one job has."""
+"""Jobs and workers as users name them: a job by its id, or a prefix that only one job has, and a worker by its name."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+from collections.abc import Iterator
 from itertools import islice
 
-from scheduler.cli.failures import Failure
+from scheduler.cli.failures import Failure, of_client
 from scheduler.cli.wording import clock_time, command_line
-from scheduler.client import Client, Job
+from scheduler.client import ApiProblem, Client, ClientError, Job
 
 #: Characters of an id that the scheduler chose, and of the shortest prefix.
 ID_CHARACTERS, PREFIX_MIN_CHARACTERS = 36, 6
@@ -16,6 +19,9 @@ _MAX_SHOWN_JOBS = 10
 
 #: Characters shown of their commands.
 _COMMAND_MAX_CHARACTERS = 60
+
+#: Names suggested in one message.
+_MAX_SUGGESTIONS = 3
 
 
 def resolve(client: Client, text: str) -> str:
@@ -43,3 +49,26 @@ def resolve(client: Client, text: str) -> str:
 def _line(job: Job) -> str:
     started = clock_time(job.data.get("started_at")) or "(not started)"
     return f"  {job.id}  {started}  {command_line(job.data)[:_COMMAND_MAX_CHARACTERS]}"
+
+
+@contextlib.contextmanager
+def of_worker(client: Client, name: str | None, url: str) -> Iterator[None]:
+    """Runs a request about this worker. If it does not exist, the ``Failure`` suggests similar names."""
+    try:
+        yield
+    except ApiProblem as problem:
+        if problem.type != "worker-unknown" or name is None:
+            raise
+        failure = of_client(problem, url)
+        near = _near(client, name)
+        step = f"Did you mean {' or '.join(near)}? {failure.next_step}" if near else failure.next_step
+        raise Failure(failure.message, step, failure.code) from problem
+
+
+def _near(client: Client, name: str) -> list[str]:
+    """Names of workers that resemble ``name``; empty if they can't be fetched."""
+    try:
+        names = {worker.name.lower(): worker.name for worker in client.workers()}
+    except ClientError:
+        return []
+    return [names[each] for each in difflib.get_close_matches(name.lower(), names, _MAX_SUGGESTIONS)]
