@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import partial
 
 from attrs import frozen
 
@@ -33,25 +34,11 @@ class Finding:
     subject: str
     #: The result, a sentence without its full stop.
     sentence: str
-    #: The next step, a sentence without its full stop; ``""`` if there is none.
+    #: The next step, a sentence without its full stop; ``""`` if there is none. A warning and an error have one.
     advice: str = ""
 
 
-def ok(subject: str, sentence: str) -> Finding:
-    """A finding that all is well."""
-    return Finding(Severity.OK, subject, sentence)
-
-
-def note(subject: str, sentence: str, advice: str = "") -> Finding:
-    """A finding for information."""
-    return Finding(Severity.NOTE, subject, sentence, advice)
-
-
-def warning(subject: str, sentence: str, advice: str) -> Finding:
-    """A finding about something that will not always work."""
-    return Finding(Severity.WARNING, subject, sentence, advice)
-
-
-def error(subject: str, sentence: str, advice: str) -> Finding:
-    """A finding about something that does not work."""
-    return Finding(Severity.ERROR, subject, sentence, advice)
+ok = partial(Finding, Severity.OK)
+note = partial(Finding, Severity.NOTE)
+warning = partial(Finding, Severity.WARNING)
+error = partial(Finding, Severity.ERROR)
