@@ -5,15 +5,14 @@ trailing metadata, so that the other side can raise the same error. A status wit
 itself, or by a program that speaks only the core protocol. Such a status is read by its code.
 
 gRPC itself makes a status in two places. The library of the server makes one if the program never saw the call, or
-raised. Our own library makes one if no answer came, or one that can't be read. ``MAKERS`` lists for each code where
-such a status may have been made. Only a status that the other program made says what that program did. The texts that
-tell the makers apart are those of grpcio 1.76 to 1.85; ``tests/integration/test_rpc_makers.py`` produces them with real
-servers.
+raised. Our own library makes one if no answer came, or one that can't be read. Either makes it with some codes only:
+not with those in ``OF_PROGRAMS_ALONE``. Only a status that the other program made says what that program did. The texts
+that tell the makers apart are those of grpcio 1.76 to 1.85; ``tests/integration/test_rpc_makers.py`` produces them with
+real servers.
 """
 
 from __future__ import annotations
 
-import enum
 import json
 import re
 from collections.abc import Mapping
@@ -83,36 +82,18 @@ TABLE: dict[type[SchedulerError], Row] = {
 }
 
 
-class Maker(enum.Enum):
-    """The program or library that made a status."""
-
-    PROGRAM = "the program that was called"
-    SERVER = "the gRPC library of that program, or a proxy before it"
-    CLIENT = "the gRPC library of this process"
-
-
-_PROGRAM = frozenset({Maker.PROGRAM})
-_ANYBODY = frozenset(Maker)
-
-#: For each code, the possible makers of a status with it.
-MAKERS: Mapping[StatusCode, frozenset[Maker]] = {
-    StatusCode.CANCELLED: _ANYBODY,  # the stream was reset, or the channel closed
-    StatusCode.UNKNOWN: _ANYBODY,  # the program raised; the call ended without a status
-    StatusCode.INVALID_ARGUMENT: _PROGRAM,
-    StatusCode.DEADLINE_EXCEEDED: _ANYBODY,
-    StatusCode.NOT_FOUND: _PROGRAM,
-    StatusCode.ALREADY_EXISTS: _PROGRAM,
-    StatusCode.PERMISSION_DENIED: _ANYBODY,  # HTTP 403, or a stream that was reset
-    StatusCode.RESOURCE_EXHAUSTED: _ANYBODY,  # no place for the call; a message, or metadata, that is too large
-    StatusCode.FAILED_PRECONDITION: _PROGRAM,
-    StatusCode.ABORTED: _PROGRAM,
-    StatusCode.OUT_OF_RANGE: _PROGRAM,
-    StatusCode.UNIMPLEMENTED: _ANYBODY,  # no such method; HTTP 404
-    StatusCode.INTERNAL: _ANYBODY,  # a message that can't be decoded; a stream that was reset
-    StatusCode.UNAVAILABLE: _ANYBODY,  # nobody listens; the connection was lost; HTTP 503
-    StatusCode.DATA_LOSS: _PROGRAM,
-    StatusCode.UNAUTHENTICATED: _ANYBODY,  # HTTP 401
-}
+#: Codes with which only the program that was called makes a status.
+OF_PROGRAMS_ALONE = frozenset(
+    {
+        StatusCode.INVALID_ARGUMENT,
+        StatusCode.NOT_FOUND,
+        StatusCode.ALREADY_EXISTS,
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.ABORTED,
+        StatusCode.OUT_OF_RANGE,
+        StatusCode.DATA_LOSS,
+    }
+)
 
 #: Beginnings of the details when this process's library got something unreadable, or nothing, in place of an answer.
 _NO_READABLE_ANSWER = re.compile(
@@ -168,7 +149,8 @@ def error_from_status(failure: grpc.RpcError) -> SchedulerError | None:
 
 def is_unreadable(failure: grpc.RpcError) -> bool:
     """Whether this process's own library made the status because the answer was too large, garbled or missing."""
-    return Maker.CLIENT in MAKERS[failure.code()] and _NO_READABLE_ANSWER.match(failure.details() or "") is not None
+    text = failure.details() or ""
+    return failure.code() not in OF_PROGRAMS_ALONE and _NO_READABLE_ANSWER.match(text) is not None
 
 
 def is_without_a_place(failure: grpc.RpcError) -> bool:
