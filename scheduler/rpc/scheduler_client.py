@@ -43,8 +43,7 @@ from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registrat
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, heartbeats, status
-from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, Channel, Dialler
-from scheduler.rpc.connection import Connection
+from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, Channel, Connection, Dialler
 from scheduler.threads import Pool
 from scheduler.worker_interfaces import ISchedulerClient
 

@@ -5,8 +5,7 @@ from grpc import ChannelConnectivity
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.rpc.channel import IDLE_TIMEOUT_SECONDS
-from scheduler.rpc.connection import Connection
+from scheduler.rpc.channel import IDLE_TIMEOUT_SECONDS, Connection
 
 IDLE, CONNECTING, READY, FAILURE, SHUTDOWN = (
     ChannelConnectivity.IDLE,
