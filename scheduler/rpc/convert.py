@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from scheduler.errors import Invalid, Refused
 from scheduler.messages import (
+    Chunk,
     JobReport,
     JobStatus,
     Registered,
@@ -31,6 +32,7 @@ from scheduler.model import (
     STOP_SIGNALS,
     JobSpec,
     JobState,
+    Stream,
     Usage,
     error_text,
     is_id,
@@ -38,15 +40,8 @@ from scheduler.model import (
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.texts import CORE_ID_MAX_CHARACTERS, bounded_text, is_core_id
 
-_OUTCOMES = {
-    JobState.RUNNING: worker_pb2.RUNNING,
-    JobState.SUCCEEDED: worker_pb2.SUCCEEDED,
-    JobState.FAILED: worker_pb2.FAILED,
-    JobState.STOPPED: worker_pb2.STOPPED,
-    JobState.TIMED_OUT: worker_pb2.TIMED_OUT,
-    JobState.LOST: worker_pb2.LOST,
-}
-_STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
+_STATES = {number: JobState[name] for name, number in worker_pb2.Outcome.items()}
+_STREAMS = {number: Stream[name] for name, number in worker_pb2.Stream.items()}
 
 #: Core workers name a signal by its description.
 _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for number in signal.Signals}
@@ -98,6 +93,10 @@ def _one_of(field: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise Invalid(field, f"{value[:80]!r} is none of {', '.join(allowed)}")
     return value
+
+
+def _usage(usage: worker_pb2.Usage) -> Usage:
+    return Usage(checked_size("maxRss", usage.maxRss), checked_seconds("cpuSeconds", usage.cpuSeconds))
 
 
 def _umask(value: int) -> int:
@@ -192,9 +191,10 @@ def signal_from_pb(message: worker_pb2.SignalJobReq) -> tuple[str, str]:
 
 def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
     """The message for the status of a job that its worker started or refused."""
+    usage = status.usage
     return worker_pb2.JobStatus(
         jobID=status.job_id,
-        outcome=_OUTCOMES[status.state],
+        outcome=status.state.name,
         reason=status.reason,
         startedAt=status.started_at or 0,
         finishedAt=status.finished_at or 0,
@@ -206,16 +206,8 @@ def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
         leftover=status.leftover,
         outputError=status.output_error,
         backgroundEnded=status.background_ended,
-        usage=None if status.usage is None else _usage_to_pb(status.usage),
+        usage=None if usage is None else worker_pb2.Usage(maxRss=usage.max_rss, cpuSeconds=usage.cpu_seconds),
     )
-
-
-def _usage_to_pb(usage: Usage) -> worker_pb2.Usage:
-    return worker_pb2.Usage(maxRss=usage.max_rss, cpuSeconds=usage.cpu_seconds)
-
-
-def _usage_from_pb(usage: worker_pb2.Usage) -> Usage:
-    return Usage(checked_size("maxRss", usage.maxRss), checked_seconds("cpuSeconds", usage.cpuSeconds))
 
 
 def status_from_pb(message: worker_pb2.JobStatus) -> JobStatus:
@@ -244,7 +236,7 @@ def _told_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
         leftover=tuple(status.leftover[:MAX_LEFTOVER]),
         output_error=bounded_text(status.outputError),
         background_ended=checked_size("backgroundEnded", status.backgroundEnded),
-        usage=_usage_from_pb(status.usage) if status.HasField("usage") else None,
+        usage=_usage(status.usage) if status.HasField("usage") else None,
     )
 
 
@@ -298,6 +290,29 @@ def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
         return JobReport(status)
     start = report.start
     return JobReport(status, spec_from_pb(start), created_at_from_pb(start), key_from_pb(start))
+
+
+# -- output
+
+
+def stream_from_pb(number: int) -> Stream:
+    """The stream with that number; ``Invalid`` if there is none."""
+    if number not in _STREAMS:
+        raise Invalid("stream", f"{number} is neither 0 (stdout) nor 1 (stderr)")
+    return _STREAMS[number]
+
+
+def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
+    """The chunk in a message of ``StreamJob``. Its ``size`` is 0, because the message has no field for it."""
+    return Chunk(message.output, message.offset, message.end, cut=bounded_text(message.cut))
+
+
+def chunk_from_read(message: worker_pb2.ReadOutputRes, offset: int, most: int) -> Chunk:
+    """The chunk in an answer of ``ReadOutput``; ``Invalid`` if it does not match the request."""
+    chunk = Chunk(message.output, message.offset, message.end, message.size, bounded_text(message.cut))
+    if chunk.offset != offset or len(chunk.data) > most or chunk.next_offset > chunk.size:
+        raise Invalid("output", f"{len(chunk.data)} bytes from {chunk.offset} of {chunk.size} were not asked for")
+    return chunk
 
 
 # -- registration

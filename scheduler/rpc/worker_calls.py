@@ -55,7 +55,7 @@ from scheduler.errors import (
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc
-from scheduler.rpc import chunks, convert, reasons, status
+from scheduler.rpc import convert, reasons, status
 from scheduler.rpc.addressing import Addressee, nonce_in
 from scheduler.rpc.channel import MAX_WORKER_CALLS, Channel
 
@@ -236,7 +236,7 @@ def _status_or_failure_thd(to: Addressee, status: worker_pb2.JobStatus) -> JobSt
 def read_thd(stubs: Stubs, to: Addressee, request: worker_pb2.ReadOutputReq, seconds: float) -> Chunk:
     """At most ``max`` bytes of the output that exists now."""
     answer = _made_thd(stubs, "ReadOutput", to, request, seconds)
-    return _read_answer(to, lambda: chunks.chunk_from_read(answer, request.offset, request.max))
+    return _read_answer(to, lambda: convert.chunk_from_read(answer, request.offset, request.max))
 
 
 def _checked_thd(stubs: Stubs, to: Addressee, seconds: float, fresh: float) -> float:

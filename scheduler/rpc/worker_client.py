@@ -39,7 +39,7 @@ from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import Job, Stream, Worker
 from scheduler.pb import worker_pb2
-from scheduler.rpc import chunks, convert, worker_calls
+from scheduler.rpc import convert, worker_calls
 from scheduler.rpc.addressing import Addressee
 from scheduler.rpc.batches import Batches
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler
@@ -218,7 +218,7 @@ class WorkerClient(MultiService):
         return self._call(queries[-1].worker, worker_calls.query_together_thd, request, asked=queries[0].asked)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        request = worker_pb2.ReadOutputReq(jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset, max=size)
+        request = worker_pb2.ReadOutputReq(jobID=job_id, stream=stream.name, offset=offset, max=size)
         return self._call(worker, worker_calls.read_thd, request, output=True)
 
     def stream_output(
@@ -226,9 +226,7 @@ class WorkerClient(MultiService):
     ) -> IOutputStream:
         if len(self._open) >= MAX_OUTPUT_STREAMS:
             raise Busy("output streams", MAX_OUTPUT_STREAMS)
-        request = worker_pb2.StreamJobReq(
-            jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset, starting=starting
-        )
+        request = worker_pb2.StreamJobReq(jobID=job_id, stream=stream.name, offset=offset, starting=starting)
         to = Addressee.of(worker, self._nonce)
         opened = _Stream(self._hop, deliver)
         self._open.add(opened)
@@ -319,7 +317,7 @@ class _Stream:
             if cancelled:
                 messages.cancel()
             for message in self._believed_thd(messages, to):
-                chunk = chunks.chunk_from_stream(message)
+                chunk = convert.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HELD_UP_MAX_SECONDS, self._deliver_one, chunk)
         except grpc.RpcError as failure:
             raise worker_calls.understood(

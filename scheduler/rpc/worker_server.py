@@ -26,7 +26,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import Stream
 from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
-from scheduler.rpc import chunks, convert
+from scheduler.rpc import convert
 from scheduler.rpc.addressing import AddresseeCheck
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, MAX_WORKER_CALLS
 from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
@@ -209,7 +209,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         request: worker_pb2.ReadOutputReq,
         context: grpc.ServicerContext,  # noqa: ARG002 - grpc gives it
     ) -> worker_pb2.ReadOutputRes:
-        stream = chunks.stream_from_pb(request.stream)
+        stream = convert.stream_from_pb(request.stream)
         offset = convert.checked_size("offset", request.offset)
         size = min(convert.checked_size("max", request.max), CHUNK_MAX_BYTES)
         chunk = self._runner.read_output_thd(request.jobID, stream, offset, size)
@@ -222,7 +222,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     ) -> Iterator[worker_pb2.StreamJobRes]:
         self.note(context, "StreamJob")
         try:
-            stream = chunks.stream_from_pb(request.stream)
+            stream = convert.stream_from_pb(request.stream)
             offset = convert.checked_size("offset", request.offset)
             with self._streams.one(), self._waking(context) as wake:
                 unwatch = self._watch_thd(request, stream, context, wake)

@@ -20,7 +20,7 @@ from scheduler.messages import (
 )
 from scheduler.model import MAX_LEFTOVER, STOP_MODES, STOP_SIGNALS, Disk, JobSpec, JobState, Stream, Usage
 from scheduler.pb import scheduler_pb2, worker_pb2
-from scheduler.rpc import chunks, convert, heartbeats
+from scheduler.rpc import convert, heartbeats
 from scheduler.texts import TEXT_MAX_BYTES, bounded_text
 
 INT64 = st.integers(0, 2**63 - 1)
@@ -156,7 +156,7 @@ class RoundTrip(SynchronousTestCase):
     def test_streams(self) -> None:
         """The names of the two streams."""
         for stream in Stream:
-            self.assertIs(chunks.stream_from_pb(chunks.stream_to_pb(stream)), stream)
+            self.assertIs(convert.stream_from_pb(worker_pb2.Stream.Value(stream.name)), stream)
 
 
 class Untrusted(SynchronousTestCase):
@@ -217,8 +217,8 @@ class Untrusted(SynchronousTestCase):
             self.assertEqual([getattr(status, field) for field in fields], [shown] * len(fields))
         core = worker_pb2.QueryJobRes(done=True, error=True, errorText=told)
         self.assertEqual(convert.query_from_pb("j", core).reason, shown)
-        self.assertEqual(chunks.chunk_from_stream(worker_pb2.StreamJobRes(end=True, cut=told)).cut, shown)
-        self.assertEqual(chunks.chunk_from_read(worker_pb2.ReadOutputRes(end=True, cut=told), 0, 1).cut, shown)
+        self.assertEqual(convert.chunk_from_stream(worker_pb2.StreamJobRes(end=True, cut=told)).cut, shown)
+        self.assertEqual(convert.chunk_from_read(worker_pb2.ReadOutputRes(end=True, cut=told), 0, 1).cut, shown)
 
     def test_contradictions(self) -> None:
         """A contradictory answer is refused here; a contradictory report is left to the cluster."""
@@ -301,7 +301,7 @@ class Untrusted(SynchronousTestCase):
 
     def test_unknown_stream(self) -> None:
         """A stream that is neither stdout nor stderr is refused."""
-        self.refused("stream", chunks.stream_from_pb, 2)
+        self.refused("stream", convert.stream_from_pb, 2)
 
     def test_other_job(self) -> None:
         """An answer about another job is refused."""
@@ -311,7 +311,7 @@ class Untrusted(SynchronousTestCase):
     def test_other_bytes(self) -> None:
         """Bytes that were not requested are refused."""
         good = worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=8)
-        self.assertEqual(chunks.chunk_from_read(good, 5, 3), Chunk(b"abc", 5, False, 8))
-        self.refused("output", chunks.chunk_from_read, good, 4, 3)
-        self.refused("output", chunks.chunk_from_read, good, 5, 2)
-        self.refused("output", chunks.chunk_from_read, worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=7), 5, 3)
+        self.assertEqual(convert.chunk_from_read(good, 5, 3), Chunk(b"abc", 5, False, 8))
+        self.refused("output", convert.chunk_from_read, good, 4, 3)
+        self.refused("output", convert.chunk_from_read, good, 5, 2)
+        self.refused("output", convert.chunk_from_read, worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=7), 5, 3)
