@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import count
 
 _VARIABLE = "SCHEDULER_FAILPOINTS"
@@ -36,29 +36,21 @@ POINTS = frozenset(
 )
 
 
-class _Armed:
-    """The failpoints that a setting arms."""
-
-    def __init__(self, setting: str) -> None:
-        """``ValueError`` for an unknown name."""
-        self._passes: dict[str, tuple[int, count[int]]] = {}
-        for word in setting.replace(",", " ").split():
-            name, _, number = word.partition(":")
-            if name not in POINTS:
-                raise ValueError(f"{_VARIABLE}: {name!r} is none of {', '.join(sorted(POINTS))}")
-            self._passes[name] = int(number or 1), count(1)
-
-    def hit(self, name: str) -> None:
-        """Pass the failpoint: die if it is armed, and this is the given pass."""
-        if name in self._passes:
-            fatal, passes = self._passes[name]
-            if next(passes) == fatal:
-                os.kill(os.getpid(), signal.SIGKILL)
+def _armed(setting: str) -> dict[str, Iterator[bool]]:
+    """The failpoints that a setting arms, each with whether its next pass is the fatal one; ``ValueError``."""
+    armed: dict[str, Iterator[bool]] = {}
+    for word in setting.replace(",", " ").split():
+        name, _, number = word.partition(":")
+        if name not in POINTS:
+            raise ValueError(f"{_VARIABLE}: {name!r} is none of {', '.join(sorted(POINTS))}")
+        armed[name] = map(int(number or 1).__eq__, count(1))
+    return armed
 
 
-def _go_on(_: str) -> None:
-    """Do nothing, because no failpoint is armed."""
+_ARMED = _armed(os.environ.get(_VARIABLE, ""))
 
 
-#: Call ``failpoints.hit("name")`` at the failpoint.
-hit: Callable[[str], None] = _Armed(os.environ[_VARIABLE]).hit if os.environ.get(_VARIABLE) else _go_on
+def hit(name: str) -> None:
+    """Pass the failpoint: die if it is armed, and this is the given pass."""
+    if name in _ARMED and next(_ARMED[name]):
+        os.kill(os.getpid(), signal.SIGKILL)
