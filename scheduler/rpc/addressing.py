@@ -13,7 +13,7 @@ call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -23,6 +23,7 @@ from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import Misdirected
 from scheduler.model import Worker
 from scheduler.rpc import status
+from scheduler.rpc.arrivals import wrapped
 from scheduler.rpc.channel import Metadata
 from scheduler.worker_interfaces import IIdentity
 
@@ -113,20 +114,14 @@ class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gener
 
     def _signed(self, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         """The same handler, which also sends the nonce of this process."""
-        requests, responses = (
-            "stream" if many else "unary" for many in (handler.request_streaming, handler.response_streaming)
-        )
-        behaviour = getattr(handler, f"{requests}_{responses}")
 
-        @wraps(behaviour)
-        def answer_thd(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
-            context.set_trailing_metadata(self._nonce)
-            if handler.response_streaming:
-                context.send_initial_metadata(self._nonce)
-            return behaviour(request, context, *more)
+        def signed(behaviour: Callable[..., Any]) -> Callable[..., Any]:
+            def answer_thd(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
+                context.set_trailing_metadata(self._nonce)
+                if handler.response_streaming:
+                    context.send_initial_metadata(self._nonce)
+                return behaviour(request, context, *more)
 
-        make = getattr(grpc, f"{requests}_{responses}_rpc_method_handler")
-        made: grpc.RpcMethodHandler[Any, Any] = make(
-            answer_thd, handler.request_deserializer, handler.response_serializer
-        )
-        return made
+            return answer_thd
+
+        return wrapped(handler, signed)

@@ -229,23 +229,28 @@ class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic
 
     def _placed(self, handler: Any, is_ours: bool) -> grpc.RpcMethodHandler[Any, Any]:
         """The same handler, in its pool."""
-        requests, responses = (
-            "stream" if many else "unary" for many in (handler.request_streaming, handler.response_streaming)
-        )
-        method = getattr(handler, f"{requests}_{responses}")
-
-        @wraps(method)
-        def answer_thd(*args: Any) -> Any:
-            return method(*args)
-
         pool: _Entrance = self._calls
         if handler.request_streaming:
             pool = self._other_streams
         elif handler.response_streaming:
             pool = self._streams if is_ours else self._watches
-        answer_thd.experimental_thread_pool = pool  # type: ignore[attr-defined]
-        make = getattr(grpc, f"{requests}_{responses}_rpc_method_handler")
-        made: grpc.RpcMethodHandler[Any, Any] = make(
-            answer_thd, handler.request_deserializer, handler.response_serializer
-        )
-        return made
+
+        def placed(method: Callable[..., Any]) -> Callable[..., Any]:
+            def answer_thd(*args: Any) -> Any:
+                return method(*args)
+
+            answer_thd.experimental_thread_pool = pool  # type: ignore[attr-defined]
+            return answer_thd
+
+        return wrapped(handler, placed)
+
+
+def wrapped(handler: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> grpc.RpcMethodHandler[Any, Any]:
+    """The same handler, whose method is wrapped."""
+    kind = "_".join("stream" if many else "unary" for many in (handler.request_streaming, handler.response_streaming))
+    method = getattr(handler, kind)
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    made: grpc.RpcMethodHandler[Any, Any] = make(
+        wraps(method)(wrap(method)), handler.request_deserializer, handler.response_serializer
+    )
+    return made
