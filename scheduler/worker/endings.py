@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 
+from attrs import define
 from twisted.logger import Logger
 
 from scheduler.messages import JobStatus
@@ -28,25 +29,18 @@ NOT_BEGUN = "not started: no shim began it"
 _KILL_WAIT_MAX_SECONDS = 5.0
 
 
+@define(eq=False, slots=False)
 class Endings:
     """The endings of jobs whose spools are in one folder."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        folder: str,
-        spool: Callable[[str], Spool],
-        used: UsedIds,
-        clearing: Clearing,
-        wall_time: Callable[[], float],
-    ) -> None:
-        """``spool`` gives the spool of a job in ``folder``, whether it exists or not."""
-        self._folder = folder
-        self._spool = spool
-        self._used = used
-        self._clearing = clearing
-        self._wall_time = wall_time
+    _folder: str
+    #: Gives the spool of a job in the folder, whether it exists or not.
+    _spool: Callable[[str], Spool]
+    _used: UsedIds
+    _clearing: Clearing
+    _wall_time: Callable[[], float]
 
     def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
         """Decide how the job ended, or which shim has it. A job that no shim began fails with the reason ``not_begun``.

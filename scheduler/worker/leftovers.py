@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -50,29 +50,21 @@ class _Leftover:
     why: str = "it is being removed"
 
 
+@define(eq=False, slots=False)
 class Leftovers:
     """All leftovers of one worker."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        pool: Pool,
-        clearing: Clearing,
-        patience: Patience,
-        soon: Callable[[float], None],
-    ) -> None:
-        """``soon`` is called with the seconds after which ``try_again`` should be called at the latest."""
-        self._clock = clock
-        self._pool = pool
-        self._clearing = clearing
-        self._patience = patience
-        self._soon = soon
-        self._leftovers: dict[str, _Leftover] = {}
+    _clock: IReactorTime
+    _pool: Pool
+    _clearing: Clearing
+    _patience: Patience
+    #: Is called with the seconds after which ``try_again`` should be called at the latest.
+    _soon: Callable[[float], None]
+    _leftovers: dict[str, _Leftover] = field(init=False, factory=dict)
 
     def amounts(self) -> Iterator[Amount]:
-        """Go through the disk use of each."""
         return (each.amount for each in self._leftovers.values())
 
     def add(self, remains: Remains, told: bool = False) -> None:
@@ -82,19 +74,21 @@ class Leftovers:
     async def try_again(self) -> None:
         """Try those whose time has come, one after the other."""
         for name in self._clearing.leftovers():
-            leftover = self._leftovers.setdefault(name, _Leftover())
-            if not leftover.busy and leftover.tried_after <= self._clock.seconds():
+            if (leftover := self._due(name)) is not None:
                 await self._patience.wait(name, self._clear(name, leftover))
 
     async def clear_of(self, job_id: str) -> str:
         """Try those of one job whose time has come; answers why a folder is left. ``""``: none is."""
         names = [name for name in self._clearing.leftovers() if job_of(name) == job_id]
         for name in names:
-            leftover = self._leftovers.setdefault(name, _Leftover())
-            if not leftover.busy and leftover.tried_after <= self._clock.seconds():
+            if (leftover := self._due(name)) is not None:
                 await self._clear(name, leftover)
         left = set(self._clearing.leftovers())
         return next((self._leftovers[name].why for name in names if name in left and name in self._leftovers), "")
+
+    def _due(self, name: str) -> _Leftover | None:
+        leftover = self._leftovers.setdefault(name, _Leftover())
+        return None if leftover.busy or leftover.tried_after > self._clock.seconds() else leftover
 
     async def _clear(self, name: str, leftover: _Leftover) -> None:
         leftover.busy = True

@@ -18,7 +18,7 @@ from contextvars import Context
 from functools import partial
 from typing import TypeVar
 
-from attrs import evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.task import deferLater
@@ -50,27 +50,19 @@ class IReactor(IReactorFDSet, IReactorTime):
     """The parts of the reactor that are used here."""
 
 
+@define(eq=False, slots=False)
 class JobLives:
     """Sees the jobs of one worker through. Called on the reactor thread."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: IReactor,
-        pool: Pool,
-        spools: Spools,
-        starter: Starter,
-        wall_time: Callable[[], float],
-        jobs: Jobs,
-    ) -> None:
-        self._reactor = reactor
-        self._pool = pool
-        self._spools = spools
-        self._starter = starter
-        self._wall_time = wall_time
-        self._jobs = jobs
-        self.closed = False
+    _reactor: IReactor
+    _pool: Pool
+    _spools: Spools
+    _starter: Starter
+    _wall_time: Callable[[], float]
+    _jobs: Jobs
+    closed: bool = field(init=False, default=False)
 
     def close(self) -> None:
         """Follow no job any more. The jobs run on; calls that wait for an end fail with ``ShuttingDown``."""

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.logger import Logger
 
 from scheduler.messages import JobStatus, RequestKey
@@ -51,25 +51,18 @@ class RecoveredSpool:
         return 0.0 if isinstance(self.seen, HeldByShim) else self.seen.finished_at or 0.0
 
 
+@define(eq=False, slots=False)
 class Recovery:
     """Decides about spools that are there when a worker starts."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        spool: Callable[[str], Spool],
-        used: UsedIds,
-        clearing: Clearing,
-        endings: Endings,
-        wall_time: Callable[[], float],
-    ) -> None:
-        """``spool`` makes the spool of a job, whether it exists or not."""
-        self._spool = spool
-        self._used = used
-        self._clearing = clearing
-        self._endings = endings
-        self._wall_time = wall_time
+    #: Makes the spool of a job, whether it exists or not.
+    _spool: Callable[[str], Spool]
+    _used: UsedIds
+    _clearing: Clearing
+    _endings: Endings
+    _wall_time: Callable[[], float]
 
     def find_thd(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
         """Find a job whose spool is there; ``None``: it is unreadable, or no job.

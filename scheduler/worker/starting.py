@@ -15,6 +15,8 @@ import errno
 import os
 from collections.abc import Callable
 
+from attrs import define
+
 from scheduler.errors import Conflict, Unavailable
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState
@@ -39,32 +41,21 @@ MAX_LAUNCHES = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+@define(eq=False, slots=False)
 class Starter:
     """Starts the jobs of one worker. All of it blocks, and may be called from any thread."""
 
-    def __init__(
-        self,
-        spools: Spools,
-        used: UsedIds,
-        policy: Policy,
-        launcher: Launcher,
-        wall_time: Callable[[], float],
-        min_free: Share,
-        output_limit: int | None,
-        umask: int,
-    ) -> None:
-        """``min_free`` of the disk must be free for a start. No job writes more bytes than ``output_limit``.
-
-        A job that sets no umask gets ``umask``.
-        """
-        self._spools = spools
-        self._used = used
-        self._policy = policy
-        self._launcher = launcher
-        self._wall_time = wall_time
-        self._min_free = min_free
-        self._output_limit = output_limit
-        self._umask = umask
+    _spools: Spools
+    _used: UsedIds
+    _policy: Policy
+    _launcher: Launcher
+    _wall_time: Callable[[], float]
+    #: Of the disk, this must be free for a start.
+    _min_free: Share
+    #: No job writes more bytes than that.
+    _output_limit: int | None
+    #: For a job that sets none.
+    _umask: int
 
     def start_thd(
         self, job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,15 +18,15 @@ from scheduler.worker.removals import Removals
 from scheduler.worker.spools import Spools
 
 
+@define(eq=False, slots=False)
 class Stops:
     """Stops the jobs of one worker. Called on the reactor thread."""
 
     _log = Logger()
 
-    def __init__(self, pool: Pool, spools: Spools, removals: Removals) -> None:
-        self._pool = pool
-        self._spools = spools
-        self._removals = removals
+    _pool: Pool
+    _spools: Spools
+    _removals: Removals
 
     def stop(self, job: RunningJob, wait: bool) -> Deferred[JobStatus]:
         """Carry out ``IJobRunner.stop`` for a job whose start was answered."""
