@@ -28,7 +28,7 @@ from scheduler.worker.jobs import Jobs, RunningJob
 FOLDER_CHECK_INTERVAL_SECONDS = 5.0
 
 
-class Removals:
+class Removals(Periodic):
     """Looks for removed folders of running jobs. Called on the reactor thread."""
 
     _log = Logger()
@@ -42,19 +42,11 @@ class Removals:
         end: Callable[[RunningJob, JobStatus], None],
     ) -> None:
         """``end`` ends a job with a status, unless the job has ended."""
+        super().__init__(clock, FOLDER_CHECK_INTERVAL_SECONDS, self._look_now)
         self._pool = pool
         self._endings = endings
         self._jobs = jobs
         self._end = end
-        self._timer = Periodic(clock, FOLDER_CHECK_INTERVAL_SECONDS, self._look_now)
-
-    def start(self) -> None:
-        """Look, from time to time."""
-        self._timer.startService()
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._timer.stopService()
 
     def _look_now(self) -> None:
         Deferred.fromCoroutine(self.look()).addErrback(self._failed)

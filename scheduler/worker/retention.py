@@ -88,7 +88,7 @@ class _Running:
         return Amount(size, self.taken.all.entries)
 
 
-class SpoolRetention:
+class SpoolRetention(Periodic):
     """Keeps the spools of this worker within their limits."""
 
     _log = Logger()
@@ -104,6 +104,7 @@ class SpoolRetention:
         refusing_changed: Callable[[], None],
     ) -> None:
         """``running`` answers the ids of running jobs; ``forget`` is called with each job that is removed."""
+        super().__init__(clock, min(_SWEEP_INTERVAL_SECONDS, limits.keep_spool), self._sweep_now, at_once=True)
         self._clock = clock
         self._pool = pool
         self._spools = spools
@@ -118,18 +119,10 @@ class SpoolRetention:
         self.ended = EndedJobs(clock, pool, spools, self._patience, forget, self._sweep_soon)
         self._lock = DeferredLock()
         self._soon: IDelayedCall | None = None
-        self._timer = Periodic(clock, min(_SWEEP_INTERVAL_SECONDS, limits.keep_spool), self._sweep_now, at_once=True)
 
-    def start(self) -> None:
-        """Sweep, now and from time to time."""
-        self._timer.startService()
-
-    def stop(self) -> None:
-        """Sweep no more."""
-        self._timer.stopService()
-        soon, self._soon = self._soon, None
-        if soon is not None:
-            soon.cancel()
+    def stopService(self) -> None:
+        super().stopService()
+        self._cancel_soon()
 
     # starts
 
@@ -177,19 +170,18 @@ class SpoolRetention:
     # sweeps
 
     def _sweep_soon(self, seconds: float) -> None:
-        if not self._timer.running:
-            return
         due = self._clock.seconds() + seconds
-        if self._soon is not None and self._soon.active():
-            if self._soon.getTime() <= due:
-                return
-            self._soon.cancel()
-        self._soon = self._clock.callLater(seconds, self._sweep_now)
+        if self.running and (self._soon is None or due < self._soon.getTime()):
+            self._cancel_soon()
+            self._soon = self._clock.callLater(seconds, self._sweep_now)
+
+    def _cancel_soon(self) -> None:
+        soon, self._soon = self._soon, None
+        if soon is not None and soon.active():
+            soon.cancel()
 
     def _sweep_now(self) -> None:
-        if self._soon is not None and self._soon.active():
-            self._soon.cancel()
-        self._soon = None
+        self._cancel_soon()
         self._run(None)
 
     def _run(self, room: Amount | None) -> Deferred[None]:

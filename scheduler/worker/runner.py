@@ -73,13 +73,13 @@ class JobRunner:
             return
         for each in sorted(found, key=lambda each: each.finished_at):
             self._lives.take_back(each)
-        self._jobs.retention.start()
-        self.removals.start()
+        self._jobs.retention.startService()
+        self.removals.startService()
 
     def shut_down(self) -> None:
         """Follow no job any more. The jobs run on, and the next worker process takes them back."""
-        self._jobs.retention.stop()
-        self.removals.stop()
+        self._jobs.retention.stopService()
+        self.removals.stopService()
         self._lives.close()
 
     # IJobRunner

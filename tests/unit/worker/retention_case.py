@@ -133,8 +133,8 @@ class RetentionCase(SynchronousTestCase):
             self.forgotten.append,
             lambda: self.told.append(self.retention.refusing),
         )
-        self.retention.start()
-        self.addCleanup(self.retention.stop)
+        self.retention.startService()
+        self.addCleanup(self.retention.stopService)
 
     def end(self, job_id: str, size: int = 100, acknowledged: bool = True, age: float = 0.0, work: int = 0) -> None:
         """A job ends, and the scheduler keeps its end, or not."""

@@ -69,7 +69,7 @@ class AgeTests(RetentionCase):
 
     def test_short(self) -> None:
         """A time shorter than the usual pause between two sweeps holds too."""
-        self.retention.stop()
+        self.retention.stopService()
         self.use(keep_spool=3.0)
         self.end("a")
         self.later(2.0)
@@ -172,7 +172,7 @@ class RemoveTests(RetentionCase):
             self.spools.remaining[job_id] = 70
             self.end(job_id)
             self.failureResultOf(self.remove(job_id), Unavailable)
-        self.retention.stop()
+        self.retention.stopService()
         self.clock.advance(120)
         self.spools.left.update({".gone-a": 0, ".gone-b": 0})
         self.successResultOf(self.remove("a"))

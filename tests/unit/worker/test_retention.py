@@ -20,7 +20,7 @@ class MostTests(RetentionCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.retention.stop()
+        self.retention.stopService()
         self.use(spool_max=250)
 
     def test_oldest_first(self) -> None:
@@ -220,7 +220,7 @@ class FreeTests(RetentionCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.retention.stop()
+        self.retention.stopService()
         self.use(spool_min_free=Share(500))
         self.spools.other = 300
 
@@ -282,7 +282,7 @@ class FreeTests(RetentionCase):
     def test_inodes(self) -> None:
         """Inodes are counted as bytes are: a percentage, and 64 at least."""
         self.spools.inodes = 900
-        self.retention.stop()
+        self.retention.stopService()
         self.use(spool_min_free=Share(percent=40))
         for job_id in "abcd":
             self.end(job_id)
@@ -320,7 +320,7 @@ class FreeTests(RetentionCase):
         for each in began:
             each.callback("started")
         self.assertEqual([self.successResultOf(each) for each in starts], ["started"] * 5)
-        self.retention.stop()
+        self.retention.stopService()
         self.spools.other += 100
         kept = self.kept
         self.make_room()
