@@ -31,7 +31,7 @@ from attrs import field, frozen
 
 from scheduler.model import JobSpec
 from scheduler.scripts import INTERPRETER, LINE_MAX_BYTES, script_problem
-from scheduler.worker.environment import BaseEnvironment, refused_variable, text_problem
+from scheduler.worker.environment import BaseEnvironment, text_problem, variable_problem
 from scheduler.worker.shim.spool import Spool
 
 _EVERYTHING = "*"
@@ -60,10 +60,9 @@ class Policy:
 
     def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]:
         """Make all variables of the job; ``NotRunnable`` for one that it may not set."""
-        refused = refused_variable(spec, self.restricted)
-        if refused:
-            name, problem = refused
-            raise NotRunnable(f"env {_shown(name)}: {problem}")
+        for name, value in spec.env.items():
+            if problem := variable_problem(name, value, self.restricted):
+                raise NotRunnable(f"env {_shown(name)}: {problem}")
         return self.base.of_job_thd(job_id, spool, spec.env)
 
     def path_of(self, spec: JobSpec) -> str:

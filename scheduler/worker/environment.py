@@ -17,7 +17,6 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from scheduler.model import JobSpec
 from scheduler.names import env_name_problem
 from scheduler.worker.shim.spool import SPOOL_VARIABLE, Spool
 
@@ -83,15 +82,6 @@ def variable_problem(name: str, value: str, restricted: bool) -> str | None:
     if problem is None and restricted and _STEERING.fullmatch(name):
         return "can make a program run another, and what may run here is restricted"
     return problem
-
-
-def refused_variable(spec: JobSpec, restricted: bool) -> tuple[str, str] | None:
-    """Find the first variable that the job may not set, and why."""
-    for name, value in spec.env.items():
-        problem = variable_problem(name, value, restricted)
-        if problem:
-            return name, problem
-    return None
 
 
 def text_problem(value: str) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from scheduler.texts import is_core_id
+from scheduler.worker.shim.files import write_file
 from scheduler.worker_interfaces import IHeldId
 
 
@@ -37,12 +37,7 @@ class IdFile:
     def write(self, worker_id: str) -> None:
         draft = self._path.with_suffix(".tmp")
         try:
-            draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(f"{worker_id}\n")
-                file.flush()
-                os.fsync(descriptor)
+            write_file(str(draft), f"{worker_id}\n".encode())
             draft.replace(self._path)
         except OSError as error:
             self._log.error("{file} can't be written: {why}", file=self._path, why=str(error))

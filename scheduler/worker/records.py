@@ -24,6 +24,11 @@ SHIM_KILLED = "its shim was killed by a signal"
 SPOOL_REMOVED = "its spool was removed"
 REBOOTED = "rebooted"
 
+#: Fields of a spec that its record has.
+_RECORDED_FIELDS = [
+    field.name for field in fields(JobSpec) if field.name not in {"stdin", "script", "script_summary", "stored"}
+]
+
 #: Fields that a status takes from an exit record.
 _STATUS_FIELDS = {field.name for field in fields(JobStatus)} - {"job_id"}
 
@@ -73,22 +78,8 @@ Seen = JobStatus | HeldByShim | NeverBegun | NotStartable
 
 def spec_record(spec: JobSpec) -> Record:
     """Make the record of a spec, without stdin and script."""
-    return {
-        "command": spec.command,
-        "args": spec.args,
-        "path": spec.path,
-        "env": dict(spec.env),
-        "cwd": spec.cwd,
-        "timeout": spec.timeout,
-        "stop_grace": spec.stop_grace,
-        "labels": dict(spec.labels),
-        "merge_stderr": spec.merge_stderr,
-        "output_limit": spec.output_limit,
-        "linger": spec.linger,
-        "stop_signal": spec.stop_signal,
-        "stop_mode": spec.stop_mode,
-        "umask": spec.umask,
-    }
+    record = {name: getattr(spec, name) for name in _RECORDED_FIELDS}
+    return record | {"env": dict(spec.env), "labels": dict(spec.labels)}
 
 
 def spec_of(record: Record) -> JobSpec:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from attrs import evolve
 
 from scheduler.messages import Heartbeat, JobReport
-from scheduler.model import JobSpec
+from scheduler.terms import EMPTY
 from scheduler.worker_interfaces import IJobs
 
 #: Bytes of reports in one heartbeat, which also has the ids of all running jobs.
@@ -121,17 +121,14 @@ def _cut(report: JobReport) -> JobReport:
         leftover=(),
     )
     if spec is not None:
-        spec = JobSpec(
+        spec = evolve(
+            spec,
             command=spec.command[:_TEXT_KEPT_CHARACTERS],
             args=("... (too long to be reported)",),
             path=spec.path[:_TEXT_KEPT_CHARACTERS],
             cwd=spec.cwd[:_TEXT_KEPT_CHARACTERS],
-            timeout=spec.timeout,
-            stop_grace=spec.stop_grace,
-            merge_stderr=spec.merge_stderr,
-            linger=spec.linger,
-            stop_signal=spec.stop_signal,
-            stop_mode=spec.stop_mode,
-            umask=spec.umask,
+            env=EMPTY,
+            labels=EMPTY,
+            output_limit=None,
         )
     return evolve(report, status=status, spec=spec)
