@@ -35,18 +35,19 @@ from enum import Enum
 from functools import partial
 from typing import Protocol
 
+from attrs import Factory, define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster.output.failures import RETRY_MAX_SECONDS, Retries
-from scheduler.cluster.output.followed import FollowedJob
 from scheduler.cluster.output.window import Window
+from scheduler.cluster.reach import Reach
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.messages import Chunk
-from scheduler.model import JobState, Stream, Worker
+from scheduler.model import Job, JobState, Stream, Worker
 
 #: Seconds a stream may be held up by slow followers.
 HELD_UP_MAX_SECONDS = 2.0
@@ -71,8 +72,43 @@ class FollowerLike(Protocol):
 
     offset: int
 
-    def fail(self, error: Exception) -> None:
-        """End with that error."""
+    def fail(self, error: Exception) -> None: ...
+
+
+@define(eq=False)
+class FollowedJob:
+    """A job whose output is followed, as the registry knows it, with its worker."""
+
+    reach: Reach
+    _job: Job
+    #: The id of the worker that it is filed under; ``None``: it has none yet.
+    filed_under: str | None = None
+    streams: dict[Stream, Live] = Factory(dict)
+
+    @property
+    def job(self) -> Job:
+        """The job as it is known now, or was when it was last known."""
+        self._job = self.reach.registry.find_job(self._job.id) or self._job
+        return self._job
+
+    @property
+    def worker(self) -> Worker | None:
+        return self.reach.registry.find_worker(self._job.worker_id)
+
+    @property
+    def void(self) -> bool:
+        """Whether there is no such job: its start was given up before anything was sent."""
+        return self.reach.registry.find_job(self._job.id) is None and not self._job.state.final
+
+    @property
+    def end_is_sure(self) -> bool:
+        """Whether the end of a stream is that of all that the job wrote, unless it is marked as cut.
+
+        A worker of an earlier version, which reports no features, does not mark it. With such a worker only the end
+        of the job tells.
+        """
+        worker = self.worker
+        return self.job.over or (worker is not None and bool(worker.features))
 
 
 class Live:
@@ -143,7 +179,6 @@ class Live:
             self._on_empty(self)
 
     def fail(self, error: Exception) -> None:
-        """End all followers with that error."""
         for follower in list(self._followers):
             follower.fail(error)
 
@@ -233,7 +268,6 @@ class Live:
         self._wake()
 
     def _stopped(self, result: Failure | None, number: int) -> None:
-        """The stream was cut, or never began."""
         if number != self._number:
             return
         self._let_go()

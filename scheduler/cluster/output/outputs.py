@@ -7,15 +7,13 @@ no output.
 
 from __future__ import annotations
 
-from attrs import Factory, define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.output.bounds import judged, length, no_record, nothing, without_worker
-from scheduler.cluster.output.followed import FollowedJob
 from scheduler.cluster.output.follower import Follower
-from scheduler.cluster.output.live import Live
+from scheduler.cluster.output.live import FollowedJob, Live
 from scheduler.cluster.output.window import Window
 from scheduler.cluster.reach import Reach
 from scheduler.errors import NotFound, ShuttingDown, Unavailable, Unsupported
@@ -30,14 +28,6 @@ WINDOW_BYTES = 4 * 1024 * 1024
 CAPABILITY = "reading the output of jobs"
 
 
-@define(eq=False)
-class _Followed(FollowedJob):
-    """Filed under its worker; ``None``: it has none yet."""
-
-    worker_id: str | None = None
-    streams: dict[Stream, Live] = Factory(dict)
-
-
 class Outputs:
     """Opens followers, and tells them of changes; there is one for each scheduler."""
 
@@ -49,9 +39,9 @@ class Outputs:
         self._registry = reach.registry
         self._window = window
         # by the id of the job
-        self._followed: dict[str, _Followed] = {}
-        # id of a worker -> ids of its jobs that are followed
-        self._jobs_of: dict[str | None, dict[str, None]] = {}
+        self._followed: dict[str, FollowedJob] = {}
+        # the same jobs by the id of their worker; dicts, for their order
+        self._jobs_of: dict[str | None, dict[FollowedJob, None]] = {}
         self._stopping = False
 
     @property
@@ -69,13 +59,11 @@ class Outputs:
         job = self._job(job_id)
         followed = self._followed.get(job_id)
         if followed is None:
-            followed = self._followed[job_id] = _Followed(self._reach, job)
-            self._file(job, followed)
+            followed = self._followed[job_id] = FollowedJob(self._reach, job)
+            self._file(followed, job.worker_id)
         live = followed.streams.get(stream)
         if live is None:
-            window = Window(self._window)
-            window.reset(offset)
-            live = Live(self._clock, self._client, followed, stream, window, self._drop)
+            live = Live(self._clock, self._client, followed, stream, Window(self._window, offset), self._drop)
             followed.streams[stream] = live
         follower = Follower(live, offset)
         if follower.error is not None:
@@ -87,14 +75,12 @@ class Outputs:
         return Deferred.fromCoroutine(self._read(job_id, stream, offset, size))
 
     def hear(self, change: Change) -> None:
-        """A job or a worker changed."""
         if isinstance(change, JobChanged):
             self._job_changed(change)
             return
-        for job_id in list(self._jobs_of.get(change.last.id, ())):
-            if job_id in self._followed:
-                for live in list(self._followed[job_id].streams.values()):
-                    live.worker_changed()
+        for followed in list(self._jobs_of.get(change.last.id, ())):
+            for live in list(followed.streams.values()):
+                live.worker_changed()
 
     def _job_changed(self, change: JobChanged) -> None:
         job = change.last
@@ -105,8 +91,8 @@ class Outputs:
             for live in list(followed.streams.values()):
                 live.fail(NotFound("job", job.id))
             return
-        self._unfile(job.id, followed)
-        self._file(job, followed)
+        self._unfile(followed)
+        self._file(followed, job.worker_id)
         for live in list(followed.streams.values()):
             live.job_changed()
 
@@ -151,20 +137,19 @@ class Outputs:
             raise Unavailable(f"job {job_id!r} is {job.state.value}: its worker does not know it at present") from None
         return judged(chunk, self._registry.find_job(job_id) or job, stream)
 
-    def _file(self, job: Job, followed: _Followed) -> None:
-        followed.worker_id = job.worker_id
-        self._jobs_of.setdefault(job.worker_id, {})[job.id] = None
+    def _file(self, followed: FollowedJob, worker_id: str | None) -> None:
+        followed.filed_under = worker_id
+        self._jobs_of.setdefault(worker_id, {})[followed] = None
 
-    def _unfile(self, job_id: str, followed: _Followed) -> None:
-        jobs = self._jobs_of[followed.worker_id]
-        del jobs[job_id]
+    def _unfile(self, followed: FollowedJob) -> None:
+        jobs = self._jobs_of[followed.filed_under]
+        del jobs[followed]
         if not jobs:
-            del self._jobs_of[followed.worker_id]
+            del self._jobs_of[followed.filed_under]
 
     def _drop(self, live: Live) -> None:
-        job_id = live.followed.job.id
-        followed = self._followed[job_id]
+        followed = live.followed
         del followed.streams[live.stream]
         if not followed.streams:
-            del self._followed[job_id]
-            self._unfile(job_id, followed)
+            del self._followed[followed.job.id]
+            self._unfile(followed)

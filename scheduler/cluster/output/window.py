@@ -11,9 +11,9 @@ BLOCK_MAX_BYTES = 16 * 1024
 class Window:
     """The bytes from offset ``start`` up to ``end``, never more than ``capacity``."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, end: int = 0) -> None:
         self.capacity = capacity
-        self.end = 0
+        self.end = end
         self._join_up_to = min(BLOCK_MAX_BYTES, capacity // 8)
         # offsets of the blocks, ascending, and the blocks themselves, none of them empty
         self._offsets: list[int] = []
@@ -26,7 +26,6 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Bytes held."""
         return sum(map(len, self._blocks))
 
     def reset(self, offset: int) -> None:
