@@ -39,6 +39,9 @@ class Waiters(Generic[T]):
     def __init__(self) -> None:
         self._waiting: list[Deferred[T]] = []
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def wait(self) -> Deferred[T]:
         """Make a Deferred that fires with the result."""
         waiting: Deferred[T] = Deferred(self._waiting.remove)

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Record
@@ -34,7 +33,7 @@ UNSAVED_MAX_SECONDS = 0.1
 
 
 class Saving:
-    """``problem`` is why the store fails, ``""`` while it does not."""
+    """``problem`` is why the database is unavailable, ``""`` while it is not."""
 
     _log = Logger()
 
@@ -73,12 +72,7 @@ class Saving:
 
         ``StoreFailed``: what is known under their ids will be saved once that is possible.
         """
-        records = [*self._take_noted(), *records]
-        if self.problem:
-            return self._later(records)
-        return self._store.save(records).addCallbacks(
-            self._saved, self._failed, callbackArgs=(records,), errbackArgs=(records,)
-        )
+        return Deferred.fromCoroutine(self._save([*self._take_noted(), *records]))
 
     def note(self, record: Record) -> None:
         """Save what is known under its id along with what is saved next, or in a moment."""
@@ -93,7 +87,7 @@ class Saving:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            return self._attempt().addErrback(lambda _: None)
+            return Deferred.fromCoroutine(self._attempt()).addErrback(lambda _: None)
         return saved
 
     def _take_noted(self) -> list[Record]:
@@ -106,27 +100,27 @@ class Saving:
     def _save_noted(self) -> None:
         self.save([]).addErrback(lambda reason: reason.trap(StoreFailed))
 
-    def _later(self, records: Iterable[Record]) -> Deferred[None]:
-        self._owe(records)
-        return fail(StoreFailed(self.problem))
+    async def _save(self, records: Sequence[Record]) -> None:
+        if not self.problem:
+            await self._send(records)
+        if self.problem:  # one before them may have failed meanwhile
+            self._owe(records)
+            raise StoreFailed(self.problem)
 
-    def _saved(self, _: None, records: Iterable[Record]) -> Deferred[None] | None:
-        # One before them may have failed meanwhile.
-        return self._later(records) if self.problem else None
+    async def _send(self, records: Sequence[Record]) -> None:
+        try:
+            await self._store.save(records)
+        except StoreFailed as error:
+            self._owe(records)
+            if not self.problem:
+                self._log.error("database unavailable: {why}", why=str(error))
+                self._delay = STORE_RETRY_FIRST_SECONDS
+                self._try_later()
+            self.problem = str(error)
+            raise
 
     def _owe(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._owed[_ref(record)] = None
-
-    def _failed(self, reason: Failure, records: Iterable[Record]) -> Failure:
-        reason.trap(StoreFailed)
-        self._owe(records)
-        if not self.problem:
-            self._log.error("database unavailable: {why}", why=str(reason.value))
-            self._delay = STORE_RETRY_FIRST_SECONDS
-            self._try_later()
-        self.problem = str(reason.value)
-        return reason
+        self._owed.update(dict.fromkeys(map(_ref, records)))
 
     def _try_later(self) -> None:
         if self._closed:
@@ -136,28 +130,22 @@ class Saving:
 
     def _try_again(self) -> None:
         self._timer = None
-        self._attempt().addErrback(lambda _: self._try_later())
+        Deferred.fromCoroutine(self._attempt()).addErrback(lambda _: self._try_later())
 
-    def _attempt(self) -> Deferred[None]:
-        owed, self._owed = self._owed, {}
-        records = [self._present(each) for each in owed]
-        return self._store.save(records).addCallbacks(
-            self._works, self._failed, callbackArgs=(records,), errbackArgs=(records,)
-        )
-
-    def _works(self, _: None, records: Sequence[Record]) -> None:
+    async def _attempt(self) -> None:
+        records = self._take_owed()
+        await self._send(records)
         self.problem = ""
         self._log.info("the store works again")
-        since, self._owed = self._owed, {}
+        since = self._take_owed()  # their saves failed during the attempt
         if since:
-            self._save_since([self._present(each) for each in since])
+            saved = self.save(since).addCallback(lambda _: self._caught_up(since))
+            saved.addErrback(lambda reason: reason.trap(StoreFailed))
         self._caught_up(records)
 
-    def _save_since(self, records: Sequence[Record]) -> None:
-        """Save the records whose saves failed during the attempt."""
-        self.save(records).addCallback(lambda _: self._caught_up(records)).addErrback(
-            lambda reason: reason.trap(StoreFailed)
-        )
+    def _take_owed(self) -> list[Record]:
+        owed, self._owed = self._owed, {}
+        return [self._present(each) for each in owed]
 
 
 def _ref(record: Record) -> Ref:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from scheduler.deferreds import Waiters
+
 #: Seconds from the start for which the workers that were loaded are waited for.
 SILENCE_MAX_SECONDS = 6.0
 
@@ -41,7 +43,7 @@ class Settling:
         self._overdue = False
         self._running = False
         self._timer: IDelayedCall | None = None
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: Waiters[None] = Waiters()
 
     @property
     def idle(self) -> bool:
@@ -61,7 +63,7 @@ class Settling:
     def stop(self) -> None:
         self._running = False
         self._stop_timer()
-        self._wake()
+        self._waiting.settle(None)
 
     def is_silent(self, worker_id: str) -> bool:
         return worker_id in self._silent
@@ -100,19 +102,12 @@ class Settling:
         """Fires when it is over, or stops."""
         if self.over or not self._running:
             return succeed(None)
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append(waiting)
-        return waiting
+        return self._waiting.wait()
 
     async def over_within(self, seconds: float) -> bool:
         """Whether it is over, or stops, before so many seconds have passed; answers as soon as it is."""
-        waiting = self.when_over()
-        in_time = waiting.addCallback(lambda _: True).addTimeout(seconds, self._clock, lambda *_: False)
-        try:
-            return await in_time or self.over
-        finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+        in_time = self.when_over().addCallback(lambda _: True)
+        return await in_time.addTimeout(seconds, self._clock, lambda *_: False) or self.over
 
     def _wait(self, seconds: float) -> None:
         self._stop_timer()
@@ -136,9 +131,5 @@ class Settling:
         self.over = True
         self._on_over()
         if self._waiting:
-            self._clock.callLater(0, self._wake)  # in the next turn: not within what a worker that leaves changes
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+            # In the next turn: not within what a worker that leaves changes.
+            self._clock.callLater(0, self._waiting.settle, None)

@@ -72,12 +72,9 @@ class Recovery:
         spool = self._spool(job_id)
         spool.unlock()
         try:
-            acknowledged = spool.acknowledged()
-            if acknowledged is not None and (ended := spool.read_exit()) is not None:
-                return RecoveredSpool(
-                    job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged.takes)
-                )
-            ended = spool.read_exit()
+            acknowledged, ended = spool.acknowledged(), spool.read_exit()
+            if acknowledged is not None and ended is not None:
+                return RecoveredSpool(job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged))
             if ended is not None and ended.get("shortage"):  # the job did not run, and its start was not answered
                 self._clearing.move_away(job_id)
                 return None
@@ -169,7 +166,5 @@ def _is_cut_short(spool: Spool) -> bool:
     return False
 
 
-def _taken(takes: tuple[int, ...] | None) -> DiskUse | None:
-    if takes is None:
-        return None
-    return DiskUse(Amount(*takes[:2]), Amount(*takes[2:4]), Amount(*takes[4:]))
+def _taken(takes: tuple[int, ...]) -> DiskUse | None:
+    return DiskUse(Amount(*takes[:2]), Amount(*takes[2:4]), Amount(*takes[4:])) if takes else None

@@ -187,11 +187,11 @@ class JobRunner:
 
     def _watch_output(self, job: RunningJob, stream: Stream, notify: Notify) -> Notify:
         if job.ended:
-            return _nothing
+            return lambda: None  # nothing to end
         try:
             unwatch = self._watch.add(self._spools.spool(job.id).output(stream.value), notify)
         except FileNotFoundError:  # it was removed, and a read of the output fails with that
-            return _nothing
+            return lambda: None
         except OSError as error:
             raise Unavailable(f"the output of job {job.id!r} can't be watched: {error.strerror}") from error
 
@@ -206,7 +206,3 @@ class JobRunner:
                 job.watchers.remove(watcher)
 
         return remove
-
-
-def _nothing() -> None:
-    """Do nothing: the watch of an ended job needs no end."""

@@ -17,11 +17,7 @@ from scheduler.worker.clearing import MAKING, REMOVING, Clearing, DiskUse, Remai
 from scheduler.worker.commands import mounted_noexec
 from scheduler.worker.disk import disk_of
 from scheduler.worker.endings import Endings
-from scheduler.worker.records import (
-    key_of,
-    spec_of,
-    status_of,
-)
+from scheduler.worker.records import key_of, spec_of, status_of
 from scheduler.worker.recovery import RecoveredSpool, Recovery
 from scheduler.worker.shim.spool import Spool
 from scheduler.worker.trees import Left
@@ -177,9 +173,7 @@ class Spools:
                     raise OffsetBeyondEnd(offset, length)
                 data = os.pread(file.fileno(), min(size, length - offset), offset)
         except FileNotFoundError:
-            if os.path.exists(spool.folder):
-                raise OutputPruned(job_id) from None
-            if self._used.find_thd(job_id) is HowUsed.PRUNED:
+            if os.path.exists(spool.folder) or self._used.find_thd(job_id) is HowUsed.PRUNED:
                 raise OutputPruned(job_id) from None
             raise NotFound("job", job_id) from None
         except OSError as error:

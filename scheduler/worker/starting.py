@@ -71,7 +71,9 @@ class Starter:
             self._check_unused(job_id)
             new = not os.path.exists(spool.folder)
             if new:
-                self._check_disk()
+                lacking = lack(disk_of(self._spools.folder), self._min_free)
+                if lacking:
+                    raise DiskFull(lacking)
                 seen = self.make_thd(job_id, spec, created_at, key)
             else:
                 self._check_readable(job_id, spool)
@@ -99,11 +101,6 @@ class Starter:
             raise Conflict(f"job {job_id!r} was not started before its scheduler gave it up, so it is not started now")
         if use is not None:
             raise Conflict(f"job {job_id!r} was started before, and is no longer kept")
-
-    def _check_disk(self) -> None:
-        lacking = lack(disk_of(self._spools.folder), self._min_free)
-        if lacking:
-            raise DiskFull(lacking)
 
     @staticmethod
     def _check_readable(job_id: str, spool: Spool) -> None:
@@ -193,7 +190,10 @@ class Starter:
             if not isinstance(seen, NeverBegun):
                 break
         if isinstance(seen, NeverBegun):
-            seen = self._withdraw(job_id, pending)
+            if pending:  # a shim may still begin it, or may just have done so
+                seen = self._spools.endings.withdraw_thd(job_id)
+            else:
+                self._spools.endings.unmake_thd(job_id)
         elif isinstance(seen, NotStartable):
             problem = seen.why
             self._spools.endings.unmake_thd(job_id)
@@ -202,10 +202,3 @@ class Starter:
         if isinstance(seen, (NeverBegun, NotStartable)):
             raise Unavailable(f"the worker's machine can't start a job now: {problem}")
         return seen
-
-    def _withdraw(self, job_id: str, pending: bool) -> Seen:
-        """Remove a spool that was not begun; ``pending``: a shim may still begin it, or may just have done so."""
-        if pending:
-            return self._spools.endings.withdraw_thd(job_id)
-        self._spools.endings.unmake_thd(job_id)
-        return NeverBegun()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler import units
@@ -99,7 +99,7 @@ class _Facts:
     #: Those whose jobs compete with these.
     lines: Collection[WaitingLine]
     #: By the clock, how long it is true if nothing changes.
-    until: float | None
+    until: float | None = None
     #: The slot of a job that has ended would be free if the end could be saved.
     unsaved_end: bool = False
 
@@ -157,10 +157,7 @@ class Outlook:
             self._version = self._current_version()
         facts = self._facts.get(requirement)
         if facts is None or (facts.until is not None and self._clock.seconds() >= facts.until):
-            facts = self._find_out(requirement)
-            if facts.why == "no-free-slot":
-                facts = evolve(facts, unsaved_end=self._holds_a_slot(requirement))
-            self._facts[requirement] = facts
+            facts = self._facts[requirement] = self._find_out(requirement)
         return facts
 
     def _current_version(self) -> tuple[int, int]:
@@ -182,9 +179,11 @@ class Outlook:
         else:
             lines = self._waiting.competing_for_many(requirement, self._registry)
         if not tally.total:
-            return _Facts("no-match", without_match(requirement, candidates), lines, None)
+            return _Facts("no-match", without_match(requirement, candidates), lines)
         group = self._group(requirement, tally)
-        return _Facts(group.why, str(group), lines, self._backoff.next_end if group.held else None)
+        until = self._backoff.next_end if group.held else None
+        unsaved_end = group.why == "no-free-slot" and self._holds_a_slot(requirement)
+        return _Facts(group.why, str(group), lines, until, unsaved_end)
 
     def _facts_of_named(self, requirement: Requirement, name: str) -> _Facts:
         """The same where it names a worker, whose slots do not bind."""
@@ -192,19 +191,21 @@ class Outlook:
         matching = [worker for worker in called if requirement.met_by(worker)]
         lines = self._waiting.competing(requirement, matching)
         if not called:
-            return _Facts("unreachable", f"worker {name!r} is not registered now", lines, None)
+            return _Facts("unreachable", f"worker {name!r} is not registered now", lines)
         worker = max(matching or called, key=_preference)
         who = f"worker {worker.name!r}"
         if lack := lacking(requirement, worker):
-            return _Facts("no-match", f"{who} does not support {lack}", lines, None)
-        group, until = self._group_of_one(worker)
-        details = {
-            "draining": "is draining",
-            "unreachable": "can't be reached" if worker.deregistered_at is None else "deregistered, and is not back",
-            "backoff": f"takes no job now ({group.held_by})" if group.held_by else "takes no job now",
-            "turn": "can take it",
-        }
-        return _Facts(group.why, f"{who} {details[group.why]}", lines, until)
+            return _Facts("no-match", f"{who} does not support {lack}", lines)
+        if worker.draining:
+            return _Facts("draining", f"{who} is draining", lines)
+        if worker.state is not WorkerState.ONLINE:
+            why = "can't be reached" if worker.deregistered_at is None else "deregistered, and is not back"
+            return _Facts("unreachable", f"{who} {why}", lines)
+        end = self._backoff.ends(worker.id)
+        if end is None:
+            return _Facts("turn", f"{who} can take it", lines)
+        because = worker.refusing or self._backoff.reason(worker.id)
+        return _Facts("backoff", f"{who} takes no job now ({because})", lines, end)
 
     def _group(self, requirement: Requirement, tally: Tally) -> Group:
         """The reasons why workers that meet a requirement without a name take no job."""
@@ -220,17 +221,6 @@ class Outlook:
             slots=tally.slots,
             free=count[Standing.FREE],
         )
-
-    def _group_of_one(self, worker: Worker) -> tuple[Group, float | None]:
-        """The reason why a worker takes no job that names it, and the time when its backoff ends."""
-        end = self._backoff.ends(worker.id)
-        if worker.draining:
-            return Group(draining=1), None
-        if worker.state is not WorkerState.ONLINE:
-            return Group(unreachable=1), None
-        if end is not None:
-            return Group(held=1, held_by=worker.refusing or self._backoff.reason(worker.id) or ""), end
-        return Group(free=1), None
 
 
 def _preference(worker: Worker) -> tuple[bool, float]:

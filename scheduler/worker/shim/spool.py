@@ -80,14 +80,6 @@ class NotDurable(OSError):
     """The spool could not be made durable."""
 
 
-class Acknowledged(NamedTuple):
-    """The scheduler keeps the end."""
-
-    #: The disk use of the folder: bytes and entries of the output; of work folder, stdin and script; of all else.
-    #: ``None`` if that was not written down.
-    takes: tuple[int, ...] | None
-
-
 class Spool:
     """The folder of a job."""
 
@@ -205,9 +197,9 @@ class Spool:
         return os.path.exists(self._path("stop"))
 
     def acknowledge(self, takes: tuple[int, ...]) -> None:
-        """Set the mark ``acknowledged``, with the numbers of ``Acknowledged``. A mark that is lost is set again.
+        """Set the mark ``acknowledged``. A mark that is lost is set again, so it is not synced.
 
-        So it is not synced.
+        ``takes`` is the disk use: bytes and entries of the output; of work folder, stdin and script; of all else.
         """
         fd = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
@@ -216,14 +208,15 @@ class Spool:
         finally:
             os.close(fd)
 
-    def acknowledged(self) -> Acknowledged | None:
+    def acknowledged(self) -> tuple[int, ...] | None:
+        """Read the disk use in the mark ``acknowledged``: ``()`` if it was not written down; ``None``: no mark."""
         try:
             with open(self._path("acknowledged"), "rb") as file:
                 line, end, _ = file.read().partition(b"\n")
         except FileNotFoundError:
             return None
         takes = [int(word) for word in line.split() if word.isdigit()]
-        return Acknowledged(tuple(takes) if end and len(takes) == _DISK_USE_NUMBERS else None)
+        return tuple(takes) if end and len(takes) == _DISK_USE_NUMBERS else ()
 
     # lock
 
