@@ -52,7 +52,6 @@ class CommitCounts:
         return all(map(self._ledger.registry.find_worker, kept))
 
     def load(self) -> None:
-        """The ledger is loaded."""
         self._set_back_to = self._ledger.set_back_to
 
     def begin(self) -> None:

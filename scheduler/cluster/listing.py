@@ -51,7 +51,6 @@ class Listing:
             insort(self._open, place)
 
     def remove(self, job: Job) -> None:
-        """Remove a job."""
         self._worker_names.replace(job, None)
         place, prefix = (job.created_at, job.id), job.id[:INDEXED_PREFIX]
         _remove(self._all, place)

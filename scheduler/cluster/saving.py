@@ -1,15 +1,12 @@
 """Saves again what the store could not take, until it takes it.
 
-While the store works, every save is simply passed on. When one fails, what it
-was about is remembered by id, and from then on nothing but an attempt of our
-own goes to the store, after a second, then ever later, up to five: it brings
-whatever is known by then under those ids. So a store that fails is not stormed,
-a late attempt can't put back what has changed since, and what is owed grows
-with the number of jobs at most, not with time. The first attempt that succeeds
-ends it; nobody has to ask for anything.
+While the database is available, each save is passed on. When one fails, the ids of its records are remembered, and from
+then on only attempts of this module go to the store: after a second, then ever later, up to five. Each brings the
+records as they are by then. So a database that is unavailable is not stormed, a late attempt can't undo a later change,
+and what is owed grows with the number of jobs at most, not with time. The first attempt that succeeds ends this.
 
-What will be told again anyhow, and what nobody waits for, is not worth a
-transaction: it is saved along with what is saved next, or after a moment.
+A record that will be told again anyhow, and that nobody waits for, is not worth a transaction: it is saved along with
+the next save, or after a moment.
 """
 
 from __future__ import annotations

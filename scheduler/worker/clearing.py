@@ -53,7 +53,6 @@ class DiskUse:
 
     @property
     def stripped(self) -> bool:
-        """Whether the output was removed."""
         return not self.output.entries
 
 

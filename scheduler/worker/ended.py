@@ -55,11 +55,9 @@ class EndedJobs:
         self.leftovers = Leftovers(clock, pool, spools.clearing, patience, sweep_soon)
 
     def all(self) -> Iterable[Kept]:
-        """Every ended job, in the order of their ends."""
         return self._jobs.values()
 
     def find(self, job_id: str) -> Kept | None:
-        """The ended job of that id, if it is here."""
         return self._jobs.get(job_id)
 
     # knowledge
@@ -118,7 +116,6 @@ class EndedJobs:
     # measuring
 
     async def measure_new(self) -> None:
-        """Measure the jobs that were never measured."""
         for job in self.idle(tuple(self._unmeasured)):
             await self._patience.wait(job.job_id, self._measure(job))
 

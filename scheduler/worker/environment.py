@@ -62,7 +62,6 @@ class BaseEnvironment:
 
     @property
     def path(self) -> str:
-        """The worker's PATH."""
         return {**self.own, **self.site}.get("PATH", "")
 
     def of_job_thd(self, job_id: str, spool: Spool, given: Mapping[str, str]) -> dict[str, str]:

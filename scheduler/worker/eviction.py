@@ -40,7 +40,6 @@ class Kept:
 
     @property
     def stripped(self) -> bool:
-        """Whether the output was removed, and only the records are left."""
         return self.taken is not None and self.taken.stripped
 
     @property

@@ -89,7 +89,6 @@ class Jobs:
     # the table
 
     def find(self, job_id: str) -> RunningJob | None:
-        """Find a job of this worker."""
         return self._jobs.get(job_id)
 
     def unfinished(self) -> list[RunningJob]:
@@ -132,7 +131,6 @@ class Jobs:
             self._log.warn("the output of job {job_id} was cut: {why}", job_id=job_id, why=status.output_error)
 
     def _forget(self, job_id: str) -> None:
-        """Forget a job that was removed."""
         del self._jobs[job_id]
         self._unacknowledged.pop(job_id, None)
 

@@ -46,7 +46,6 @@ class Launcher:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the zygote."""
         return None if self._process is None else self._process.pid
 
     def launch_thd(self, folder: str, deadline: float, sync_thd: Callable[[], None]) -> bool:

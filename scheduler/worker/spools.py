@@ -103,7 +103,6 @@ class Spools:
         return disk_of(self.folder), written
 
     def measure_thd(self, job_id: str, running: bool) -> DiskUse:
-        """Measure the folder of a job."""
         return self.clearing.taken(self.spool(job_id), running)
 
     def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]:

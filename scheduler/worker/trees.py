@@ -57,7 +57,6 @@ class Amount(NamedTuple):
     entries: int = 0
 
     def plus(self, other: Amount) -> Amount:
-        """Add two amounts."""
         return Amount(self.size + other.size, self.entries + other.entries)
 
 

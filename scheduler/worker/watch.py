@@ -131,7 +131,6 @@ class OutputWatch:
         return call_kernel("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
 
     def _poll(self, path: str, notify: Notify, shortage: OSError) -> Callable[[], None]:
-        """Poll a file."""
         if not self._warned:
             self._warned = True
             self._log.warn(

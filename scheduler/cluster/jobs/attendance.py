@@ -104,12 +104,10 @@ class Attendance(Service):
         return not self._attended
 
     def hear(self, change: Change) -> None:
-        """A job or a worker changed."""
         if isinstance(change, JobChanged):
             self._follow(change.last, is_gone=change.after is None)
 
     def _follow(self, job: Job, is_gone: bool = False) -> None:
-        """The job is known so now, or ``is_gone``."""
         timeout = job.terms.unattended_timeout
         if timeout is None:
             return

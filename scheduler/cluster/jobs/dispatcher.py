@@ -7,7 +7,7 @@ the least loaded worker looked at that can take it. A sweep over all lines does 
 ``SWEEP_INTERVAL_SECONDS`` while any job waits, and so catches what these events miss: a backoff that ended, say.
 
 Few starts of the queue are under way at a time, so that it floods no worker, and leaves room to the requests of others.
-While the store fails none begins: a start has to be committed first.
+While the database is unavailable none begins: a start has to be committed first.
 """
 
 from __future__ import annotations
@@ -85,11 +85,9 @@ class Dispatcher:
         return not (self._pass or self._looking or self._under_way or self._worth_a_look)
 
     def begin(self) -> None:
-        """Start jobs from now on."""
         self._running = True
 
     def stop(self) -> None:
-        """Start no more."""
         self._running = False
         for call in (self._looking, self._pass):
             if call is not None:

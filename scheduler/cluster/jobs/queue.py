@@ -132,7 +132,6 @@ class Queue(Service):
 
     @property
     def has_room(self) -> bool:
-        """Whether one more job may wait."""
         return self._registry.queued + self._entering < self._most
 
     def due_in(self, job_id: str) -> float:
@@ -173,7 +172,6 @@ class Queue(Service):
             self._next(job)
 
     def hear(self, change: Change) -> None:
-        """A job or a worker changed."""
         if not self.running:
             return
         if isinstance(change, WorkerChanged):

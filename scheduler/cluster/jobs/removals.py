@@ -81,7 +81,6 @@ class Removals:
         return await self._carry_out(job_id)
 
     def hear(self, change: Change) -> None:
-        """A job or a worker changed."""
         if isinstance(change, WorkerChanged):
             self._begin_round(change.last.id)
 
@@ -121,7 +120,6 @@ class Removals:
         return None if worker is None or worker.is_core else worker
 
     def _tombstone(self, job_id: str) -> IdempotencyKey:
-        """The key that the job leaves."""
         key = self._registry.key_of(job_id) or IdempotencyKey(_TOMBSTONE.format(job_id), "", job_id)
         return evolve(key, answer=None, removed_at=self._ledger.now())
 

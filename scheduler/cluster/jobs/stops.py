@@ -6,10 +6,10 @@ asked again with every sign of life of a worker that is online, until it is; so
 it does not matter who is down when a stop is asked for, nor for how long. A
 worker that has taken a stop keeps it in the job's spool.
 
-While the store fails, a stop that a client asks for is delivered all the same,
-and is answered only if the end of the job is durable by then. One that no client
-asked for is not delivered before it is durable: only the store knows why it was
-made, and of a core worker's job that it was made at all.
+While the database is unavailable, a stop that a client asks for is delivered all
+the same, and is answered only if the end of the job is durable by then. One that
+no client asked for is not delivered before it is durable: only the store knows why
+it was made, and of a core worker's job that it was made at all.
 
 A job that is queued is not going to be started. Where the store may have been set back it may
 run all the same, so a stop of it waits until that is known. One whose start was not answered
@@ -173,7 +173,6 @@ class Stops:
         return done.addTimeout(STOP_WAIT_MAX_SECONDS, self._clock, lambda _reason, _seconds: None)
 
     def hear(self, change: Change) -> None:
-        """A job or a worker changed."""
         if isinstance(change, JobChanged):
             if change.after is None or change.after.over:
                 self._taken.discard(change.last.id)
@@ -208,8 +207,8 @@ class Stops:
     async def _record(self, job: Job, why: str | None) -> StoreFailed | None:
         """Commit that a stop was asked for, and end what is only queued; why that failed, if it did.
 
-        A client can have a job stopped while the store fails; only to promise it for later takes the commit. So does
-        a stop that no client asked for: ``StoreFailed`` is raised.
+        A client can have a job stopped while the database is unavailable; only to promise it for later takes the
+        commit. So does a stop that no client asked for: ``StoreFailed`` is raised.
         """
         now = self._ledger.now()
         asked = lifecycle.asked_to_stop(job, now, why)

@@ -51,7 +51,6 @@ class Outputs:
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of output in memory."""
         return sum(live.window.size for live in self._all())
 
     def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:

@@ -28,7 +28,6 @@ class Allowance:
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left."""
         return self.limit is not None and self._moved >= self.limit
 
     def most(self, wanted: int) -> int:
@@ -36,7 +35,6 @@ class Allowance:
         return wanted if self.limit is None else min(wanted, self.limit - self._moved)
 
     def spend(self, moved: int) -> None:
-        """Count bytes that were moved."""
         self._moved += moved
 
 

@@ -99,7 +99,6 @@ class Spool:
         return f"{self.folder}/{name}"
 
     def output(self, stream: str) -> str:
-        """Name the file of ``stdout`` or ``stderr``."""
         return self._path(stream)
 
     def sync(self) -> None:
