@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from scheduler.errors import Invalid, NotFound
 from scheduler.model import Job, Worker
-from scheduler.terms import Target
 from scheduler.views import JobFilter
 
 
@@ -21,11 +20,9 @@ class WorkerNames:
 
     def replace(self, old: Job | None, new: Job | None) -> None:
         """A job was added (``old`` is ``None``), changed, or removed (``new`` is ``None``)."""
-        if old is not None and new is not None and _is_where(old) == _is_where(new):
-            return
         before, after = _names_in(old), _names_in(new)
-        self._counts.update(after)
-        for name in before:
+        self._counts.update(after - before)
+        for name in before - after:
             self._counts[name] -= 1
             if not self._counts[name]:
                 del self._counts[name]
@@ -43,10 +40,6 @@ class WorkerNames:
             if which.worker not in self._counts:
                 raise
             return None
-
-
-def _is_where(job: Job) -> tuple[str | None, str | None, Target | None]:
-    return job.worker_id, job.worker_name, job.target
 
 
 def _names_in(job: Job | None) -> set[str | None]:

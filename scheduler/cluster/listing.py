@@ -86,7 +86,9 @@ class Listing:
         """The jobs to look at, newest first; only those before the place ``before``, if given."""
         places = self._places(which)
         begin = 0 if which.created_after is None else bisect_left(places, (which.created_after, ""))
-        ends = [place for place in (before, _before(which.created_before)) if place is not None]
+        ends = [] if before is None else [before]
+        if which.created_before is not None:
+            ends.append((which.created_before, ""))
         end = bisect_left(places, min(ends)) if ends else len(places)
         for index in range(end - 1, begin - 1, -1):
             yield self._jobs[places[index][1]]
@@ -97,10 +99,6 @@ class Listing:
         if which.orphan or (which.states and not which.states & FINAL):
             return self._open
         return self._all
-
-
-def _before(created_before: float | None) -> Place | None:
-    return None if created_before is None else (created_before, "")
 
 
 def _remove(places: list[Place], place: Place) -> None:

@@ -20,7 +20,6 @@ from typing import TypeVar
 
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -38,16 +37,13 @@ from scheduler.worker.recovery import RecoveredSpool
 from scheduler.worker.shim import proctree
 from scheduler.worker.spools import Spools
 from scheduler.worker.starting import Starter
+from scheduler.worker.watch import IReactor
 
 T = TypeVar("T")
 
 #: Seconds until a spool is asked again: its shim was not known yet; the question failed, as on a full disk.
 _ASK_AGAIN_SECONDS = 0.05
 RETRY_AFTER_FAILURE_SECONDS = 2.0
-
-
-class IReactor(IReactorFDSet, IReactorTime):
-    """The parts of the reactor that are used here."""
 
 
 @define(eq=False, slots=False)

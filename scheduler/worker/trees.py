@@ -18,7 +18,6 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from scheduler.worker.shim.beneath import HANDLE, open_beneath, open_folder, open_handle, open_parent
@@ -97,9 +96,9 @@ class _Folder:
 class _Walk:
     """The folders from the start of a walk down to where it is."""
 
-    def __init__(self, fd: int) -> None:
-        """Takes over ``fd``."""
-        self._folders = [_Folder("", fd)]
+    def __init__(self, base: str, path: str) -> None:
+        """Start in the folder at ``path`` below ``base``."""
+        self._folders = [_Folder("", open_handle(base, path))]
 
     def close(self) -> None:
         for folder in self._folders:
@@ -151,15 +150,6 @@ class _Walk:
         return left
 
 
-@contextlib.contextmanager
-def _walk(base: str, path: str) -> Iterator[_Walk]:
-    walk = _Walk(open_handle(base, path))
-    try:
-        yield walk
-    finally:
-        walk.close()
-
-
 def measure(base: str, path: str, most: int | None = None, unlock: bool = False) -> dict[str, Amount]:
     """Measure a folder below ``base``, by the names in it; ``""`` is for the folder itself and its direct subfolders.
 
@@ -176,7 +166,7 @@ def _measure(base: str, path: str, most: int | None, unlock: bool, found: dict[s
     """Add blocks and entries by name to ``found``."""
     parent, _, name = path.rpartition("/")
     counted = 0
-    with _walk(base, parent) as walk:
+    with contextlib.closing(_Walk(base, parent)) as walk:
         walk.down(name, unlock)
         found[""] = [os.fstat(walk.fd).st_blocks, 1]
         while walk.depth:
@@ -232,7 +222,7 @@ def remove(base: str, path: str, seconds: float | None = None) -> Left | None:
     """Remove ``path`` below ``base``, as much of it as possible, in so many seconds; ``None``: all is removed."""
     parent, _, name = path.rpartition("/")
     try:
-        with _walk(base, parent) as walk:
+        with contextlib.closing(_Walk(base, parent)) as walk:
             return _Removal(walk, parent, seconds).run(name)
     except FileNotFoundError:
         return None

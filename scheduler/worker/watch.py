@@ -25,6 +25,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable
 
+from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -66,28 +67,20 @@ class IReactor(IReactorFDSet, IReactorTime):
     """The parts of the reactor that are used here."""
 
 
+@define(eq=False)
 class _Watcher:
-    """A callback, equal to no other."""
-
-    def __init__(self, notify: Notify) -> None:
-        self.notify = notify
-
-
-class _Polled(_Watcher):
-    """A watcher of a file that the kernel does not watch."""
-
-    def __init__(self, path: str, notify: Notify) -> None:
-        super().__init__(notify)
-        self._path = path
-        self._size = os.stat(path).st_size
+    notify: Notify
+    #: Of a file that the kernel does not watch: where it is, and its size at the last look.
+    path: str = ""
+    size: int = 0
 
     def changed(self) -> bool:
         """Look at the file; answers whether its size has changed since the last look, or the file is gone."""
         try:
-            size = os.stat(self._path).st_size
+            size = os.stat(self.path).st_size
         except OSError:
             size = -1
-        before, self._size = self._size, size
+        before, self.size = self.size, size
         return size != before
 
 
@@ -102,7 +95,7 @@ class OutputWatch:
         self._fd = -1
         self._closed = False
         self._watchers: dict[int, set[_Watcher]] = {}
-        self._polled: set[_Polled] = set()
+        self._polled: set[_Watcher] = set()
         self._next_poll: IDelayedCall | None = None
         self._warned = False
 
@@ -139,7 +132,7 @@ class OutputWatch:
                 why=shortage.strerror,
                 seconds=POLL_INTERVAL_SECONDS,
             )
-        watcher = _Polled(path, notify)
+        watcher = _Watcher(notify, path, os.stat(path).st_size)
         self._polled.add(watcher)
         self._poll_later()
 

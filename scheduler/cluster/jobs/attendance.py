@@ -216,8 +216,7 @@ class _AttendingReader:
 
     @property
     def offset(self) -> int:
-        offset: int = self._reader.offset
-        return offset
+        return int(self._reader.offset)
 
     def read(self) -> Deferred[Chunk]:
         return self._reader.read().addCallbacks(self._got, self._failed)
