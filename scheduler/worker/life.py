@@ -90,12 +90,17 @@ class JobLives:
             self._jobs.end(job, age, found.acknowledged, found.taken)
         return job
 
-    def end(self, job: RunningJob, status: JobStatus) -> None:
-        """End a job otherwise than by the end of its shim, unless it has ended."""
-        if not job.ended:
-            if job.life is not None:
-                job.life.cancel()
-            self._end(job, status)
+    def lose(self, job: RunningJob) -> Deferred[JobStatus]:
+        """End a job whose folder was removed; answers its status, which may be an earlier end."""
+
+        def lost(status: JobStatus) -> JobStatus:
+            if not job.ended:
+                if job.life is not None:
+                    job.life.cancel()
+                self._end(job, evolve(status, started_at=job.status.started_at))
+            return job.status
+
+        return self._pool.run(self._spools.endings.lose_thd, job.id, job.shim_identity).addCallback(lost)
 
     # the start
 

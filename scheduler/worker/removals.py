@@ -9,9 +9,6 @@ job again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -19,10 +16,10 @@ from twisted.python.failure import Failure
 
 from scheduler.daemon.services import Periodic
 from scheduler.errors import ShuttingDown
-from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.endings import Endings
-from scheduler.worker.jobs import Jobs, RunningJob
+from scheduler.worker.jobs import Jobs
+from scheduler.worker.life import JobLives
 
 #: Seconds between two looks at the folders of all running jobs.
 FOLDER_CHECK_INTERVAL_SECONDS = 5.0
@@ -33,20 +30,12 @@ class Removals(Periodic):
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        pool: Pool,
-        endings: Endings,
-        jobs: Jobs,
-        end: Callable[[RunningJob, JobStatus], None],
-    ) -> None:
-        """``end`` ends a job with a status, unless the job has ended."""
+    def __init__(self, clock: IReactorTime, pool: Pool, endings: Endings, jobs: Jobs, lives: JobLives) -> None:
         super().__init__(clock, FOLDER_CHECK_INTERVAL_SECONDS, self._look_now)
         self._pool = pool
         self._endings = endings
         self._jobs = jobs
-        self._end = end
+        self._lives = lives
 
     def _look_now(self) -> None:
         Deferred.fromCoroutine(self.look()).addErrback(self._failed)
@@ -60,13 +49,4 @@ class Removals(Periodic):
         for job_id in await self._pool.run(self._endings.removed_thd, self._jobs.running()):
             job = self._jobs.find(job_id)
             if job is not None and not job.ended:
-                await self.lose(job)
-
-    def lose(self, job: RunningJob) -> Deferred[JobStatus]:
-        """End a job whose folder is gone; answers its status, which may be an earlier end."""
-
-        def lost(status: JobStatus) -> JobStatus:
-            self._end(job, evolve(status, started_at=job.status.started_at))
-            return job.status
-
-        return self._pool.run(self._endings.lose_thd, job.id, job.shim_identity).addCallback(lost)
+                await self._lives.lose(job)

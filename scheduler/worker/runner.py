@@ -59,8 +59,8 @@ class JobRunner:
         self._wall_time = wall_time
         self._jobs = jobs
         self._lives = lives
-        self.removals = Removals(clock, pool, spools.endings, jobs, lives.end)
-        self._stops = Stops(pool, spools, self.removals)
+        self.removals = Removals(clock, pool, spools.endings, jobs, lives)
+        self._stops = Stops(pool, spools, lives)
         #: Ids that are being sealed, or found to belong to a job.
         self._sealing = Shared()
 

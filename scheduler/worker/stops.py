@@ -14,7 +14,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.threads import Pool
 from scheduler.worker.jobs import RunningJob
-from scheduler.worker.removals import Removals
+from scheduler.worker.life import JobLives
 from scheduler.worker.spools import Spools
 
 
@@ -26,7 +26,7 @@ class Stops:
 
     _pool: Pool
     _spools: Spools
-    _removals: Removals
+    _lives: JobLives
 
     def stop(self, job: RunningJob, wait: bool) -> Deferred[JobStatus]:
         """Carry out ``IJobRunner.stop`` for a job whose start was answered."""
@@ -51,7 +51,7 @@ class Stops:
         if result is None or job.status.state.final:
             return succeed(job.status)
         if result.check(FileNotFoundError):
-            return self._removals.lose(job).addCallback(lambda _: self._end_leftover(job))
+            return self._lives.lose(job).addCallback(lambda _: self._end_leftover(job))
         why = result.getErrorMessage()
         if result.check(OSError):
             self._log.error("the stop of job {job_id} can't be written down: {why}", job_id=job.id, why=why)
