@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -29,27 +30,21 @@ STORE_RETRY_MAX_SECONDS = 5.0
 UNSAVED_MAX_SECONDS = 0.1
 
 
+@define(eq=False, slots=False)
 class Saving:
     """``problem`` is why the database is unavailable, ``""`` while it is not."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        store: IStore,
-        present: Callable[[Ref], Record],
-        caught_up: Callable[[Sequence[Record]], None],
-    ) -> None:
-        """``present`` says what is to be saved under an id now: its record, or that there is none, as it was given.
+    _clock: IReactorTime
+    _store: IStore
+    #: Says what is to be saved under an id now: its record, or that there is none, as it was given.
+    _present: Callable[[Ref], Record]
+    #: Is called with what the store had failed to take, and has taken now.
+    _caught_up: Callable[[Sequence[Record]], None]
 
-        ``caught_up`` is called with what the store had failed to take, and has taken now.
-        """
+    def __attrs_post_init__(self) -> None:
         self.problem = ""
-        self._clock = clock
-        self._store = store
-        self._present = present
-        self._caught_up = caught_up
         # an ordered set
         self._owed: dict[Ref, None] = {}
         self._delay = STORE_RETRY_FIRST_SECONDS

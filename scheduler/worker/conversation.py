@@ -19,7 +19,7 @@ import contextlib
 from collections.abc import Callable
 from random import Random
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
@@ -57,40 +57,29 @@ _DEFAULT_LEASE_SECONDS = 30.0
 _LASTING = (Invalid, Refused, Conflict)
 
 
+@define(eq=False, slots=False)
 class Conversation:
     """The conversation of one worker with its scheduler. Its user makes one call at a time."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        client: ISchedulerClient,
-        jobs: IJobs,
-        facts: Callable[[], Registration],
-        held_id: IHeldId,
-        commit_count: ICommitCount,
-        identity: IIdentity,
-        random: Random,
-        wall_time: Callable[[], float],
-        disk: Callable[[], Disk | None],
-    ) -> None:
-        """``facts`` makes a registration without ids, each time anew; the ids are in ``held_id`` and ``identity``.
+    _clock: IReactorTime
+    _client: ISchedulerClient
+    _jobs: IJobs
+    #: Makes a registration without ids, each time anew; the ids are in ``held_id`` and ``identity``.
+    _facts: Callable[[], Registration]
+    _held_id: IHeldId
+    #: Keeps the highest count that was told.
+    _commit_count: ICommitCount
+    _identity: IIdentity
+    _random: Random
+    #: Each heartbeat tells these two.
+    _wall_time: Callable[[], float]
+    _disk: Callable[[], Disk | None]
 
-        ``commit_count`` keeps the highest count that was told. Each heartbeat tells ``wall_time`` and ``disk``.
-        """
-        self._clock = clock
-        self._client = client
-        self._jobs = jobs
-        self._facts = facts
-        self._held_id = held_id
-        self._kept_count = commit_count
+    def __attrs_post_init__(self) -> None:
         #: The highest that a scheduler has told; 0: none has.
         self._commits = 0
-        self._identity = identity
-        self._random = random
-        self._wall_time = wall_time
-        self._disk = disk
         self._boot_id = ""
         self._lease = _DEFAULT_LEASE_SECONDS
         self._registered = False
@@ -103,8 +92,8 @@ class Conversation:
         self._forgotten = False
         #: The scheduler has said that it knows no heartbeats.
         self._unheard = False
-        self._reports = Reports(jobs)
-        self.troubles = Troubles(random)
+        self._reports = Reports(self._jobs)
+        self.troubles = Troubles(self._random)
         #: When the next round begins.
         self.due = 0.0
 
@@ -121,7 +110,7 @@ class Conversation:
     def begin(self) -> None:
         """Read the id and the count that the previous process kept."""
         self._identity.worker_id = self._held_id.read()
-        self._commits = self._kept_count.read()
+        self._commits = self._commit_count.read()
         self._disk()  # so that the first heartbeat can tell
 
     def begin_round(self) -> None:
@@ -274,7 +263,7 @@ class Conversation:
     def _count(self, commits: int) -> None:
         if commits > self._commits:
             self._commits = commits
-            self._kept_count.write(commits)
+            self._commit_count.write(commits)
 
     async def _not_heard(self) -> None:
         """Note that the scheduler is there and knows no heartbeats."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from attrs import define
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -22,27 +23,22 @@ from scheduler.worker.trees import Left
 _SWEEP_AFTER_END_SECONDS = 1.0
 
 
+@define(eq=False, slots=False)
 class EndedJobs:
     """The ended jobs of one worker. Called on the reactor thread."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        pool: Pool,
-        spools: Spools,
-        patience: Patience,
-        forget: Callable[[str], None],
-        sweep_soon: Callable[[float], None],
-    ) -> None:
-        """``forget`` is called with each job that is removed, ``sweep_soon`` with the seconds to the next sweep."""
-        self._clock = clock
-        self._pool = pool
-        self._spools = spools
-        self._patience = patience
-        self._forget = forget
-        self._sweep_soon = sweep_soon
+    _clock: IReactorTime
+    _pool: Pool
+    _spools: Spools
+    _patience: Patience
+    #: Is called with each job that is removed.
+    _forget: Callable[[str], None]
+    #: Is called with the seconds to the next sweep.
+    _sweep_soon: Callable[[float], None]
+
+    def __attrs_post_init__(self) -> None:
         #: The scheduler acknowledges ends.
         self._awaiting = True
         #: In the order of their ends.
@@ -52,7 +48,7 @@ class EndedJobs:
         self._until_idle: dict[str, Waiters[None]] = {}
         #: Bytes of all of them.
         self.size = 0
-        self.leftovers = Leftovers(clock, pool, spools.clearing, patience, sweep_soon)
+        self.leftovers = Leftovers(self._clock, self._pool, self._spools.clearing, self._patience, self._sweep_soon)
 
     def all(self) -> Iterable[Kept]:
         return self._jobs.values()

@@ -45,25 +45,21 @@ class Endings:
     def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
         """Decide how the job ended, or which shim has it. A job that no shim began fails with the reason ``not_begun``.
 
-        ``shim`` was seen to have the job.
+        ``shim`` was seen to have the job; ``None``: none was, and ``CopiedSpool`` may be raised.
         """
+        spool = self._spool(job_id)
         try:
-            return self._decide_thd(job_id, not_begun, own=shim is not None)
+            seen = judge_thd(job_id, spool, self._wall_time, not_begun, own=shim is not None)
+            if isinstance(seen, NotStartable):  # its start was answered all the same, so the end is reported
+                record = spool.read_exit()
+                assert record is not None
+                record.pop("shortage")
+                spool.write_exit(record)
+                seen = status_of(job_id, record)
         except FileNotFoundError:
-            if not self._spool(job_id).removed():
+            if not spool.removed():
                 raise
             return self.lose_thd(job_id, shim)
-
-    def _decide_thd(self, job_id: str, not_begun: str, own: bool = False) -> JobStatus | HeldByShim:
-        """Decide the same. ``FileNotFoundError``: the spool was removed. ``CopiedSpool``, unless it is ``own``."""
-        spool = self._spool(job_id)
-        seen = judge_thd(job_id, spool, self._wall_time, not_begun, own)
-        if isinstance(seen, NotStartable):  # its start was answered all the same, so the end is reported
-            record = spool.read_exit()
-            assert record is not None
-            record.pop("shortage")
-            spool.write_exit(record)
-            seen = status_of(job_id, record)
         assert not isinstance(seen, NeverBegun)
         return seen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -38,29 +38,23 @@ from scheduler.worker_interfaces import IJobRunner
 
 
 @implementer(IJobRunner)
+@define(eq=False, slots=False)
 class JobRunner:
     """Runs jobs. ``recover`` must have fired before any request is made; ``shut_down`` leaves the jobs running."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        pool: Pool,
-        spools: Spools,
-        watch: OutputWatch,
-        wall_time: Callable[[], float],
-        jobs: Jobs,
-        lives: JobLives,
-    ) -> None:
-        self._pool = pool
-        self._spools = spools
-        self._watch = watch
-        self._wall_time = wall_time
-        self._jobs = jobs
-        self._lives = lives
-        self.removals = Removals(clock, pool, spools.endings, jobs, lives)
-        self._stops = Stops(pool, spools, lives)
+    _clock: IReactorTime
+    _pool: Pool
+    _spools: Spools
+    _watch: OutputWatch
+    _wall_time: Callable[[], float]
+    _jobs: Jobs
+    _lives: JobLives
+
+    def __attrs_post_init__(self) -> None:
+        self.removals = Removals(self._clock, self._pool, self._spools.endings, self._jobs, self._lives)
+        self._stops = Stops(self._pool, self._spools, self._lives)
         #: Ids that are being sealed, or found to belong to a job.
         self._sealing = Shared()
 

@@ -17,6 +17,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable
 
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -41,32 +42,24 @@ SWEEP_INTERVAL_SECONDS = 2.0
 MAX_STARTS, MAX_STARTS_PER_WORKER = 64, 4
 
 
+@define(eq=False, slots=False)
 class Dispatcher:
     """The queue's part that starts jobs."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        ledger: Ledger,
-        starts: Starts,
-        backoff: Backoff,
-        flights: Flights,
-        waiting: Lines,
-        set_back: SetBack,
-        left_over: Callable[[Job], None],
-    ) -> None:
-        """``left_over`` is called with a job that is queued still, or again, when its start is over."""
-        self._clock = clock
-        self._ledger = ledger
-        self._registry = ledger.registry
-        self._starts = starts
-        self._backoff = backoff
-        self._flights = flights
-        self._waiting = waiting
-        self._set_back = set_back
-        self._left_over = left_over
+    _clock: IReactorTime
+    _ledger: Ledger
+    _starts: Starts
+    _backoff: Backoff
+    _flights: Flights
+    _waiting: Lines
+    _set_back: SetBack
+    #: Is called with a job that is queued still, or again, when its start is over.
+    _left_over: Callable[[Job], None]
+
+    def __attrs_post_init__(self) -> None:
+        self._registry = self._ledger.registry
         self._running = False
         # the workers to look at: worker id -> its place among them, and these in order
         self._worth_a_look: dict[str, Place] = {}
@@ -77,7 +70,7 @@ class Dispatcher:
         # worker id -> starts under way
         self._under_way: Counter[str] = Counter()
         self._looking: IDelayedCall | None = None
-        self._sweep = Sweep(clock, self._search)
+        self._sweep = Sweep(self._clock, self._search)
 
     @property
     def idle(self) -> bool:

@@ -60,38 +60,33 @@ class _Times:
     choosing: bool = False
 
 
+@define(eq=False, slots=False)
 class Queue(Service):
     """The queue of one scheduler; it is to hear every change."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        ledger: Ledger,
-        starts: Starts,
-        choice: Choice,
-        backoff: Backoff,
-        flights: Flights,
-        waiting: Lines,
-        set_back: SetBack,
-        most: int,
-    ) -> None:
-        """At most ``most`` jobs are queued. ``waiting`` are those that are due."""
-        self._clock = clock
-        self._ledger = ledger
-        self._registry = ledger.registry
-        self._choice = choice
-        self._flights = flights
-        self._waiting = waiting
-        self._set_back = set_back
-        self._most = most
-        self._dispatcher = Dispatcher(clock, ledger, starts, backoff, flights, waiting, set_back, self.stand)
+    _clock: IReactorTime
+    _ledger: Ledger
+    _starts: Starts
+    _choice: Choice
+    _backoff: Backoff
+    _flights: Flights
+    #: The jobs that are due.
+    _waiting: Lines
+    _set_back: SetBack
+    #: Jobs that may be queued.
+    _most: int
+
+    def __attrs_post_init__(self) -> None:
+        self._registry = self._ledger.registry
+        parts = self._starts, self._backoff, self._flights, self._waiting, self._set_back
+        self._dispatcher = Dispatcher(self._clock, self._ledger, *parts, self.stand)
         # how many jobs are to be queued, and not committed yet
         self._entering = 0
         # of each job that is queued, or starting and may come back
         self._times: dict[str, _Times] = {}
-        self._deadlines = Deadlines(clock)
+        self._deadlines = Deadlines(self._clock)
         # ids of the jobs that are due when it is known whether they run; a dict, for its order
         self._postponed: dict[str, None] = {}
 

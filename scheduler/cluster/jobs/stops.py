@@ -31,6 +31,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
+from attrs import define
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
@@ -61,37 +62,29 @@ STOP_WAIT_MAX_SECONDS = 60.0
 MAX_STOPS_AT_ONCE = 16
 
 
+@define(eq=False, slots=False)
 class Stops:
     """Ends jobs. ``clock`` measures patience."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        ledger: Ledger,
-        client: IWorkerClient,
-        flights: Flights,
-        late: LateAnswers,
-        reach: Reach,
-        set_back: SetBack,
-        waits: Waits,
-        probed: Callable[[str], Deferred[None]],
-    ) -> None:
-        """``probed`` is as of ``JobRounds``."""
-        self._clock = clock
-        self._ledger = ledger
-        self._registry = ledger.registry
-        self._client = client
-        self._flights = flights
-        self._late = late
-        self._reach = reach
-        self._set_back = set_back
-        self._waits = waits
+    _clock: IReactorTime
+    _ledger: Ledger
+    _client: IWorkerClient
+    _flights: Flights
+    _late: LateAnswers
+    _reach: Reach
+    _set_back: SetBack
+    _waits: Waits
+    #: As of ``JobRounds``.
+    _probed: Callable[[str], Deferred[None]]
+
+    def __attrs_post_init__(self) -> None:
+        self._registry = self._ledger.registry
         # ids of unfinished jobs whose workers have taken the stop
         self._taken: set[str] = set()
         self._asking = Shared()
-        self._rounds = JobRounds("delivering the stops", ledger.registry, probed)
+        self._rounds = JobRounds("delivering the stops", self._registry, self._probed)
 
     @property
     def idle(self) -> bool:

@@ -111,34 +111,28 @@ class FollowedJob:
         return self.job.over or (worker is not None and bool(worker.features))
 
 
+@define(eq=False, slots=False)
 class Live:
     """The state machine of the table above. It exists from the first follower of a stream to the last."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        client: IWorkerClient,
-        followed: FollowedJob,
-        stream: Stream,
-        window: Window,
-        on_empty: Callable[[Live], None],
-    ) -> None:
-        """``on_empty`` is called with it when its last follower left; it is not used again."""
-        self.client = client
-        self.followed = followed
-        self.stream = stream
-        self.window = window
+    _clock: IReactorTime
+    client: IWorkerClient
+    followed: FollowedJob
+    stream: Stream
+    window: Window
+    #: Is called with it when its last follower left; it is not used again.
+    _on_empty: Callable[[Live], None]
+
+    def __attrs_post_init__(self) -> None:
         self.state = State.IDLE
         #: In ENDED: why bytes may be missing, as the worker says; ``""``: none are.
         self.cut = ""
         #: Why the worker does not stream this output, so that followers read by calls; ``None``: it may.
         self.refusal: BaseException | None = None
-        self.retries = Retries(clock, self._retry)
-        self._clock = clock
-        self._over = followed.job.over
-        self._on_empty = on_empty
+        self.retries = Retries(self._clock, self._retry)
+        self._over = self.followed.job.over
         # each follower, and the Deferred that it waits for, if it does
         self._followers: dict[FollowerLike, Deferred[None] | None] = {}
         # the stream that runs, the worker that it comes from, and when it began
