@@ -1,4 +1,4 @@
-"""Identifies this worker and this process of it, and checks incoming calls against that."""
+"""Identifies this worker and this process of it: for its scheduler, and for incoming calls, which are checked."""
 
 from __future__ import annotations
 
@@ -8,11 +8,34 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
+from scheduler import __version__, registrations
+from scheduler.daemon.config import WorkerSettings
 from scheduler.errors import Misdirected
+from scheduler.messages import Registration
+from scheduler.model import FEATURES
+from scheduler.worker.shim.spool import boot_id
 from scheduler.worker_interfaces import IIdentity
 
 #: Processes of the scheduler that are remembered. So a few that call in turns are each new once.
 _KNOWN_SCHEDULERS_MAX = 16
+
+
+def registration(settings: WorkerSettings, address: str) -> Registration:
+    """Make a registration without the worker's ids. The scheduler calls the worker at ``address``."""
+    return Registration(
+        address=address,
+        name=settings.name,
+        labels=settings.labels,
+        slots=settings.slots,
+        boot_id=boot_id(),
+        version=__version__,
+        features=FEATURES,
+    )
+
+
+def check_worker(settings: WorkerSettings) -> None:
+    """Raise ``Invalid`` for a worker that every scheduler of this version would refuse."""
+    registrations.check(registration(settings, ""))
 
 
 @implementer(IIdentity)

@@ -15,14 +15,14 @@ from scheduler.messages import Registration
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
 from scheduler.threads import Pool
-from scheduler.worker import facts, folder
+from scheduler.worker import folder
 from scheduler.worker.commands import Policy
 from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.held_id import IdFile
-from scheduler.worker.identity import Identity
+from scheduler.worker.identity import Identity, check_worker, registration
 from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.life import JobLives
@@ -42,7 +42,7 @@ class Options(startup.WorkerOptions):
     """Options of ``twistd worker``; see ``scheduler.daemon.startup``."""
 
     open_folder = staticmethod(folder.open_folder)
-    check_worker = staticmethod(facts.check_worker)
+    check_worker = staticmethod(check_worker)
 
 
 def makeService(options: Options) -> IService:
@@ -74,7 +74,7 @@ def makeService(options: Options) -> IService:
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
     def own_facts() -> Registration:
-        return facts.registration(settings, str(settings.advertise_addr or grpc.bound))
+        return registration(settings, str(settings.advertise_addr or grpc.bound))
 
     held_id = IdFile(state.path / folder.WORKER_ID)
     commit_count = CommitCountFile(pool, str(state.path / folder.COMMIT_COUNT))

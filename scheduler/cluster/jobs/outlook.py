@@ -67,27 +67,25 @@ class Group:
 
     def __str__(self) -> str:
         """A sentence."""
-        parts = []
-        if self.draining:
-            parts.append(f"{self._some(self.draining)} {'is' if self.draining == 1 else 'are'} draining")
-        if self.unreachable:
-            everyone = self.unreachable == self.count > 1
-            parts.append("none can be reached" if everyone else f"{self._some(self.unreachable)} can't be reached")
-        if self.held:
-            because = f" ({self.held_by})" if self.held_by else ""
-            parts.append(f"{self._some(self.held)} {'takes' if self.held == 1 else 'take'} no job now{because}")
-        if self.full:
-            slots = "its only slot" if self.slots == 1 else f"all {self.slots} slots"
-            if self.full == self.count:
-                parts.append(f"{slots} {'is' if self.slots == 1 else 'are'} taken")
-            else:
-                parts.append(f"{self.full} {'has' if self.full == 1 else 'have'} {slots} taken")
-        if self.free:
-            parts.append(f"{self._some(self.free)} {'has' if self.free == 1 else 'have'} a free slot")
-        return f"{self.count} {'worker matches' if self.count == 1 else 'workers match'}; {', '.join(parts)}"
+        because = f" ({self.held_by})" if self.held_by else ""
+        slots = "its only slot" if self.slots == 1 else f"all {self.slots} slots"
+        parts = [
+            self._some(self.draining, "is draining", "are draining"),
+            self._some(self.unreachable, "can't be reached", "can't be reached"),
+            self._some(self.held, f"takes no job now{because}", f"take no job now{because}"),
+            self._some(self.full, f"has {slots} taken", f"have {slots} taken"),
+            self._some(self.free, "has a free slot", "have a free slot"),
+        ]
+        if self.unreachable == self.count > 1:
+            parts = ["none can be reached"]
+        if self.full == self.count:
+            parts = [f"{slots} {'is' if self.slots == 1 else 'are'} taken"]
+        matching = "1 worker matches" if self.count == 1 else f"{self.count} workers match"
+        return f"{matching}; {', '.join(filter(None, parts))}"
 
-    def _some(self, count: int) -> str:
-        return "it" if self.count == 1 else "all" if count == self.count else str(count)
+    def _some(self, count: int, one: str, many: str) -> str:
+        who = "it" if self.count == 1 else "all" if count == self.count else count
+        return f"{who} {one if count == 1 else many}" if count else ""
 
 
 @frozen

@@ -35,9 +35,6 @@ from scheduler.worker.shim.spool import Identity, Spool
 #: Seconds from the first KILL until what is still there is reported as left over.
 KILL_WAIT_MAX_SECONDS = 5.0
 
-#: Seconds between two rounds of KILL: a process that forked in between is found by the next.
-_KILL_INTERVAL_SECONDS = 0.02
-
 #: Seconds for a process that has closed the job's pipes to end by itself: a filter does, a daemon does not.
 _CLOSED_GRACE_SECONDS = 0.1
 
@@ -225,7 +222,7 @@ class Phases:
         """Do one round of KILL."""
         self._tree = "killed"
         killed = {each.identity for each in self._descendants() if proctree.send(each.identity, signal.SIGKILL)}
-        self._kill_at = now + _KILL_INTERVAL_SECONDS
+        self._kill_at = now + proctree.KILL_INTERVAL_SECONDS
         if self._give_up_at is None:
             self._give_up_at = now + KILL_WAIT_MAX_SECONDS
             if not self._ended_by:  # including those that began while others were asked to end
@@ -260,11 +257,8 @@ class Phases:
         if leftover:
             reason = "; ".join(filter(None, (reason, left_behind(leftover))))
         elif background and not reason:
-            reason = (
-                "1 background process was ended after the main process"
-                if background == 1
-                else f"{background} background processes were ended after the main process"
-            )
+            ended = "1 background process was" if background == 1 else f"{background} background processes were"
+            reason = f"{ended} ended after the main process"
         return exit_record(
             state=state,
             reason=reason,

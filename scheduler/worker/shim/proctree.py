@@ -31,7 +31,7 @@ _GONE = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 _PF_EXITING = 0x4
 
 #: Seconds between two rounds of KILL: a process that forked in between is found by the next.
-_KILL_INTERVAL_SECONDS = 0.02
+KILL_INTERVAL_SECONDS = 0.02
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -223,7 +223,7 @@ def end(find: Callable[[], Collection[Process]], seconds: float) -> list[Identit
         sent = [send(each.identity, signal.SIGKILL) for each in find()]
         if not any(sent):
             break
-        time.sleep(_KILL_INTERVAL_SECONDS)
+        time.sleep(KILL_INTERVAL_SECONDS)
     return [each.identity for each in find()]
 
 
