@@ -6,41 +6,54 @@ raises is logged, and the others hear the change all the same.
 
 A listener hears the changes that were published after it subscribed: a state that it found in the registry when it
 began is never followed by an earlier one.
+
+The last changes are kept, so that a reader which was away for a moment can read what it missed.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from itertools import islice
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from scheduler.model import Job, Ref, Worker
 
-R = TypeVar("R", Job, Worker)
+#: Changes that are kept for ``since``. A change of a job takes about 1 KiB.
+BACKLOG_MAX_CHANGES = 1000
 
 
 @frozen
-class _Changed(Generic[R]):
-    before: R | None
-    after: R | None
-
-    @property
-    def last(self) -> R:
-        """The record after the change; one that is gone as it was before."""
-        record = self.after or self.before
-        assert record is not None
-        return record
-
-
-class JobChanged(_Changed[Job]):
+class JobChanged:
     """A job is new (``before`` is ``None``), another than before, or gone (``after`` is ``None``)."""
 
+    before: Job | None
+    after: Job | None
 
-class WorkerChanged(_Changed[Worker]):
+    @property
+    def last(self) -> Job:
+        """The job after the change; one that is gone as it was before."""
+        job = self.after or self.before
+        assert job is not None
+        return job
+
+
+@frozen
+class WorkerChanged:
     """A worker is new, gave a sign of life, is another than before, or is gone; as ``JobChanged``."""
+
+    before: Worker | None
+    after: Worker | None
+
+    @property
+    def last(self) -> Worker:
+        """The worker after the change; one that is gone as it was before."""
+        worker = self.after or self.before
+        assert worker is not None
+        return worker
 
 
 Change = JobChanged | WorkerChanged
@@ -61,10 +74,12 @@ class ChangeFeed:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, backlog: int = BACKLOG_MAX_CHANGES) -> None:
+        """``backlog`` changes are kept for ``since``."""
         self._clock = clock
         #: The number of the last change that was published.
         self.seq = 0
+        self._backlog: deque[tuple[int, Change]] = deque(maxlen=backlog)
         self._undelivered: list[tuple[int, Change]] = []
         self._delivery: IDelayedCall | None = None
         # those of all changes, and those of the changes of one record; dicts, for their order
@@ -79,6 +94,7 @@ class ChangeFeed:
     def publish(self, change: Change) -> None:
         """Have all listeners hear the change in the next turn."""
         self.seq += 1
+        self._backlog.append((self.seq, _without_input(change)))
         self._undelivered.append((self.seq, change))
         if self._delivery is None:
             self._delivery = self._clock.callLater(0, self._deliver)
@@ -100,6 +116,16 @@ class ChangeFeed:
 
         return unsubscribe
 
+    def since(self, seq: int) -> list[tuple[int, Change]] | None:
+        """The changes after number ``seq``, with their numbers; ``None``: some of them are not kept any more.
+
+        A job's specification is without its input there.
+        """
+        missed = self.seq - seq
+        if not 0 <= missed <= len(self._backlog):
+            return None
+        return list(islice(self._backlog, len(self._backlog) - missed, None))
+
     def _deliver(self) -> None:
         self._delivery = None
         changes, self._undelivered = self._undelivered, []
@@ -112,3 +138,16 @@ class ChangeFeed:
                     except Exception:  # the others have to hear it all the same
                         ref = change.last.ref
                         self._log.failure("a listener failed after a change of {kind} {id}", kind=ref.kind, id=ref.id)
+
+
+def _without_input(change: Change) -> Change:
+    """The change as it is kept: a job's input can be large."""
+    if isinstance(change, WorkerChanged):
+        return change
+    before, after = (None if job is None else _kept(job) for job in (change.before, change.after))
+    return change if before is change.before and after is change.after else JobChanged(before, after)
+
+
+def _kept(job: Job) -> Job:
+    spec = job.spec.trimmed()
+    return job if spec is job.spec else evolve(job, spec=spec)
