@@ -1,6 +1,6 @@
-"""The wiring of the scheduler's parts, once: for ``twistd scheduler`` and for every test of them.
+"""Builds the parts of the scheduler and connects them: for ``twistd scheduler``, and for every test of the whole.
 
-Each part is made from the ones above it.
+Each part is made from the ones above it. ``make_cluster`` also subscribes the listeners of the change feed.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ VERIFY_INTERVAL_SECONDS = 5.0
 class ClusterParts:
     """The parts of a cluster. Its services start in the order of the three groups, and stop in the opposite order.
 
-    ``records``: what is known is loaded from the store, which must run. ``work``: jobs are started, and workers looked
-    after; calls to workers must be possible. ``admission``: clients and workers can ask, once their servers run, and
-    the workers that were loaded are called.
+    ``records``: load the registry from the store, which must run. ``work``: start jobs and look after workers; calls to
+    workers must be possible. ``admission``: clients and workers can ask, once their servers run, and the loaded workers
+    are called.
     """
 
     ledger: Ledger

@@ -1,13 +1,16 @@
 """An index of the workers for jobs with a selector, which finds the least loaded one at once.
 
-Every worker with slots has a standing, which says what keeps it from taking a job by selector now, if anything. Workers
-are filed by label, ability and standing: each worker once for each of its labels, and once without a label. Each file
-is a sorted list. Free workers are sorted by load, all others by name. A requirement without labels is answered by the
-first entries of a few files. A requirement with labels looks at the files of the rarest of them, so at no more workers
-than have that label.
+Every worker with slots has a *standing*: the reason, if any, why it takes no job by selector now. Its *ability* is
+whether it is a core worker, and its features. Each worker is filed in one sorted list for each of its labels, and in
+one without a label; a list ("file") has the workers with the same label, ability and standing. Free workers are sorted
+by load, then by name, all others by name: see ``Candidates.put``. The dispatcher serves workers in the same order.
 
-A change of a worker or its load moves it in as many files as it has labels. Each move takes a search and a shift in a
-list of pointers: a few microseconds for 10,000 workers.
+A requirement without labels is answered by the first entries of a few lists. A requirement with labels looks at the
+lists of its rarest label, so at no more workers than have that label. A change of a worker or its load moves it in as
+many lists as it has labels. Each move takes a search and a shift in a list of pointers: a few microseconds for 10,000
+workers.
+
+For one given worker, ``Dispatcher._takes_work`` and ``Choice.now`` ask as well what keeps it from a job.
 """
 
 from __future__ import annotations
@@ -77,13 +80,13 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """The number of all these workers."""
+        """The number of workers with any standing."""
         return sum(self.count.values())
 
 
 @frozen
 class _Entry:
-    """The places where one worker is filed."""
+    """A worker as it is filed: its ability and standing, and its place in the lists."""
 
     worker: Worker
     ability: Ability
@@ -91,7 +94,7 @@ class _Entry:
     place: Place
 
     def is_for(self, worker: Worker) -> bool:
-        """Whether the entry is right for the worker as it is now, if standing and place are."""
+        """Whether the worker's labels, slots and ability are still those of the entry."""
         before = self.worker
         return before is worker or (
             before.labels == worker.labels
@@ -104,10 +107,10 @@ _File = tuple[Label | None, Ability, Standing]
 
 
 class Candidates:
-    """The index; the registry reports every change to it. Do not change it while you iterate."""
+    """An index of the workers with slots, by label, ability and standing. Do not change it while ``each`` iterates."""
 
     def __init__(self, workers: Mapping[str, Worker]) -> None:
-        """``workers`` by id, as they are now."""
+        """``workers`` by id, as they are now; the registry keeps this mapping up to date."""
         self._workers = workers
         self._entries: dict[str, _Entry] = {}
         self._files: dict[_File, list[Place]] = {}
@@ -144,7 +147,7 @@ class Candidates:
             self._take(entry)
 
     def each(self, requirement: Requirement, standings: Collection[Standing]) -> Iterator[Worker]:
-        """The workers with one of these standings that meet the requirement, which names no worker.
+        """The workers with one of these standings that meet the requirement, which must not name a worker.
 
         ``FREE`` workers come by load, then by name; all others by name.
         """
@@ -164,7 +167,7 @@ class Candidates:
         return next(self.each(requirement, standings), None) is not None
 
     def tally(self, requirement: Requirement) -> Tally:
-        """The workers that meet the requirement, which names no worker, counted by standing."""
+        """The number of workers that meet the requirement, by standing. The requirement must not name a worker."""
         count: Counter[Standing] = Counter()
         slots = 0
         if len(requirement.labels) < 2:

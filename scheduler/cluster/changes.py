@@ -2,7 +2,9 @@
 
 Theory of operation. The ledger publishes a change when it is visible in the registry. Listeners hear it in the next
 turn of the reactor, in the order of the changes, and never inside the call that made the change. A listener that
-raises is logged, and the others hear the change all the same.
+raises is logged, and the others hear the change all the same. There are no kinds of events: a listener finds out what
+happened from the difference between ``before`` and ``after``. For example, a worker is drained if ``draining`` is set
+only in ``after``. ``scheduler.cluster.build`` subscribes the listeners.
 
 A listener hears the changes that were published after it subscribed: a state that it found in the registry when it
 began is never followed by an earlier one.

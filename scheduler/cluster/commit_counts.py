@@ -1,9 +1,11 @@
-"""The counts of commits that workers say, and which of them show that the store was set back.
+"""The counts of commits that workers report, and which of them prove that the store was set back.
 
-A worker may say any count. In one process the count only rises, so a worker that was told one here is not believed
-when it says a higher one. The count of another worker begins a new timeline only a bounded number of times, and a
-bounded number of timelines ahead of the store's own. So whatever is made up, there are always counts left by which a
-store that was set back is noticed.
+A worker may report any count, so a count is not believed without limits. The store's count only rises while the
+scheduler runs: a worker that this process has told a count is not believed if it reports one above the store's. The
+count of another worker may begin a new timeline (``scheduler.commits``), but only a few times, and only a few timelines
+ahead. So invented counts never use up the range of counts, and a store that is set back later is still noticed.
+
+A count is *of the past* if it shows that the store lost commits (``scheduler.cluster.set_back``).
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline,
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore
 
-#: Timelines by which a count that is believed is ahead of the store's: each time that a store was set back adds one.
+#: Timelines by which a count that is believed may be ahead of the store's: each set-back of the store adds one.
 TIMELINES_AHEAD_MAX = 64
 
-#: Timelines that one process begins: one for each worker that knows more than all those that were heard before it.
+#: Timelines that one process begins at most: one for each worker that knows more than all those heard before it.
 TIMELINES_BEGUN_MAX = 8
 
 #: Workers that are gone, and are remembered as told a count by this process.
@@ -27,7 +29,7 @@ TOLD_GONE_MAX = 10_000
 
 
 class CommitCounts:
-    """Tells workers the store's count, and judges theirs. The store's count stands still until ``begin``."""
+    """Tells workers the store's count, which stands still until ``begin``, and judges the counts that they report."""
 
     _log = Logger()
 
@@ -47,7 +49,7 @@ class CommitCounts:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is kept of workers that are not known, but for those that are remembered as gone."""
+        """Whether every worker that is remembered here is in the registry, or is remembered as gone."""
         kept = {*self._doubted, *self._told} - self._gone.keys()
         return all(map(self._ledger.registry.find_worker, kept))
 
@@ -63,18 +65,18 @@ class CommitCounts:
         return worker_id in self._told
 
     def tell(self, worker_id: str) -> int:
-        """The count to tell that worker; 0: none yet."""
+        """The count to tell that worker, which counts as told from now on; 0: no count is told yet."""
         if not self._counting:
             return 0
         self._told.add(worker_id)
         return int(self._store.commit_count)
 
     def is_back(self, worker_id: str) -> None:
-        """The worker registers."""
+        """Note that the worker registers: it is not gone any more."""
         self._gone.pop(worker_id, None)
 
     def forget(self, worker_id: str) -> None:
-        """The worker is gone, or offline. When it is back, it says the count that it was told."""
+        """Note that the worker is gone, or offline. When it is back, it reports the count that it was told."""
         self._doubted.discard(worker_id)
         if worker_id in self._told:
             self._gone[worker_id] = None
@@ -84,7 +86,7 @@ class CommitCounts:
                 self._told.discard(first)
 
     def is_of_the_past(self, worker_id: str, count: int) -> bool:
-        """Whether a worker that says ``count`` has heard of commits that the store does not have."""
+        """Whether ``count``, which the worker reports, is of the past. May begin a new timeline."""
         present, kept = self._store.commit_count, self._set_back_to
         if worker_id in self._told:
             if count > present:
@@ -102,7 +104,7 @@ class CommitCounts:
         return True
 
     def _may_begin_timeline(self, worker_id: str, count: int) -> bool:
-        """Whether a timeline may begin above that count, of which the worker says that it has heard."""
+        """Whether a timeline may begin above ``count``, which the worker reports."""
         ahead = (timeline_of(count) - timeline_of(self._store.commit_count)) // TIMELINE_COMMITS
         begins = worker_id not in self._began and len(self._began) < TIMELINES_BEGUN_MAX
         return begins and ahead <= TIMELINES_AHEAD_MAX and next_timeline(count) < COMMIT_COUNT_MAX

@@ -4,7 +4,7 @@ Theory of operation. Nobody sees the end of a job before it is durable: a final 
 that was seen never changes, not even by a crash. From when an end is known until it is
 durable nothing else changes the job.
 
-When the store fails, an end that was decided by the scheduler is void. One that a worker
+When the store fails, an end that was decided by the scheduler is void. An end that a worker
 reported is true, so it is held: the job stays as it was, with a ``reason`` that says so,
 the end is not acknowledged to the worker, and it is shown once the store has taken it.
 What would become visible with it (the next attempt, and the answer to the request's key)
@@ -25,7 +25,7 @@ from scheduler.errors import StoreFailed
 from scheduler.interfaces import Record
 from scheduler.model import IdempotencyKey, Job, Ref
 
-#: Why a job is not shown as it ended; what follows says why the store fails.
+#: The reason of a job whose end is held; ``{}`` says why the store fails.
 UNSAVED_END = "it has ended, and its end can't be saved yet: {}"
 
 
@@ -42,7 +42,7 @@ class Ending:
 
     @property
     def held(self) -> bool:
-        """Whether it waits until the store takes it."""
+        """Whether the store failed to take the end, which is held until it does."""
         return self.problem is not None
 
     def records(self) -> list[Job | IdempotencyKey]:
@@ -57,7 +57,7 @@ class Endings:
     _log = Logger()
 
     def __init__(self, registry: Registry, show: Callable[[Job], None]) -> None:
-        """``show`` puts a job into the registry and tells all who want to know of it."""
+        """``show`` puts a job into the registry, and publishes the change."""
         self._registry = registry
         self._show_job = show
         self._endings: dict[str, Ending] = {}
@@ -103,7 +103,7 @@ class Endings:
         self._show_job(evolve(job, reason=UNSAVED_END.format(StoreFailed.sentence(str(error)))))
 
     def caught_up(self, records: Iterable[Record]) -> None:
-        """The store has taken these, which it had failed to take before: show the ends among them."""
+        """Show the held ends among these records, which the store has taken at last."""
         for record in records:
             ending = self._endings.get(record.id) if isinstance(record, Job) else None
             if ending is not None and ending.held and ending.job is record:
@@ -114,21 +114,21 @@ class Endings:
         return self._held.get(ref)
 
     def following(self, job_id: str) -> Job | None:
-        """The next attempt with that id, which becomes visible with one of these ends."""
+        """The next attempt with that id, if it becomes visible with an end that is kept here."""
         attempts = (ending.following for ending in self._endings.values())
         return next((attempt for attempt in attempts if attempt is not None and attempt.id == job_id), None)
 
     def failure(self, job_id: str) -> StoreFailed | None:
-        """Why the end of that job is held; ``None``: it is not."""
+        """The error for which the end of that job is held; ``None``: it is not held."""
         ending = self._endings.get(job_id)
         return None if ending is None or ending.problem is None else StoreFailed(ending.problem)
 
     def held(self) -> list[Job]:
-        """The jobs, at their ends, whose ends are held."""
+        """The jobs whose ends are held, as they ended."""
         return [ending.job for ending in self._endings.values() if ending.held]
 
     def adopted(self, worker_id: str) -> tuple[int, int]:
-        """The number of jobs adopted of that worker, and of all; those whose ends are being saved count."""
+        """The number of adopted jobs of that worker, and of all workers, including those whose ends are being saved."""
         find = self._registry.find_job
         ending = [each.job for each in self._endings.values() if each.job.is_adopted and find(each.job.id) is None]
         own = sum(job.worker_id == worker_id for job in ending)
@@ -139,7 +139,7 @@ class Endings:
         return list(self._held.values())
 
     def forget(self, job_id: str) -> None:
-        """The end of that job is durable, or void, or the job is gone."""
+        """Forget the end of that job: it is durable, or void, or the job is gone."""
         ending = self._endings.pop(job_id, None)
         if ending is not None and ending.held:
             for record in ending.records():

@@ -71,14 +71,14 @@ class Expected:
         self._listeners.append(on_wanted)
 
     def begin(self, worker: Worker) -> None:
-        """The worker may be online at any moment."""
+        """Expect the worker: it may be online at any moment."""
         self._workers.add(worker.id)
         for requirement, group in self._groups.items():
             if requirement.met_by(worker) and not worker.draining:
                 group.worker_ids[worker.id] = None
 
     def settle(self, worker_id: str) -> None:
-        """The worker is online now, or is no longer expected."""
+        """Expect the worker no longer, as it is online or did not come; wakes the requests that waited for it."""
         if worker_id not in self._workers:
             return
         self._workers.discard(worker_id)
@@ -122,7 +122,7 @@ class Expected:
             self._wake(requirement, group, len(group.waiters))
 
     def _meeting(self, requirement: Requirement) -> dict[str, None]:
-        """The ids of the expected workers that could take such a job if they were online."""
+        """The ids of the expected workers that could take a job with that requirement if they were online."""
         if requirement.worker is not None:
             workers = iter(self._registry.called(requirement.worker))
         else:
@@ -130,7 +130,7 @@ class Expected:
         return {worker.id: None for worker in workers if worker.id in self._workers}
 
     def _room(self, requirement: Requirement, worker: Worker) -> int | None:
-        """The number of such jobs that the worker can take now; ``None``: any number."""
+        """The number of jobs with that requirement that the worker can take now; ``None``: any number."""
         if requirement.worker is not None or worker.slots is None:
             return None
         return max(0, worker.slots - self._registry.load(worker.id))
@@ -144,7 +144,7 @@ class Expected:
             self._clock.callLater(0, _fire, woken)
 
     def _left(self, result: T, requirement: Requirement, group: _Group, waiter: Deferred[None]) -> T:
-        """A request no longer waits."""
+        """Take a request that no longer waits out of its group."""
         self._waiting -= 1
         if waiter in group.waiters:
             group.waiters.remove(waiter)

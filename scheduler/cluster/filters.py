@@ -30,7 +30,7 @@ class WorkerNames:
     def meant_by(self, which: JobFilter, find: Callable[[str], Worker]) -> Worker | None:
         """The worker that the filter names; ``find`` finds it by id or name.
 
-        ``None``: the filter names no worker, or one that only jobs know. ``NotFound``: no job knows it either.
+        ``None``: the filter names no worker, or one that only jobs know. Raises ``NotFound`` if no job knows it either.
         """
         if which.worker is None:
             return None
@@ -87,7 +87,7 @@ def cursor_after(job: Job) -> str:
 
 
 def place_of(cursor: str) -> tuple[float, str]:
-    """Time of creation and id of the job that a cursor was made after; ``Invalid``."""
+    """The time of creation and the id of the job after which the cursor goes on. Raises ``Invalid`` if it is bad."""
     try:
         created_at, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
         return float(created_at), job_id

@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class JobRounds:
-    """At most one round for each worker at a time."""
+    """Makes the rounds: at most one for each worker at a time."""
 
     def __init__(self, what: str, registry: Registry, probed: Callable[[str], Deferred[None]]) -> None:
-        """``what``: the purpose, for the log. ``probed`` fires when a probe of the worker with that id has ended."""
+        """``what``: the purpose, for the log. ``probed(worker_id)`` fires when a probe of that worker has ended."""
         self._registry = registry
         self._probed = probed
         self._rounds = Rounds(what)
@@ -41,7 +41,7 @@ class JobRounds:
     def begin(self, worker_id: str, jobs: Callable[[], list[Job]], call: Callable[[Job], Awaitable[T]]) -> None:
         """Call ``call`` with each of ``jobs``, oldest first, unless a round of that worker is under way.
 
-        ``call`` gets the job as it was when the round began. An error that it raises has no further consequence.
+        ``call`` gets the job as it was when the round began. An error that it raises may end the round, no more.
         """
         self._rounds.begin(worker_id, partial(self._round, worker_id, jobs, call))
 

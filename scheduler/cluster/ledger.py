@@ -3,7 +3,7 @@
 | verb | who decided | visible | if the store fails |
 | --- | --- | --- | --- |
 | ``decide`` | the scheduler | after the commit | nothing happens |
-| ``learn`` | a worker, a client, the facts | at once; an end: after the commit | it is true, and saved later |
+| ``learn`` | nobody: it has happened | at once; an end: after the commit | it is true, and saved later |
 | ``see`` | a clock | at once | it is never saved |
 
 - ``decide`` is for a new job, an end that no worker reported, and a removal that a client asks for; as ``amend`` for
@@ -12,11 +12,11 @@
   and a record that never came to be or is kept no longer.
 - ``see`` is for a sign of life, and whether a worker is online.
 
-A dispatch is learned, not decided: a stop that comes while it is committed must find the job ``starting``.
-One that it found ``queued`` would be concluded, and the start would leave all the same.
+A dispatch is learned, not decided: a stop that comes during its commit must find the job ``starting``. If it found the
+job ``queued``, it would end the job, and the start would be sent all the same.
 
-The end of a job is seen when it is durable, whoever said it (``endings``). What could not be saved is brought to the
-store again (``saving``). What becomes visible is published (``changes``).
+The end of a job becomes visible when it is durable (``endings``). Saves that fail are repeated (``saving``). Every
+change that becomes visible is published (``changes``).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Plan:
     visible: list[Record]
 
     def records(self) -> list[Record]:
-        """All that is to be saved."""
+        """All records to be saved."""
         following = [ending.following for ending in self.ends if ending.following is not None]
         return [*self.jobs, *following, *self.workers, *self.gone, *self.keys]
 
@@ -89,7 +89,7 @@ class Ledger:
         #: The count of commits when this process began, and that after which the store was set back, if it ever was.
         self.loaded_count = 0
         self.set_back_to: int | None = None
-        # ids of the jobs whose removals are being saved: likewise
+        # ids of the jobs whose removals are being saved; nothing else changes these jobs either
         self._leaving: set[str] = set()
 
     @property
@@ -103,9 +103,10 @@ class Ledger:
         return not (self.endings or self._leaving) and self._saving.idle
 
     def load(self) -> Deferred[None]:
-        """Take over what the store holds; before anything else.
+        """Take over what the store holds; called before anything else.
 
-        No worker is online before it calls, and what was starting or running is ``unknown`` until its worker tells.
+        No worker is online before it calls. A job that was starting or running is ``unknown`` until its worker reports
+        it.
         """
 
         def take(loaded: Loaded) -> None:
@@ -131,13 +132,13 @@ class Ledger:
         return Loaded(tuple(jobs.values()), known.workers, tuple(keys.values()))
 
     def close(self) -> Deferred[None]:
-        """Save what is owed, if that is possible now; fires when nothing more will be tried."""
+        """Save what is not saved yet, if that is possible now; fires when nothing more will be tried."""
         return self._saving.close()
 
     # -- the verbs
 
     def decide(self, *records: Record) -> Deferred[None]:
-        """Commit a decision, and only then let it be seen; ``StoreFailed``: nothing has happened.
+        """Commit a decision, and only then make it visible. After ``StoreFailed`` nothing has happened.
 
         Until then a new job counts into the load of its worker, and nothing else changes a job that ends or goes. The
         next attempt of a job that ends comes with its end. A ``Ref`` says that a job goes; a key says so with it.
@@ -174,7 +175,7 @@ class Ledger:
         return self._save(plan, decided=True).addCallback(show).addBoth(over)
 
     async def amend(self, record: R, change: Callable[[R], R]) -> None:
-        """Decide a change of one record, which may become another during the commit: then the change is made of that.
+        """Decide a change of one record. If the record changes during the commit, ``change`` is applied to the new one.
 
         Nothing happens to a record that is gone, nor to a job whose end is known.
         """
@@ -189,12 +190,12 @@ class Ledger:
                 return
 
     def learn(self, *records: Record, lazily: bool = False) -> Deferred[None]:
-        """Let facts be seen, and save them; ``StoreFailed``: they are saved later, and an end is seen then.
+        """Make facts visible, and save them. After ``StoreFailed`` they are saved later, and an end is visible then.
 
         Fires when they and all earlier changes are durable, also where they are nothing new. The end of a job comes
         with its next attempt. A ``Ref`` says that a record is gone; a job takes its key with it.
 
-        ``lazily``: of jobs that have not ended, for which nobody waits until they are saved.
+        ``lazily``: for jobs that have not ended, if nobody waits until they are saved.
         """
         if lazily:
             for record in records:
@@ -212,7 +213,7 @@ class Ledger:
         self._show(worker)
 
     def settled(self) -> Deferred[None]:
-        """Fires when all earlier changes are durable; ``StoreFailed``."""
+        """Fires when all earlier changes are durable; fails with ``StoreFailed`` if they can't be saved now."""
         return self._saving.save([])
 
     # -- how
@@ -257,7 +258,7 @@ class Ledger:
         return changed, ends
 
     def _followed(self, job: Job, before: Job | None, told: Collection[str]) -> tuple[Job, Job | None]:
-        """The job as it is saved, and its next attempt if it ends now and is to have one that is not ``told`` of."""
+        """The job as it is saved, and the next attempt that it gets by ending now, unless that is ``told`` of."""
         following: Job | None = None
         if job.state.final and before is not None and not before.state.final:
             job, following = lifecycle.followed(job, self.now())
@@ -284,7 +285,7 @@ class Ledger:
         return saved.addBoth(settle) if plan.ends else saved
 
     def _show(self, *records: Record) -> None:
-        """Have the registry say so, and publish it."""
+        """Put the records into the registry, and publish the changes."""
         for change in list(map(self._apply, records)):
             if change is not None:
                 self.feed.publish(change)
@@ -317,7 +318,7 @@ class Ledger:
         return None
 
     def _present(self, ref: Ref) -> Record:
-        """The record to be saved under that name now, or that there is none."""
+        """The current record under that key, to be saved; if there is none, ``ref`` itself, which removes it."""
         return self.endings.find(ref) or self.registry.find(ref) or ref
 
     def _open(self, record: R) -> R | None:
@@ -326,7 +327,7 @@ class Ledger:
         return None if is_settled else cast("R | None", self.registry.find(record.ref))
 
     def _is_settled(self, job_id: str) -> bool:
-        """Whether its end, or its removal, is known and not durable: nothing else of it is saved after that."""
+        """Whether the job's end or removal is known and not durable yet: then no other change of the job is saved."""
         return job_id in self.endings or job_id in self._leaving
 
 

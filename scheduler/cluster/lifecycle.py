@@ -1,4 +1,4 @@
-"""The effect of each event on a job. [pure]
+"""The effect of each event on a job. Pure functions.
 
 Each function returns the job after the event, or the given job if the event changes nothing. The state of a final job
 never changes. A final job that its worker runs all the same becomes an ``orphan``, until it ends there.
@@ -115,7 +115,7 @@ def absent(job: Job, now: float) -> Job:
 
 
 def asked_to_stop(job: Job, now: float, why: str | None = None) -> Job:
-    """A stop of the job is requested, the first one counts; ``why`` is given if no client requested it."""
+    """A stop of the job is requested; only the first request counts. ``why`` is given if no client requested it."""
     if job.stop_requested_at is not None:
         return job
     return evolve(job, stop_requested_at=now, stop_reason=why)
@@ -183,7 +183,7 @@ def next_attempt(job: Job, now: float) -> Job | None:
 
 
 def as_attempt(job: Job, attempt: Job) -> Job:
-    """A job that its worker reported, with the facts of the attempt that it turns out to be."""
+    """A job that its worker reported, with the data of ``attempt``, the attempt that it turned out to be."""
     names = ("group_id", "retry_of", "created_by", "target", "terms", "promised")
     return evolve(job, **{name: getattr(attempt, name) for name in names})
 
@@ -199,9 +199,9 @@ def told_attempts(
     """The jobs, linked with their next attempts: among themselves, and with jobs that are known.
 
     Workers report such jobs if the store was set back. ``find`` finds a job by its id, and ``expected`` the next
-    attempt with that id of a job whose end is being saved. A job that is ``settled`` does not change, so the end of the
-    attempt before it is left out: it is reported again, and linked then. A job that was ``removed`` is not created
-    again.
+    attempt with that id of a job whose end is being saved. A job whose end or removal is being saved is ``settled``,
+    and does not change. So the end of the attempt before it is left out: it is reported again, and linked then. A job
+    that was ``removed`` is not created again.
     """
     listed = list(jobs)
     given = {job.id: job for job in listed}
@@ -233,7 +233,7 @@ def told_attempts(
 
 
 def taken_over(job: Job, worker: Worker) -> Job:
-    """A job that is older in the store than on that worker, which runs it or ran it."""
+    """A job that the store has as not started, although the worker runs it or ran it: it is assigned to that worker."""
     state = JobState.STARTING if job.state is JobState.QUEUED else job.state
     return evolve(job, state=state, worker_id=worker.id, worker_name=worker.name)
 
@@ -291,6 +291,6 @@ def _seen(job: Job, state: JobState, now: float) -> float | None:
 
 
 def _orphaned(job: Job, runs: bool) -> Job:
-    """A final job, of which its worker reports whether it runs."""
+    """A final job; it is an orphan if it is ``lost`` and its worker ``runs`` it."""
     orphan = runs and job.state is JobState.LOST
     return job if job.orphan is orphan else evolve(job, orphan=orphan)

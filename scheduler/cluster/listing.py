@@ -28,7 +28,7 @@ class Listing:
     """Lists the jobs of a mapping. Each change of the mapping has to be reported to it."""
 
     def __init__(self, jobs: Mapping[str, Job], find_worker: Callable[[str], Worker]) -> None:
-        """``find_worker`` finds the worker that has an id or name now; ``NotFound``."""
+        """``find_worker`` finds the worker that has an id or name now, or raises ``NotFound``."""
         self._jobs = jobs
         self._find_worker = find_worker
         self._worker_names = WorkerNames()
@@ -61,14 +61,18 @@ class Listing:
             _remove(self._open, place)
 
     def matching(self, which: JobFilter) -> Iterator[Job]:
-        """All jobs that the filter selects, newest first; do not change the registry meanwhile. ``NotFound``."""
+        """All jobs that the filter selects, newest first. Raises ``NotFound`` if it names an unknown worker.
+
+        Do not change the registry meanwhile.
+        """
         worker = self._worker_names.meant_by(which, self._find_worker)
         return (job for job in self._walk(which, None) if selects(which, worker, job))
 
     def page(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         """At most ``limit`` jobs the filter selects, newest first, from ``cursor`` on.
 
-        Fewer jobs, or none, with a ``next``: the limit of jobs to look at was reached. ``NotFound``: its worker.
+        A page with a ``next`` may have fewer jobs, or none: the limit of jobs to look at was reached. Raises
+        ``NotFound`` if the filter names an unknown worker, ``Invalid`` for a bad cursor.
         """
         worker = self._worker_names.meant_by(which, self._find_worker)
         jobs: list[Job] = []

@@ -19,7 +19,7 @@ class Reach:
     why_unreachable: Callable[[Worker], str]
 
     def worker_of(self, job: Job) -> Worker:
-        """The worker of a job; ``Unreachable`` if it is not online."""
+        """The worker of a job. Raises ``Unreachable`` if it is not known, or not online."""
         worker = self.registry.find_worker(job.worker_id)
         if worker is None:
             raise Unreachable(job.worker_name or job.worker_id or "none")

@@ -33,11 +33,11 @@ class Registry:
         self._online = 0
         # ids of the core workers; a dict, for its order
         self._core: dict[str, None] = {}
-        # ids of the workers that deregistered and stay listed; likewise
+        # ids of the workers that deregistered and stay listed; a dict, for its order
         self._offline: dict[str, None] = {}
         # ids of workers by name, and by address
         self._named: dict[str, set[str]] = {}
-        # of those whose id is not made from their folder id: what would be -> what is
+        # of workers whose id is not made from their folder id: the id made from it -> the id that they have
         self._of_folder: dict[str, str] = {}
         self._at: dict[str, set[str]] = {}
         self._jobs: dict[str, Job] = {}
@@ -45,11 +45,11 @@ class Registry:
         self.listing = Listing(self._jobs, self.worker)
         # worker id -> ids of its jobs that have not ended there
         self._unfinished: dict[str | None, set[str]] = {}
-        # ids among these that were of no known worker when they were put there
+        # ids of workers among these that were not known when their jobs were put there
         self._strays: dict[str, None] = {}
-        # the same, of those that were asked to stop
+        # worker id -> ids of its unfinished jobs that were asked to stop
         self._stopping: dict[str | None, set[str]] = {}
-        # the same, of those that have ended there and are to be removed
+        # worker id -> ids of its jobs that have ended there and are to be removed
         self._removing: dict[str | None, set[str]] = {}
         # ids of finished jobs in the order of their ends, those placed and those adopted; dicts, for their order
         self._finished: dict[str, None] = {}
@@ -81,7 +81,7 @@ class Registry:
     # -- workers
 
     def workers(self) -> list[Worker]:
-        """All, by name."""
+        """All workers, by name."""
         return sorted(self._workers.values(), key=lambda worker: (worker.name, worker.id))
 
     def worker_ids(self) -> list[str]:
@@ -102,16 +102,16 @@ class Registry:
         return self._online
 
     def find_worker(self, worker_id: str | None) -> Worker | None:
-        """By id alone."""
+        """The worker with that id; ``None``: there is none."""
         return self._workers.get(worker_id) if worker_id else None
 
     def find_registered(self, worker_id: str | None) -> Worker | None:
-        """The same of one that has not deregistered."""
+        """The worker with that id; ``None``: there is none, or it has deregistered."""
         worker = self.find_worker(worker_id)
         return None if worker is None or worker.state is WorkerState.OFFLINE else worker
 
     def worker(self, name: str) -> Worker:
-        """By id, or by name, where one that is online goes before any that was; ``NotFound``."""
+        """The worker with that id or name: the online one, else the last seen. Raises ``NotFound`` if there is none."""
         if name in self._workers:
             return self._workers[name]
         named = self.named(name)
@@ -120,29 +120,29 @@ class Registry:
         return max(named, key=lambda worker: (worker.state is WorkerState.ONLINE, worker.last_seen or 0, worker.id))
 
     def has_worker(self, name: str) -> bool:
-        """Whether there is one of that id or name."""
+        """Whether there is a worker with that id or name."""
         return name in self._workers or name in self._named
 
     def named(self, name: str) -> list[Worker]:
-        """All of that name, by id."""
+        """All workers with that name, by id."""
         return [self._workers[worker_id] for worker_id in sorted(self._named.get(name, ()))]
 
     def called(self, name: str) -> list[Worker]:
-        """All of that id or name."""
+        """All workers with that id or name."""
         found = {worker.id: worker for worker in self.named(name)}
         by_id = self.find_worker(name)
         return list(found.values()) if by_id is None else list((found | {name: by_id}).values())
 
     def of_folder(self, folder: str) -> Worker | None:
-        """The worker whose folder id makes the id ``folder``, and which had another one before it had a folder id."""
+        """The worker that keeps an older id, although its folder id makes the id ``folder``; ``None``: none does."""
         return self._workers.get(self._of_folder.get(folder, ""))
 
     def at_address(self, address: str) -> list[Worker]:
-        """All that were last known to listen there, by id."""
+        """All workers whose last known address this is, by id."""
         return [self._workers[worker_id] for worker_id in sorted(self._at.get(address, ()))]
 
     def put_worker(self, worker: Worker) -> None:
-        """Add it, or replace what is known under its id."""
+        """Add a worker, or replace the one with its id."""
         known = self._workers.get(worker.id)
         if known is None or (known.name, known.address) != (worker.name, worker.address):
             self._unlist_worker(known)
@@ -164,7 +164,7 @@ class Registry:
         self._refile(worker.id)
 
     def remove_worker(self, worker_id: str) -> None:
-        """Its jobs stay."""
+        """Remove a worker; its jobs stay."""
         worker = self._workers.pop(worker_id)
         self._unlist_worker(worker)
         self._online -= worker.state is WorkerState.ONLINE
@@ -177,7 +177,7 @@ class Registry:
             self._strays.setdefault(worker_id)
 
     def set_backoff(self, worker_id: str, in_backoff: bool) -> None:
-        """Say whether the worker, known or not, is in backoff: placement leaves it out while it is."""
+        """Note whether the worker, known or not, is in backoff: placement leaves it out while it is."""
         if in_backoff:
             self._in_backoff.add(worker_id)
         else:
@@ -195,11 +195,11 @@ class Registry:
             _discard(self._at, worker.address, worker.id)
 
     def load(self, worker_id: str) -> int:
-        """The number of its jobs that have not ended, including those reserved."""
+        """The number of the worker's jobs that have not ended, including those reserved."""
         return len(self._unfinished.get(worker_id, ())) + self._reserved[worker_id]
 
     def running_jobs(self, worker_id: str) -> int:
-        """The number of its jobs that have not ended."""
+        """The number of the worker's jobs that have not ended."""
         return len(self._unfinished.get(worker_id, ()))
 
     @property
@@ -208,7 +208,7 @@ class Registry:
         return not self._reserved
 
     def reserve(self, worker_id: str) -> None:
-        """Count a job that is not committed yet, and so is not here, into the worker's load."""
+        """Count a job that is not committed yet, and so is not in the registry, into the worker's load."""
         self._reserved[worker_id] += 1
         self._refile(worker_id)
 
@@ -222,25 +222,25 @@ class Registry:
     # -- jobs
 
     def job(self, job_id: str) -> Job:
-        """``NotFound``."""
+        """The job with that id. Raises ``NotFound`` if there is none."""
         try:
             return self._jobs[job_id]
         except KeyError:
             raise NotFound("job", job_id) from None
 
     def find_job(self, job_id: str) -> Job | None:
-        """``None`` where there is none."""
+        """The job with that id; ``None``: there is none."""
         return self._jobs.get(job_id)
 
     def attempts(self, job_id: str) -> Iterator[Job]:
-        """The job, and those that followed it, each the next attempt of the one before, as far as they are known."""
+        """The job and its later attempts, in order, as far as they are known."""
         found = self.find_job(job_id)
         while found is not None:
             yield found
             found = self.find_job(found.retried_by or "")
 
     def last_attempt(self, job_id: str) -> Job:
-        """The last of these; ``NotFound``."""
+        """The last known attempt of the job. Raises ``NotFound`` if the job is not known."""
         *_, last = (self.job(job_id), *self.attempts(job_id))
         return last
 
@@ -250,7 +250,7 @@ class Registry:
         return len(self._unfinished.get(None, ()))
 
     def unfinished(self, worker_id: str | None) -> list[Job]:
-        """The worker's jobs that have not ended there, orphans among them, oldest first; ``None``: those queued."""
+        """The worker's jobs that have not ended there, orphans among them, oldest first; ``None``: the queued jobs."""
         return self._oldest_first(self._unfinished.get(worker_id, ()))
 
     def busy(self) -> list[str]:
@@ -271,14 +271,14 @@ class Registry:
         return self._oldest_first(self._removing.get(worker_id, ()))
 
     def awaited_by_removals(self) -> list[str]:
-        """Ids of the workers, known or not, that have such jobs."""
+        """Ids of the workers, known or not, with ended jobs that are to be removed."""
         return [worker_id for worker_id in self._removing if worker_id is not None]
 
     def _oldest_first(self, job_ids: Iterable[str]) -> list[Job]:
         return sorted((self._jobs[job_id] for job_id in job_ids), key=lambda job: (job.created_at, job.id))
 
     def put_job(self, job: Job) -> None:
-        """Add it, or replace what is known under its id; ``ValueError`` for an illegal transition."""
+        """Add a job, or replace the one with its id. Raises ``ValueError`` for an illegal transition."""
         old = self._jobs.get(job.id)
         if old is not None:
             if job.state is not old.state and job.state not in TRANSITIONS[old.state]:
@@ -294,7 +294,7 @@ class Registry:
             self._refile(old.worker_id)
 
     def adopted(self, worker_id: str | None = None) -> int:
-        """The number of jobs that were first heard of from their workers, of that one or of all."""
+        """The number of adopted jobs, which workers reported first: of that worker, or of all."""
         return self._adopted.total() if worker_id is None else self._adopted[worker_id]
 
     def has_jobs_of(self, worker_id: str) -> bool:
@@ -302,7 +302,7 @@ class Registry:
         return self._of_worker[worker_id] > 0
 
     def remove_job(self, job_id: str) -> None:
-        """As if it had never been, its key included; ``NotFound``."""
+        """Remove a job and its key, as if it had never been. Raises ``NotFound`` if there is none."""
         job = self.job(job_id)
         self.remove_key(self._key_of.get(job_id, ""))
         self._unlist(job)
@@ -384,16 +384,16 @@ class Registry:
         return map(self._jobs.__getitem__, chain(self._finished, self._finished_adopted))
 
     def finished_first(self, most: int, skip: int = 0) -> Iterator[Job]:
-        """The jobs that ended first, ``most`` adopted and ``most`` others; do not change the registry meanwhile.
+        """The jobs that ended first, ``most`` adopted and ``most`` others, without the first ``skip`` of each kind.
 
-        ``skip``: of each, without so many that ended before those.
+        Do not change the registry meanwhile.
         """
         first = (islice(ids, skip, skip + most) for ids in (self._finished, self._finished_adopted))
         return map(self._jobs.__getitem__, chain.from_iterable(first))
 
 
 def _discard(index: dict[K, set[str]], key: K, its_id: str) -> None:
-    """Take the id from what the index has under that key, where it has it."""
+    """Remove the id from the set under that key, if it is there."""
     ids = index.get(key)
     if ids is not None:
         ids.discard(its_id)

@@ -1,4 +1,4 @@
-"""The needs of a job, as a value that can be compared and filed under."""
+"""The needs of a job, as a value that can be compared, and be a key of mappings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Requirement:
         return cls(target.worker, frozenset((target.selector or {}).items()), spec.fits_core, spec.features)
 
     def met_by(self, worker: Worker) -> bool:
-        """Whether the worker could run such a job if it were online and idle.
+        """Whether the worker could run a job with this requirement if it were online and idle.
 
         A worker without slots takes only jobs that name it.
         """
@@ -39,7 +39,7 @@ class Requirement:
         return worker.slots != 0 and self.labels <= worker.labels.items()
 
     def suits(self, is_core: bool, features: frozenset[str]) -> bool:
-        """Whether a worker with these features can run such a job; ``is_core``: it is a core worker."""
+        """Whether a worker with these features can run a job with this requirement; ``is_core``: a core worker."""
         return (self.fits_core or not is_core) and self.features <= features
 
     def covers(self, other: Requirement) -> bool:

@@ -26,7 +26,7 @@ from scheduler.model import Ref
 STORE_RETRY_FIRST_SECONDS = 1.0
 STORE_RETRY_MAX_SECONDS = 5.0
 
-#: Seconds that what nobody waits for stays unsaved, at most.
+#: Seconds for which a noted record stays unsaved, at most.
 UNSAVED_MAX_SECONDS = 0.1
 
 
@@ -56,7 +56,7 @@ class Saving:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is owed to the store, or to be saved in a moment."""
+        """Whether no record is still to be saved."""
         return not (self._owed or self._noted or self._timer or self._moment)
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -67,13 +67,13 @@ class Saving:
         return Deferred.fromCoroutine(self._save([*self._take_noted(), *records]))
 
     def note(self, record: Record) -> None:
-        """Save what is known under its id along with what is saved next, or in a moment."""
+        """Save the record, as it is known by then, with the next save, or after ``UNSAVED_MAX_SECONDS``."""
         self._noted[_ref(record)] = None
         if self._moment is None and not self._closed:
             self._moment = self._clock.callLater(UNSAVED_MAX_SECONDS, self._save_noted)
 
     def close(self) -> Deferred[None]:
-        """Save what was noted, or try once more if anything is owed, and never again; fires when that is over."""
+        """Save the noted records, or retry once if saves failed, and save nothing later; fires when that is over."""
         self._closed = True
         saved = (self.save([]) if self._noted else succeed(None)).addErrback(lambda _: None)
         if self._timer is not None:

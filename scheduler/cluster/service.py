@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 @implementer(IScheduler)
 class Cluster:
-    """The scheduler itself."""
+    """The scheduler as its clients see it."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class Cluster:
         return Readiness(tuple(reasons), self._registry.online)
 
     def refuse(self) -> None:
-        """Take no new work from now on, and say so."""
+        """Take no new work from now on; ``readiness`` says so."""
         self._submissions.close()
 
     def shut_down(self) -> Deferred[None]:
@@ -221,7 +221,7 @@ class Cluster:
         return WorkerView(worker, self._registry.running_jobs(worker.id), reason)
 
     def _job_on(self, worker: str, job_id: str) -> Job:
-        """The job, if it is that worker's, who may have gone or have another name now; ``NotFound``."""
+        """The job, if it is that worker's, which may be gone or renamed. Raises ``NotFound`` if it is not."""
         job = self._registry.find_job(job_id)
         if job is not None and worker in {job.worker_id, job.worker_name}:
             return job
@@ -264,7 +264,7 @@ class Cluster:
         await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))
 
     def _queued_for(self, *names: str) -> list[Job]:
-        """The jobs that are queued for the worker that had these names, and for no other of the same."""
+        """The jobs that are queued for a worker that had these names, unless another worker has the name now."""
         left = {name for name in names if not self._registry.has_worker(name)}
         queued = self._registry.unfinished(None)
         return [job for job in queued if job.target is not None and job.target.worker in left]

@@ -1,21 +1,22 @@
-"""Recovery from a store that was set back: workers tell again what it lost.
+"""Recovery from a store that was set back: workers report again what it lost.
 
-Workers are told the count of the store's commits, and send back the highest count that they heard. A count that is
-higher than the store's own, from a worker that this process has told none, is of a past that the store does not have:
-a backup was restored, or a standby that was behind took over while the scheduler was down.
+Workers are told the count of the store's commits, and send back the highest count that they were told. A count is *of
+the past* if it is higher than the store's own, and comes from a worker that this process has told none. It shows that
+the store lost commits: a backup was restored, or a standby that was behind took over while the scheduler was down.
 
-When a scheduler starts, it does not know yet whether this happened. So it waits until it is ``settled``
-(``scheduler.cluster.settling``). Until then the count stands still, no worker is told one, no job is placed that was
-loaded as ``queued``, no start is sent again, no next attempt begins, and a request with an unknown key waits: the store
-may lack what runs, or ran. It is settled once every loaded worker has said a count that the store has, with a heartbeat
-that tells of no job which it has yet to describe, or after ``SILENCE_MAX_SECONDS``.
+When a scheduler starts, it does not know yet whether this happened. So it waits until it is *settled*
+(``scheduler.cluster.settling``): until every loaded worker has reported a count that the store has, and has described
+all its jobs, or ``SILENCE_MAX_SECONDS`` have passed. Until then the count stands still, no worker is told a count, no
+queued job is dispatched, no start is sent again, no next attempt begins, and a request with an unknown key waits: the
+store may lack jobs that run, or ran.
 
-If the store was set back, the scheduler first begins a new timeline (``scheduler.cluster.commit_counts``), so that
-this stays known whoever is killed. Each worker with a count of the past is asked to report all ended jobs. It is told a
-count that is one higher than its own, and still of the past: when it says that count, it has heard the question. Once
-it has nothing more to report, it is told the real count. If it or the scheduler starts anew before that, it is asked
-again. Then the scheduler is settled when all loaded workers are done, but not before ``SILENT_SHARE`` of a lease has
-passed, in which workers call that registered after the backup; and after a lease in any case.
+If the store was set back, the scheduler first begins a new timeline (``scheduler.cluster.commit_counts``), so that a
+restart of the scheduler or of a worker does not hide it. Each worker with a count of the past is asked to report all
+ended jobs. With the question it is told a count one higher than its own, which is still of the past: when it reports
+that count, it has received the question. Once it has nothing more to report, it is told the real count. If the worker
+or the scheduler restarts before that, the worker is asked again. The scheduler is settled when all loaded workers are
+done, but not before ``SILENT_SHARE`` of a lease has passed, in which workers call that registered after the backup; and
+after a lease in any case.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class _Asked:
 
     #: The count that it was told with the question; ``None``: it was not asked yet.
     told: int | None = None
-    #: Ids of the jobs that it has reported since it heard.
+    #: Ids of the jobs that it has reported since it received the question.
     seen: set[str] = Factory(set)
-    #: The number of unknown ones among these.
+    #: The number of unknown jobs among these.
     unknown: int = 0
 
 
@@ -70,17 +71,17 @@ class SetBack(Service):
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits, no worker is being asked, and no more is kept of workers that are gone than may be."""
+        """Whether no request waits, no worker is being asked, and nothing needless is kept of workers that are gone."""
         return self._settling.idle and not self._asked and self._counts.idle
 
     @property
     def settled(self) -> bool:
-        """Whether it is known, as far as it can be, what the store lacks."""
+        """Whether the scheduler is settled: it is known, as far as it can be, what the store lacks."""
         return self._settling.over
 
     @property
     def found(self) -> bool:
-        """Whether in this process a worker has told of what the store does not have."""
+        """Whether a worker has reported a count of the past to this process: the store was set back."""
         return self._settling.is_set_back
 
     def startService(self) -> None:
@@ -97,21 +98,21 @@ class SetBack(Service):
         self._settling.stop()
 
     def when_settled(self) -> Deferred[None]:
-        """Fires when it is ``settled``, or this stops."""
+        """Fires when the scheduler is ``settled``, or this service stops."""
         return self._settling.when_over()
 
     async def settles_within(self, seconds: float) -> bool:
-        """Whether it is ``settled``, or this stops, before so many seconds have passed; answers as soon as it is."""
+        """Whether the scheduler is ``settled``, or this service stops, within ``seconds``; answers as soon as it is."""
         return await self._settling.over_within(seconds)
 
     def registering(self, count: int) -> AbstractContextManager[None]:
-        """The context in which a worker registers that has heard of that count; ``registered`` ends it."""
+        """The context for a worker's registration; if it reports more than the store had, the settling waits for it."""
         return self._settling.registering() if count > self._ledger.loaded_count else nullcontext()
 
     def registered(self, worker_id: str, count: int, new_process: bool) -> int:
-        """A worker registers, and has heard of that count; answers the count to tell it, 0 for none.
+        """Note that a worker registers and reports ``count``; returns the count to tell it, 0: none.
 
-        ``new_process``: it is not the process that was asked, if any was.
+        ``new_process``: it is not the process that was asked to report its jobs, if any was.
         """
         self._counts.is_back(worker_id)
         if self._is_of_the_past(worker_id, count):
@@ -124,19 +125,19 @@ class SetBack(Service):
     def may_run_on(self, worker_id: str, job: Job) -> bool:
         """Whether that worker may run that job, or have run it, though the store has it as not started.
 
-        The job was loaded so, or is the next attempt of another job, whose id its own follows from; and it is not known
-        yet what the store lacks of this worker's jobs.
+        The job was loaded so, or is a next attempt, whose id follows from that of the attempt before; and it is not
+        known yet what the store lacks of this worker's jobs.
         """
         if self.settled and not self._settling.is_silent(worker_id) and worker_id not in self._asked:
             return False
         return job.retry_of is not None or job.id in self._not_started
 
     def may_have_begun(self, job: Job) -> bool:
-        """Whether any worker may still tell that it runs that job, or ran it: see ``may_run_on``."""
+        """Whether any worker may still report that it runs that job, or ran it: see ``may_run_on``."""
         return not self.settled and (job.retry_of is not None or job.id in self._not_started)
 
     def heard(self, heartbeat: Heartbeat) -> None:
-        """A heartbeat came, and is not applied yet."""
+        """Note the count in a heartbeat, before the heartbeat is applied."""
         if self._is_of_the_past(heartbeat.worker_id, heartbeat.commit_count):
             self._asked.setdefault(heartbeat.worker_id, _Asked())
 
@@ -163,21 +164,21 @@ class SetBack(Service):
         return False, self._counts.tell(worker_id)
 
     def may_acknowledge(self, worker_id: str) -> bool:
-        """Whether ends may be acknowledged to that worker: not before it is told the count of commits with them.
+        """Whether ends may be acknowledged to that worker: only once this process has told it the count of commits.
 
-        Otherwise its counts would not show that the store is set back once more.
+        Otherwise its counts would not show it if the store is set back once more.
         """
         return self._counts.was_told(worker_id) and worker_id not in self._asked
 
     def verify(self) -> None:
-        """Have the store find out whether it was set back while nothing is saved."""
+        """Have the store check that it was not set back; called at intervals, for when nothing is saved."""
         if not self._ledger.store_problem:
             self._store.verify().addErrback(lambda reason: reason.trap(StoreFailed))  # the next save tells
 
     def verified(self, saved: Deferred[None]) -> Deferred[None]:
-        """Fires as ``saved`` does, and not before the store has shown that it has what was saved earlier, too.
+        """Fires when ``saved`` has fired, and the store has shown that it still has what was saved earlier.
 
-        ``StoreFailed``. This costs nothing if there is something to save.
+        Fails with ``StoreFailed`` if either fails. The check costs nothing if there is something to save.
         """
         if self._ledger.store_problem:
             return saved
@@ -185,7 +186,7 @@ class SetBack(Service):
         return both.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure)
 
     def forget(self, worker_id: str) -> None:
-        """The worker is gone, or offline."""
+        """Forget a worker that is gone, or offline."""
         self._counts.forget(worker_id)
         self._asked.pop(worker_id, None)
         self._settling.heard_all_of(worker_id)
@@ -197,9 +198,9 @@ class SetBack(Service):
         return True
 
     def _tells_more(self, asked: _Asked, heartbeat: Heartbeat) -> bool:
-        """Whether a worker that has heard reports a job that it had not reported since.
+        """Whether a worker that has received the question reports a job that it had not reported since.
 
-        Beyond a bound no unknown job counts: it was not adopted, and is not going to be.
+        Beyond ``UNKNOWN_SEEN_MAX``, unknown jobs do not count: they are not going to be adopted.
         """
         new = False
         reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]

@@ -1,4 +1,4 @@
-"""The first seconds of a scheduler, until the workers that it loaded have told what the store may lack."""
+"""The first seconds of a scheduler, until the workers that it loaded have reported what the store may lack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SILENT_SHARE = 0.5
 
 
 class Settling:
-    """Ends once each of the silent workers was heard, or after ``SILENCE_MAX_SECONDS``.
+    """Ends once each worker to wait for has reported all (until then it is *silent*), or after ``SILENCE_MAX_SECONDS``.
 
     If the store was set back, it lasts at least ``SILENT_SHARE`` of a lease, and at most a lease. A registration under
     way at the end, of a worker that may know more than the store, is waited for ``REGISTRATION_MAX_SECONDS`` longer.
@@ -33,7 +33,7 @@ class Settling:
         self._lease = lease
         self._on_over = on_over
         self.over = False
-        # ids of the workers that have yet to say a count that the store has
+        # ids of the workers that have yet to report a count that the store has
         self._silent: set[str] = set()
         self._began_at = 0.0
         #: Whether the store was found to be set back.
@@ -51,7 +51,7 @@ class Settling:
         return not (self._waiting or self._timer)
 
     def begin(self, silent: Iterable[str]) -> None:
-        """``silent`` are the ids of the workers to wait for."""
+        """Begin, with the ids of the workers to wait for."""
         self._running = True
         self._began_at = self._clock.seconds()
         self._silent = set(silent)
@@ -69,7 +69,7 @@ class Settling:
         return worker_id in self._silent
 
     def heard_all_of(self, worker_id: str) -> None:
-        """The worker has told all that it can."""
+        """Note that the worker has reported all that the store may lack; the last such worker ends the settling."""
         self._silent.discard(worker_id)
         if self._silent or self.over or not self._running:
             return
@@ -82,7 +82,7 @@ class Settling:
 
     @contextmanager
     def registering(self) -> Iterator[None]:
-        """A worker registers that may know more than the store."""
+        """The context for the registration of a worker that may know more than the store."""
         self._registering += 1
         try:
             yield
@@ -92,14 +92,14 @@ class Settling:
                 self._end()
 
     def set_back(self) -> None:
-        """The store was set back: workers that registered after the backup need time to call."""
+        """Note that the store was set back: the settling lasts longer, for workers that registered after the backup."""
         if not self.is_set_back and not self.over:
             self._overdue = False
             self._wait(self._began_at + self._lease - self._clock.seconds())
         self.is_set_back = True
 
     def when_over(self) -> Deferred[None]:
-        """Fires when it is over, or stops."""
+        """Fires when the settling is over, or is stopped."""
         if self.over or not self._running:
             return succeed(None)
         return self._waiting.wait()

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Waits:
-    """The waits of one scheduler."""
+    """Deferreds for requests that wait until a job has ended, or a time is over."""
 
     def __init__(self, clock: IReactorTime, registry: Registry, feed: ChangeFeed) -> None:
         self._clock = clock
@@ -24,15 +24,15 @@ class Waits:
         self._feed = feed
 
     def until_ended(self, job_id: str, seconds: float) -> Deferred[Job]:
-        """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
+        """Fires with the job at its end, or as it is after ``seconds``. Raises ``NotFound`` if the job is not known."""
         return self._until(job_id, lambda job: job.state.final, seconds)
 
     def until_over(self, job_id: str, seconds: float) -> Deferred[Job]:
-        """The same of the time when nothing of the job is known to run, which for an orphan comes later."""
+        """Fires like ``until_ended``, but once the job is over (``Job.over``), which for an orphan is later."""
         return self._until(job_id, lambda job: job.over, seconds)
 
     async def until_attempts_ended(self, job_id: str, seconds: float) -> Job:
-        """The last attempt at its end, when no other follows it, or as it is after ``seconds``; ``NotFound``."""
+        """The last attempt, at its end or as it is after ``seconds``. Raises ``NotFound`` if the job is not known."""
         until = self._clock.seconds() + seconds
         while True:
             last = self._registry.last_attempt(job_id)
@@ -42,7 +42,7 @@ class Waits:
             job_id = ended.retried_by
 
     def _until(self, job_id: str, holds: Callable[[Job], bool], seconds: float) -> Deferred[Job]:
-        """The job when that holds of it; one that is gone meanwhile as it was last."""
+        """Fires with the job once ``holds`` is true of it, or it is removed, or as it is after ``seconds``."""
         job = self._registry.job(job_id)
         if holds(job):
             return succeed(job)

@@ -1,20 +1,16 @@
-"""Jobs that run only while a client attends them: who does, and what happens to a job that nobody attends.
+"""Jobs that run only while a client attends them: the clients of each, and the stop of a job that nobody attends.
 
-Theory of operation. A job with ``unattended_timeout`` is stopped when no client has
-followed its output or waited for its end for that long. A client counts from when it
-opens an output or begins to wait until it closes the output or stops waiting. It does
-that at the latest when its connection is lost. Questions that are answered at once (a
-snapshot of the output, ``wait=0``) do not count.
+Theory of operation. A job with ``unattended_timeout`` is stopped when no client has followed its output or waited for
+its end for that long. A client counts from when it opens an output or begins to wait until it closes the output or
+stops waiting, at the latest when its connection is lost. Requests that are answered at once (a snapshot of the output,
+``wait=0``) do not count.
 
-A job and the attempts that follow it share one time. A client that attends any of them
-attends the one that is to run, and a new attempt does not begin the time anew. The time
-begins when the job is first seen, which is after its commit, and whenever the last client
-leaves. There is a timer only while it passes. When it ends while a start is under way, it
-begins again with the answer to that start, because the client that submitted the job may
-be waiting for this answer. After a restart of the scheduler the time begins anew, also for
-jobs that the process before had submitted. So it does where this process did not run for a
-while (it was stopped, or its machine): clients that came meanwhile wait in a socket, and
-are to be heard first. That shows as a timer that is late.
+A job and its later attempts share one timeout. A client that attends any of them attends the current attempt, and a new
+attempt does not begin the timeout anew. The timeout begins when the job is first seen, which is after its commit, and
+whenever the last client leaves. There is a timer only while it passes. If it ends while a start is under way, it begins
+again with the answer to that start, because the client that submitted the job may be waiting for this answer. After a
+restart of the scheduler the timeout begins anew, also for jobs that were submitted before. It also begins anew if its
+timer fires too late: then the process or its machine was suspended, and requests of clients still wait in sockets.
 
 This is the only owner of that state. A job without ``unattended_timeout`` has none.
 """
@@ -53,7 +49,7 @@ Leave = Callable[[], None]
 
 
 def reason(timeout: float) -> str:
-    """Why a job was stopped that nobody attended for that many seconds."""
+    """The reason of a stop after no client attended the job for ``timeout`` seconds."""
     return f"stopped: no client followed it or waited for it for {timeout:g} s"
 
 
@@ -61,7 +57,7 @@ def reason(timeout: float) -> str:
 class _Attended:
     """A job with its attempts, of which one has not ended."""
 
-    #: The ids of the first attempt, and of that one.
+    #: The ids of the first attempt, and of the one that has not ended.
     first: str
     job_id: str
     timeout: float
@@ -93,7 +89,7 @@ class Attendance(Service):
             self._wait(attended)
 
     def stopService(self) -> None:
-        """No job is stopped any more, also not for the clients that a shutdown sends away."""
+        """Stop no job any more, even if a shutdown disconnects its clients."""
         super().stopService()
         for attended in self._attended.values():
             self._stop_waiting(attended)
@@ -127,7 +123,7 @@ class Attendance(Service):
     # -- clients
 
     def attend(self, job_id: str) -> Leave:
-        """A client attends the job, and all of its attempts, until the function that is returned is called."""
+        """Count a client that attends the job and all its attempts, until the returned function is called."""
         job = self._registry.find_job(job_id)
         if job is None or job.terms.unattended_timeout is None:
             return _nothing
@@ -149,7 +145,7 @@ class Attendance(Service):
         return leave
 
     def while_waiting(self, job_id: str, end: Deferred[T]) -> Deferred[T]:
-        """``end``, for which a client waits: until it fires the job is attended."""
+        """Return ``end``, for which a client waits; the job is attended until it fires."""
         if end.called:
             return end
         leave = self.attend(job_id)
@@ -161,14 +157,14 @@ class Attendance(Service):
         return end.addBoth(over)
 
     def while_reading(self, job_id: str, reader: IOutputReader) -> IOutputReader:
-        """A reader like ``reader``; until it is over the job is attended."""
+        """A reader that passes everything on to ``reader``; the job is attended until the reader is over."""
         leave = self.attend(job_id)
         return reader if leave is _nothing else _AttendingReader(reader, leave)
 
     # -- the time
 
     def _wait(self, attended: _Attended, seconds: float | None = None) -> None:
-        """From now on, if nobody attends it, for ``seconds`` or its own time."""
+        """Start the timer, if no client attends the job, for ``seconds`` or the job's timeout."""
         known = self._attended.get(attended.first) is attended
         if self.running and known and not attended.clients and attended.timer is None:
             wait = attended.timeout if seconds is None else seconds

@@ -1,14 +1,12 @@
 """Backoff: a worker that could not take a job is not offered another for a while.
 
-A worker that answers that it lacks something (processes, memory, room on its
-disk) will lack it a moment later, too. So its backoff grows with each such answer
-in a row, from what it asked for up to a minute, until it runs a job. Answers to
-starts that were sent together count as one. A call that did not reach the worker
-says nothing of what it lacks, and never makes the backoff longer.
+A worker that answers that it lacks something (processes, memory, room on its disk) will lack it a moment later, too. So
+each such answer in a row doubles the backoff, from the answer's ``retry_after`` (1 s at least) up to 60 s, until the
+worker runs a job. Answers to starts that were sent together count as one. A call that did not reach the worker says
+nothing of what it lacks, and never makes the backoff longer.
 
-The registry is told of the beginning and the end of each, so that placement finds those
-that are not in backoff at once. There is no timer: the ends that have passed are told
-before anybody asks for ``candidates``.
+The registry is told when a backoff begins and ends, so placement leaves these workers out at once. There is no timer:
+``candidates`` first ends the backoffs that are over.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ class Backoff:
 
     @property
     def next_end(self) -> float | None:
-        """No backoff ends before this time by the clock; ``None``: none is to end."""
+        """A time by the clock before which no backoff ends; ``None``: no worker is in backoff."""
         self._end_those_over()
         return self._ends[0][0] if self._ends else None
 
@@ -64,7 +62,7 @@ class Backoff:
         return not any(map(self.active, self._refusals))
 
     def refused(self, worker_id: str, error: Unavailable) -> None:
-        """A start ended so, and nothing runs for it."""
+        """Note that a start failed with ``error``, and nothing runs for it: the worker is in backoff, or longer."""
         now = self._clock.seconds()
         refusal = self._refusals.setdefault(worker_id, _Refusal())
         shortage = is_shortage(error)
@@ -76,25 +74,25 @@ class Backoff:
         self._registry.set_backoff(worker_id, True)
 
     def took(self, worker_id: str) -> None:
-        """The worker runs a job, so its backoff ends."""
+        """End the backoff of a worker: it runs a job."""
         self.forget(worker_id)
 
     def forget(self, worker_id: str) -> None:
-        """The worker is a new process, or is no longer known: its backoff ends."""
+        """End the backoff of a worker that is a new process, or is no longer known."""
         if self._refusals.pop(worker_id, None) is not None:
             self._registry.set_backoff(worker_id, False)
 
     def active(self, worker_id: str) -> bool:
-        """Whether no job is to be sent there now."""
+        """Whether the worker is in backoff now."""
         refusal = self._refusals.get(worker_id)
         return refusal is not None and self._clock.seconds() < refusal.until
 
     def ends(self, worker_id: str) -> float | None:
-        """When it is over, by the clock; ``None``: the worker is not in backoff."""
+        """The end of the worker's backoff, by the clock; ``None``: the worker is not in backoff."""
         return self._refusals[worker_id].until if self.active(worker_id) else None
 
     def reason(self, worker_id: str) -> str | None:
-        """Why, while it is so; ``None``: the worker is not in backoff."""
+        """The reason of the worker's backoff; ``None``: the worker is not in backoff."""
         return self._refusals[worker_id].reason if self.active(worker_id) else None
 
     def _end_those_over(self) -> None:

@@ -1,4 +1,4 @@
-"""The choice of the worker that a job is started on: from what is known now, or a moment later."""
+"""The choice of the worker for a start: one that can take the job now, or after a wait for expected workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scheduler.errors import Conflict, Draining, NoFreeSlot, Unreachable, Unsupp
 from scheduler.model import Job, JobSpec, JobState, Worker
 from scheduler.terms import NO_WAITING, QueueTerms, Target
 
-#: Workers that one start is sent to in turn, none of which could take it; many may lack the same.
+#: Workers that one start is sent to in turn, at most: if none of these can take it, the others may lack the same.
 MAX_WORKERS_TRIED = 10
 
 #: Seconds that one request waits in all before its start is sent, or it is refused.
@@ -57,7 +57,7 @@ class Choice:
         expected: Expected,
         reach: Reach,
     ) -> None:
-        """``waiting`` are the jobs that are queued, and due."""
+        """``waiting``: the lines of the queued jobs that are due."""
         self._clock = clock
         self._registry = registry
         self._waiting = waiting
@@ -70,10 +70,10 @@ class Choice:
         self._expected.close()
 
     def now(self, wanted: Submission, newcomer: bool) -> Worker:
-        """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited.
+        """A worker that can take the job now. A ``newcomer``, which was not queued, lets waiting jobs go first.
 
-        Raises ``NoFreeSlot`` or ``Unreachable`` where one may be able to later, and ``NotFound``, ``NoMatch``,
-        ``Draining`` or ``Unsupported`` where none is.
+        Raises ``NoFreeSlot`` or ``Unreachable`` if a worker may be able to later, and ``NotFound``, ``NoMatch``,
+        ``Draining`` or ``Unsupported`` if none will.
         """
         spec, target, terms = wanted.spec, wanted.target, wanted.terms
         if target.worker is None:
@@ -89,9 +89,9 @@ class Choice:
         return worker
 
     async def soon(self, wanted: Submission, newcomer: bool, since: float | None = None) -> Worker:
-        """The same, and where there is none, a worker that may be online at any moment is waited for.
+        """A worker as in ``now``. If none can take the job yet, this waits for workers that are expected online.
 
-        ``since``: when the request for it came, by the clock; what that has waited already counts.
+        ``since``: when the request came, by the clock; the time that it has waited already counts. Raises as ``now``.
         """
         now = self._clock.seconds()
         until = min(now + EXPECTED_WAIT_MAX_SECONDS, (now if since is None else since) + REQUEST_WAIT_MAX_SECONDS)
@@ -106,7 +106,7 @@ class Choice:
             await waiting
 
     def elsewhere(self, job: Job, tried: Tried) -> Worker | None:
-        """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""
+        """The next worker for a job, after those ``tried``; ``None``: the queue finds one, or there is none."""
         assert job.target is not None
         from_the_queue = job.promised and job.terms.queue_timeout
         if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:

@@ -9,7 +9,7 @@ from itertools import count
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-#: Deadlines that do not count any more, of which so many are kept beyond as many as there are others.
+#: Outdated deadlines that are kept beyond the number of valid ones, before all outdated ones are dropped.
 OUTDATED_MAX = 100
 
 
@@ -31,11 +31,11 @@ class Deadlines:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is to be due."""
+        """Whether there is no deadline."""
         return not (self._due or self._timer)
 
     def set(self, job_id: str, when: float, call: Callable[[], None]) -> None:
-        """Make the call at that time, in a later turn at the earliest, in place of what was due for the job before."""
+        """Make the call at that time, in a later turn at the earliest; replaces the job's deadline, if it has one."""
         number = next(self._numbers)
         self._due[job_id] = number, call
         heapq.heappush(self._heap, (when, number, job_id))
@@ -45,7 +45,7 @@ class Deadlines:
         self._wait()
 
     def clear(self, job_id: str) -> None:
-        """Nothing is due for that job."""
+        """Remove the job's deadline, if it has one."""
         if self._due.pop(job_id, None) is not None:
             self._wait()
 

@@ -64,7 +64,7 @@ class Dispatcher:
         # the workers to look at: worker id -> its place among them, and these in order
         self._worth_a_look: dict[str, Place] = {}
         self._turns: list[Place] = []
-        # worker id -> what was waited for when it was found for that; a search goes on when it has had its turn
+        # worker id -> the requirements for which it was found; their searches go on when it has had its turn
         self._found_for: dict[str, dict[Requirement, None]] = {}
         self._pass: IDelayedCall | None = None
         # worker id -> starts under way
@@ -89,7 +89,7 @@ class Dispatcher:
         self._sweep.stop()
 
     def wait(self, job: Job) -> None:
-        """The job is due, and stands in its line until it is started."""
+        """Put a job that is due into its line, where it stands until it is started."""
         assert job.target is not None
         if self._waiting.add(job):
             self._search(Requirement.of(job.spec, job.target))
@@ -118,7 +118,7 @@ class Dispatcher:
             self._pass = self._clock.callLater(0, self._give_work)
 
     def dispatch(self, worker: Worker, job: Job) -> Deferred[None]:
-        """Start a job on that worker; fires when that is over, however it went."""
+        """Start a job on that worker; fires when the start is over, however it went."""
 
         def over(result: object) -> None:
             if isinstance(result, Failure) and not result.check(SchedulerError):
@@ -129,7 +129,7 @@ class Dispatcher:
     # -- how
 
     async def _start(self, worker: Worker, job: Job) -> Job:
-        """A job whose start was not sent waits again; one that has but one chance has failed, if it was used up."""
+        """Start the job. If the start was not sent, the job waits again, or fails if this was its only chance."""
         result = await self._starts.dispatch(worker, job)
         if not isinstance(result, NotSent):
             return result
@@ -145,7 +145,7 @@ class Dispatcher:
         self._sweep.begin(self._waiting.demands())
 
     def _search(self, requirement: Requirement) -> None:
-        """Look at the worker that is the first to take a job of that line; after its turn, at the next one."""
+        """Look at the least loaded worker that can take a job with the requirement; after its turn, at the next one."""
         if self._ledger.store_problem or not self._waiting.waits_for(requirement):
             return
         if requirement.worker is not None:
@@ -159,7 +159,7 @@ class Dispatcher:
                 return
 
     def _give_work(self) -> None:
-        """Pass over the workers worth a look, the least loaded first."""
+        """Serve the workers that are to be looked at, the least loaded first."""
         self._pass = None
         if self._flights.closed or not self._set_back.settled:
             return
@@ -172,7 +172,7 @@ class Dispatcher:
                 self._search(requirement)
 
     def _gave_work(self, worker_id: str) -> bool:
-        """Whether there was a job for that worker, which is starting now."""
+        """Start the next job for that worker; whether there was one."""
         worker = self._registry.find_worker(worker_id)
         job = None if worker is None or not self._takes_work(worker) else self._next(worker)
         if worker is None or job is None:

@@ -1,6 +1,7 @@
-"""The starts under way: from when a job is to start until what came of it is recorded.
+"""The starts under way: from the commit of ``starting`` until the result is recorded.
 
-Whoever would ask a worker about a job, stop it or remove it leaves a start that is under way to its own answer.
+While a start of a job is under way, no query, stop or removal of the job is sent to its worker: the caller waits for
+the result, or leaves the job out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scheduler.model import Job
 
 
 class Flights:
-    """The starts of one scheduler. Each runs to its end, whoever asked for it."""
+    """The starts under way of one scheduler. Each runs to its end, even if its caller goes away."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -34,7 +35,7 @@ class Flights:
         return not self._under_way
 
     def run(self, job_id: str, start: Coroutine[Deferred[Any], Any, Job]) -> Deferred[Job]:
-        """Have the start of that job known as under way while it is; fires with its result."""
+        """Run the start of that job, which counts as under way until it ends; fires with its result."""
         result: Deferred[Job] = Deferred()
         self._under_way[job_id] = result
 
@@ -47,12 +48,12 @@ class Flights:
         return shielded(result)
 
     def over(self, job_id: str) -> Deferred[None] | None:
-        """Fires once the start of that job is over, however it went; ``None``: it is not under way."""
+        """Fires once the start of that job is over, however it went; ``None``: no start of it is under way."""
         start = self._under_way.get(job_id)
         return None if start is None else shielded(start).addBoth(lambda _: None)
 
     async def settled(self, job_id: str) -> Job:
-        """The job, once no start of it is under way; ``NotFound``."""
+        """The job, once no start of it is under way. Raises ``NotFound`` if there is no such job."""
         job = self._registry.job(job_id)
         while (start := self.over(job_id)) is not None:
             await start

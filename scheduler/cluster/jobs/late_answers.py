@@ -1,9 +1,8 @@
 """Starts that a core worker did not answer in time, and may answer yet.
 
-Theory of operation. A core worker tells its id of a job with the answer to the start, and with nothing else: without
-that nobody can ask it about the job. So the answer is listened for after the job has become ``unknown``, for as long
-as the client of the worker does that (``IWorkerClient.start_job``). Until then the job is not asked about, and not
-stopped.
+Theory of operation. A core worker tells its own id of a job only in the answer to the start. Without this id nobody can
+ask it about the job. So the scheduler still waits for the answer after the job has become ``unknown``, for as long as
+the client of the worker does (``IWorkerClient.start_job``). Until then the job is not asked about, and not stopped.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class LateAnswers:
 
     @property
     def idle(self) -> bool:
-        """Whether none is listened for."""
+        """Whether no answer is listened for."""
         return not self._listened_for
 
     def listen(self, worker: Worker, job: Job, answer: Deferred[JobStatus]) -> None:
@@ -55,7 +54,7 @@ class LateAnswers:
         Deferred.fromCoroutine(self._answered(worker, job, answer)).addBoth(partial(self._over, job.id))
 
     async def _answered(self, worker: Worker, job: Job, answer: Deferred[JobStatus]) -> None:
-        """Raises errors after which nobody can say whether it runs; with any other it has failed."""
+        """Record the answer. An error is raised if the start may have arrived all the same; else the job has failed."""
         try:
             status = await answer
         except SchedulerError as error:

@@ -1,14 +1,13 @@
 """The jobs that wait for a worker, so that the next one for any worker is found at once.
 
-Jobs that any worker serves alike (same target, and both within or beyond the fixed
-part of the contract) stand in one line, ordered by priority and then by age. A
-worker is served by the lines that name it, and by those whose selector it
-matches; of their first jobs it gets the one that goes first. So a line that nobody
-can serve holds up no other, however many wait in it.
+Jobs with the same requirement (``scheduler.cluster.requirement``) stand in one line, ordered by priority, then by
+arrival. A worker is served by the lines that name it, and by those whose selector it matches. Of their first jobs it
+gets the one with the highest priority, then the earliest arrival. So a line that no worker can serve holds up no other,
+however many jobs wait in it.
 
-A line of a selector is filed under one of the selector's labels, that with the
-fewest lines; a worker looks under each of its own labels. What a lookup costs
-grows with those, not with the number of jobs or of other workers' lines.
+A line with a selector is filed under one of the selector's labels, the one with the fewest lines; a worker looks under
+each of its own labels. The cost of a lookup grows with the lines found there, not with the number of jobs or of other
+workers' lines.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ Place = tuple[int, int, str]
 
 @define(eq=False)
 class WaitingLine:
-    """Jobs that any worker serves alike."""
+    """The jobs with one requirement that wait."""
 
     requirement: Requirement
-    #: Of the labels, the one it is filed under; ``None``: there are none.
+    #: The label that the line is filed under; ``None``: the requirement has none.
     label: Label | None = None
     places: list[Place] = field(factory=list)
 
 
 class Lines:
-    """All lines."""
+    """All lines of waiting jobs; there is one ``Lines`` for each scheduler."""
 
     def __init__(self) -> None:
         self._lines: dict[Requirement, WaitingLine] = {}
@@ -50,10 +49,10 @@ class Lines:
         self._filed: dict[Label | None, dict[WaitingLine, None]] = {}
         # job id -> where it stands
         self._places: dict[str, tuple[Requirement, Place]] = {}
-        # job id -> number of arrival, kept for those who may come back
+        # job id -> number of arrival, kept as long as the job may come back
         self._arrivals: dict[str, int] = {}
         self._numbers = count()
-        #: Another whenever there is a line more.
+        #: A number that changes whenever a line is added.
         self.version = 0
 
     @property
@@ -68,7 +67,7 @@ class Lines:
         return job_id in self._places
 
     def add(self, job: Job) -> bool:
-        """The job waits, where it was before if it did; whether nobody waits for the same."""
+        """Have the job wait, at its earlier place if it had one; whether it is the only one in its line."""
         assert job.target is not None
         requirement = Requirement.of(job.spec, job.target)
         line = self._lines.get(requirement) or self._open(requirement)
@@ -80,7 +79,7 @@ class Lines:
         return alone
 
     def leave(self, job_id: str) -> None:
-        """The job does not wait, for the time being; it need not have waited."""
+        """Take the job out of its line, if it stands there; it may come back to its place."""
         requirement, place = self._places.pop(job_id, (None, None))
         if requirement is None or place is None:
             return
@@ -90,24 +89,24 @@ class Lines:
             self._close(line)
 
     def forget(self, job_id: str) -> None:
-        """The job will not wait again."""
+        """Take the job out of its line for good."""
         self.leave(job_id)
         self._arrivals.pop(job_id, None)
 
     def first(self, worker: Worker, free: bool) -> str | None:
-        """The id of the job that is next for that worker; without a ``free`` slot only one that names it."""
+        """The id of the job that is next for that worker; without a ``free`` slot, only a job that names the worker."""
         lines = chain(self._naming(worker), self._selecting(worker) if free else ())
         places = [line.places[0] for line in lines if line.requirement.met_by(worker)]
         return min(places)[2] if places else None
 
     def before(self, worker: Worker, priority: int) -> bool:
-        """Whether somebody waits for a slot of that worker who goes before a newcomer of that priority."""
+        """Whether a job waits for a slot of that worker that goes before a newcomer of that priority."""
         return any(
             line.places[0][0] <= -priority and line.requirement.met_by(worker) for line in self._selecting(worker)
         )
 
     def before_all(self, requirement: Requirement, priority: int) -> bool:
-        """Whether this is so of every worker that meets the requirement, which names none, as far as one line tells."""
+        """Whether one line tells that ``before`` is true of every worker that meets a requirement, which names none."""
         return any(
             line.places[0][0] <= -priority and line.requirement.covers(requirement)
             for label in (None, *requirement.labels)
@@ -115,7 +114,7 @@ class Lines:
         )
 
     def named(self, worker: Worker) -> bool:
-        """Whether somebody waits for that very worker."""
+        """Whether a job that names that worker waits."""
         return any(line.requirement.met_by(worker) for line in self._naming(worker))
 
     def standing(self, job: Job) -> tuple[Requirement, Place]:
@@ -139,7 +138,7 @@ class Lines:
         return list(lines if own is None else lines | {own: None})
 
     def competing_for_many(self, requirement: Requirement, registry: Registry) -> list[WaitingLine]:
-        """The same of all workers that meet a requirement which names none; they may be more than there are lines."""
+        """Like ``competing``, with all workers that meet a requirement that names none: for more workers than lines."""
         found = []
         for line in self._lines.values():
             if line.requirement.worker is None:
@@ -160,7 +159,7 @@ class Lines:
         return len(self._lines)
 
     def waits_for(self, requirement: Requirement) -> bool:
-        """Whether somebody waits for that."""
+        """Whether a job with that requirement waits."""
         return requirement in self._lines
 
     @staticmethod

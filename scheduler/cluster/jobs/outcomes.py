@@ -1,4 +1,4 @@
-"""The consequences of the answer to a start: a pure function, which is this table.
+"""The consequences of the answer to a start, as a table. ``outcome_of`` is this table as a pure function.
 
 | the answer | fate | backoff | another worker at once |
 | --- | --- | --- | --- |
@@ -13,9 +13,8 @@
 | a fault of a core worker | failed | - | - |
 | any other fault, an answer that can't be read | unknown | - | - |
 
-*Not sent* means that nothing runs: the worker has not heard of the job, or could not take it. Whoever has the job
-started decides what becomes of it. Another worker is tried at once only after an answer: that says for sure, and at
-once, that nothing runs.
+*Not sent* means that nothing runs: the worker has not heard of the job, or could not take it. The caller decides what
+becomes of the job. Another worker is tried at once only if an answer makes certain that nothing runs.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Outcome:
 
 
 def outcome_of(answer: JobStatus | SchedulerError, is_core: bool) -> Outcome:
-    """Consequences of the answer to a start, or of the error that came in its place; ``is_core``: of the worker."""
+    """Consequences of the answer to a start, or of the error in its place; ``is_core``: the worker is a core worker."""
     match answer:
         case JobStatus():
             return Outcome(Fate.REPORTED)

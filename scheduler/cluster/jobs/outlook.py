@@ -1,18 +1,16 @@
-"""Why a queued job waits, and how many go before it.
+"""The reasons for which queued jobs wait, and the number of jobs that go before each.
 
-Theory of operation. Why a job waits follows from the workers that could run it, so it
-is the same for all jobs in one line of ``scheduler.cluster.jobs.lines``: it is found out
-once for each line, and kept until a worker, a job or the lines change, or a backoff that
-it counted ends. A page of a thousand queued jobs looks at the workers a few times, and
+Theory of operation. The reason follows from the workers that could run the job, so it is the same for all jobs in one
+line of ``scheduler.cluster.jobs.lines``. It is found out once for each line, and kept until a worker, a job or the
+lines change, or a backoff that it counted ends. A page of a thousand queued jobs looks at the workers a few times, and
 beyond that costs each job a few searches in sorted lists.
 
-The words: ``no-free-slot`` (all slots are taken), ``turn`` (a worker can take a job, and
-others go first), ``backoff`` (workers could not start jobs, or say that they take none),
-``unreachable``, ``draining``, ``no-match`` (no worker is what it asks for any more),
-``delay`` (it is not due yet), ``store-failing``.
+The words: ``no-free-slot`` (all slots are taken), ``turn`` (a worker is free, but other jobs go first), ``backoff``
+(workers could not start jobs, or say that they take none), ``unreachable``, ``draining``, ``no-match`` (no known worker
+has the labels and features that the job needs), ``delay`` (the job is not due yet), ``store-failing``.
 
-The place of a job counts the jobs that go before it and wait for a worker that it waits
-for, too: those of its own line, and those of every line that one of its workers serves.
+The position of a job counts the jobs that go before it and compete with it for a worker: those of its own line, and
+those of every other line that one of its workers serves.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ class Group:
 
     draining: int = 0
     unreachable: int = 0
-    #: In backoff, or it says that it takes no job; and why the first of them does not, ``""``: it is not its doing.
+    #: Those in backoff, or that say that they take no job; and the reason of the first of them, ``""``: it has none.
     held: int = 0
     held_by: str = ""
     #: Those with all slots taken, and how many slots that is.
@@ -51,7 +49,7 @@ class Group:
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """The number of all these workers."""
         return self.draining + self.unreachable + self.held + self.full + self.free
 
     @property
@@ -94,7 +92,7 @@ class _Facts:
 
     why: str
     detail: str
-    #: Those whose jobs compete with these.
+    #: The lines whose jobs compete with these jobs.
     lines: Collection[WaitingLine]
     #: By the clock, how long it is true if nothing changes.
     until: float | None = None
@@ -162,7 +160,7 @@ class Outlook:
         return self._waiting.version, self._ledger.feed.seq
 
     def _holds_a_slot(self, requirement: Requirement) -> bool:
-        """Whether a job that has ended, and whose end could not be saved yet, has a slot that such a job could take."""
+        """Whether an ended job whose end can't be saved yet has a slot that a job with that requirement could take."""
         held_by = {job.worker_id for job in self._ledger.endings.held()}
         workers = map(self._registry.find_worker, held_by)
         return any(worker is not None and requirement.met_by(worker) for worker in workers)
@@ -184,7 +182,7 @@ class Outlook:
         return _Facts(group.why, str(group), lines, until, unsaved_end)
 
     def _facts_of_named(self, requirement: Requirement, name: str) -> _Facts:
-        """The same where it names a worker, whose slots do not bind."""
+        """The facts about jobs that name a worker, for which its slots do not count."""
         called = self._registry.called(name)
         matching = [worker for worker in called if requirement.met_by(worker)]
         lines = self._waiting.competing(requirement, matching)
@@ -206,7 +204,7 @@ class Outlook:
         return _Facts("backoff", f"{who} takes no job now ({because})", lines, end)
 
     def _group(self, requirement: Requirement, tally: Tally) -> Group:
-        """The reasons why workers that meet a requirement without a name take no job."""
+        """The workers that meet a requirement without a name, by what keeps each from taking a job."""
         count = tally.count
         held = count[Standing.HELD] + count[Standing.FULL_AND_HELD]
         first = next(self._registry.candidates.each(requirement, (Standing.HELD, Standing.FULL_AND_HELD)), None)

@@ -1,4 +1,8 @@
-"""Which worker a job runs on: pure functions of what is known."""
+"""Choice of the worker for a job: pure functions of the registry's current state.
+
+The least loaded worker comes first. The order of workers is that of ``candidates.Candidates.put``; the dispatcher goes
+by the same.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,19 @@ _MAX_WORKERS_NAMED = 3
 
 
 def lacking(needed: JobSpec | Requirement, worker: Worker) -> str:
-    """The ability that such a job needs and the worker lacks; ``""``: it lacks none."""
+    """The abilities that the job needs and the worker lacks, as text; ``""``: it lacks none."""
     if worker.is_core and not needed.fits_core:
         return "more than a command and a path"
     return ", ".join(sorted(needed.features - worker.features))
 
 
 def could_take(job: Job, worker: Worker) -> bool:
-    """Whether the job could be placed on that worker, were it there and had nothing else to do."""
+    """Whether the job could be placed on that worker if the worker were online and idle."""
     return job.target is not None and Requirement.of(job.spec, job.target).met_by(worker)
 
 
 def without_match(requirement: Requirement, candidates: Candidates) -> str:
-    """A sentence that says why none of these takes jobs and meets a requirement that names no worker."""
+    """The sentence that says why no worker that takes jobs meets the requirement, which names no worker."""
     if not candidates:
         return "no worker is registered"
     draining = candidates.each(requirement, (Standing.DRAINING,))
@@ -43,10 +47,10 @@ def without_match(requirement: Requirement, candidates: Candidates) -> str:
 
 
 def refusal(requirement: Requirement, candidates: Candidates) -> SchedulerError:
-    """Why none of these takes a job with a requirement that names no worker.
+    """The error for a requirement, which names no worker, that no worker can meet now.
 
-    ``NoMatch`` when no worker matches, whether reachable or not, and ``NoFreeSlot``
-    when those that match can't take a job now. One that is draining does not match.
+    ``NoMatch`` if no worker matches, reachable or not; ``NoFreeSlot`` if those that match can't take a job now. A
+    worker that is draining does not match.
     """
     if candidates.any(requirement, (Standing.FREE, Standing.HELD)):
         return NoFreeSlot(f"no worker that matches the selector ({requirement}) takes a job now")
@@ -60,9 +64,9 @@ def refusal(requirement: Requirement, candidates: Candidates) -> SchedulerError:
 def place(
     requirement: Requirement, candidates: Candidates, withheld: Callable[[Worker], bool] = lambda _: False
 ) -> Worker:
-    """The least loaded worker that meets the requirement and has a free slot; ties go to the lower name.
+    """The least loaded worker that meets the requirement and has a free slot; of equal loads, the first by name.
 
-    One that is ``withheld`` takes no job now, though it has a slot. Raises a ``refusal``.
+    A worker that is ``withheld`` takes no job now, though it has a slot. Raises the ``refusal`` if none is left.
     """
     for worker in candidates.each(requirement, (Standing.FREE,)):
         if not withheld(worker):

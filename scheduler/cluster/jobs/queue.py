@@ -1,20 +1,19 @@
-"""The queue: which jobs wait for a worker, since when and for how long.
+"""The queue: the jobs that wait for a worker, since when and for how long.
 
-Theory of operation. The queue is no store of its own: it follows the ledger. A job that becomes ``queued`` there stands
-in the queue by a call within that change, so that no new job can overtake it: whether it is new, comes back because
-its start was never sent, or is the next attempt of another. One that becomes anything else has left, whoever did that;
-the queue hears so in the next turn, and looks at a job as it is by then before it does anything with it. After a
-restart it is made again from the registry. Until it is known whether the store was set back
-(``scheduler.cluster.set_back``) no job is taken from it, and the time of none is over that was loaded: it may run, or
-have run. All that are due stand in their lines, so no newcomer goes before them.
+Theory of operation. The queue has no store of its own: it follows the ledger. A job that becomes ``queued`` enters the
+queue by a call within that change, so that no new job can overtake it. It is new, a next attempt, or its start was
+never sent. A job whose state becomes any other has left the queue. The queue learns of that in the next turn of the
+reactor, so it checks the job's current state before it acts. After a restart it is made again from the registry. Until
+the scheduler is settled (``scheduler.cluster.set_back``), no job is dispatched, and no ``queue_timeout`` of a loaded
+job ends: the job may be running already. All jobs that are due stand in their lines, so no newcomer goes before them.
 
-A job waits in ``scheduler.cluster.jobs.lines`` from when it is due, which is at once but for one that retries after a
-delay, until its ``queue_timeout`` has passed; ``scheduler.cluster.jobs.dispatcher`` starts it when its turn comes.
-Where ``queue_timeout`` is 0 it has one chance, when it is due; after a restart it waits for a while like others, as
-its workers may not be back yet. Both times are measured by the reactor's clock, so a step of the wall clock changes
-nothing; only across a restart it tells how much is left, and never makes that more than it was. The promise that a job
-will be started holds no longer than that either: one whose start was sent and not answered until then is not to be
-started again.
+A job waits in ``scheduler.cluster.jobs.lines`` from when it is due, which is at once unless it retries after a delay,
+until its ``queue_timeout`` has passed; ``scheduler.cluster.jobs.dispatcher`` starts it when its turn comes. A job whose
+``queue_timeout`` is 0 has only one chance, when it is due; after a restart it waits for a while like others, as its
+workers may not be back yet. Times are measured by the reactor's clock, so a step of the wall clock changes nothing.
+Only after a restart the wall clock tells how old a job is; a clock that was set back makes the job no younger than new.
+A queued job is promised to be started, for its ``queue_timeout`` at most: a start that was sent and not answered by
+then is not sent again.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from scheduler.messages import RequestKey
 from scheduler.model import Job, JobState
 from scheduler.views import JobFilter
 
-#: Seconds after a restart for which a job waits like others that has but one chance: workers may not be back yet.
+#: Seconds after a restart for which a job with only one chance waits like others: workers may not be back yet.
 RESTART_GRACE_SECONDS = 30.0
 
 
@@ -130,12 +129,12 @@ class Queue(Service):
         return self._registry.queued + self._entering < self._most
 
     def due_in(self, job_id: str) -> float:
-        """Seconds until a queued job waits for a worker; 0: it does."""
+        """Seconds until a queued job is due; 0: it waits for a worker already."""
         times = self._times.get(job_id)
         return 0.0 if times is None else max(0.0, times.due - self._clock.seconds())
 
     def still_wanted(self, job: Job) -> bool:
-        """Whether a job whose start was not answered was promised to be started, and its time is not over."""
+        """Whether a job whose start was not answered may be started again: it was promised, and its time goes on."""
         age = max(0.0, self._ledger.now() - job.created_at)
         return job.promised and self._clock.seconds() < self._times_of(job, age).over
 
@@ -157,7 +156,7 @@ class Queue(Service):
         return job
 
     def stand(self, job: Job, age: float = 0.0, restarted: bool = False) -> None:
-        """The job is queued now. ``age`` in seconds, of one that is not new."""
+        """Take in a job that is queued now. ``age`` in seconds, if it is not new."""
         if not self.running or job.target is None or job.id in self._waiting:
             return
         times = self._times_of(job, age)
@@ -183,7 +182,7 @@ class Queue(Service):
                 self._dispatcher.consider(job.worker_id)
 
     def _leave(self, job: Job) -> None:
-        """The job is starting. Its time goes on, for when that comes to nothing or is not answered."""
+        """Take a starting job out of its line. Its time goes on: the start may come to nothing, or not be answered."""
         self._waiting.leave(job.id)
         self._deadlines.clear(job.id)
         if job.promised or job.terms.queue_timeout:
@@ -207,7 +206,7 @@ class Queue(Service):
     # -- the time of a job
 
     def _next(self, job: Job) -> None:
-        """Wait for what is next; nothing is done at once, as this may be within a change of the ledger."""
+        """Wait for the job's next deadline. Nothing is done at once, as this may be within a change of the ledger."""
         times, now = self._times[job.id], self._clock.seconds()
         if now < times.due:
             self._at(times.due, self._next, job)
@@ -221,7 +220,7 @@ class Queue(Service):
             current = self._registry.find_job(job.id)
             if current is None or current.state is not JobState.QUEUED:
                 return  # what became of it is heard in a moment
-            if call != self._next and self._set_back.may_have_begun(current):  # to stand in a line has nothing started
+            if call != self._next and self._set_back.may_have_begun(current):  # ``_next`` starts nothing
                 self._postponed[job.id] = None
             else:
                 call(current)
@@ -268,5 +267,5 @@ class Queue(Service):
 
 
 def _awaits_word(job: Job) -> bool:
-    """Whether it was promised, and its start was sent and not answered."""
+    """Whether the job was promised, and its start was sent and not answered."""
     return job.promised and lifecycle.unconfirmed(job)

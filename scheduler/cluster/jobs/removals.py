@@ -7,8 +7,8 @@ carried out, and there is never output of a job that nobody knows. What a worker
 be told yet is told with its next sign of life, as stops are.
 
 A job that no known worker has, or that ran on a core worker, is removed at
-once: nobody can be told, or nothing is to be removed there. The same holds for an earlier
-version of a worker, which can't be told: it keeps the output as long as that of any job.
+once: nobody can be told, or nothing is to be removed there. So is a job of a worker of an
+earlier version, which can't be told: it keeps the output as long as that of any other job.
 
 A removed job leaves the key of its request, or, where it came without one, a key that no
 client can send: so its id is known as one that was removed. A report of it that a worker
@@ -89,7 +89,7 @@ class Removals:
             self._rounds.begin(worker_id, partial(self._round, worker_id))
 
     def reported_again(self, worker: Worker, job_ids: list[str]) -> None:
-        """The worker reports jobs that were removed here: it is told once more."""
+        """Tell the worker once more to remove jobs which it reports, and which were removed here."""
         telling = Deferred.fromCoroutine(self._tell(worker, job_ids))
         telling.addErrback(lambda reason: self._log.failure("telling about removed jobs went wrong", reason))
 
@@ -115,7 +115,7 @@ class Removals:
         return worker is None or worker.state is WorkerState.ONLINE
 
     def _holder(self, job: Job) -> Worker | None:
-        """The worker that has to be told."""
+        """The worker that has to be told to remove the job; ``None``: there is none."""
         worker = self._registry.find_worker(job.worker_id)
         return None if worker is None or worker.is_core else worker
 
@@ -127,7 +127,7 @@ class Removals:
         return self._under_way.join(job_id, lambda: Deferred.fromCoroutine(self._remove(job_id)))
 
     async def _remove(self, job_id: str) -> bool:
-        """Whether it is removed; errors are those that trying again does not help."""
+        """Remove the job; whether it is removed. Raises errors after which it does not help to try again."""
         job = self._registry.find_job(job_id)
         if job is None:
             return True

@@ -32,7 +32,7 @@ REMOVED_PER_SWEEP = 500
 
 
 class Retention(Periodic):
-    """``keep`` in seconds; ``clock`` measures how much time has really passed."""
+    """Removes old jobs at intervals. ``keep`` in seconds; ``clock`` measures how much time has really passed."""
 
     _log = Logger()
 
@@ -45,7 +45,7 @@ class Retention(Periodic):
         self._skip = 0
 
     def startService(self) -> None:
-        """After the ledger was loaded."""
+        """Begin; the ledger must be loaded."""
         self._time.begin(max(map(_newest, self._ledger.registry.finished()), default=self._ledger.now()))
         super().startService()
 
@@ -66,7 +66,7 @@ class Retention(Periodic):
 
 
 def _newest(job: Job) -> float:
-    """When it ended by the clock of its worker, or was made by ours, whichever is later: either may be wrong."""
+    """The end of the job by its worker's clock, or its creation by ours, whichever is later: either may be wrong."""
     return max(job.created_at, job.finished_at or 0.0)
 
 

@@ -1,7 +1,7 @@
 """Signals to jobs that run: passed on to the worker at once, or refused.
 
-A signal is sent at most once. It is not kept for later, as a stop is: what it asks of a
-job depends on the moment. One whose answer was lost may have arrived.
+A signal is sent at most once. Unlike a stop, it is not kept for later: its effect on a job depends on the moment. If
+the answer was lost, the signal may have arrived.
 """
 
 from __future__ import annotations

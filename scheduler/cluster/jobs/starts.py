@@ -1,11 +1,11 @@
-"""Starts: the calls that begin jobs, and what is recorded of their answers.
+"""Starts: the calls that begin jobs, and the recording of their answers.
 
-A job that is to start is committed as ``starting`` before its worker is called. What follows from the answer is
-decided by ``scheduler.cluster.jobs.outcomes`` and recorded here. Where nothing runs and another worker can take the job
-at once, it goes there, and so on to a few at most. Where none can, ``NotSent`` goes back to the caller, who knows
-whether the job may wait.
+A job that is to start is committed as ``starting`` before its worker is called. The consequences of the answer are
+decided by ``scheduler.cluster.jobs.outcomes`` and recorded here. If nothing runs and another worker can take the job at
+once, the start is sent there; at most a few workers are tried. If no worker can, ``NotSent`` is returned, and the
+caller decides whether the job waits.
 
-When the start may have arrived the job is ``unknown`` until its worker reports.
+If the start may have arrived, the job is ``unknown`` until its worker reports.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from scheduler.model import Job, JobState, Worker
 
 @frozen
 class NotSent:
-    """Nothing runs for that start; ``error`` says why."""
+    """The result of a start for which nothing runs; ``error`` says why."""
 
     error: SchedulerError
     #: Another worker may take the job at once.
@@ -85,19 +85,19 @@ class Starts:
         return await self._elsewhere(worker, job.id, await self._call(worker, job, sent), since)
 
     async def dispatch(self, worker: Worker, job: Job) -> Job | NotSent:
-        """The same of a job that is queued."""
+        """Commit that a queued job starts on that worker, and have the worker begin it, as ``start`` does."""
         return await self._elsewhere(worker, job.id, await self._move(worker, job), self._clock.seconds())
 
     async def resend(self, job: Job) -> None:
         """Send the start of a job once more, to the same worker, which runs it once under its id.
 
-        Of an error nothing follows: as before, nobody can say yet whether a start arrived. ``Conflict``: the id was
-        used up before, and the job is ``lost``.
+        Raises the errors of the call: then it is still not known whether a start arrived. Only after ``Conflict`` (the
+        id was used up before) the job is ``lost``.
         """
         await self._flights.run(job.id, self._again(self._reach.worker_of(job), job))
 
     async def take_back(self, job: Job, why: str) -> Job:
-        """Record that a job whose start was not sent, for that reason, waits; one that is to be stopped has ended."""
+        """Record that a job whose start was not sent waits, because of ``why``, or ended if it was to be stopped."""
         waiting = lifecycle.waiting(self._registry.job(job.id), why, self._ledger.now())
         if waiting.state.final:
             return await self._conclude(waiting)
@@ -105,7 +105,7 @@ class Starts:
         return waiting
 
     async def fail(self, job: Job, error: SchedulerError) -> Job:
-        """Record that a job never ran, for that reason."""
+        """Record that a job never ran because of ``error``."""
         return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
 
     async def unanswered(self, job: Job) -> None:
@@ -118,7 +118,7 @@ class Starts:
     # -- how
 
     async def _elsewhere(self, worker: Worker, job_id: str, result: Job | NotSent, since: float) -> Job | NotSent:
-        """The result at last, after the other workers that could take the job at once."""
+        """The final result, once other workers that could take the job at once were tried."""
         tried = Tried(since)
         while isinstance(result, NotSent) and result.elsewhere:
             tried = evolve(tried, workers=tried.workers | {worker.id})

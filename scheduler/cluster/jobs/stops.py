@@ -94,7 +94,7 @@ class Stops:
     async def stop(self, job: Job, ask: Callable[..., Awaitable[Any]] = maybeDeferred, why: str | None = None) -> Job:
         """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time.
 
-        ``why`` becomes the reason of what is stopped, where no client asked for the stop.
+        ``why``: the reason of a stop that no client asked for; the stopped jobs show it.
         """
         until = self._clock.seconds() + STOP_WAIT_MAX_SECONDS
         last: Job | None = job
@@ -109,7 +109,7 @@ class Stops:
         return self._registry.find_job(job.id) or job
 
     async def _end(self, job: Job, until: float, ask: Callable[..., Awaitable[Any]], why: str | None) -> Job:
-        """Stop one attempt: it is ``over`` then, or has more time to end than ``until``, or can't be told now."""
+        """Stop one attempt, and return it: not ``over`` if it has more time than ``until``, or can't be told now."""
         if job.state is JobState.QUEUED and self._set_back.may_have_begun(job):
             job = await self._known(job, until)
         if job.over:
@@ -136,7 +136,7 @@ class Stops:
         return job
 
     async def _known(self, job: Job, until: float) -> Job:
-        """As it is when its worker had time to tell of it."""
+        """The job once the scheduler is settled: by then its worker had time to report it."""
         left = max(0.0, until - self._clock.seconds())
         try:
             await self._set_back.when_settled().addTimeout(left, self._clock)
@@ -145,7 +145,7 @@ class Stops:
         return self._registry.job(job.id)
 
     async def _look_again(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
-        """``LeftRunning``, unless the worker of a job that left processes behind says that they are gone."""
+        """Raise ``LeftRunning``, unless the worker says that the processes which the job left behind are gone."""
         left, where = job.leftover, ""
         try:
             status = await ask(self._client.stop_job, self._reach.worker_of(job), job.id_on_worker)
@@ -159,7 +159,7 @@ class Stops:
             raise LeftRunning(job.id, left, lifecycle.leftover_text(left) + where)
 
     def stop_all(self, jobs: Iterable[Job]) -> Deferred[None]:
-        """Fires when each has ended, or could not be stopped in time: that shows in its state."""
+        """Stop the jobs; fires when each has ended, or could not be stopped in time, which its state shows."""
         asking = Turns(MAX_STOPS_AT_ONCE)
         stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs]
         done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
@@ -218,7 +218,7 @@ class Stops:
         return None
 
     def _deliver(self, job: Job, ask: Callable[..., Awaitable[Any]] = maybeDeferred) -> Deferred[None]:
-        """Have its worker take the stop, now; errors are those of the call."""
+        """Deliver the stop to the job's worker now, or join a delivery that is under way. Raises errors of the call."""
         return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(job, ask)))
 
     async def _ask(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:

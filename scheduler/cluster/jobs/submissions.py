@@ -70,7 +70,7 @@ class Submissions:
         return self.keys.idle
 
     def close(self) -> Deferred[None]:
-        """Take no more, and let no start begin; fires when every start under way is over."""
+        """Take no more submissions, and let no start begin; fires when every start under way is over."""
         self._choice.close()
         return self._flights.close()
 
@@ -146,7 +146,7 @@ class Submissions:
             raise StartUnanswered(current.worker_name or worker.name, job.id, str(error)) from error
 
     async def _not_started(self, job: Job, error: SchedulerError) -> Job:
-        """The job waits, if it may and that can be saved. Else there is no such job."""
+        """Queue the job, if it may wait and this can be saved; otherwise drop it, and raise the error."""
         if job.terms.queue_timeout and self._queue.has_room and isinstance(error, Unavailable):
             try:
                 return await self._starts.take_back(job, str(error))

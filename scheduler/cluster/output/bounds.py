@@ -11,7 +11,7 @@ from scheduler.model import Job, JobState, Stream
 
 
 def length(job: Job, stream: Stream) -> int | None:
-    """Bytes in all, if known."""
+    """The length of the whole stream in bytes; ``None``: it is not known yet."""
     if not job.over:
         return None
     told = job.stdout_bytes if stream is Stream.STDOUT else job.stderr_bytes
@@ -27,7 +27,7 @@ def never_began(job: Job) -> bool:
 
 
 def nothing(offset: int, size: int, end: bool = True, cut: str = "") -> Chunk:
-    """The empty chunk behind the last of ``size`` bytes; ``OffsetBeyondEnd``."""
+    """The empty chunk after the last of ``size`` bytes. Raises ``OffsetBeyondEnd`` if ``offset`` is larger."""
     if offset > size:
         raise OffsetBeyondEnd(offset, size)
     return Chunk(b"", offset, end, size, cut)
@@ -36,8 +36,8 @@ def nothing(offset: int, size: int, end: bool = True, cut: str = "") -> Chunk:
 def judged(chunk: Chunk, job: Job, stream: Stream) -> Chunk:
     """The chunk, marked as ``cut`` if it is the last and the job's end tells that bytes are missing.
 
-    A worker of an earlier version does not mark it. Nor does anyone where the worker was not asked for the end, because
-    the length was known.
+    A worker of an earlier version does not mark the chunk. Neither does anyone else if the worker was not asked,
+    because the length was known.
     """
     if not chunk.end or chunk.cut or not job.over:
         return chunk
@@ -55,7 +55,7 @@ def without_worker(job: Job) -> SchedulerError:
 
 
 def gone(job: Job) -> OutputGone:
-    """The error for output that went with the job, or with its worker."""
+    """The error for output that is gone, because the job is lost, or its worker is not known any more."""
     if job.state is JobState.LOST:
         return OutputGone(job.id, f"the job is lost ({job.reason})")
     return OutputGone(job.id, f"worker {job.worker_name or job.worker_id!r} is not known any more")

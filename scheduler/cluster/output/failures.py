@@ -46,7 +46,7 @@ def gives_up(error: BaseException, over: bool, fresh: bool, seconds: float) -> b
 
 
 class Retries:
-    """The next try of all followers of a stream, after a delay that grows until something succeeds."""
+    """Schedules the next try of all followers of a stream, after a delay that grows until something succeeds."""
 
     def __init__(self, clock: IReactorTime, again: Callable[[], None]) -> None:
         """``again`` is called when it is time to try again."""

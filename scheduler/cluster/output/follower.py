@@ -1,8 +1,9 @@
-"""A follower: a reader with its own place in one stream of a job.
+"""A follower: a reader with its own position in stdout or stderr of a job.
 
-A read takes the next chunk from the window, else it gives the end, else it pulls by a call to the worker, else it waits
-for the stream and looks again. ``scheduler.cluster.output.failures`` says which failures end a follower. The last chunk
-is marked as ``cut`` if the worker or the scheduler knows that bytes are missing.
+A read returns the next bytes from the window of the ``StreamJob`` call that all followers share (``live``), if they are
+there. Otherwise it returns the end of the output, or calls the worker for the bytes. If neither is possible now, it
+waits for the shared call, and tries again. ``scheduler.cluster.output.failures`` says which failures end a follower.
+The last chunk is marked as ``cut`` if the worker or the scheduler knows that bytes are missing.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ READ_MAX_BYTES = 1024 * 1024
 
 @implementer(IOutputReader)
 class Follower:
-    """Joins ``live`` and leaves it when it is over."""
+    """A reader of one stream. It joins ``live``, and leaves it at its end."""
 
     _log = Logger()
 
     def __init__(self, live: Live, offset: int) -> None:
         self.offset = offset
-        #: Why it is over; ``None`` while it is not.
+        #: The error that ended this follower; ``None``: it goes on.
         self.error: Exception | None = None
         self._live = live
         self._followed = live.followed
@@ -73,7 +74,7 @@ class Follower:
         self.fail(CancelledError())
 
     def fail(self, error: Exception) -> None:
-        """End: a read that waits fails with that error, and so do all that come later."""
+        """End the follower: a read that waits fails with that error, and so do all later reads."""
         if self.error is not None:
             return
         self.error = error
@@ -134,7 +135,7 @@ class Follower:
         return Failure(self.error.with_traceback(None))  # the frames of a traceback would keep this follower
 
     def _source(self) -> Worker | None:
-        """The worker to pull the next bytes from now; ``None``: wait. Begins the stream if that is to bring them.
+        """The worker to call for the next bytes now; ``None``: wait. Begins the shared stream if it is to bring them.
 
         Raises the error that ends this follower.
         """
@@ -168,7 +169,7 @@ class Follower:
         return None
 
     async def _pull(self, worker: Worker) -> Chunk | None:
-        """Read by a call; ``None``: it brought nothing."""
+        """Read by a call to the worker; ``None``: the call brought nothing."""
         live, job = self._live, self._followed.job
         self._awaited = live.client.read_output(worker, job.id_on_worker, live.stream, self.offset, READ_MAX_BYTES)
         try:
@@ -192,7 +193,7 @@ class Follower:
         return chunk if self._followed.end_is_sure else evolve(chunk, end=False, cut="")
 
     def _pull_failed(self, error: Exception, asked: Job) -> None:
-        """``asked`` is the job as it was when its worker was asked."""
+        """Handle the failure of a call; ``asked`` is the job as it was when its worker was asked."""
         job = self._followed.job
         if isinstance(error, NotFound) and job.over:
             if asked.over:
@@ -203,7 +204,7 @@ class Follower:
         self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """Raise ``error`` if it ends this follower, else have it tried again."""
+        """Raise ``error`` if it ends this follower, else schedule a retry."""
         retries = self._live.retries
         if gives_up(error, self._followed.job.over, self._fresh, retries.failing_for(error)):
             raise error

@@ -54,7 +54,7 @@ HELD_UP_MAX_SECONDS = 2.0
 
 
 class State(Enum):
-    """See the table above."""
+    """The states of the table above."""
 
     IDLE = "idle"
     STREAMING = "streaming"
@@ -164,7 +164,7 @@ class Live:
         self._followers[follower] = None
 
     def leave(self, follower: FollowerLike) -> None:
-        """When the last follower leaves, the stream is cancelled."""
+        """Remove a follower. When the last one leaves, the stream is cancelled."""
         self._followers.pop(follower, None)
         if not self._followers:
             self._let_go()
@@ -200,7 +200,7 @@ class Live:
         return self.state is State.STREAMING and offset == self.window.end and not self._over
 
     def flows_to(self, offset: int) -> bool:
-        """Whether the stream runs, and will soon come to an offset that is not behind it."""
+        """Whether the stream runs, and will soon come to ``offset``, which is not behind it."""
         return self.state in _RUNNING and self.window.end <= offset <= self.window.end + self.window.capacity
 
     def follow(self, worker: Worker, offset: int) -> None:

@@ -54,7 +54,7 @@ class Outputs:
         return sum(live.window.size for live in self._all())
 
     def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
-        """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``, ``ShuttingDown`` are raised."""
+        """Follow a stream from ``offset`` on. Raises what ``_job`` raises, or ``Busy`` if no stream is free."""
         job = self._job(job_id)
         followed = self._followed.get(job_id)
         if followed is None:
@@ -96,7 +96,7 @@ class Outputs:
             live.job_changed()
 
     def shut_down(self) -> None:
-        """Every follower fails with ``ShuttingDown``, now or when it reads; no stream is left."""
+        """End every stream, and every follower with ``ShuttingDown``, now or when it reads."""
         self._stopping = True
         for live in self._all():
             live.fail(ShuttingDown())
@@ -105,7 +105,7 @@ class Outputs:
         return [live for followed in self._followed.values() for live in followed.streams.values()]
 
     def _job(self, job_id: str) -> Job:
-        """A job whose output can be asked for."""
+        """The job. Raises ``NotFound``, ``ShuttingDown``, or ``Unsupported`` if its worker keeps no output."""
         if self._stopping:
             raise ShuttingDown()
         job = self._registry.job(job_id)

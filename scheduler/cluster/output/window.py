@@ -29,13 +29,13 @@ class Window:
         return sum(map(len, self._blocks))
 
     def reset(self, offset: int) -> None:
-        """Hold nothing, and go on at ``offset``."""
+        """Drop all bytes, and go on at ``offset``."""
         self._offsets.clear()
         self._blocks.clear()
         self.end = offset
 
     def append(self, data: bytes) -> None:
-        """Add what follows ``end``; the oldest blocks beyond the capacity go."""
+        """Add the bytes that follow ``end``; the oldest blocks beyond the capacity are dropped."""
         if not data:
             return
         if self._blocks and len(self._blocks[-1]) + len(data) <= self._join_up_to:

@@ -90,7 +90,7 @@ class Adoption:
         self._unknown.pop(worker_id, None)
 
     def begin(self, heartbeat: Heartbeat) -> None:
-        """A heartbeat has come; called before the other methods are called with its jobs."""
+        """Forget jobs that are gone or known by now; called with a heartbeat, before the other methods."""
         unknown = self._unknown.get(heartbeat.worker_id)
         if unknown is None:
             return
@@ -105,7 +105,7 @@ class Adoption:
             unknown.drop(job_id)
 
     def admits(self, worker: Worker, report: JobReport) -> bool:
-        """Whether an unknown job is adopted now: it was asked about, and there is room. ``Invalid``."""
+        """Whether the job is adopted now: it was asked about, and there is room. Raises ``Invalid`` for bad data."""
         assert report.spec is not None
         unknown, job_id = self._unknown.get(worker.id), report.status.job_id
         if unknown is None or job_id not in unknown.asked or unknown.adopted >= DESCRIBED_PER_HEARTBEAT:
@@ -120,7 +120,7 @@ class Adoption:
         return True
 
     def remember(self, worker: Worker, job_id: str, runs: bool) -> None:
-        """The worker reports an unknown job."""
+        """Remember an unknown job that the worker reports, until it describes the job."""
         unknown = self._unknown.setdefault(worker.id, _Unknown())
         if job_id in unknown.reported or len(unknown.reported) < REMEMBERED_MAX:  # else it is reported again
             unknown.reported[job_id] = unknown.heartbeats

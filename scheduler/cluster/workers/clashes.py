@@ -49,7 +49,7 @@ class Clash:
 
 
 def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
-    """The entries in the way of ``worker``, which is as it would be known. Offline entries are not in the way."""
+    """The entries in the way of ``worker``, a newcomer as it would be known. Offline entries are not in the way."""
     known = registry.find_worker(worker.id)
     if known is not None and known.state is not WorkerState.OFFLINE:
         yield from _about_id(known, worker)
@@ -120,14 +120,15 @@ class Clashes:
         return not self._asking and all(map(self._registry.find_worker, self._logged))
 
     def forget(self, worker_id: str) -> None:
-        """The worker has registered, or is gone."""
+        """Forget what was logged about a worker that has registered, or is gone."""
         self._logged.pop(worker_id, None)
 
     async def settle(self, as_registered: Callable[[], Worker]) -> Worker:
-        """The worker, once nothing is in its way; ``Conflict``, ``NameTaken``, ``Busy``.
+        """The worker, once nothing is in its way. Raises ``Conflict`` or ``NameTaken`` if a process in the way answers.
 
-        ``as_registered`` makes the worker from what is known at that moment; it is called again after each question.
-        The caller must go on in the same turn of the reactor: later, something may be in the way again.
+        Raises ``Busy`` if too many registrations ask. ``as_registered`` makes the worker from what is known at that
+        moment; it is called again after each question. The caller must go on in the same turn of the reactor: later,
+        something may be in the way again.
         """
         questions = _Questions(self._client)
         while True:
@@ -198,11 +199,11 @@ class _Questions:
         return False
 
     def _may_be(self, newcomer: Worker, address: str) -> bool:
-        """Whether the newcomer may be the process that answers there, and has to be asked."""
+        """Whether the newcomer may be the process that answers at ``address``, and has to be asked."""
         is_there = address == newcomer.address and address in self._of_another
         return is_there and bool(newcomer.nonce) and not self._newcomer_asked
 
 
 def renamed_to_its_id(worker: Worker) -> Worker:
-    """The worker with its id as its name, as another worker has its name now."""
+    """The worker with its id as its name, because another worker has taken its name."""
     return evolve(worker, name=worker.id, labels={**worker.labels, "name": worker.id})

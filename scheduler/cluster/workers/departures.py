@@ -46,13 +46,13 @@ class Departures:
         return self._removals.idle
 
     def stay(self, worker_id: str) -> None:
-        """The worker has registered, so it is not removed."""
+        """Give up the removal of a worker that has registered."""
         self._going.discard(worker_id)
 
     def remove(self, worker: Worker, why: str) -> Deferred[None]:
         """Remove a worker that will not come back under this id; its unfinished jobs are ``lost``, with ``why``.
 
-        Starts that never left are cut first, and their jobs are queued again: these are not lost. ``Conflict``: the
+        Its calls are cut first: jobs whose starts never left are queued again, and not lost. Raises ``Conflict`` if the
         worker has registered meanwhile.
         """
         return self._removals.join(worker.id, lambda: Deferred.fromCoroutine(self._remove(worker, why)))

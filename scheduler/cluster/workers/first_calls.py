@@ -53,14 +53,14 @@ class FirstCalls:
             self._call(worker_id)
 
     def soon(self, worker_id: str) -> bool:
-        """Call that worker before those that were not heard; ``False``: it was called, or none is called yet."""
+        """Call that worker before those that were not heard; ``False``: it was called, or the calls have not begun."""
         if self._begun and worker_id in self._left:
             self._heard.setdefault(worker_id)
             return True
         return False
 
     def cancel(self, worker_id: str) -> bool:
-        """Make no call to that worker; whether there was one to make."""
+        """Make no call to that worker; returns whether there was one to make."""
         self._heard.pop(worker_id, None)
         return worker_id in self._left and self._left.pop(worker_id) is None
 

@@ -1,12 +1,12 @@
-"""Forgets workers that deregistered and have not come back for as long as they stay listed.
+"""Forgets workers that deregistered longer ago than ``keep`` seconds, and have not registered since.
 
 This does the same as a client's request to forget a worker: the worker's unfinished jobs are lost, and the jobs that
 are queued for it fail. A worker that is listed only because of its unfinished jobs is removed once it has none.
 
 The time at which a worker deregistered is stored, by the wall clock, so time passes while the scheduler does not run.
 If the clock is set back, no worker is forgotten early: it stays until the clock has caught up. If the clock is set
-ahead while this process runs, the change is followed slowly (``scheduler.daemon.cautious_time``). When a process
-starts, the clock is believed.
+ahead while this process runs, the change is followed slowly (``scheduler.daemon.cautious_time``). A process begins with
+the time of the wall clock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def stays_listed(worker: Worker, has_jobs: bool, keep: float) -> bool:
 
 
 class Forgetting(Periodic):
-    """``keep`` in seconds; ``clock`` measures how much time really passed.
+    """Forgets workers at intervals. ``keep`` in seconds; ``clock`` measures how much time really passed.
 
     ``forget`` forgets the worker with an id; ``remove`` removes a worker that has no jobs.
     """
@@ -106,7 +106,7 @@ class Forgetting(Periodic):
         self._forget(worker.id).addErrback(self._failed, worker.id).addBoth(partial(self._over, worker.id))
 
     def _failed(self, reason: Failure, worker_id: str) -> None:
-        """The worker came back meanwhile, or its removal could not be saved. The next sweep decides again."""
+        """Log that the worker came back meanwhile, or its removal could not be saved. The next sweep decides again."""
         error = reason.value
         if reason.check(SchedulerError):
             self._log.info("worker {worker_id} is not forgotten: {why}", worker_id=worker_id, why=str(error))

@@ -1,4 +1,4 @@
-"""The id that a registering worker gets, and the ids and names that are not free. [pure, with the registry]
+"""The id that a registering worker gets, and the ids and names that are not free. Reads the registry, changes nothing.
 
 An id is public, so knowing it proves nothing. An id that is made from a folder id belongs to the worker that shows this
 folder id. A worker that had an id before it had a folder id shows both once. From then on the id belongs to that folder
@@ -46,8 +46,8 @@ def shows_folder(known: Worker, worker: Worker) -> bool:
 def check_ids(registry: Registry, worker_id: str, name: str) -> None:
     """Raise ``Conflict`` for an id or a name by which something else is addressed: no id may equal a name.
 
-    A name must not be an id that another worker had, or could get: ``Invalid``, as any program can make such an id. Ids
-    of earlier versions were random, and a machine may be named like one.
+    Raise ``Invalid`` for a name that is an id which a worker could get: any program can make such an id. Ids of earlier
+    versions were random, and a machine may be named like such an id.
     """
     if any(other.id != worker_id for other in registry.named(worker_id)):
         raise Conflict(f"workerID {worker_id!r} is the name of another worker")

@@ -5,7 +5,7 @@ succeeded. A heartbeat proves the first. Any call that was answered proves the s
 lease, a probe is made. A call that failed proves nothing yet (the worker may be slow), but causes a probe at once. A
 failed probe decides. A silent worker is not probed, as the answer would not make it online. A core worker sends no
 heartbeats: for it, an answered call is the sign of life as well. A worker that deregistered is ``offline`` until it
-registers again, even if a late call is answered.
+registers again, even if a late call is answered. The rule is ``pulse.judge``.
 
 A worker that was loaded from the store is called once after the start, whether it was heard or not (``first_calls``):
 it sends a heartbeat when a new scheduler calls it. Requests wait for the worker until then
@@ -80,7 +80,7 @@ class Liveness(Periodic):
     def __init__(
         self, clock: IReactorTime, ledger: Ledger, calls: IWorkerClient, expected: Expected, lease: float
     ) -> None:
-        """``calls`` is the client that is not observed; ``expected`` is told which workers may be online soon.
+        """``calls`` is the client below ``ObservedClient``; ``expected`` is told which workers may be online soon.
 
         ``lease`` in seconds.
         """
@@ -177,7 +177,7 @@ class Liveness(Periodic):
         return pulse is not None and pulse.failed is not None
 
     def forget(self, worker_id: str) -> None:
-        """The worker deregistered, or was removed."""
+        """Forget a worker that deregistered, or was removed."""
         self._first_calls.cancel(worker_id)
         self._pulses.pop(worker_id, None)
         self._expected.settle(worker_id)

@@ -120,7 +120,7 @@ class Membership:
             return await self._register(registration, peer)
 
     async def _register(self, registration: Registration, peer: str) -> Registered:
-        if not registration.boot_id:  # a core worker: its address is its identity
+        if not registration.boot_id:  # a core worker: only its address identifies it
             registration = evolve(registration, worker_id="", folder_id="", nonce="")
         address = await self._rule.check(registration.address, peer)
         if self._is_own_address(address):
@@ -163,7 +163,7 @@ class Membership:
         return Registered(worker.id, self._liveness.lease, count)
 
     def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:
-        """The worker as the registry will have it; ``new_id`` if it has no id. ``Conflict``, ``NameTaken``."""
+        """The worker as the registry will have it; ``new_id`` if it has no id. Raises as ``check_ids``."""
         registry = self._ledger.registry
         worker_id = id_of(registry, registration, address) or new_id
         known, registered = registry.find_worker(worker_id), registry.find_registered(worker_id)
@@ -190,9 +190,9 @@ class Membership:
         )
 
     def _replaced(self, worker_id: str, name: str, address: str) -> Iterator[Worker]:
-        """The entry that a worker replaces: that with its name and address, whose folder is lost.
+        """The entry that a worker replaces: the one with its name and address, whose state folder is lost.
 
-        Names are unique. So if a known worker has the name and address of another, it has not replaced that one yet:
+        Names are unique. So if a known worker has the name and address of another, it has not replaced the other yet:
         the store failed, or an earlier scheduler process was killed.
         """
         registry = self._ledger.registry
@@ -215,7 +215,7 @@ class Membership:
                 continue
             self._client.forget(other.id)
             self._liveness.reset(other.id, "another worker registered at its address")
-            if other.is_core and other not in displaced:  # its address was its identity
+            if other.is_core and other not in displaced:  # only its address identified it
                 displaced.append(other)
         for other in registry.named(worker.name):
             if other.id != worker.id and all(other.id != each.id for each in displaced):

@@ -30,7 +30,7 @@ _LOOKS_MAX = 20
 
 
 class Newcomers:
-    """``remove`` forgets a worker."""
+    """The workers that may have to go. ``remove`` forgets a worker."""
 
     _log = Logger()
 
@@ -42,15 +42,15 @@ class Newcomers:
 
     @property
     def idle(self) -> bool:
-        """Whether every worker that is kept here is in the registry."""
+        """Whether no state is kept of a worker that the registry does not know."""
         return all(map(self._registry.find_worker, self._ids))
 
     def forget(self, worker_id: str) -> None:
-        """The worker is gone."""
+        """Forget a worker that is gone."""
         self._ids.pop(worker_id, None)
 
     def add(self, worker_id: str) -> None:
-        """A worker has registered that was not known before."""
+        """Add a worker that has registered for the first time; if there are too many, forget an unused one."""
         self._ids[worker_id] = None
         if len(self._ids) <= NEWCOMERS_MAX:
             return
@@ -74,6 +74,6 @@ class Newcomers:
             return
 
     def _failed(self, reason: Failure, worker_id: str) -> None:
-        """The store failed, or the worker has registered again: it stays among those that may have to go."""
+        """Keep a worker that could not be forgotten: the store failed, or the worker has registered again."""
         reason.trap(SchedulerError)
         self._ids[worker_id] = None

@@ -1,4 +1,4 @@
-"""A worker client that reports the outcome of each call to the liveness."""
+"""A worker client that tells ``Liveness`` whether each call succeeded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scheduler.model import Job, Stream, Worker
 
 @implementer(IWorkerClient)
 class ObservedClient:
-    """Passes every call on."""
+    """Passes every call on to ``client``, and its outcome to ``liveness``."""
 
     def __init__(self, client: IWorkerClient, liveness: Liveness) -> None:
         self._client = client

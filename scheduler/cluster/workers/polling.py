@@ -37,7 +37,8 @@ class Polling(Periodic):
     ) -> None:
         """``query`` takes the ids of a worker and a job, and records the answer.
 
-        ``starting`` takes the id of a job: whether its start is under way. ``probed``: see ``JobRounds``.
+        ``starting(job_id)``: whether a start of the job is under way. ``probed(worker_id)`` fires when a probe has
+        ended.
         """
         super().__init__(clock, POLL_INTERVAL_SECONDS, self._look)
         self._registry = registry

@@ -1,4 +1,4 @@
-"""The signs of life of one worker, and the state that follows from them. [pure]"""
+"""The signs of life of one worker, and the state that follows from them. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from scheduler.model import WorkerState
 
 @define
 class Pulse:
-    """Signs of life of one process of a worker. Times are by the reactor's clock; ``None``: never."""
+    """Signs of life of one process of a worker: when it was ``heard``, and when it ``answered`` a call.
+
+    Times are by the reactor's clock; ``None``: never.
+    """
 
     heard: float | None = None
     answered: float | None = None
@@ -35,7 +38,7 @@ def is_in_doubt(pulse: Pulse) -> bool:
 
 
 def judge(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> WorkerState:
-    """The state that follows from the signs; ``heartbeats`` tells whether the worker sends any."""
+    """The state that follows from the signs; ``heartbeats`` tells whether the worker sends heartbeats."""
     online = is_alive(pulse, heartbeats, now, lease) and not is_in_doubt(pulse)
     return WorkerState.ONLINE if online else WorkerState.UNREACHABLE
 
@@ -56,7 +59,7 @@ def why_unreachable(pulse: Pulse, heartbeats: bool, now: float, lease: float) ->
 
 
 def why_for_log(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> str:
-    """The same without a number that grows; ``""``: no reason is known yet."""
+    """The reason as in ``why_unreachable``, without a number that grows; ``""``: no reason is known yet."""
     sign = pulse.heard if heartbeats else pulse.answered
     return _cause(pulse, None if sign is None or now - sign <= lease else lease)
 

@@ -15,8 +15,8 @@ of the job:
   with the job that it has, or starts it. Only if the worker came back without the features that the job needs, it is
   asked.
 
-A start that this process waits for is left to its own answer. A core worker reports nothing: it is polled, and asked
-without a seal.
+A job whose start is under way is not asked about. A core worker reports nothing: it is polled, and asked without a
+seal.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Reconciler:
         set_back: SetBack,
         probed: Callable[[str], Deferred[None]],
     ) -> None:
-        """``probed``: see ``JobRounds``."""
+        """``probed(worker_id)`` fires when a probe of that worker has ended."""
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
@@ -129,7 +129,7 @@ class Reconciler:
     def _reported(self, worker: Worker, report: JobReport) -> Job | None:
         """The job after the report; ``None``: the scheduler needs the spec of the job first.
 
-        ``Invalid`` for a report that is not believed.
+        Raises ``Invalid`` for a report that is not believed.
         """
         problem = contradiction(report.status)
         if problem:
@@ -145,7 +145,7 @@ class Reconciler:
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
-        """Remember the removed jobs among those that run by the worker's report."""
+        """Remember the removed jobs that run all the same, as the worker reports."""
         unknown = [job_id for job_id in running if self._registry.find_job(job_id) is None]
         disputed = frozenset(job_id for job_id in unknown if self._registry.was_removed(job_id))
         if disputed:
@@ -164,7 +164,7 @@ class Reconciler:
         return self._registry.was_removed(job_id) and (report.status.state.final or not disputed)
 
     def _owned(self, worker: Worker, job: Job) -> Job | None:
-        """The job, if it is that worker's; ``None``: it is no worker's now. ``Invalid``: it is another worker's."""
+        """The job, if it is that worker's; ``None``: no worker has it. Raises ``Invalid`` if another worker has it."""
         if job.worker_id == worker.id:
             return job
         not_started = job.state is JobState.QUEUED or lifecycle.unconfirmed(job)
@@ -232,7 +232,7 @@ class Reconciler:
         self._backoff.forget(worker_id)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
-        """Ask a worker about an unfinished job, and record the answer; errors are those of the call.
+        """Ask a worker about an unfinished job, and record the answer. Fails with the error of the call.
 
         Callers at the same moment share one call. The start of the job must not be under way. If the end of the job is
         known and not saved yet, the worker is not asked.

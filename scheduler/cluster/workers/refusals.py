@@ -1,7 +1,7 @@
-"""The log of refused reports of workers, which is written when something new is refused.
+"""The log of reports that were refused; each is logged once.
 
-A worker reports a job again until that is acknowledged. So the same report is refused in each round of heartbeats, and
-not in the heartbeats between.
+A worker repeats a refused report until it is acknowledged, but not in every heartbeat. So a heartbeat without the
+report does not mean that it is over, and when it comes again it is not logged again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Refusals:
         self._logged: dict[str, dict[str, None]] = {}
 
     def note(self, worker_id: str, refused: Mapping[str, str], taken: Iterable[str]) -> None:
-        """A heartbeat was applied; ``refused``: job id or field -> why; ``taken``: ids of the jobs it changed."""
+        """Log new refusals of a heartbeat; ``refused``: job id or field -> why; ``taken``: ids of the changed jobs."""
         logged = self._logged.get(worker_id)
         if logged is not None:
             for job_id in taken:
@@ -45,5 +45,5 @@ class Refusals:
         )
 
     def forget(self, worker_id: str) -> None:
-        """The worker is a new process, or gone."""
+        """Forget a worker that is a new process, or gone."""
         self._logged.pop(worker_id, None)

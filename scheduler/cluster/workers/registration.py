@@ -1,4 +1,4 @@
-"""The ids that workers get from their folder id or address. [pure]"""
+"""The ids that workers get from their folder id or address. Pure functions."""
 
 from __future__ import annotations
 
