@@ -105,8 +105,7 @@ class Ledger:
     def load(self) -> Deferred[None]:
         """Take over what the store holds; called before anything else.
 
-        No worker is online before it calls. A job that was starting or running is ``unknown`` until its worker reports
-        it.
+        No worker is online before it calls. A job that was starting or running is ``unknown`` until its worker reports.
         """
 
         def take(loaded: Loaded) -> None:

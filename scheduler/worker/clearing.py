@@ -76,7 +76,7 @@ def job_of(name: str) -> str:
 
 
 class Clearing:
-    """The folder that the spools are in."""
+    """Removes and measures the spools in one folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -91,7 +91,7 @@ class Clearing:
         return tuple(self._leftovers)
 
     def take_over(self, names: Iterable[str]) -> None:
-        """Remove folders that the previous process was making or removing. Those that resist become leftovers."""
+        """Remove folders that the previous process was making or removing. What can't be removed becomes a leftover."""
         until = time.monotonic() + _REMOVAL_AT_START_SECONDS
         for name in names:
             if trees.remove(self._folder, name, max(until - time.monotonic(), 0)) is None:
@@ -109,7 +109,7 @@ class Clearing:
         trees.remove(self._folder, os.path.basename(folder))
 
     def move_away(self, job_id: str) -> Remains | None:
-        """Remove the spool of a job, gone at once for all others. ``OSError``: it is still there."""
+        """Remove the spool of a job; answers what is left of it. Raises ``OSError`` if the spool is still in place."""
         if os.path.lexists(self.beside(job_id, REMOVING)):
             self.clear_thd(REMOVING + job_id)  # left by a refused start of that id
         name = self._unused(job_id)
@@ -133,7 +133,7 @@ class Clearing:
         return name
 
     def clear_thd(self, name: str) -> Remains | None:
-        """Remove a folder that was renamed to be removed."""
+        """Remove a folder that was renamed to be removed; answers what is left of it."""
         left = self._remove(name)
         if left is None:
             self._leftovers.discard(name)
@@ -143,7 +143,7 @@ class Clearing:
         return Remains(name, left, _sum(taken.values()))
 
     def clean(self, spool: Spool, output: bool = False) -> Left | None:
-        """Remove work folder, stdin and script, and with ``output`` the output, too; records stay."""
+        """Remove work folder, stdin and script, with ``output`` the output, too; answers an entry that is left."""
         found = None
         for each in (*_WORK, *(_OUTPUT if output else ())):
             found = self._remove(f"{os.path.basename(spool.folder)}/{each}") or found
@@ -161,7 +161,7 @@ class Clearing:
         return left
 
     def taken(self, spool: Spool, running: bool = False) -> DiskUse:
-        """Measure a spool. That of a running job is not changed, and of a huge one not all is counted."""
+        """Measure a spool. If the job is ``running``, nothing is changed; ``_ENTRIES_MAX`` entries count at most."""
         most = _ENTRIES_MAX if running else None
         found = trees.measure(self._folder, os.path.basename(spool.folder), most, unlock=not running)
         output, work = (_sum(found.pop(name, NOTHING) for name in names) for names in (_OUTPUT, _WORK))

@@ -73,7 +73,7 @@ class Policy:
         return self.base.path if self.restricted else spec.env.get("PATH", self.base.path)
 
     def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]:
-        """Make the command line of the job, with an absolute path as program; ``NotRunnable``.
+        """Make the command line of the job, with an absolute path as program. Raises ``NotRunnable`` if it can't run.
 
         ``script`` is the file to which ``spec.script`` is, or will be, written.
         """
@@ -220,7 +220,7 @@ def _program_problem(path: str) -> str:
 
 
 def mounted_noexec(path: str) -> bool:
-    """Whether the file system of ``path`` is mounted noexec; ``OSError``."""
+    """Whether the file system of ``path`` is mounted noexec. Raises ``OSError`` if that can't be looked up."""
     return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
 
 

@@ -1,11 +1,10 @@
 """The highest count of commits that a scheduler has told this worker, kept in a file for the next process.
 
-Theory of operation. By this count a scheduler learns that its store was set back. A
-count that has grown is written at once, in a pool, one write at a time; one that grows
-meanwhile is written next. So a worker that is killed loses no more than the write under
-way. The file is not synced: if the machine loses power as well, and no other worker was
-told a younger count, the scheduler may miss the commits of the last seconds before that.
-The file has one line of fixed length, written in place, so it is always whole.
+Theory of operation. By this count a scheduler learns that its store was set back. A higher count is written at once, in
+a pool, one write at a time; if the count grows meanwhile, it is written next. So a worker that is killed loses no more
+than the write under way. The file is not synced: if the machine loses power, and no other worker was told as high a
+count, the scheduler may not notice that the commits of the last seconds before that are missing. The file has one line
+of fixed length, written in place, so it is always whole.
 """
 
 from __future__ import annotations

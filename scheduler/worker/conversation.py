@@ -1,16 +1,15 @@
 """The calls of this worker to its scheduler, and what follows from their answers.
 
-Theory of operation. The scheduler may forget this worker, by a restart or otherwise. It
-then answers NOT_FOUND to a heartbeat, and the worker registers again with the id it
-holds, which is kept in a file for the next process. A scheduler that speaks only the
-core protocol knows no heartbeats. For it they are only a sign of whether it is there:
-when it was away and is back, the worker registers anew, as it may have been restarted.
+Theory of operation. The scheduler may forget this worker, by a restart or otherwise. It then answers NOT_FOUND to a
+heartbeat, and the worker registers again with the id it holds, which is kept in a file for the next process. A
+scheduler that speaks only the core protocol answers heartbeats with UNIMPLEMENTED. That still shows that it can be
+reached: if it was away before, the worker registers again, as the scheduler may have been restarted.
 
-A scheduler may ask for a registration, as what it derived from the last one may have
-changed. The worker stays registered meanwhile. If the registration fails, it goes on as
-before, and tries again with a later beat.
+A scheduler may ask for a registration, because what it derived from the last one may have changed. The worker stays
+registered meanwhile. If the registration fails, the worker goes on as before, and tries again with a later beat.
 
-``reports`` decides what heartbeats tell of jobs. ``link`` decides when a call is made.
+A *beat* is a regular heartbeat, a third of the lease after the one before. It begins a *round*, in which each
+unacknowledged end is told once. ``reports`` decides what heartbeats tell of jobs. ``link`` decides when a call is made.
 """
 
 from __future__ import annotations

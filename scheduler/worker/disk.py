@@ -35,7 +35,7 @@ class DiskFull(Exception):
 
 
 def disk_of(folder: str) -> Disk:
-    """Look at the disk of a folder; ``OSError``."""
+    """Look at the disk of a folder. Raises ``OSError`` if that is not possible."""
     found = os.statvfs(folder)
     return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, found.f_files, found.f_favail)
 

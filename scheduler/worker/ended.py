@@ -93,7 +93,7 @@ class EndedJobs:
     # one operation at a time
 
     def idle(self, job_ids: Iterable[str]) -> Iterator[Kept]:
-        """Go through those jobs that are here, and on which no operation works, when it is their turn."""
+        """Go through those of the jobs that are here, each only if no operation works on it when its turn comes."""
         for job_id in job_ids:
             job = self._jobs.get(job_id)
             if job is not None and not job.busy:
@@ -101,7 +101,7 @@ class EndedJobs:
 
     @contextmanager
     def busy(self, job: Kept) -> Iterator[None]:
-        """Keep other operations off the job meanwhile."""
+        """Keep other operations off the job within the context."""
         job.busy = True
         try:
             yield
@@ -129,7 +129,7 @@ class EndedJobs:
     # removing
 
     async def clean(self, job_ids: Iterable[str], output: bool) -> None:
-        """Remove the work folders of these, and with ``output`` their output, too."""
+        """Remove the work folders of these jobs, and with ``output`` their output, too."""
         for job in self.idle(job_ids):
             await self._patience.wait(job.job_id, self._clean(job, output))
 
@@ -144,7 +144,7 @@ class EndedJobs:
                 job.cleaned_after = self._retry_at(job.resisted)
 
     async def remove_all(self, job_ids: list[str]) -> None:
-        """Remove these, once it is written down that their ids are used."""
+        """Remove these jobs, once it is written down that their ids are used."""
         usable = await self._pool.run(self._spools.use_up_thd, job_ids)
         for job in self.idle(set(job_ids) - set(usable)):  # the log says why
             job.removed_after = self._retry_at(1)
@@ -159,9 +159,9 @@ class EndedJobs:
             await self._take_away(job)
 
     async def remove(self, job_id: str) -> None:
-        """Remove a job for a client, acknowledged or not; of a job that is not here any more, its leftovers.
+        """Remove a job for a client, acknowledged or not, and its leftovers; it need not be here any more.
 
-        Waits only for an operation on that job. ``Unavailable``: the job, or a part of its folder, is still there.
+        Waits only for an operation on that job. Raises ``Unavailable`` if a part of the job's folder is still there.
         """
         while (job := self._jobs.get(job_id)) is not None and job.busy:
             await self._until_idle.setdefault(job_id, Waiters()).wait()

@@ -64,16 +64,16 @@ class Endings:
         return seen
 
     def look_thd(self, job_id: str) -> Seen:
-        """Answer as ``records.judge_thd``. Where that fails the job may run, so it counts as held by a shim."""
+        """Answer as ``records.judge_thd``. If that fails, the job may run, so it counts as held by a shim."""
         try:
             return judge_thd(job_id, self._spool(job_id), self._wall_time)
         except OSError:
             return HeldByShim(None, None)
 
     def withdraw_thd(self, job_id: str) -> Seen:
-        """Remove the spool of a job that no shim has begun, while holding its lock, so none will: ``NeverBegun``.
+        """Remove the spool of a job that no shim has begun, while holding its lock, so that none will begin it.
 
-        Where a shim has come for it, or that can't be told now, this answers as ``look_thd``.
+        Answers ``NeverBegun`` then. If a shim has come for the job, or that can't be told now, answers as ``look_thd``.
         """
         spool = self._spool(job_id)
         try:
@@ -98,7 +98,7 @@ class Endings:
         return True
 
     def removed_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
-        """Find those of these running jobs whose spool was removed. The folder of all is made again if it is gone."""
+        """Find those of the running jobs whose spool was removed. If the folder ``jobs`` is gone, it is made again."""
         found = []
         with contextlib.suppress(OSError):  # a spool that can't be looked at now may well be there
             os.makedirs(self._folder, 0o700, exist_ok=True)
@@ -108,7 +108,7 @@ class Endings:
         return tuple(found)
 
     def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
-        """Make the end of a job whose spool was removed. All that is written down is that its id is used up."""
+        """Make the end of a job whose spool was removed. Nothing is written down, except that its id is used up."""
         left = tuple(each.pid for each in _tree(self._spool(job_id).folder, shim))[:MAX_LEFTOVER]
         still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
         try:
@@ -159,7 +159,7 @@ def _end_named(spool: Spool) -> tuple[int, ...]:
 def _tree(folder: str, shim: Identity | None) -> list[Process]:
     """Find the processes of a job whose folder is gone, with the shim as the last.
 
-    If it is not known which shim had the job, those that carry the path of its folder, however old they are.
+    If it is not known which shim had the job, all processes that carry the path of its folder are found, of any age.
     """
     found = proctree.of_spool(folder, shim.starttime if shim else 0)
     alive = proctree.still([shim]) if shim else []

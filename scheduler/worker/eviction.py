@@ -1,11 +1,10 @@
 """Chooses which ended jobs make room, and in which order. Pure functions.
 
-Work folders of ended jobs go first, the oldest first: no client can read them. Output
-goes after that: of a job that takes more quarters of ``spool_max`` before one that
-takes fewer, otherwise of the oldest first. So a job that takes more than a quarter is
-removed itself, and does not push out others. If the scheduler acknowledges nothing,
-jobs lose their output before one is removed: the scheduler may still ask for its end.
-A running job is never removed: ``counted`` has it push out a quarter at most.
+Work folders of ended jobs go first, the oldest first: no client can read them. Output goes after that: first of jobs
+that take more quarters of ``spool_max``, otherwise the oldest first. So a job that takes more than a quarter is removed
+itself, and does not push out others. If the scheduler acknowledges nothing, jobs lose their output before one is
+removed: the scheduler may still ask for its end. A running job is never removed; for its use, ended jobs lose a quarter
+of ``spool_max`` at most (``counted``).
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Kept:
 
 
 class Demand(NamedTuple):
-    """The space that is to be freed. What is not positive asks for nothing."""
+    """The space that is to be freed. A number that is not positive asks for nothing."""
 
     #: Bytes beyond ``spool_max``.
     over: int = 0

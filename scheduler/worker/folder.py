@@ -1,14 +1,13 @@
-"""The identity of a state folder: its secret id, and how a copy of the folder becomes a worker of its own.
+"""The secret id of a state folder, and the steps by which a copy of the folder becomes a worker of its own.
 
-Theory of operation. The id is made with the folder, and is durable before a worker
-registers from it: a file appears under its name only when it is whole and on the disk.
-A folder of an earlier version has no id, and gets one beside the worker id in it.
+Theory of operation. The id is made with the folder, and is durable before a worker registers from it: a file appears
+under its name only when it is whole and on the disk. A folder of an earlier version has no id, and gets one beside the
+worker id in it.
 
-A copy has the id of the original. ``--new-id`` writes another one beside it, as
-``folder_id.next``. From then on each start first finishes the change: the copied jobs
-and used ids get other names, the worker id is removed, and, as the last step, the new
-folder id gets its name. So no process ever has the new id with the copied jobs, or the
-old id without them, wherever the previous process was killed.
+A copy has the id of the original. ``--new-id`` writes another one beside it, as ``folder_id.next``. From then on each
+start first finishes the change: the copied jobs and used ids get other names, the worker id is removed, and, as the
+last step, the new folder id gets its name. So no process ever has the new id with the copied jobs, or the old id
+without them, wherever the previous process was killed.
 
 All of it blocks. It runs before the worker does, while the folder's lock is held.
 """
@@ -60,7 +59,7 @@ _NO_ID = "no-worker"
 
 @frozen
 class StateFolder:
-    """The identity of a worker's state folder."""
+    """A worker's state folder, by its id."""
 
     #: Secret.
     folder_id: str = field(repr=False)
@@ -80,8 +79,8 @@ class StateFolder:
 def open_folder(path: Path, new_id: bool, uid: int | None = None, gid: int | None = None) -> StateFolder:
     """Open the state folder at ``path``; its id is made, for that user, if it has none. The caller holds its lock.
 
-    ``new_id``: the folder is a copy, and gets an id of its own. ``Invalid``, with the file as its field: the file can't
-    be used, or the folder is no copy.
+    ``new_id``: the folder is a copy, and gets an id of its own. Raises ``Invalid``, with the file as its field, if the
+    file can't be used, or the folder is no copy.
     """
     try:
         if (path / _NEXT).exists() and not (new_id and _is_damaged(path / _NEXT)):
@@ -99,7 +98,7 @@ def open_folder(path: Path, new_id: bool, uid: int | None = None, gid: int | Non
 
 
 def _read(file: Path, mend: str) -> str:
-    """Read the id in a file; ``Invalid``, with ``mend`` as the end of its message."""
+    """Read the id in a file. Raises ``Invalid``, with ``mend`` as the end of its message, if there is no valid id."""
     with open(file, "rb") as opened:
         content = opened.read(_MAX_BYTES).decode("ascii", "replace")
     if not _PATTERN.fullmatch(content):

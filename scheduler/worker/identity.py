@@ -40,7 +40,7 @@ def check_worker(settings: WorkerSettings) -> None:
 
 @implementer(IIdentity)
 class Identity:
-    """The identity of this process. A call with a nonce is checked by the nonce, any other one by the worker id.
+    """The ids of this process. A call with a nonce is checked by the nonce, any other one by the worker id.
 
     The scheduler may know this process by a new worker id before the process itself does.
     """

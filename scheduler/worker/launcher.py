@@ -52,8 +52,8 @@ class Launcher:
         """Have a shim begin the job of a spool; waits until the spool shows the outcome, or the shim is gone.
 
         ``sync_thd`` makes the spool durable while the shim gets ready. If it raises, that is raised here, and nothing
-        begins. ``False``: the shim did nothing within ``deadline`` seconds. That zygote is given up then, and the shim
-        may still begin. ``Shortage``; ``OSError``: no zygote could be asked.
+        begins. ``False``: the shim did nothing within ``deadline`` seconds; it may still begin, and its zygote is given
+        up. Raises ``Shortage`` if the machine can't start a process, ``OSError`` if no zygote can be asked.
         """
         ours, theirs = handoff.pair()
         with ours:

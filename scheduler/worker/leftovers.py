@@ -1,7 +1,7 @@
 """Leftovers: folders of jobs that could not be removed. Each is tried again, after a longer delay each time.
 
-The disk use of a leftover still counts. A removal whose time was over before it was
-complete goes on soon. A folder that resists is logged once.
+The disk use of a leftover still counts. A removal whose time was over before it was complete goes on soon. A folder
+that can't be removed is logged once.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ class Leftovers:
         return (each.amount for each in self._leftovers.values())
 
     def add(self, remains: Remains, told: bool = False) -> None:
-        """Take up a leftover; ``told``: the log says already that it resists."""
+        """Take up a leftover; ``told``: the log says already that it can't be removed."""
         self._tried(self._leftovers.setdefault(remains.name, _Leftover(told=told)), remains)
 
     async def try_again(self) -> None:
-        """Try those whose time has come, one after the other."""
+        """Try to remove the leftovers whose time has come, one after the other."""
         for name in self._clearing.leftovers():
             if (leftover := self._due(name)) is not None:
                 await self._patience.wait(name, self._clear(name, leftover))
 
     async def clear_of(self, job_id: str) -> str:
-        """Try those of one job whose time has come; answers why a folder is left. ``""``: none is."""
+        """Try to remove the leftovers of one job whose time has come; answers why one is left. ``""``: none is."""
         names = [name for name in self._clearing.leftovers() if job_of(name) == job_id]
         for name in names:
             if (leftover := self._due(name)) is not None:

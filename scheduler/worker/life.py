@@ -148,7 +148,7 @@ class JobLives:
     async def _until_begun(self, job: RunningJob) -> None:
         """See whether the shim begins the job that the previous process asked for.
 
-        The shim may not have noticed yet that that process is gone.
+        The shim may not have noticed yet that the previous process is gone.
         """
         seen: JobStatus | HeldByShim | NeverBegun = HeldByShim(None, None)
         while isinstance(seen, HeldByShim) and seen.shim is None:

@@ -1,20 +1,16 @@
-"""Keeps this worker registered, heard of, and with its jobs reported, whatever happens to the scheduler.
+"""Keeps this worker registered, and reports its jobs and that it is alive, whatever happens to the scheduler.
 
-Theory of operation. One call is in flight at a time, and what it says is decided when
-it begins; so the ends of many jobs go in one heartbeat. When a call has ended there
-are three ways on: another call at once (there is more to say), one at the next beat
-(a third of the lease), or, after a failure, one when a jittered and growing delay is
-over. Until it is over nothing else makes a call, or the ends of jobs would hammer a
-scheduler that is down.
+Theory of operation. One call is in flight at a time, and its content is decided when it begins; so the ends of many
+jobs go in one heartbeat. After a call, the next one is made at once if there is more to say, otherwise at the next beat
+(a third of the lease). After a failed call it is made after a delay, which has jitter and grows with each failure.
+During the delay no event causes a call, or the ends of jobs would hammer a scheduler that is down.
 
-Two events bring the next heartbeat forward. A scheduler process that calls this worker
-for the first time has just started, and may know no more than that there is such a
-worker: it hears from it at once, even out of a delay after a failure. A connection that
-was cut may mean that the scheduler is being restarted: the next call comes after the
-first delay, and then as after any failure. Cuts that follow each other have growing
-delays, too, so a connection that never lasts makes no storm.
+Two events bring the next heartbeat forward. A scheduler process that calls this worker for the first time has just
+started, and may know only the worker's registration: the worker sends a heartbeat at once, even during a delay. A
+connection that was cut may mean that the scheduler is being restarted: the next call comes after the first delay, and
+then as after any failure. Repeated cuts lengthen the delay, so a connection that never lasts causes few calls.
 
-What is said in a call is in ``conversation``.
+The content of the calls is in ``conversation``.
 """
 
 from __future__ import annotations

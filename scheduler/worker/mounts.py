@@ -65,7 +65,7 @@ def below(folder: str, table: list[Mount]) -> list[Mount]:
 
 
 def detach(base: str, path: str) -> bool:
-    """Detach all mounts at or below ``path`` below ``base``; answers whether there were any. ``OSError``."""
+    """Detach all mounts at or below ``path`` below ``base``; answers whether there were any. Raises ``OSError``."""
     real = os.path.realpath(base)
     for count in range(_DETACHED_MAX):
         with open("/proc/self/mountinfo", "rb") as file:

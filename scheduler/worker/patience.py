@@ -18,7 +18,7 @@ HANGING_MAX = 4
 
 
 class Patience:
-    """Does one piece of work after the other. One that takes too long goes on beside the others."""
+    """Does one piece of work after the other. A piece that takes too long goes on beside the next ones."""
 
     _log = Logger()
 

@@ -62,7 +62,7 @@ class HeldByShim:
 
 @frozen
 class NeverBegun:
-    """The job was taken on by no shim."""
+    """No shim has taken the job on."""
 
 
 @frozen
@@ -88,13 +88,13 @@ def spec_of(record: Record) -> JobSpec:
 
 
 def key_of(record: Record) -> RequestKey | None:
-    """Read the key of the request that the job came from; ``None``, too, in a ``job.json`` of an earlier version."""
+    """Read the key of the request that the job came from; ``None``: it had none, or an earlier version wrote this."""
     key = record.get("request_key")
     return None if key is None else RequestKey(*key)
 
 
 def status_of(job_id: str, record: Record) -> JobStatus:
-    """Make a status of an exit record; ``ValueError`` for a damaged one, which no message could carry."""
+    """Make a status of an exit record. Raises ``ValueError`` for a damaged one, which no message could carry."""
     known: dict[str, Any] = {name: value for name, value in record.items() if name in _STATUS_FIELDS}
     usage = record.get("usage")
     known |= {
@@ -139,8 +139,9 @@ def judge_thd(
     """Decide how the job ended, or which shim has it.
 
     A job with neither shim nor exit record is lost: this writes the record, while holding the lock. With ``not_begun``,
-    a job that was never begun fails for that reason, and a shim that still comes for it will not begin it.
-    ``FileNotFoundError``: the spool was removed. ``CopiedSpool``, but not if it is ``own``: a shim was seen to have it.
+    a job that was never begun fails for that reason, and a shim that still comes for it will not begin it. Raises
+    ``FileNotFoundError`` if the spool was removed, ``CopiedSpool`` for a copy, unless a shim was seen to have it
+    (``own``).
     """
     spool.unlock()
     ended = spool.read_exit()

@@ -67,7 +67,7 @@ class Recovery:
     def find_thd(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
         """Find a job whose spool is there; ``None``: it is unreadable, or no job.
 
-        With ``tell``, ``OSError`` for a spool that can't be read at present.
+        With ``tell``, raises ``OSError`` for a spool that can't be read at present.
         """
         spool = self._spool(job_id)
         spool.unlock()
@@ -113,7 +113,7 @@ class Recovery:
         """Decide how a job that the previous process was asked to start ended, or which shim has it.
 
         ``NeverBegun``: no shim began it, and none will. Its start was not answered, so the spool is removed as if the
-        start had never come. ``OSError``: this can't be decided now.
+        start had never come. Raises ``OSError`` if this can't be decided now.
         """
         spool = self._spool(job_id)
         try:
@@ -142,7 +142,7 @@ class Recovery:
         return True
 
     def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
-        """Remove a spool that a power cut left before it was durable; answers whether it was one, and is gone."""
+        """Remove a spool that a power cut left before it was durable; whether it was such a spool, and is gone."""
         try:
             if not _is_cut_short(spool):
                 return False
@@ -156,7 +156,7 @@ class Recovery:
 def _is_cut_short(spool: Spool) -> bool:
     """Whether a power cut took the record of the job, before the spool was durable, and no shim or end is there.
 
-    ``OSError`` or ``ValueError``: the lock, which every spool has, can't be read.
+    Raises ``OSError`` or ``ValueError`` if the lock file, which every spool has, is unreadable.
     """
     try:
         with open(spool.job_path, "rb") as job:

@@ -61,7 +61,7 @@ class Reports:
         self._wanted.update(dict.fromkeys(job_ids))
 
     async def describe(self) -> tuple[JobReport, ...]:
-        """Make descriptions for the next heartbeat."""
+        """Describe the next few jobs that the scheduler asked about; ``fill`` puts the result into a heartbeat."""
         asked = self._undescribed()[:_MAX_DESCRIBED]
         if not asked:
             return ()

@@ -1,26 +1,22 @@
 """Keeps the spools of ended jobs within limits of age and size.
 
-Theory of operation. A sweep measures all spools. It removes jobs that are acknowledged
-and older than ``keep_spool``, and jobs that have to make room: for ``spool_max``, and for
-a start that finds too little free. ``eviction`` chooses them. A job whose end the
-scheduler does not keep yet is never removed. If nothing else is left beyond
-``spool_max``, its output is removed and its records stay. A scheduler that knows only the
-core protocol acknowledges nothing, so no removal waits for that then. Running jobs count,
-and are not touched.
+Theory of operation. A sweep measures all spools. It removes jobs that are acknowledged and older than ``keep_spool``,
+and jobs that have to make room: for ``spool_max``, and for a start that finds too little free. ``eviction`` chooses
+them. A job whose end the scheduler has not acknowledged is never removed. If the spools exceed ``spool_max`` and
+nothing else can be removed, its output is removed and its records stay. A scheduler that knows only the core protocol
+acknowledges nothing, so no removal waits for that then. Running jobs count, and are not touched.
 
-A folder that can't be removed still counts, so other jobs are removed instead of it: for a
-quarter of ``spool_max`` at most, as for one running job. It is logged once, and tried
-again, later each time. A removal or a measurement that takes long delays nothing else: the
-sweep goes on, and leaves that job alone until the operation is over.
+A folder that can't be removed still counts, so other jobs are removed instead of it: like a running job, for a quarter
+of ``spool_max`` at most. It is logged once, and tried again, later each time. A removal or a measurement that takes
+long delays nothing else: the sweep goes on, and leaves that job alone until the operation is over.
 
-An ended job is measured once, a running one once a minute. The age of an ended job is
-measured by the monotonic clock from its end on, or from the age that it had, by the wall
-clock, when this process found it. So a step of the clock makes no job older. A clock that
-is wrong when the worker starts does: a slow one keeps jobs longer, and with one that is
-days ahead all acknowledged jobs look old.
+An ended job is measured once, a running one once a minute. The age of an ended job is measured by the monotonic clock
+from its end on, or from the age that it had, by the wall clock, when this process found it. So a step of the clock
+makes no job older. A clock that is wrong when the worker starts does: a slow one keeps jobs longer, and with one that
+is days ahead all acknowledged jobs look old.
 
-There is one sweep at a time, by a timer and soon after ends. A removal for a client does
-not wait for sweeps, only for an operation on the same job.
+There is one sweep at a time, by a timer and soon after ends. A removal for a client does not wait for sweeps, only for
+an operation on the same job.
 """
 
 from __future__ import annotations
@@ -134,7 +130,7 @@ class SpoolRetention(Periodic):
         return self._run(ROOM_AFTER_REFUSAL if refused else NOTHING)
 
     async def with_room(self, start: Callable[[], Deferred[T]]) -> T:
-        """Call ``start``; if it fails with ``DiskFull``, make room and call it once more. ``Unavailable``."""
+        """Call ``start``; if it raises ``DiskFull``, make room and try again. Raises ``Unavailable`` if that fails."""
         try:
             started = await start()
         except DiskFull as lacking:

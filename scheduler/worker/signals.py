@@ -30,8 +30,8 @@ NOT_PERMITTED = "it runs as another user"
 def send_thd(job_id: str, spool: Spool, shim: Identity | None, name: str, to: str) -> None:
     """Carry out ``IJobRunner.signal``; ``shim`` has the job, if that is known. Blocks on /proc and the spool.
 
-    ``JobNotRunning``: none of the processes is left. ``Conflict``: some could not be sent the signal. ``Unavailable``:
-    none was sent it.
+    Raises ``JobNotRunning`` if none of the processes is left, ``Conflict`` if some could not be sent the signal,
+    ``Unavailable`` if they are not known now.
     """
     number, tree = signal.Signals[name], to == "tree"
     spool.unlock()
@@ -71,7 +71,7 @@ def _descendants(shim: Identity | None) -> Iterable[Identity]:
 
 
 def _send(identity: Identity, shim: Identity, number: signal.Signals) -> bool:
-    """Send the signal to a process, if it is there and belongs to the job; answers whether it was sent. ``OSError``."""
+    """Signal a process, if it is there and belongs to the job; answers whether it was sent. Raises ``OSError``."""
     pidfd = proctree.open_pidfd(identity)
     if pidfd is None:
         return False

@@ -37,13 +37,13 @@ class Spools:
         self.recovery = Recovery(self.spool, used, self.clearing, self.endings, wall_time)
 
     def spool(self, job_id: str) -> Spool:
-        """Make the spool of a job, whether it exists or not; ``NotFound`` for an invalid id."""
+        """Make the spool of a job, whether it exists or not. Raises ``NotFound`` for an invalid id."""
         if not is_id(job_id):
             raise NotFound("job", job_id)
         return Spool(os.path.join(self.folder, job_id))
 
     def seal_thd(self, job_id: str) -> RecoveredSpool | None:
-        """Find the job, if its spool is there; otherwise use its id up. ``Unavailable``: neither is possible now."""
+        """Find the job, if its spool is there; otherwise seal its id. Raises ``Unavailable`` if neither is possible."""
         try:
             if os.path.exists(self.spool(job_id).folder):
                 found = self.recovery.find_thd(job_id, tell=True)
@@ -106,7 +106,10 @@ class Spools:
         return self.clearing.taken(self.spool(job_id), running)
 
     def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]:
-        """Remove the work folder of an ended job, and with ``output`` the output; answers its disk use then."""
+        """Remove work folder, stdin and script of an ended job, with ``output`` the output, too.
+
+        Answers the disk use after that, and the first entry that could not be removed.
+        """
         spool = self.spool(job_id)
         left = self.clearing.clean(spool, output)
         taken = self.clearing.taken(spool)
@@ -131,15 +134,15 @@ class Spools:
             return self.use_up_thd(job_ids[:half]) + self.use_up_thd(job_ids[half:])
 
     def remove_thd(self, job_id: str) -> Remains | None:
-        """Remove a job, gone at once for all others; answers the rest that resists. ``OSError``: it is still there."""
+        """Remove a job, and answer what is left of it. Raises ``OSError`` if its spool is still in place."""
         failpoints.hit("worker.before-spool-removed")
         return self.clearing.move_away(job_id)
 
     def remove_unlisted_thd(self, job_id: str) -> None:
-        """Remove the spool of a job that the worker could not read, or did not find, and use its id up.
+        """Remove the spool, if there is one, of a job that is not in the table, and mark its id as used.
 
-        A rest that resists is among the ``leftovers``. ``JobNotEnded``: a shim has the job. ``Unavailable``: the spool
-        is still there.
+        What can't be removed becomes a leftover. Raises ``JobNotEnded`` if a shim has the job, ``Unavailable`` if the
+        spool is still there.
         """
         spool = self.spool(job_id)
         try:
@@ -153,7 +156,7 @@ class Spools:
 
     @staticmethod
     def _is_held(spool: Spool) -> bool:
-        """Whether a shim has the lock. ``OSError``: that can't be found out."""
+        """Whether a shim has the lock. Raises ``OSError`` if that can't be found out."""
         spool.unlock()
         try:
             with spool.locked() as lock:

@@ -62,8 +62,8 @@ class Starter:
     ) -> JobStatus | HeldByShim:
         """Make the spool, unless it is there, and have a shim start the job.
 
-        Answers when the job runs, or has ended. ``Conflict``: the id was used up. ``DiskFull``; ``Unavailable``: the
-        machine can't start it now. In all three cases the job did not run, and no such job exists.
+        Answers when the job runs, or has ended. Raises ``Conflict`` if the id was used up, ``DiskFull``, or
+        ``Unavailable`` if the machine can't start it now. After these errors the job did not run, and does not exist.
         """
         spool, new = self._spools.spool(job_id), False
         try:
@@ -150,7 +150,7 @@ class Starter:
         return judge_thd(job_id, spool, self._wall_time)
 
     def _command(self, job_id: str, spec: JobSpec, spool: Spool) -> tuple[list[str], dict[str, str]]:
-        """Make the command line and the environment of the job; ``NotRunnable``."""
+        """Make the command line and the environment of the job. Raises ``NotRunnable`` if it can't run here."""
         folder = self._spools.folder
         if spec.script is not None and mounted_noexec(folder):
             raise NotRunnable(
@@ -168,8 +168,8 @@ class Starter:
     def _begin(self, job_id: str, spool: Spool, new: bool) -> JobStatus | HeldByShim:
         """Have a shim begin the job, and answer the outcome; ``new``: no shim was asked before.
 
-        ``Unavailable``: the machine can't start it now. ``NotDurable``. In both cases the job did not run, and
-        the spool is removed.
+        Raises ``Unavailable`` if the machine can't start it now, or ``NotDurable``. In both cases the job did not run,
+        and the spool is removed.
         """
         seen: Seen = NeverBegun()
         problem, pending = "", not new

@@ -40,7 +40,7 @@ class Stops:
         return ended.addCallback(self._ended, job)
 
     def _ended(self, status: JobStatus, job: RunningJob) -> Deferred[JobStatus]:
-        """Answer the stop at the end of the job. If that was lost, its shim may not have ended all processes."""
+        """Answer the stop at the end of the job. If the job was lost, its shim may not have ended all processes."""
         return self._end_leftover(job) if status.state is JobState.LOST else succeed(status)
 
     def _marked(self, result: Failure | None, job: RunningJob) -> Deferred[JobStatus]:

@@ -1,4 +1,4 @@
-"""Composition root of ``twistd worker``: its parts, in the order in which they start, and backwards stop."""
+"""Composition root of ``twistd worker``: its parts start in this order, and stop in the opposite order."""
 
 from __future__ import annotations
 

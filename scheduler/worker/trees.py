@@ -129,7 +129,7 @@ class _Walk:
         return self._folders[2].name if len(self._folders) > 2 else ""
 
     def down(self, name: str, unlock: bool) -> None:
-        """Go into a subfolder. ``OSError``: EXDEV for a mount point, ENOTDIR or ELOOP if it is no folder."""
+        """Go into a subfolder. Raises ``OSError``: EXDEV for a mount point, ENOTDIR or ELOOP if it is no folder."""
         fd = open_folder(self.fd, name, unlock)
         self._folders.append(_Folder(name, fd))
         if self.depth >= HELD_DESCRIPTORS:
@@ -139,7 +139,7 @@ class _Walk:
                 far.fd = None
 
     def up(self) -> _Folder:
-        """Go back to the parent; answers the folder that the walk leaves. ``OSError``: that folder was moved."""
+        """Go back to the parent; answers the folder that the walk leaves. Raises ``OSError`` if that was moved."""
         left = self._folders.pop()
         assert left.fd is not None
         try:
@@ -187,7 +187,7 @@ def _measure(base: str, path: str, most: int | None, unlock: bool, found: dict[s
 
 
 def size_of(base: str, path: str) -> int:
-    """Measure one file below ``base``, in bytes. ``OSError``: it is a mount point, or not there."""
+    """Measure one file below ``base``, in bytes. Raises ``OSError`` if it is a mount point, or not there."""
     parent, _, name = path.rpartition("/")
     folder = open_handle(base, parent)
     try:
@@ -219,7 +219,7 @@ def _count(walk: _Walk, name: str, found: dict[str, list[int]]) -> None:
 
 
 def remove(base: str, path: str, seconds: float | None = None) -> Left | None:
-    """Remove ``path`` below ``base``, as much of it as possible, in so many seconds; ``None``: all is removed."""
+    """Remove ``path`` below ``base``, as much of it as possible in ``seconds``; ``None``: all is removed."""
     parent, _, name = path.rpartition("/")
     try:
         with contextlib.closing(_Walk(base, parent)) as walk:

@@ -42,7 +42,7 @@ class Troubles:
         return retry_delay(self.failures, self._random)
 
     def end(self) -> bool:
-        """Count a success; answers whether the log told of a failure since the last one."""
+        """Count a success; answers whether the log told of a failure since the last success."""
         told, self._last = bool(self._last), ""
         self.failures = self._logged = 0
         return told

@@ -1,14 +1,11 @@
-"""The file of ids that were used here, or sealed, and whose spools are gone: none is ever started again.
+"""The file of ids under which no job may start: of jobs whose spools are gone, and *sealed* ids (``HowUsed``).
 
-Theory of operation. The file consists of pages, a power of two of them. An id belongs
-to one page, by its digest, and takes one slot there. So a look-up reads one page,
-whether there are ten ids or a million (32 MB), and nothing is held in memory or read
-when the worker starts. When a page is full the file doubles: the pages are written anew
-to another file, which is renamed. A slot never crosses a sector, so a power cut leaves
-either its old or its new content.
+Theory of operation. The file consists of pages, a power of two of them. An id belongs to one page, by its digest, and
+takes one slot there. So a look-up reads one page, whether there are ten ids or a million (32 MB), and nothing is held
+in memory or read when the worker starts. When a page is full the file doubles: the pages are written anew to another
+file, which is renamed. A slot never crosses a sector, so a power cut leaves either its old or its new content.
 
-All room is taken when the file is made. So it takes ids on a full disk, too, until it
-has to grow.
+The file has its full size from the beginning. So it takes ids on a full disk, too, until it has to grow.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ class HowUsed(Enum):
 
     #: There was such a job, and its spool is gone.
     PRUNED = b"p"
-    #: There was no such job, and there will be none.
+    #: The scheduler asked about the job, and there was none: a start that comes later is refused.
     SEALED = b"s"
 
 
@@ -51,7 +48,7 @@ class UsedIds:
         self._pages = 0
 
     def open_thd(self) -> None:
-        """Open the file, made if need be; ``ValueError`` for a damaged one."""
+        """Open the file, made if need be. Raises ``ValueError`` for a damaged one."""
         with self._lock:
             self._opened()
 
@@ -70,7 +67,7 @@ class UsedIds:
         return None if slot is None else HowUsed(page[slot + _DIGEST : slot + _SLOT])
 
     def add_thd(self, job_ids: Iterable[str], use: HowUsed) -> None:
-        """Add ids; durable when this returns. ``OSError``: some may not have been added."""
+        """Add ids; durable when this returns. Raises ``OSError`` if some may not have been added."""
         with self._adding:
             for job_id in job_ids:
                 self._add(_digest(job_id), use)

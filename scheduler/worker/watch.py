@@ -55,7 +55,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call_kernel(function: str, *args: int | bytes) -> int:
-    """Call a function of libc; ``OSError`` if it answers less than 0."""
+    """Call a function of libc. Raises ``OSError`` if it answers less than 0."""
     result = int(getattr(_libc, function)(*args))
     if result < 0:
         number = ctypes.get_errno()
@@ -102,7 +102,7 @@ class OutputWatch:
     def add(self, path: str, notify: Notify) -> Callable[[], None]:
         """Call ``notify`` whenever the file may have grown, until the returned function is called.
 
-        ``OSError``: there is no such file. ``ShuttingDown`` once closed.
+        Raises ``OSError`` if there is no such file, ``ShuttingDown`` once closed.
         """
         if self._closed:
             raise ShuttingDown()
@@ -117,7 +117,7 @@ class OutputWatch:
         return lambda: self._remove(watch, watcher)
 
     def _watch(self, path: str) -> int:
-        """Have the kernel watch a file; answers its number of the watch."""
+        """Have the kernel watch a file; answers the kernel's number of the watch."""
         if self._fd < 0:
             self._fd = call_kernel("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
             self._reactor.addReader(self)

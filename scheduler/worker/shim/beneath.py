@@ -73,14 +73,14 @@ def open_handle(base: str, path: str) -> int:
 
 
 def open_beneath(dir_fd: int, name: str, flags: int) -> int:
-    """Open an entry of a folder. A link to be followed is ELOOP, a mount point EXDEV."""
+    """Open an entry of a folder. Raises ELOOP for a link to be followed, EXDEV for a mount point."""
     if has_openat2():
         return _openat2(dir_fd, name, flags, _NO_MOUNTS | _NO_LINKS | _BENEATH)
     return _open_compared(dir_fd, name, flags)
 
 
 def open_parent(dir_fd: int, identity: tuple[int, int]) -> int:
-    """Open the parent of a folder, if it still has that device and inode; ESTALE."""
+    """Open the parent of a folder. Raises ESTALE if the parent is not that device and inode any more."""
     if has_openat2():
         fd = _openat2(dir_fd, "..", _FOLDER, _NO_MOUNTS | _NO_LINKS)
     else:

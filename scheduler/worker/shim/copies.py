@@ -24,7 +24,7 @@ FileId = list[int]
 
 
 def file_id(path: str) -> FileId:
-    """Identify the file at ``path``; ``OSError``."""
+    """Identify the file at ``path``. Raises ``OSError`` if it can't be opened."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)

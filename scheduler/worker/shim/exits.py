@@ -59,7 +59,7 @@ def limit_reached(limit: int) -> str:
 
 
 def left_behind(pids: Sequence[int]) -> str:
-    """The reason of a job's end where these processes could not be ended."""
+    """The reason of a job's end if these processes could not be ended."""
     count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
     more = f", and {len(pids) - MAX_LEFTOVER} more" if len(pids) > MAX_LEFTOVER else ""
     return f"{count} could not be ended: {', '.join(map(str, pids[:MAX_LEFTOVER]))}{more}"

@@ -6,7 +6,7 @@ import os
 
 
 def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:
-    """Write all of ``data``, on the disk if ``sync``. Room that the file had before is used again."""
+    """Write all of ``data``, durably if ``sync``. Disk space that the file had before is used again."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
     try:
         rest = memoryview(data)
@@ -20,7 +20,7 @@ def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool
 
 
 def take_room(path: str, size: int) -> None:
-    """Make a file that has so many bytes of the disk; ``OSError`` when there are none."""
+    """Make a file with ``size`` bytes of disk space. Raises ``OSError`` if there are not as many."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.posix_fallocate(fd, 0, size)

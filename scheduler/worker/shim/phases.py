@@ -114,7 +114,7 @@ class Phases:
     def _listen(self) -> None:
         """Move output and take signals until something else may be due.
 
-        The timeout of ``poll`` is rounded up: with 0 ms before the time this would spin.
+        The timeout of ``poll`` is rounded up: with 0 ms this would spin until the time has come.
         """
         due = self._deadline
         if self._kill_at is not None:

@@ -95,7 +95,8 @@ def alive() -> Iterator[Process]:
 def reaped() -> Iterator[tuple[int, int, resource.struct_rusage]]:
     """Reap the children that have ended, each with its wait status and resource usage.
 
-    ``ChildProcessError`` if there is no child at all. The usage of a child includes that of the children it waited for.
+    Raises ``ChildProcessError`` if there is no child at all. The usage of a child includes that of the children it
+    waited for.
 
     A child may have made this process its tracer (PTRACE_TRACEME). Its stops are reported here, too, and it is
     detached.
@@ -135,9 +136,9 @@ def descends(identity: Identity, root: Identity, look: Callable[[int], Process |
     """Whether the process descends from ``root``. If either of them has ended, ``False``.
 
     A list of all processes can't tell for sure: a process may end while the list is made, and its id may go to another,
-    whose children then look like its own. So each step towards the root is checked. A process that has the same
-    parent before and after ``look`` at that parent had it meanwhile. And a process never
-    gains an ancestor: one that it has now, it had from the beginning.
+    whose children then look like its own. So each step towards the root is checked. A process that has the same parent
+    before and after ``look`` at that parent had it meanwhile. And a process never gains an ancestor: all that it has
+    now, it had from the beginning.
     """
     here = look(identity.pid)
     if here is None or here.identity != identity:
@@ -181,7 +182,7 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def open_pidfd(identity: Identity) -> int | None:
-    """Open a pidfd of exactly that process; ``None``: it is gone. ``OSError``: no descriptor is left."""
+    """Open a pidfd of exactly that process; ``None``: it is gone. Raises ``OSError`` if no descriptor is left."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except OSError as error:
@@ -228,6 +229,6 @@ def end(find: Callable[[], Collection[Process]], seconds: float) -> list[Identit
 
 
 def still(identities: Collection[Identity]) -> list[Process]:
-    """Find those that have not ended."""
+    """Find those of the processes that have not ended."""
     found = map(process, (each.pid for each in identities))
     return [each for each in found if each is not None and not each.ended and each.identity in identities]

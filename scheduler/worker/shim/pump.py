@@ -22,7 +22,7 @@ class Allowance:
     """Bytes that all pumps of a job together may still move."""
 
     def __init__(self, limit: int | None) -> None:
-        """``None``: no limit."""
+        """``limit`` in bytes; ``None``: no limit."""
         self.limit = limit
         self._moved = 0
 
@@ -31,7 +31,7 @@ class Allowance:
         return self.limit is not None and self._moved >= self.limit
 
     def most(self, wanted: int) -> int:
-        """Answer how much of ``wanted`` may be moved."""
+        """Answer how many of ``wanted`` bytes may be moved now: all, or what is left of the limit."""
         return wanted if self.limit is None else min(wanted, self.limit - self._moved)
 
     def spend(self, moved: int) -> None:
@@ -39,7 +39,7 @@ class Allowance:
 
 
 class Pump:
-    """A pipe and its file."""
+    """The pipe of one output stream of the job, and the file that gets its bytes."""
 
     def __init__(self, path: str, allowance: Allowance) -> None:
         self._allowance = allowance
@@ -78,7 +78,7 @@ class Pump:
                 rest -= moved
 
     def drain(self, still_open: str = "") -> None:
-        """Move the rest, and end. ``still_open`` becomes the error if a process can still write."""
+        """Move the rest, and close pipe and file. ``still_open`` becomes the error if a process can still write."""
         # No process of the job's tree writes any more, unless it could not be ended. A process outside the tree may
         # have been given the pipe: only the bytes that are in it now count.
         self.move_all()

@@ -2,7 +2,7 @@
 
 ::
 
-    job.json      the command, and which file is the lock: a copy of the folder has another one
+    job.json      the command, and which file is the lock (``copies``): a copy of the folder has another one
     stdin script  of the job, if it has them
     work/         the job's default cwd; usable by all users, as far as they get into the folder
     stdout stderr the output, every byte in order
@@ -21,9 +21,9 @@ starts the job only if it gets the lock and finds neither an exit record nor an
 identity in the lock file. It first writes its own identity into the lock file. So a
 job is started at most once, and a shim that was killed leaves a trace. A worker that
 gets the lock of a job without an exit record knows that the shim is gone. It writes
-the record itself, while it holds the lock. A folder gets its name when it is
-complete, and is begun when it is durable. A file that matters and is written later
-appears under its name only when it is whole and on the disk.
+the record itself, while it holds the lock. A spool gets its name when it is
+complete, and its job begins when the spool is durable. A file that matters and is
+written later appears under its name only when it is whole and on the disk.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Spool:
         return self._path(stream)
 
     def sync(self) -> None:
-        """Make the new spool durable; ``NotDurable``."""
+        """Make the new spool durable. Raises ``NotDurable`` if that fails."""
         try:
             # First: where the sync of one file commits all earlier changes, those of the folders do not wait.
             sync_file(self.job_path)
@@ -114,7 +114,7 @@ class Spool:
     def removed(self) -> bool:
         """Whether the folder was removed, or so much of it that the outcome of the job can't be told.
 
-        ``OSError``: it can't be looked at now.
+        Raises ``OSError`` if it can't be looked at now.
         """
         try:
             os.stat(self.lock_path)
@@ -143,7 +143,7 @@ class Spool:
         return _read(self.job_path)
 
     def read_start(self) -> Record | None:
-        """Read the record of the start; ``None``, too, if a power cut left it in pieces."""
+        """Read the record of the start; ``None``: there is none, or a power cut left it in pieces."""
         try:
             return _read(self.start_path)
         except json.JSONDecodeError:
@@ -155,8 +155,8 @@ class Spool:
     def is_copy(self, job: Record) -> bool:
         """Whether this is a copy of the folder that was made for the job: its lock is another file, or missing.
 
-        ``job`` is its record, of this boot of the machine. A record of an earlier version says less of the lock,
-        or nothing. ``OSError``.
+        ``job`` is its record, of this boot of the machine. A record of an earlier version says less of the lock, or
+        nothing. Raises ``OSError`` if the lock can't be looked at.
         """
         made = job.get("lock")
         try:
@@ -236,7 +236,7 @@ class Spool:
         os.ftruncate(lock, os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0))
 
     def begun_by(self) -> Identity | None:
-        """Read which shim took the job on; ``None``: none ever did."""
+        """Read which shim took the job on; ``None``: no shim has."""
         with open(self.lock_path, "rb") as lock:
             words = lock.read().rstrip(b"\0").split()
         return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None

@@ -33,7 +33,7 @@ if __name__ == "__main__":  # run by its path, so the package is not on the path
 from scheduler.worker.shim import handoff, proctree, supervisor
 from scheduler.worker.shim.spool import boot_id
 
-#: Seconds between two rounds of killing orphans: at first, and at most when some don't end.
+#: Seconds between two rounds of killing what killed shims left: at first, and at most when some processes don't end.
 _KILL_INTERVAL_FIRST_SECONDS = 0.02
 _KILL_INTERVAL_MAX_SECONDS = 1.0
 
@@ -60,13 +60,13 @@ class Zygote:
         self._problem = ""
         #: When the next is forked, unless a request comes first; ``None``: with the next request.
         self._prepare_at: float | None = None
-        #: Seconds until the next round of killing orphans; ``None``: there are none.
+        #: Seconds until the next round of killing what killed shims left; ``None``: nothing is left.
         self._pause: float | None = None
         self._signals, self._wakeup = os.pipe()
         self._poll = select.poll()
 
     def run(self) -> None:
-        """Serve until the worker is gone and neither shim nor orphan is left."""
+        """Serve until the worker is gone, and neither a shim nor a process of a killed shim is left."""
         proctree.become_subreaper()
         os.set_blocking(self._signals, False)
         os.set_blocking(self._wakeup, False)
@@ -164,7 +164,7 @@ class Zygote:
                         self._pause = _KILL_INTERVAL_FIRST_SECONDS
 
     def _kill_orphans(self, pause: float) -> None:
-        """Do one round of KILL. A process that forks meanwhile is found by the next."""
+        """Do one round of KILL to what killed shims left. A process that forks meanwhile is found by the next."""
         everybody = list(proctree.alive())
         mine = [each for each in everybody if each.parent == os.getpid() and each.pid not in self._shims]
         below = proctree.descendants([each.pid for each in mine], everybody)
