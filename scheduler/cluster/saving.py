@@ -1,12 +1,12 @@
-"""Saves again what the store could not take, until it takes it.
+"""Saves records, and retries while the database is unavailable.
 
-While the database is available, each save is passed on. When one fails, the ids of its records are remembered, and from
-then on only attempts of this module go to the store: after a second, then ever later, up to five. Each brings the
-records as they are by then. So a database that is unavailable is not stormed, a late attempt can't undo a later change,
-and what is owed grows with the number of jobs at most, not with time. The first attempt that succeeds ends this.
+While it is available, a save goes straight to it. When a save fails, the ids of its records are kept as *owed*, and
+later saves only add ids. A retry after 1 s, then after growing delays up to 5 s, saves the current version of each owed
+record. So retries are few, a late retry can't overwrite a newer version, and no record is owed twice. The first retry
+that succeeds ends this.
 
-A record that will be told again anyhow, and that nobody waits for, is not worth a transaction: it is saved along with
-the next save, or after a moment.
+Records that nobody waits for, and that workers report again anyway, are only *noted*: they are saved together with the
+next save, or after 0.1 s.
 """
 
 from __future__ import annotations

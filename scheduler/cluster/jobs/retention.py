@@ -1,12 +1,12 @@
-"""Lets go of jobs whose time is over, a few at a time.
+"""Removes jobs that ended longer ago than ``keep`` seconds, a few at a time.
 
-A job is kept so long after its end by the wall clock, which can be wrong. So retention has
-a time of its own, see ``scheduler.daemon.cautious_time``. It starts at the newest time that any job
-tells of, or at what the wall clock says if that is earlier: after a long holiday of the
-scheduler, too, jobs go day by day.
+Ages are taken from the wall clock, which can be wrong. So retention uses ``CautiousTime``. It begins
+at the newest time found in a job, or at the wall clock's if that is earlier: after a long downtime,
+too, jobs are removed gradually, not all at once.
 
-Where none of the jobs that ended first is to go, the next ones are looked at, and so on from the
-first again: a job that seems to be of tomorrow must not keep those that ended after it.
+Jobs are looked at in the order of their ends. If none of the first ones is old enough, the next sweep
+looks at those after them, and in the end begins again: a job with a time in the future must not keep
+those that ended after it.
 
 The key of a job that a client removed is kept as long after that.
 """

@@ -6,23 +6,23 @@ asked again with every sign of life of a worker that is online, until it is; so
 it does not matter who is down when a stop is asked for, nor for how long. A
 worker that has taken a stop keeps it in the job's spool.
 
-While the database is unavailable, a stop that a client asks for is delivered all
-the same, and is answered only if the end of the job is durable by then. One that
-no client asked for is not delivered before it is durable: only the store knows why
-it was made, and of a core worker's job that it was made at all.
+While the database is unavailable, a stop that a client asks for is delivered all the
+same, and is answered only if the end of the job is durable by then. A stop that no client
+asked for is not delivered before it is durable: only the store knows why it was
+made, and for a core worker's job that it was made at all.
 
-A job that is queued is not going to be started. Where the store may have been set back it may
-run all the same, so a stop of it waits until that is known. One whose start was not answered
-is asked about first, which seals its id: where it has not arrived it never will.
+A queued job ends without a call. But if the store may have been set back, the job may
+run, so its stop waits until that is known. The worker is first asked about a job whose
+start was not answered. That seals the id: a start that has not arrived is refused.
 
-A stop of any attempt ends its chain. One that has ended can't record it any more,
-so the stop goes on to the attempt that followed; an attempt that was asked to stop
-has none. Where the end of an attempt is being saved, with the next one, the stop
-waits for that and goes on, too. If the end could not be saved in the time of the stop,
-that is the answer.
+A stop of any attempt ends the whole chain of attempts. An attempt that has ended can't
+record a stop, so the stop goes on to the next attempt; an attempt that was asked to
+stop has none. While the end of an attempt is being saved, together with the next one,
+the stop waits. If the save fails within the stop's time, the stop raises that error.
 
-What a job left behind that no signal ends is in its record as it was at the end.
-So a stop of it asks its worker again, each time, and is none before nothing is left.
+An ended job may have left processes that no signal ends. Its record lists them as they
+were at its end. So a stop of such a job asks the worker for those that are left now,
+each time, and raises ``LeftRunning`` if there are any.
 """
 
 from __future__ import annotations
