@@ -12,7 +12,7 @@ LOST_OUTPUT = "the job is lost, and what it wrote last may be missing"
 def output_cut(ended: Job | JobStatus, stream: Stream, size: int) -> str:
     """Why the ``size`` bytes that exist of a stream may not be everything that the job wrote; ``""`` if they are.
 
-    ``ended`` is the end that the worker reported. Output that was not kept of one stream counts for both.
+    ``ended`` is the end that the worker reported. An ``output_error`` of one stream counts for both.
     """
     if ended.output_error:
         return ended.output_error

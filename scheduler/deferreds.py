@@ -1,4 +1,4 @@
-"""Many waiters for one result: one that gives up does not disturb the others."""
+"""Many waiters for one result. A waiter that gives up does not disturb the others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shielded(inner: Deferred[T]) -> Deferred[T]:
 
 
 class Waiters(Generic[T]):
-    """Waiters for one result, each with a Deferred of its own, which it can cancel."""
+    """Waiters for one result. Each has its own Deferred, and can cancel it."""
 
     def __init__(self) -> None:
         self._waiting: list[Deferred[T]] = []
@@ -49,19 +49,19 @@ class Waiters(Generic[T]):
         return waiting
 
     def fail(self, waiting: Deferred[T], failure: Failure) -> None:
-        """Fail one waiter alone, if it still waits."""
+        """Fail one waiter, if it still waits."""
         if waiting in self._waiting:
             self._waiting.remove(waiting)
             waiting.errback(failure)
 
     def settle(self, result: T | Failure) -> None:
-        """Give the result to all that wait now, in the order of their arrival. A Failure starts their errbacks."""
+        """Give the result to all present waiters, in the order of their arrival. A Failure starts their errbacks."""
         while self._waiting:
             self._waiting.pop(0).callback(result)
 
 
 class Shared:
-    """Calls that are shared by all that ask the same question at the same moment."""
+    """Calls with keys. All who ask with the same key while a call is under way share its result."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, Waiters[Any]] = {}
@@ -86,12 +86,12 @@ class Shared:
 
 
 class Rounds:
-    """Rounds of work that repeat for each key, one at a time."""
+    """Rounds of work: at most one at a time for each key."""
 
     _log = Logger()
 
     def __init__(self, what: str) -> None:
-        """``what`` names a round in the log if one goes wrong."""
+        """``what`` names a round in the log if it fails."""
         self._what = what
         self._going: set[str] = set()
 

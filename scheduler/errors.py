@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class SchedulerError(Exception):
-    """The root of the tree. ``str()`` of each is a sentence that may be shown to clients."""
+    """The root of the tree. ``str()`` of every error is a sentence that may be shown to clients."""
 
     retryable = False
 
@@ -206,10 +206,7 @@ class Unavailable(SchedulerError):
 
 
 class Unreachable(Unavailable):
-    """A worker can't be reached, or, for a worker, its scheduler.
-
-    ``sent``: the request may have arrived all the same.
-    """
+    """A worker, or the scheduler of a worker, can't be reached. ``sent``: the request may have arrived all the same."""
 
     def __init__(self, name: str, sent: bool = False, kind: str = "worker", reason: str = "") -> None:
         """``reason`` is a few words that end a sentence, like ``connection refused``; ``""``: unknown."""
@@ -225,7 +222,7 @@ ANOTHER_PROCESS = "another process answers at its address"
 
 
 class Misdirected(Unreachable):
-    """The call reached another process than the addressee, and had no effect."""
+    """The call reached a process that it was not meant for, and had no effect."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, reason=ANOTHER_PROCESS)
@@ -284,7 +281,7 @@ class StoreFailed(Unavailable):
 
     @staticmethod
     def sentence(why: str) -> str:
-        """The sentence for users."""
+        """The message for users; ``why`` is the store's reason."""
         return f"database unavailable: {why}"
 
 

@@ -2,17 +2,17 @@
 
 ::
 
-    api            -> IScheduler      <- cluster.service
-    rpc (scheduler)-> IMembership     <- cluster.workers.membership
-    cluster        -> IWorkerClient   <- rpc.worker_client
-    cluster        -> IStore          <- store.*
+    api              -> IScheduler    <- cluster.service
+    rpc (scheduler)  -> IMembership   <- cluster.workers.membership
+    cluster          -> IWorkerClient <- rpc.worker_client
+    cluster          -> IStore        <- store.*
 
 The interfaces of a worker are in ``scheduler.worker_interfaces``.
 
 Methods are called on the reactor thread. Those with a name that ends in ``_thd`` are the exception: they run in a pool
-thread, touch nothing the reactor owns, and return frozen values. Deferreds fail with the exceptions of
-``scheduler.errors``; any other exception is a bug. Providers set the deadlines: no Deferred waits for ever unless its
-docstring says so.
+thread, touch nothing the reactor owns, and return frozen values. A method raises exceptions of ``scheduler.errors``, or
+its Deferred fails with them; any other exception is a bug. Providers set the deadlines: no Deferred waits for ever
+unless its docstring says so.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerVie
 
 
 class IOutputReader(Interface):
-    """A follower's position in one output stream of a job."""
+    """A follower's position in stdout or stderr of a job."""
 
     offset = Attribute("The offset of the next chunk, int.")
 
     def read() -> Deferred[Chunk]:
-        """The next bytes. Waits without limit until there are any or the stream ends.
+        """Read the next bytes. Waits without limit until there are any or the stream ends.
 
         One call at a time. A chunk with ``end`` is the last, and may be empty. If it has no ``cut``, every byte that
-        the job wrote was read. A read waits through restarts of the worker. It fails with ``Unsupported``,
-        ``NotFound``, ``OutputPruned``, ``OutputGone`` (the job is lost with its output, or its worker was forgotten),
-        or ``Unavailable`` if the rest can't be read. Cancelling the Deferred closes the reader.
+        the job wrote was read. A read waits through restarts of the worker. Fails with ``Unsupported``, ``NotFound``,
+        ``OutputPruned``, ``OutputGone`` (the job is lost with its output, or its worker was forgotten), or
+        ``Unavailable`` if the rest can't be read. Cancelling the Deferred closes the reader.
         """
 
     def close() -> None:
@@ -52,10 +52,11 @@ Starting = Callable[[Job], None]
 
 
 class IScheduler(Interface):
-    """The requests of the HTTP API.
+    """The requests of the HTTP API. A method that names a job or a worker raises ``NotFound`` if there is none.
 
-    A client attends a job, with all its attempts, by a reader of ``open_output`` until it is closed or at its end, and
-    by a ``wait`` or ``wait_for_attempts`` of more than 0 s until it fires: see ``scheduler.cluster.jobs.attendance``.
+    A client attends a job, with all its attempts, while it has a reader of ``open_output`` that is neither closed nor
+    at its end, or a pending ``wait`` or ``wait_for_attempts`` of more than 0 s: see
+    ``scheduler.cluster.jobs.attendance``.
     """
 
     def submit(
@@ -89,84 +90,83 @@ class IScheduler(Interface):
         """Whether ``submit`` would repeat an earlier answer for this key."""
 
     def job(job_id: str) -> Job:
-        """The present state of the job; ``NotFound``."""
+        """The present state of the job."""
 
     def waiting_for(job: Job) -> WaitingFor | None:
-        """Why the job is queued, and its place; ``None`` if it is not queued now, whatever ``job`` says. Cheap."""
+        """Why the job is queued, and its place in the queue; ``None`` if it is not queued now, even if ``job`` is."""
 
     def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor of another origin.
+        """Matching jobs, newest first, at most ``limit``. Raises ``Invalid`` for a cursor that no list has given out.
 
-        Only a bounded number of jobs is looked at, so a page with ``next`` may have fewer jobs, or none. ``NotFound``
-        if neither a worker nor a job has the id or name ``which.worker``.
+        Only a bounded number of jobs is looked at, so a page with ``next`` may have fewer jobs, or none. Raises
+        ``NotFound`` if neither a worker nor a job has the id or name ``which.worker``.
         """
 
     def with_specs(jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
-        """These jobs, with the parts of their specs that only the store has (``JobSpec.stored``); ``StoreFailed``.
+        """These jobs, with the parts of their specs that only the store has (``JobSpec.stored``).
 
-        A job is returned unchanged if it was removed, or if its part is lost because the store was set back.
+        A job that was removed, or whose part is lost because the store was set back, is returned unchanged. Fails with
+        ``StoreFailed`` if the store can't be read.
         """
 
     def cursor_after(job: Job) -> str:
-        """The cursor for the rest of a list after ``job``, which must come from ``jobs``."""
+        """The cursor of the part of a list that comes after ``job``, which must come from ``jobs``."""
 
     def watch(job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
-        """Call ``notify`` with the job after each of its changes; ``NotFound``.
+        """Call ``notify`` with the job after each of its changes.
 
         Call the returned function to end this; it may be called twice. ``notify`` is called on the reactor thread, in a
         turn after the change. It must not block.
         """
 
     def wait(job_id: str, seconds: float) -> Deferred[Job]:
-        """The job once it is final, or its state after ``seconds``. No RPC. ``NotFound`` at once."""
+        """Wait until the job is final, at most ``seconds``. Fires with the job as it is then. Makes no RPC."""
 
     def wait_for_attempts(job_id: str, seconds: float) -> Deferred[Job]:
-        """Its ``last_attempt`` once that is final and will not be retried, or its state after ``seconds``.
-        ``NotFound``.
-        """
+        """Wait like ``wait`` for the job's ``last_attempt``, until that is final and will not be retried."""
 
     def query(worker: str, job_id: str) -> Deferred[Job]:
-        """The job, queried from its worker if it has not ended. Simultaneous queries share one call.
+        """Query the job from its worker if it has not ended. Simultaneous queries share one call.
 
-        ``worker`` is an id or a name; ``NotFound`` also if the job belongs to another worker. ``Unreachable`` if the
-        worker can't be reached. An end that can't be saved is not shown.
+        ``worker`` is an id or a name. Fails with ``NotFound`` also if the job belongs to another worker, with
+        ``Unreachable`` if the worker can't be reached. An end that can't be saved is not shown.
         """
 
     def last_attempt(job_id: str) -> Job:
-        """The last of its retries, in its present state; the job itself if it has none. ``NotFound``."""
+        """The last attempt of the job's retries, in its present state; the job itself if it was not retried."""
 
     def stop(job_id: str, worker: str | None = None) -> Deferred[Job]:
         """Stop a job and wait for its verified end: at most ``stop_grace`` and a margin, and at most a minute.
 
-        The job is not retried any more. If it already was, its ``last_attempt`` is stopped, and the rest of this
-        docstring is about that. A job that is ``over`` is returned as it is; a queued one is ``stopped`` at once. A job
-        that is not ``over`` is returned if the stop is recorded and its worker can't be told now (it will be, once it
-        is back), or needs more than a minute.
+        The job is not retried any more. If it already was, its ``last_attempt`` is stopped in its place. A job that is
+        ``over`` is returned as it is; a queued job is ``stopped`` at once. A job that is not ``over`` is returned if
+        the stop is recorded, and its worker can't be told before it is back, or needs more than a minute.
 
         ``worker`` (id or name), if given, must be the job's, else ``NotFound``. ``DeadlineExceeded``: the end did not
-        come in time. ``WorkerFault``, ``Unsupported``. ``StoreFailed``: the stop could be neither delivered nor
-        recorded, or the job has ended and this could not be saved in time. ``LeftRunning``: processes of the job, or of
-        one of its attempts, could not be ended. The worker is asked again each time; if it can't be asked, the
-        processes still count as left.
+        come in time. ``WorkerFault``, ``Unsupported``: the worker's answer. ``StoreFailed``: the stop could be neither
+        delivered nor recorded, or the job has ended and this could not be saved in time. ``LeftRunning``: processes of
+        the job, or of one of its attempts, could not be ended. The worker is asked for them again at each stop; if it
+        can't be asked, they still count as left.
         """
 
     def stop_matching(which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        """Stop every matching job that is not ``over``, like ``stop``. Fires within a minute, with all of them as they
-        are.
+        """Stop every matching job that is not ``over``, like ``stop``.
 
-        If a matching job was retried, its last attempt is stopped. ``NotFound`` as in ``jobs``.
+        Fires within a minute, with the present state of each. If a matching job was retried, its last attempt is
+        stopped. Raises ``NotFound`` as ``jobs`` does.
         """
 
     def signal(job_id: str, signal: str, to: str) -> Deferred[None]:
         """Send a signal, at most once, to the main process of a running job or to its whole process tree.
 
-        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``; ``JobNotRunning``.
-        ``Conflict``: some processes could not be signalled. ``Unreachable``, ``Unavailable`` and ``Busy``: nothing was
-        sent. ``DeadlineExceeded``: the signal may have been sent. ``Unsupported``, ``WorkerFault``.
+        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``JobNotRunning``: the job does not
+        run. ``Conflict``: some processes could not be signalled. ``Unreachable``, ``Unavailable`` and ``Busy``: nothing
+        was sent. ``DeadlineExceeded``: the signal may have been sent. ``Unsupported``, ``WorkerFault``: the worker's
+        answer.
         """
 
     def remove(job_id: str) -> Deferred[bool]:
-        """Remove a job that is ``over``, with its output. True: done. False: it will be done.
+        """Remove a job that is ``over``, with its output. Fires with whether this is done; otherwise it will be done.
 
         It is done later if its worker can't be told now, or can't remove the output yet. Until then the job has
         ``remove_requested_at``, which survives restarts. If the job's worker is not known any more, the output stays on
@@ -175,40 +175,40 @@ class IScheduler(Interface):
         The id is never used again. A repeated request with the job's idempotency key fails with ``JobRemoved`` for as
         long as the job would have been kept. Readers of its output fail with ``NotFound``.
 
-        ``NotFound``; ``JobNotEnded``. ``StoreFailed``: nothing was removed, or the job has ended and this can't be
-        saved yet. ``WorkerFault``: it is tried again.
+        ``JobNotEnded``: the job is not ``over``. ``StoreFailed``: nothing was removed, or the job has ended and this
+        can't be saved yet. ``WorkerFault``: the worker failed, and the removal is tried again.
         """
 
     def workers() -> tuple[WorkerView, ...]:
         """All known workers, by name."""
 
     def worker(name: str) -> WorkerView:
-        """The worker with this id or name; ``NotFound``."""
+        """The worker with this id or name."""
 
     def drain(name: str) -> Deferred[WorkerView]:
-        """Place no new jobs on a worker; ``NotFound``."""
+        """Place no new jobs on a worker."""
 
     def resume(name: str) -> Deferred[WorkerView]:
-        """Undo ``drain``; ``NotFound``."""
+        """Undo ``drain``."""
 
     def forget(name: str) -> Deferred[None]:
         """Drop a worker. Its unfinished jobs become ``lost``; jobs queued for it become ``failed``.
 
-        ``Conflict`` while it is online; ``NotFound``.
+        Fails with ``Conflict`` while the worker is online.
         """
 
     def open_output(job_id: str, stream: Stream, offset: int) -> IOutputReader:
-        """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``."""
+        """Follow a stream from ``offset`` (bytes) on. ``Unsupported``: the worker has no output; ``Busy``: no room."""
 
     def read_output(job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        """At most ``size`` bytes of the present output, perhaps fewer; with ``size`` 0, only its length.
+        """Read at most ``size`` bytes of the present output, perhaps fewer; with ``size`` 0, only its length.
 
-        A job that has not begun, or never began, has none. ``OffsetBeyondEnd``, ``OutputPruned``, ``OutputGone``,
-        ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy``, ``DeadlineExceeded``.
+        A job that has not begun, or never began, has no output. Fails with ``OffsetBeyondEnd``, ``OutputPruned``,
+        ``OutputGone``, ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy`` or ``DeadlineExceeded``.
         """
 
     def readiness() -> Readiness:
-        """Whether new work can be taken, or why not."""
+        """Whether the scheduler can take new work, or why not."""
 
 
 class IMembership(Interface):
@@ -217,22 +217,25 @@ class IMembership(Interface):
     def register(registration: Registration, peer: str) -> Deferred[Registered]:
         """Register a worker. ``peer`` is the IP address the call came from.
 
-        Errors: ``Invalid`` (address, id, labels...), ``Refused`` (address not allowed), ``Conflict`` (another live
+        Errors: ``Invalid`` (address, id, labels...), ``Refused`` (address not allowed), ``Conflict`` (another online
         worker has the name), ``ShuttingDown``.
         """
 
     def deregister(worker_id: str, nonce: str) -> Deferred[None]:
         """List a worker as offline. A core worker is listed only until its unfinished jobs have ended.
 
-        ``NotFound`` if it is not known, or if another process of it has registered since.
+        Fails with ``NotFound`` if the worker is not known, or if another process of it has registered since.
         """
 
     def heartbeat(heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
-        """Fires once everything that it acknowledges is committed; ``peer`` as above. ``NotFound``: register again."""
+        """Take a heartbeat from the IP ``peer``. Fires once all that is acknowledged is committed.
+
+        Fails with ``NotFound`` if the worker must register again.
+        """
 
 
 class IOutputStream(Interface):
-    """A server stream in progress."""
+    """A call of ``StreamJob`` in progress."""
 
     finished = Attribute(
         "Deferred[None]: fires after the last chunk was delivered (one with ``end``), "
@@ -240,7 +243,7 @@ class IOutputStream(Interface):
     )
 
     def cancel() -> None:
-        """Deliver nothing more. May be called twice."""
+        """End the call; no more chunks are delivered. May be called twice."""
 
 
 #: Receives a chunk of a stream. If it returns a Deferred, the next chunk waits until that fires.
@@ -250,16 +253,16 @@ Deliver = Callable[[Chunk], Deferred[None] | None]
 class IWorkerClient(Interface):
     """Calls to workers. Channels are lazy, one for each worker id, replaced when its address changes.
 
-    A call is meant for the process that registered, if the nonce of that process is known. Every method may fail with
-    ``Misdirected`` (another process was reached, and did nothing), ``Unreachable``, ``DeadlineExceeded``, ``Busy``,
-    ``Unsupported`` and ``WorkerFault``.
+    If the nonce of the process that registered is known, a call is meant for that process alone. Every method may fail
+    with ``Misdirected`` (another process was reached, and did nothing), ``Unreachable``, ``DeadlineExceeded``,
+    ``Busy``, ``Unsupported`` and ``WorkerFault``; with ``NotFound`` if the worker does not know the job.
     """
 
     def probe(worker: Worker) -> Deferred[None]:
-        """Make sure that calls to the worker succeed. Any answer of the process that registered counts."""
+        """Check that calls reach the worker. Any answer of the process that registered is a success."""
 
     def answers(worker: Worker) -> Deferred[bool | None]:
-        """Whether the process that registered answers now, within 2 s, on a new connection; ``Busy``.
+        """Whether the process that registered answers within 2 s on a new connection; ``Busy``: the server has no room.
 
         ``None``: no process answers there, not even another one.
         """
@@ -283,33 +286,33 @@ class IWorkerClient(Interface):
         """
 
     def stop_job(worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
-        """Ask for a stop, without waiting for the end. ``NotFound``.
+        """Ask for a stop, without waiting for the end.
 
-        Fires with the present status. ``leftover`` of an ended job lists its processes that still run. ``None``: a core
-        worker gives no status.
+        Fires with the present status. ``leftover`` of an ended job lists its processes that still run. ``None``: the
+        worker is a core worker, which gives no status.
         """
 
     def signal_job(worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         """Send a signal at most once. ``Unreachable``: it was not sent; ``DeadlineExceeded``: it may have arrived.
 
-        ``NotFound``, ``JobNotRunning``, ``Conflict``, ``Unavailable``, as in ``IJobRunner.signal``.
+        Other errors are those of ``IJobRunner.signal``.
         """
 
     def remove_job(worker: Worker, job_id: str) -> Deferred[None]:
         """Remove an ended job with its output. A job that the worker does not have counts as removed.
 
-        ``JobNotEnded``; ``Unavailable``: it is still there.
+        Fails with ``JobNotEnded`` if the job still runs, with ``Unavailable`` if it could not be removed.
         """
 
     def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
-        """The status of a job; ``NotFound``; ``NotAWorker``. With ``seal``, the worker refuses a later start of an
-        unknown job.
+        """Query the status of a job. With ``seal``, the worker refuses a later start of a job that it does not know.
 
-        A core worker reports only ``state``, ``reason``, ``exit_code`` and ``signal``.
+        A core worker reports only ``state``, ``reason``, ``exit_code`` and ``signal``. ``NotAWorker``: the program that
+        answers there has no ``QueryJob``.
         """
 
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        """At most ``size`` bytes; 0: only the length. ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``."""
+        """Read at most ``size`` bytes, 0: only the length. Fails also with ``OffsetBeyondEnd``, ``OutputPruned``."""
 
     def stream_output(
         worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
@@ -365,22 +368,21 @@ class IStore(Interface):
         """
 
     def read_specs(job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
-        """The specs of these jobs that are complete, without ``stdin`` and ``script``; ``StoreFailed``."""
+        """Read the specs of these jobs, without ``stdin`` and ``script``. A spec that lost its parts is left out."""
 
     def count_commits(above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
-        """Count commits from now on, beginning with this one; ``StoreFailed``.
+        """Count commits from now on, beginning with the commit that this call makes.
 
         With ``set_back_to``, which is stored, begin a timeline whose counts are all higher than ``above``, which is
-        less than ``COMMIT_COUNT_MAX``. Fires once that is durable.
+        less than ``COMMIT_COUNT_MAX``. Fires once that is durable. Fails with ``StoreFailed`` if the store does.
         """
 
     def restore_from(everything: Callable[[], Loaded]) -> None:
-        """``everything`` returns all records that the store must hold, except those being saved. It is called during
-        use.
+        """Set the function that returns all records that the store must hold, except those being saved.
 
-        If the count of a store in use is lower than it was, the store is made to hold exactly these records, before any
-        pending save is answered.
+        It is called during use. If the count of a store in use is lower than it was, the store is made to hold exactly
+        these records, before any pending save is answered.
         """
 
     def verify() -> Deferred[None]:
-        """Find out whether the store was set back, even if nothing is being saved; ``StoreFailed``."""
+        """Find out whether the store was set back, even if nothing is being saved. Fails like ``save``."""

@@ -41,7 +41,7 @@ class JobStatus:
 
 
 def contradiction(status: JobStatus) -> str:
-    """A sentence about what in a status can't be true together; ``""`` if it is consistent."""
+    """Why the facts in a status can't all be true, as a sentence; ``""`` if they are consistent."""
     state, code = status.state, status.exit_code
     ended = code is not None or status.signal is not None
     if not state.final and (ended or status.finished_at is not None):
@@ -70,9 +70,9 @@ class Registration:
     boot_id: str = ""
     version: str = ""
     features: tuple[str, ...] = ()
-    #: The secret of its state folder; ``""`` if it has none.
+    #: The secret of the worker's state folder; ``""`` if it has none.
     folder_id: str = field(default="", repr=False)
-    #: The nonce of its process; ``""`` if it has none.
+    #: The nonce of the worker's process; ``""`` if it has none.
     nonce: str = ""
     #: The highest count of commits that a scheduler has told it; 0: none.
     commit_count: int = 0
@@ -120,9 +120,9 @@ class Heartbeat:
     """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended.
 
     ``leaving``: this process sends no other heartbeat; its running jobs continue without it. ``refusing``: a sentence
-    why the worker accepts no job at present; ``""``: it does. ``sent_at``: the time by the worker's clock. ``disk``:
-    the one with its spools. ``nonce`` and ``commit_count``: as in ``Registration``. ``refused``: parts of the message
-    that can't be read, or are too many, with the reason; the key is the id of a job, or ``field`` and a field's name.
+    why the worker accepts no job at present, or ``""``. ``sent_at``: the time by the worker's clock. ``disk``: the disk
+    with its spools. ``nonce`` and ``commit_count``: as in ``Registration``. ``refused``: parts of the message that
+    can't be read, or are too many, with the reason; the key is the id of a job, or ``field`` and a field's name.
     """
 
     worker_id: str

@@ -1,4 +1,4 @@
-"""The values that everything else is about: workers, jobs, and the states of a job.
+"""The values of the domain: workers, jobs, and the states of a job.
 
 All are frozen; a change makes a new value (``attrs.evolve``). Times are POSIX times (seconds, float, UTC) by the wall
 clock. They are for people to read, and no decision compares them. Absent is ``None``.
@@ -30,7 +30,7 @@ DEFAULT_LINGER_SECONDS = 5.0
 #: Signals that a stop may send before KILL; the first is the default.
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
-#: Receivers of that signal: the whole process tree, or the main process alone; the first is the default.
+#: Receivers of the signal of a stop: the whole process tree, or the main process alone; the first is the default.
 STOP_MODES = ("tree", "main")
 
 #: Signals that may be sent to a running job, and their receivers: its main process, or its whole process tree.
@@ -68,7 +68,10 @@ class Stream(enum.Enum):
 
 
 class JobState(enum.Enum):
-    """The states of a job."""
+    """The states of a job. A new state also touches ``FINAL``, ``TRANSITIONS`` and ``scheduler.cluster.lifecycle``.
+
+    ``docs/architecture.md`` lists the other places.
+    """
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -103,7 +106,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
 
 
 def error_text(state: JobState, reason: str | None) -> str:
-    """Why an ended job did not succeed. Empty for all other jobs, and only for them."""
+    """Why an ended job did not succeed; ``""`` for a job that has not ended or did succeed."""
     return (reason or state.value) if state.final and state is not JobState.SUCCEEDED else ""
 
 
@@ -165,14 +168,14 @@ class JobSpec:
 
     @property
     def features(self) -> frozenset[str]:
-        """The subset of ``FEATURES`` that a worker needs to run this."""
+        """The subset of ``FEATURES`` that a worker needs to run this job."""
         signal_needed, mode_needed = self.stop_signal != STOP_SIGNALS[0], self.stop_mode != STOP_MODES[0]
         needed = (self.linger != DEFAULT_LINGER_SECONDS, signal_needed, mode_needed, self.umask is not None)
         return frozenset(compress(FEATURES, needed))
 
     @property
     def fits_core(self) -> bool:
-        """Whether the core protocol can express it: ``command`` and ``path`` alone."""
+        """Whether the core protocol can express the spec: ``command`` and ``path`` alone."""
         return self == JobSpec(command=self.command, path=self.path, labels=self.labels)
 
     def without_input(self) -> JobSpec:
@@ -180,9 +183,7 @@ class JobSpec:
         return self if self.stdin is None and self.script is None else evolve(self, stdin=None, script=None)
 
     def trimmed(self) -> JobSpec:
-        """The part kept in memory once the job has ended: without input, and without ``args`` and ``env`` if they are
-        large.
-        """
+        """The part kept in memory once the job has ended: without input, and without ``args`` and ``env`` if large."""
         spec, size = self.without_input(), sum(len(each) + 1 for each in (*self.args, *self.env, *self.env.values()))
         return spec if size <= SPEC_KEPT_MAX_CHARACTERS else evolve(spec, args=(), env=EMPTY, stored=size)
 
@@ -218,7 +219,7 @@ class Job:
     created_at: float
     worker_id: str | None = None
     worker_name: str | None = None
-    #: The id that the worker chose, if it is not ours.
+    #: The id that the worker chose; ``None`` if it uses the scheduler's.
     remote_id: str | None = None
     reason: str | None = None
     created_by: str | None = None
@@ -227,7 +228,7 @@ class Job:
     exit_code: int | None = None
     signal: str | None = None
     stop_requested_at: float | None = None
-    #: Why the scheduler stops it, if no client asked for the stop.
+    #: Why the scheduler stops the job, if no client asked for the stop.
     stop_reason: str | None = None
     #: When the state became ``unknown``; ``None`` in any other state.
     unknown_since: float | None = None
@@ -257,7 +258,7 @@ class Job:
 
     @property
     def ref(self) -> Ref:
-        """The key of this record."""
+        """The reference to this record."""
         return Ref("job", self.id)
 
     @property
@@ -272,21 +273,21 @@ class Job:
 
     @property
     def id_on_worker(self) -> str:
-        """The id under which its worker knows it."""
+        """The id under which the job's worker knows it."""
         return self.remote_id or self.id
 
     def trimmed(self) -> Job:
-        """The job without the parts that only a run needs, if it has ended. Its retry is a job of its own."""
+        """The job without the parts that only a run needs, if it has ended. A retry has a spec of its own."""
         spec = self.spec.trimmed() if self.state.final else self.spec
         return self if spec is self.spec else evolve(self, spec=spec)
 
 
 class Needs(Protocol):
-    """A job's requirements on a worker. Provided by ``JobSpec``, and by placement's ``Requirement``."""
+    """A job's requirements on a worker. Provided by ``JobSpec``, and by ``cluster.requirement.Requirement``."""
 
     @property
     def fits_core(self) -> bool:
-        """Whether the core protocol can express it."""
+        """Whether the core protocol can express the job."""
 
     @property
     def features(self) -> frozenset[str]:
@@ -310,7 +311,7 @@ class Worker:
     #: The boot id of its machine; ``""``: a core worker, which sends no heartbeats.
     boot_id: str = ""
     version: str | None = None
-    #: The subset of ``FEATURES`` that it has.
+    #: The subset of ``FEATURES`` that the worker has.
     features: frozenset[str] = frozenset()
     #: An id derived from its folder id; ``""``: unknown.
     folder: str = ""
@@ -327,31 +328,31 @@ class Worker:
 
     @property
     def ref(self) -> Ref:
-        """The key of this record."""
+        """The reference to this record."""
         return Ref("worker", self.id)
 
     @property
     def is_core(self) -> bool:
-        """Whether it speaks only the core protocol."""
+        """Whether the worker speaks only the core protocol."""
         return not self.boot_id
 
     @property
     def sends_heartbeats(self) -> bool:
-        """Whether it reports its jobs and its own life. If not, the scheduler must poll it."""
+        """Whether the worker reports its jobs by heartbeats. If not, the scheduler must poll it."""
         return not self.is_core
 
     @property
     def seals(self) -> bool:
-        """Whether a query can seal an unknown job id. A later start under a sealed id fails."""
+        """Whether a query can seal the id of a job that the worker does not know: a later start under it then fails."""
         return not self.is_core
 
     @property
     def has_output(self) -> bool:
-        """Whether it keeps the output of its jobs for reading."""
+        """Whether the worker keeps the output of its jobs for reading."""
         return not self.is_core
 
     def takes(self, needed: Needs) -> bool:
-        """Whether it can do everything that the job needs; ``placement.lacking`` says what is missing."""
+        """Whether the worker can do everything that the job needs; ``placement.lacking`` names what is missing."""
         return (needed.fits_core or not self.is_core) and needed.features <= self.features
 
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 
-#: Characters of the longest name that is compared with others; the time of a comparison grows with their square.
+#: Characters of the longest name that is compared with others; the time of a comparison grows with the square.
 _MAX_COMPARED_CHARACTERS = 253
 
 #: Labels that a worker may have, including ``name``, and characters of each key and value.
@@ -45,7 +45,7 @@ def label_problem(text: str) -> str | None:
 
 
 def env_name_problem(name: str) -> str | None:
-    """Why no job may get an environment variable with this name; ``None``: the worker decides."""
+    """Why no job may have an environment variable with this name; ``None``: the worker decides whether it may."""
     if _ENV_NAME.fullmatch(name) is None:
         return "is not a name of letters, digits and '_' that does not begin with a digit"
     if name.startswith("SCHEDULER_") or name == "NOTIFY_SOCKET":

@@ -35,8 +35,9 @@ _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """The host, without brackets, and the port of ``host:port`` or ``[ipv6]:port``, with or without a zone;
-    ``Invalid``.
+    """The host, without brackets, and the port of ``host:port`` or ``[ipv6]:port``, with or without a zone.
+
+    Raises ``Invalid`` for any other text.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
@@ -59,12 +60,12 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """The inverse of ``split_address``."""
+    """The address for ``split_address``: IPv6 hosts are put in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def without_zone(host: str) -> str:
-    """The host without its zone, as in certificates and in the kernel's table of sockets."""
+    """The host without its zone, as certificates and the kernel's table of sockets show it."""
     return host.partition("%")[0]
 
 
@@ -93,7 +94,7 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether it certainly means the machine on which it is used."""
+        """Whether the host is certainly the machine on which the address is used."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -101,12 +102,12 @@ class Address:
 
     @property
     def unspecified(self) -> bool:
-        """Whether it means every address of the machine."""
+        """Whether the address stands for all addresses of the machine."""
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 def is_local(host: str) -> bool:
-    """Whether an IP address is one of this machine's."""
+    """Whether this machine has the IP address ``host``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -145,7 +146,7 @@ def _same(address: IPAddress, other: IPAddress) -> bool:
 
 
 def same_ip(one: str, other: str) -> bool:
-    """Whether two texts are the same IP address, in any form and zone; ``False`` if either is none."""
+    """Whether two texts are the same IP address, in any form and zone; ``False`` if either is no IP address."""
     try:
         return _same(_plain(ip_address(one)), _plain(ip_address(other)))
     except ValueError:
@@ -165,7 +166,10 @@ class DialRule:
     keep_names: bool
 
     async def check(self, text: str, peer: str) -> str:
-        """The address to dial for a worker that registers ``text`` from the IP ``peer``; ``Invalid``; ``Refused``."""
+        """The address to dial for a worker that registers ``text`` (``host:port``) from the IP ``peer``.
+
+        Raises ``Invalid`` if ``text`` is malformed or has no IP, ``Refused`` if it is neither the caller's nor allowed.
+        """
         host, port = split_address(text)
         caller = _plain(ip_address(peer))
         try:
@@ -209,7 +213,7 @@ class _Receiver:
 
 
 def resolving(resolver: IHostnameResolver) -> Callable[[str], Deferred[Sequence[str]]]:
-    """``DialRule.resolve`` with the reactor's resolver."""
+    """Make the function for ``DialRule.resolve`` from the reactor's resolver."""
 
     def resolve(name: str) -> Deferred[Sequence[str]]:
         receiver = _Receiver()

@@ -1,7 +1,7 @@
 """Random ids of jobs, workers and requests: UUIDs of version 4 (RFC 9562, 5.4). Standard library only.
 
-Random bytes for many ids are read from the system at once. Each such read gives up the GIL, and a busy thread then
-waits to get it back: for the reactor this took longer than all else about an id.
+Random bytes for many ids are read from the system at once. Each read gives up the GIL, and a busy thread then waits to
+get it back: in the reactor thread this took longer than the rest of making an id.
 """
 
 from __future__ import annotations

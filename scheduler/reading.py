@@ -1,9 +1,9 @@
 """The strict reader of a mapping: a JSON object, a query string, or a table of a TOML file.
 
 A ``Reader`` gives out each value through a check: a function that returns what the value means, or raises ``Unfit``
-with the allowed values. It refuses names that it does not know, and names the one that was probably meant. Its
-subclasses differ in how they report a mistake. ``Fields`` (JSON) and ``scheduler.api.query.Query`` raise ``Invalid``,
-``scheduler.daemon.tomlfile.Table`` raises ``ConfigError``.
+with the allowed values. It refuses names that it does not know, and suggests the known name that was probably meant.
+Its subclasses differ in the exception for an invalid value. ``Fields`` (JSON) and ``scheduler.api.query.Query`` raise
+``Invalid``, ``scheduler.daemon.tomlfile.Table`` raises ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MISSING: Any = object()
 
 
 class Unfit(Exception):
-    """A value fails its check; ``str()`` gives the allowed values."""
+    """A value was refused by its check; ``str()`` gives the allowed values."""
 
     def __init__(self, allowed: str, instead: object = None) -> None:
         """``instead`` is shown in place of a value that must not be shown."""
@@ -60,7 +60,7 @@ class WrongType(Unfit):
 
 
 class Absent(Unfit):
-    """A value is empty or missing, so there is nothing to show."""
+    """A required value is empty or missing, so there is nothing to show."""
 
     def complaint(self, _: object) -> str:
         return str(self)
@@ -71,7 +71,7 @@ class Reader:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
-        #: The names that were asked for.
+        #: The names whose values were read.
         self.asked: list[str] = []
 
     def given(self, name: str) -> bool:
@@ -79,7 +79,7 @@ class Reader:
         return name in self.values
 
     def get(self, name: str, check: Check[T], default: object = _MISSING) -> T:
-        """The checked value; where it is absent, the checked ``default``."""
+        """The value, checked. If it is absent, ``default`` is checked instead; without a default the check fails."""
         self.asked.append(name)
         value = self.values.get(name, default)
         try:
@@ -90,12 +90,12 @@ class Reader:
             raise self.refusal(name, value, unfit) from None
 
     def find(self, name: str, check: Check[T]) -> T | None:
-        """The checked value; ``None`` where it is absent."""
+        """The value, checked; ``None`` if it is absent."""
         self.asked.append(name)
         return self.get(name, check) if self.given(name) else None
 
     def refusal(self, name: str, value: object, unfit: Unfit) -> Exception:
-        """The exception that reports a mistake."""
+        """Make the exception for a value that its check refused. Each subclass defines it, and ``get`` raises it."""
         raise NotImplementedError
 
 
@@ -103,7 +103,7 @@ class Fields(Reader):
     """A JSON object in a request, which may only have certain names."""
 
     def __init__(self, values: Mapping[str, Any], names: Collection[str], within: str = "") -> None:
-        """``names`` are those allowed; ``within`` is put before a name in a complaint; ``Invalid``."""
+        """Raise ``Invalid`` for a name that is not among ``names``. ``within`` is put before a name in a complaint."""
         super().__init__(values)
         self._within = within
         check_names(values, names, "a field of this request", within)
@@ -114,7 +114,7 @@ class Fields(Reader):
 
 @frozen
 class BodyReader(Generic[T]):
-    """Reads the JSON object in the body of a route: the names that it may have, and the function that reads them."""
+    """Reads the JSON object in the body of a request: the names that it may have, and the function that reads them."""
 
     names: tuple[str, ...]
     _read: Callable[[Fields], T]
@@ -124,7 +124,7 @@ class BodyReader(Generic[T]):
 
 
 def reads(*names: str) -> Callable[[Callable[[Fields], T]], BodyReader[T]]:
-    """Make a ``BodyReader`` of a function that takes its fields."""
+    """Make a decorator that turns a function of ``Fields`` into a ``BodyReader`` for an object with these names."""
     return lambda read: BodyReader(names, read)
 
 
@@ -132,20 +132,20 @@ def reads(*names: str) -> Callable[[Callable[[Fields], T]], BodyReader[T]]:
 
 
 def shown(value: object) -> str:
-    """A value in a complaint: JSON, on one line, not too long."""
+    """A value as complaints show it: JSON, on one line, at most 80 characters."""
     text = json.dumps(value, default=repr)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def printable(name: str) -> str:
-    """A name in a complaint."""
+    """A name as complaints show it."""
     return shown(name)[1:-1]
 
 
 def check_names(given: Iterable[str], known: Collection[str], what: str, within: str = "") -> None:
-    """``Invalid`` for the first name that is not known, with the nearest one that is.
+    """Raise ``Invalid`` for the first name that is not known, with the nearest known name.
 
-    ``what`` is "a field of this request", say; ``within`` is put before the name.
+    ``what`` describes the known names, like "a field of this request"; ``within`` is put before the name.
     """
     for name in given:
         if name not in known:
@@ -170,7 +170,7 @@ def _missing(check: Check[Any]) -> Absent:
 
 
 def of_type(kind: type[T], allowed: str) -> Check[T]:
-    """A value of that type; the elements of a list or object are not checked."""
+    """Make a check for a value of that type; the elements of a list or object are not checked."""
 
     def check(value: Any) -> T:
         if not isinstance(value, kind):
@@ -188,7 +188,7 @@ mapping: Check[Object] = of_type(dict, "must be an object")
 
 
 def text(one_line: bool = False, most: int | None = None, empty: bool = True) -> Check[str]:
-    """A string of at most ``most`` bytes that can be passed on: no NUL, no half of a surrogate pair."""
+    """Make a check for a string of at most ``most`` bytes, without NUL and without half of a surrogate pair."""
 
     def check(value: Any) -> str:
         _string(value)
@@ -210,7 +210,7 @@ def text(one_line: bool = False, most: int | None = None, empty: bool = True) ->
 
 
 def integer(least: int, most: int, called: str = "an integer") -> Check[int]:
-    """A whole number, both bounds included."""
+    """Make a check for a whole number from ``least`` to ``most``."""
 
     def check(value: Any) -> int:
         if type(value) is not int or not least <= value <= most:
@@ -221,7 +221,7 @@ def integer(least: int, most: int, called: str = "an integer") -> Check[int]:
 
 
 def duration(limits: str, most: float, least: float = 0.0, zero: bool = True) -> Check[float]:
-    """Seconds, both bounds included; ``limits`` says the bounds in words."""
+    """Make a check for a duration from ``least`` to ``most`` seconds; ``limits`` says these bounds in words."""
 
     def check(value: Any) -> float:
         try:
@@ -236,7 +236,7 @@ def duration(limits: str, most: float, least: float = 0.0, zero: bool = True) ->
 
 
 def size(value: Any) -> int:
-    """A number of bytes, at least 1."""
+    """Check a number of bytes, at least 1."""
     try:
         return units.parse_size(value, least=1)
     except ValueError as error:
@@ -244,7 +244,7 @@ def size(value: Any) -> int:
 
 
 def one_of(*allowed: str) -> Check[str]:
-    """A string among a few."""
+    """Make a check for one of these strings."""
 
     def check(value: Any) -> str:
         if _string(value) not in allowed:
@@ -255,7 +255,7 @@ def one_of(*allowed: str) -> Check[str]:
 
 
 def or_null(check: Check[T]) -> Check[T | None]:
-    """A value that passes ``check``, or ``null``."""
+    """Make a check for ``null`` or a value that passes ``check``."""
     return lambda value: None if value is None else check(value)
 
 
@@ -263,7 +263,7 @@ def or_null(check: Check[T]) -> Check[T | None]:
 
 
 def check_text(field: str, value: object, one_line: bool = False, most: int | None = None) -> str:
-    """The value as ``text`` checks it; ``Invalid`` names ``field``."""
+    """Check a value as ``text`` does. Raises ``Invalid`` that names ``field``."""
     try:
         return text(one_line, most)(value)
     except Unfit as unfit:
@@ -271,7 +271,7 @@ def check_text(field: str, value: object, one_line: bool = False, most: int | No
 
 
 def check_label(field: str, key: str, value: object) -> str:
-    """The value of a label of that key; ``Invalid``."""
+    """Check the label ``key`` of a mapping, and return its value. Raises ``Invalid`` for a bad key or value."""
     if not LABEL_PATTERN.fullmatch(key):
         raise Invalid(
             field,
@@ -284,6 +284,6 @@ def check_label(field: str, key: str, value: object) -> str:
 
 
 def check_count(field: str, given: Sized, most: int) -> None:
-    """``Invalid`` if there are more than ``most``."""
+    """Raise ``Invalid`` if there are more than ``most``."""
     if len(given) > most:
         raise Invalid(field, f"{len(given)} of them; at most {most} are allowed")

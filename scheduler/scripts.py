@@ -8,7 +8,7 @@ import re
 #: Matches the interpreter, and the rest of the line.
 INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)([^\n]*)")
 
-#: Bytes of the line that the kernel reads.
+#: Bytes of a script's first line that the kernel reads.
 LINE_MAX_BYTES = 256
 
 

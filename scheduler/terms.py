@@ -37,9 +37,9 @@ class Retry:
 
 @frozen
 class QueueTerms:
-    """Terms for the time before and after a job runs, and for the case that no client attends it."""
+    """Terms for the time before and after a job runs, and for the case that no client attends the job."""
 
-    #: Seconds for which it may be ``queued``; 0: it starts at once or not at all.
+    #: Seconds for which the job may be ``queued``; 0: it starts at once or not at all.
     queue_timeout: float = 0.0
     #: A higher priority starts first.
     priority: int = 0

@@ -1,4 +1,4 @@
-"""Checks texts of other programs, and makes them safe to show."""
+"""Checks texts of other programs, and makes such texts safe to show."""
 
 from __future__ import annotations
 

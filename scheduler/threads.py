@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 
 class Pool(Service):
-    """A pool of threads for blocking work. They exist from ``startService`` to ``stopService``."""
+    """A pool of threads for blocking work. The threads exist from ``startService`` to ``stopService``."""
 
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int, least: int = 0) -> None:
-        """``least`` threads are started at once, because the machine may have none to give later.
+        """Make a pool. ``least`` threads are started at once, because the machine may have none to give later.
 
-        More threads than needed would be used in turn, which makes each call slower.
+        A further thread starts only if all are busy: work that moves between more threads than needed is slower.
         """
         self._reactor = reactor
         self._size = size
@@ -73,14 +73,14 @@ class Pool(Service):
         return done
 
     def run(self, function_thd: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        """Call the function in one of the threads; ``ShuttingDown`` when there are none.
+        """Call the function in one of the threads. Fails with ``ShuttingDown`` if the pool does not run.
 
-        If the machine can't start another thread, the call waits for an existing one. ``Unavailable``: there is none.
+        If the machine can't start another thread, the call waits for an existing one; ``Unavailable`` if there is none.
         """
         if self._threads is None:
             return fail(ShuttingDown())
         answer: Deferred[T] = Deferred()
-        # Callbacks belong to the request that this call was made for: its id is in the context.
+        # Callbacks belong to the request that made this call: its id is in the context.
         context = copy_context()
         call = partial(deferToThreadPool, self._reactor, self._threads, function_thd, *args, **kwargs)
         try:
@@ -103,7 +103,7 @@ class _Answer(NamedTuple):
 
 
 class Hop:
-    """Calls from a thread to the reactor, which wait for the answer."""
+    """Calls from a thread to the reactor, with an answer to wait for."""
 
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._reactor = reactor
@@ -119,7 +119,8 @@ class Hop:
     def call_thd(self, what: str, deadline: float, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function`` on the reactor thread; wait at most ``deadline`` seconds for its result.
 
-        ``DeadlineExceeded`` names ``what``; the Deferred is then cancelled. ``ShuttingDown`` once closed.
+        If none comes in time, cancel its Deferred and raise ``DeadlineExceeded`` that names ``what``. Raises
+        ``ShuttingDown`` once the hop is closed.
         """
         answer: futures.Future[_Answer] = futures.Future()
         started: list[Deferred[Any]] = []
@@ -187,7 +188,7 @@ class _Queue:
 
 
 class Limiter:
-    """At most ``at_once`` calls in flight for each key, then a queue of ``queue``, then ``Busy``.
+    """At most ``at_once`` calls in flight for each key. Then ``queue`` calls may wait; further ones fail with ``Busy``.
 
     So a stuck worker can hold a few threads of a pool, but never all. Several stuck workers can't hold all either:
     while half of the ``threads`` are in use, a key has one call in flight. A place becomes free when its call has
@@ -208,12 +209,12 @@ class Limiter:
         return not self._queues and not self._running
 
     def run(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
-        """Make the call now or when a place is free. A call that is cancelled in the queue is never made."""
+        """Make the call now or when a place is free. A call that is cancelled while it waits is never made."""
         queue = self._queues.setdefault(key, _Queue())
         if not self._may_begin(queue) and len(queue.waiting) >= self._queue_max:
             return fail(Busy(f"{self._what} of {key}", self._at_once + self._queue_max))
         answer: Deferred[T] = Deferred(lambda _: self._withdraw(queue, answer))
-        # The call may be made later, in the callback of another request, but belongs to the present one.
+        # A waiting call may be made in a callback of another request, but belongs to the request that asked for it.
         queue.waiting.append((partial(copy_context().run, call), answer))
         self._advance(key, queue)
         return answer

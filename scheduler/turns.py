@@ -1,4 +1,4 @@
-"""Limits how many calls are in flight at once. The others wait, first come, first served.
+"""Limits how many calls are in flight at once. Further calls wait, first come, first served.
 
 Unlike in a ``DeferredSemaphore``, a call that ends does not start the next one from within itself. Where calls are
 answered at once, hundreds of waiting calls would otherwise recurse until Python raises ``RecursionError``, and some
@@ -30,7 +30,7 @@ class Turns:
         return self._free == self._most and not self._waiting
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Make the call when it is its turn, and return its result. Cancelling the wait gives the turn to the next."""
+        """Make the call when it is its turn, and return its result. A call that is cancelled before is left out."""
         turn: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(turn)
         self._give()
@@ -66,7 +66,7 @@ class KeyedTurns:
         return not self._turns
 
     async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Make the call when it is its turn among those with this key, and return its result."""
+        """Make the call when it is its turn among the calls with this key, and return its result."""
         turns = self._turns.setdefault(key, Turns(self._most))
         try:
             return await turns.run(call)

@@ -54,7 +54,7 @@ _PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%")
 
 
 def parse_duration(value: object) -> float:
-    """Seconds, finite and not negative; ``ValueError`` says what is allowed."""
+    """Seconds, finite and not negative. Raises ``ValueError`` that says which forms are allowed."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         try:
             seconds = float(value)
@@ -76,7 +76,7 @@ def has_unit(value: str) -> bool:
 
 
 def _sum(value: str) -> Decimal | None:
-    """The seconds; ``None`` if a unit is unknown, or the units are not from the largest to the smallest."""
+    """The duration in seconds; ``None`` if a unit is unknown, or the units are not from the largest to the smallest."""
     parts = [
         (Decimal(number), None if unit == "M" else _SECONDS.get(unit.lower())) for number, unit in _PART.findall(value)
     ]
@@ -106,7 +106,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _trimmed(micros: int, unit: int) -> str:
-    """The number of units, without trailing zeros."""
+    """``micros`` microseconds as a number of units of ``unit`` microseconds, without trailing zeros."""
     whole, part = divmod(micros, unit)
     return f"{whole}.{part * (1_000_000 // unit):06d}".rstrip("0").rstrip(".")
 
@@ -127,7 +127,7 @@ class Share:
 
 
 def parse_size(value: object, least: int = 0) -> int:
-    """The number of bytes, at least ``least``; ``ValueError`` says what is allowed."""
+    """The number of bytes, at least ``least``. Raises ``ValueError`` that says which forms are allowed."""
     size = -1
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
@@ -141,7 +141,7 @@ def parse_size(value: object, least: int = 0) -> int:
 
 
 def parse_share(value: object) -> Share:
-    """The share; ``ValueError`` says what is allowed."""
+    """A percentage of at most 100, or a size. Raises ``ValueError`` that says which forms are allowed."""
     if isinstance(value, str) and (match := _PERCENTAGE.fullmatch(value)) and float(match[1]) <= 100:
         return Share(percent=float(match[1]))
     try:

@@ -11,8 +11,8 @@ from scheduler.model import Job, JobState, Worker
 class JobFilter:
     """Selects jobs. Every field that is set must match. Time ranges are half open: after <= t < before (POSIX)."""
 
-    #: A worker's id or name. A name selects the jobs of the worker that has it now, and those that are queued for that
-    #: worker. If no worker has it, it selects jobs that were started under the name, or are queued for it.
+    #: A worker's id or name. A name selects the jobs of the worker that has it now, and jobs that are queued for this
+    #: worker. If no worker has the name, it selects jobs that were started under it, or are queued for it.
     worker: str | None = None
     states: frozenset[JobState] = frozenset()
     #: Key -> value; all must match.
@@ -24,7 +24,7 @@ class JobFilter:
     finished_before: float | None = None
     orphan: bool | None = None
     group_id: str | None = None
-    #: A prefix of the id.
+    #: A prefix of the job's id.
     id_prefix: str | None = None
 
 

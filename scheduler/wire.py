@@ -1,7 +1,7 @@
 """JSON <-> model: the bodies of requests, and the JSON of jobs and workers in answers.
 
-A body that differs from the contract is ``Invalid`` (``scheduler.reading``). Facts that only a worker knows (does that
-command exist?) are not checked here.
+A body that differs from the contract raises ``Invalid`` (``scheduler.reading``). Facts that only a worker knows, such
+as whether a command exists, are not checked here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TEXT_MAX_BYTES = 131_071
 #: Characters that a job shows of the first line of its script, at most.
 SCRIPT_LINE_MAX_CHARACTERS = 200
 
-#: Fields of ``POST /v1/jobs`` of which exactly one is given: the program to run.
+#: Fields of ``POST /v1/jobs`` that name the program to run; exactly one is given.
 PROGRAMS = ("command", "script", "shell")
 
 #: Fields of ``POST /v1/jobs``.
@@ -60,7 +60,7 @@ MAX_ARGS, MAX_VARIABLES, MAX_LABELS = 32_768, 4_096, 64
 
 _UMASK = re.compile("0?[0-7]{1,3}")
 
-#: Checks of names, paths and durations.
+#: Checks of a name, a command, a path, a time to wait and a timeout.
 NAME = reading.text(one_line=True, most=reading.NAME_MAX_CHARACTERS, empty=False)
 COMMAND = reading.text(one_line=True, most=reading.PATH_MAX_BYTES, empty=False)
 PATH = reading.text(one_line=True, most=reading.PATH_MAX_BYTES)
@@ -72,7 +72,7 @@ TIMEOUT = reading.duration("more than 0, at most 3650d", reading.TIMEOUT_MAX_SEC
 
 
 def load(body: bytes) -> Object:
-    """The JSON object in a request's body; an empty body is an empty object."""
+    """The JSON object in a request's body; an empty body is an empty object. Raises ``Invalid`` for any other text."""
     if not body:
         return {}
     try:
@@ -103,7 +103,7 @@ def _no_constant(name: str) -> None:
 
 @reads("worker_id", "command", "path")
 def read_start(fields: Fields) -> tuple[JobSpec, Target]:
-    """``POST /start``."""
+    """Read the body of ``POST /start``."""
     target = Target(worker=fields.get("worker_id", NAME))
     spec = JobSpec(command=fields.get("command", COMMAND), path=fields.get("path", PATH, ""))
     return spec, target
@@ -111,18 +111,18 @@ def read_start(fields: Fields) -> tuple[JobSpec, Target]:
 
 @reads("worker_id", "job_id")
 def read_worker_and_job(fields: Fields) -> tuple[str, str]:
-    """``POST /stop`` and ``/query``."""
+    """Read the body of ``POST /stop`` and ``/query``: the id or name of the worker, and the job's id."""
     return fields.get("worker_id", NAME), fields.get("job_id", NAME)
 
 
 @reads()
 def read_nothing(_: Fields) -> None:
-    """The body of a route without fields."""
+    """Read the body of a route without fields."""
 
 
 @reads("signal", "to")
 def read_signal(fields: Fields) -> tuple[str, str]:
-    """``POST /v1/jobs/{id}/signal``: the signal by its full name, and the processes to send it to.
+    """Read the body of ``POST /v1/jobs/{id}/signal``: the signal by its full name, and the processes to send it to.
 
     Numbers are refused, because they mean different signals on different machines.
     """
@@ -136,7 +136,7 @@ def read_signal(fields: Fields) -> tuple[str, str]:
 
 @reads(*SUBMIT_FIELDS)
 def read_submit(fields: Fields) -> tuple[JobSpec, Target, QueueTerms]:
-    """``POST /v1/jobs``."""
+    """Read the body of ``POST /v1/jobs``."""
     target = _target(fields)
     patience = DEFAULT_QUEUE_TIMEOUT_SECONDS if target.worker is None else 0.0
     terms = QueueTerms(
@@ -213,7 +213,7 @@ def _shell(fields: Fields) -> str | None:
 
 
 def shell_args(line: str, args: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments for ``SHELL`` to run a line; ``args`` are its ``$1`` and so on, and ``$0`` is ``sh``."""
+    """The arguments with which ``SHELL`` runs ``line``; ``args`` become ``$1`` and so on, and ``$0`` is ``sh``."""
     options = ("-c", "--") if line.startswith(("-", "+")) else ("-c",)  # so that the line is not taken for an option
     return (*options, line, *(("sh", *args) if args else ()))
 
@@ -259,7 +259,7 @@ def _labels(field: str, given: Object) -> dict[str, str]:
 
 
 def time_text(when: float | None) -> str | None:
-    """A time as RFC 3339, in UTC, to the microsecond; ``None`` for a time that no calendar has."""
+    """A POSIX time as RFC 3339, in UTC, to the microsecond; ``None`` for a time that no calendar has."""
     if when is None:
         return None
     try:
@@ -269,7 +269,10 @@ def time_text(when: float | None) -> str | None:
 
 
 def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
-    """The JSON of a job; ``waiting_for`` if it is queued. The parts that only the store has are ``null``."""
+    """The JSON of a job; ``waiting_for`` if it is queued. The parts that only the store has are ``null``.
+
+    A new field also goes into ``client.values``, ``docs/api.md`` and, if stored, ``store.rows`` and ``store.schema``.
+    """
     spec, terms, retry = job.spec, job.terms, job.terms.retry
     script = spec.script_summary
     return {
@@ -324,13 +327,13 @@ def _number(seconds: float) -> float:
 
 
 def query_json(job: Job) -> Object:
-    """The answer of ``POST /query``."""
+    """The JSON answer of ``POST /query``."""
     error = error_text(job.state, job.reason)
     return {"done": job.state.final, "error": bool(error), "error_text": error}
 
 
 def stop_json(job: Job) -> Object:
-    """The answer of ``POST /stop``."""
+    """The JSON answer of ``POST /stop``."""
     return {"success": True} if job.over else {"success": False, "stop_requested_at": time_text(job.stop_requested_at)}
 
 

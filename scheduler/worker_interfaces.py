@@ -33,22 +33,22 @@ from scheduler.model import JobSpec, Stream
 
 
 class IJobRunner(Interface):
-    """The scheduler's requests to a worker."""
+    """The scheduler's requests to a worker. Raises ``NotFound`` for an unknown job, unless a method says otherwise."""
 
     def start(
         job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
     ) -> Deferred[JobStatus]:
-        """Start a job once. The same id again is answered with the job's status. ``job_id`` ``""``: choose one.
+        """Start a job once. A repeated start is answered with the job's status. ``job_id`` ``""``: choose an id.
 
         ``created_at`` and ``key`` are kept for later reports.
 
-        A job that may not or can't run is answered with the state FAILED and the reason. ``Invalid``: no valid id.
-        ``Conflict``: the id was used up before, or sealed. ``ShuttingDown``. ``Unavailable``: the machine can't start
-        it now, and nothing was started.
+        A job that may not or can't run is answered with the state FAILED and the reason. ``Invalid``: the id is
+        malformed. ``Conflict``: it was used up before, or sealed. ``Unavailable``: the machine can't start the job now,
+        and nothing was started. ``ShuttingDown``: the worker stops.
         """
 
     def stop(job_id: str, wait: bool) -> Deferred[JobStatus]:
-        """Stop a job; answers its status. With ``wait`` fires at its end, without a time limit. ``NotFound``.
+        """Stop a job; fires with its status. With ``wait`` fires at its end, without a time limit.
 
         Processes that are left of an ended job are looked for again, and killed again where that is permitted.
         ``leftover`` of the answer has those that are still there; the answers of ``query`` stay as they are.
@@ -57,38 +57,38 @@ class IJobRunner(Interface):
     def signal(job_id: str, signal: str, to: str) -> Deferred[None]:
         """Send a signal, once, to the main process of a running job, or to its whole tree.
 
-        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``. ``JobNotRunning``: the
-        job, or the processes in question, have ended. ``Conflict``: some processes could not be sent the signal, and
-        the message names them. ``Unavailable``: nothing was sent.
+        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``: there is no such job.
+        ``JobNotRunning``: the job, or the processes in question, have ended. ``Conflict``: some processes could not be
+        sent the signal, and the message names them. ``Unavailable``: nothing was sent.
         """
 
     def remove(job_id: str) -> Deferred[None]:
-        """Remove an ended job with its output, acknowledged or not. Its id stays used, so no start of it runs.
+        """Remove an ended job with its output, acknowledged or not. Its id stays used: no later start runs it.
 
-        A job that is not there counts as removed. ``JobNotEnded``; ``Unavailable``: it is still there.
+        A job that is not there counts as removed. ``JobNotEnded``: it runs; ``Unavailable``: it could not be removed.
         """
 
     def query(job_id: str) -> JobStatus:
-        """Answer the status of a job whose start was answered; ``NotFound``. May be called in any thread."""
+        """The status of a job whose start was answered, or ``NotFound``. May be called in any thread."""
 
     def seal(job_id: str) -> Deferred[JobStatus]:
-        """Answer the status of a job. If there is none: ``NotFound``, and its id is durably never started.
+        """The status of a job, or ``NotFound``, after which no start under its id is ever accepted (durably).
 
         If a start of the job is under way, this waits until it is over. ``Unavailable``: the disk does not take the id.
         """
 
     def read_output_thd(job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
-        """Read at most ``size`` bytes that the spool holds now; 0: the length alone.
+        """Read at most ``size`` bytes from byte ``offset`` of the spool on; 0: the length alone.
 
-        At the end of the stream, ``cut`` tells whether output is missing.
-        ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``.
+        At the end of the stream, ``cut`` tells whether output is missing. Raises ``NotFound``, ``OffsetBeyondEnd`` or
+        ``OutputPruned``.
         """
 
     def watch_output(job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
-        """Call ``notify`` whenever the stream may have grown or ended; answers a function that ends this.
+        """Call ``notify`` whenever the stream may have grown or ended. Fires with a function that ends this.
 
-        If a start of the job is under way, this fires once it is over, and fails if it fails. ``NotFound``.
-        ``notify`` is called on the reactor thread and must not block.
+        If a start of the job is under way, this fires once it is over, and fails if it fails. Fails with ``NotFound``
+        if there is no such job. ``notify`` is called on the reactor thread and must not block.
         """
 
 
@@ -96,27 +96,27 @@ class ISchedulerClient(Interface):
     """A worker's calls to its scheduler. Every call may fail with ``Unreachable`` and ``DeadlineExceeded``."""
 
     def register(registration: Registration) -> Deferred[Registered]:
-        """Register this worker; ``Invalid``, ``Refused``, ``Conflict``."""
+        """Register this worker. Fails with ``Invalid``, ``Refused`` or ``Conflict`` if it is not accepted."""
 
     def deregister(worker_id: str, nonce: str) -> Deferred[None]:
-        """Deregister this worker; ``NotFound``."""
+        """Deregister this worker. Fails with ``NotFound`` if the scheduler does not know this process of it."""
 
     def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
-        """Send a heartbeat; ``NotFound`` means register again."""
+        """Send a heartbeat. Fails with ``NotFound`` if the worker must register again."""
 
     def hang_up() -> None:
-        """Close the connection: a call under way fails with ``Unreachable``, and the next one makes another."""
+        """Close the connection: a call under way fails with ``Unreachable``, and the next call makes another."""
 
     def on_cut(notify: Callable[[], None]) -> None:
         """Call ``notify``, on the reactor thread, when the other end has closed an established connection.
 
-        A call may be under way then, which fails. ``notify`` is not called for a connection that this side closed, nor
-        for one that gives no answer.
+        A call that is under way at that moment fails. ``notify`` is not called for a connection that this side closed,
+        nor for a connection over which no answer comes.
         """
 
 
 class IIdentity(Interface):
-    """The identity of this worker and of this process."""
+    """The ids of this worker and this process: folder id, nonce, worker id. Checks that calls are meant for them."""
 
     folder_id = Attribute("Secret of the state folder, str.")
     nonce = Attribute("Nonce of this process, str.")
@@ -125,11 +125,11 @@ class IIdentity(Interface):
     def check_thd(worker_id: str, nonce: str, scheduler: str) -> None:
         """Check a call that is meant for this worker id and nonce; each is ``""`` if the call does not name it.
 
-        ``Misdirected``: they are not those of this process. ``scheduler`` is the nonce of the caller, or ``""``.
+        Raises ``Misdirected`` if they are other ones than here. ``scheduler`` is the nonce of the caller, or ``""``.
         """
 
     def on_new_scheduler(notify: Callable[[], None]) -> None:
-        """Call ``notify``, on the reactor thread, after the first call of each process of the scheduler."""
+        """Call ``notify``, on the reactor thread, after the first call from each new process of the scheduler."""
 
 
 class IHeldId(Interface):
@@ -156,18 +156,18 @@ class IJobs(Interface):
     """A worker's jobs, as its link to the scheduler needs them."""
 
     def running() -> tuple[str, ...]:
-        """Answer the ids of all jobs that were begun and have not ended, without starts that are under way."""
+        """The ids of all jobs that were begun and have not ended, without starts that are under way."""
 
     def is_starting() -> bool:
         """Whether any start is under way."""
 
     def unacknowledged() -> tuple[JobReport, ...]:
-        """Report the ended jobs that the scheduler has not acknowledged, oldest first, without specs."""
+        """Reports of the ended jobs that the scheduler has not acknowledged, oldest first, without specs."""
 
     def describe(job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
-        """Report these jobs, in that order, with specs without stdin and script. Unknown ids are left out.
+        """Fire with reports of these jobs, in that order. Their specs have no stdin and script. May read the disk.
 
-        May read the disk.
+        Unknown ids are left out.
         """
 
     def acknowledge(job_ids: Iterable[str]) -> None:
@@ -176,14 +176,14 @@ class IJobs(Interface):
     def report_again() -> None:
         """Make all ended jobs that are here ``unacknowledged``, including those that were acknowledged before.
 
-        The next process does not know of this, and has to be asked again.
+        This is not stored: the next process of the worker must be told again.
         """
 
     def expect_acknowledgements(expected: bool) -> None:
-        """Note whether the scheduler ever acknowledges an end. If not, ended jobs are removed all the same."""
+        """Note whether the scheduler ever acknowledges an end. If it does not, ended jobs are removed all the same."""
 
     def on_end(notify: Callable[[], None]) -> None:
         """Call ``notify`` after each end of a job, and when ``refusing`` has changed."""
 
     def refusing() -> str:
-        """Answer the reason why no job is started at present, a sentence; ``""``: jobs are started."""
+        """Why no job is started at present, a sentence; ``""``: jobs are started."""
