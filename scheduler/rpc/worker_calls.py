@@ -52,7 +52,7 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.messages import Chunk, JobStatus
+from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, reasons, status
@@ -182,12 +182,13 @@ def _read_start(to: Addressee, answer: Any) -> JobStatus:
         raise AnswerUnreadable(to.name, str(error)) from None
 
 
-def stop_thd(stubs: Stubs, to: Addressee, request: worker_pb2.StopJobReq, seconds: float) -> JobStatus | None:
-    """Stop a job. Returns when the stop is accepted or, if requested, at the end. ``None``: no status came."""
-    answer = _made_thd(stubs, "StopJob", to, request, seconds)
-    if not answer.HasField("status"):
-        return None
-    return _read_answer(to, lambda: convert.status_of_from_pb(request.jobID, answer.status))
+def ask_thd(method: str, read: Callable[[Any], T], stubs: Stubs, to: Addressee, request: Any, seconds: float) -> T:
+    """Make a call without a check before it, and return what ``read`` makes of its answer."""
+    answer = _made_thd(stubs, method, to, request, seconds)
+    try:
+        return read(answer)
+    except Invalid as error:
+        raise WorkerFault(to.name, str(error)) from None
 
 
 def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, seconds: float) -> None:
@@ -202,17 +203,6 @@ def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, se
         raise DeadlineExceeded(f"SignalJob on worker {to.name!r}", round(time.monotonic() - began, 1)) from error
 
 
-def remove_thd(stubs: Stubs, to: Addressee, request: worker_pb2.RemoveJobReq, seconds: float) -> None:
-    """Remove a job. ``JobNotEnded``."""
-    _made_thd(stubs, "RemoveJob", to, request, seconds)
-
-
-def query_thd(stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobReq, seconds: float) -> JobStatus:
-    """The status of a job. ``NotFound``."""
-    answer = _made_thd(stubs, "QueryJob", to, request, seconds)
-    return _read_answer(to, lambda: convert.query_from_pb(request.jobID, answer))
-
-
 def query_together_thd(
     stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobsReq, seconds: float
 ) -> list[JobStatus | Failure | None]:
@@ -223,20 +213,14 @@ def query_together_thd(
         stubs.answers_many = False
         return [None] * len(request.jobID)
     told = {status.jobID: status for status in answer.status}
-    return [_status_or_failure_thd(to, told[job_id]) if job_id in told else None for job_id in request.jobID]
+    return [_status_or_failure(to, told[job_id]) if job_id in told else None for job_id in request.jobID]
 
 
-def _status_or_failure_thd(to: Addressee, status: worker_pb2.JobStatus) -> JobStatus | Failure:
+def _status_or_failure(to: Addressee, status: worker_pb2.JobStatus) -> JobStatus | Failure:
     try:
-        return _read_answer(to, lambda: convert.status_from_pb(status))
-    except WorkerFault as fault:
-        return Failure(fault)
-
-
-def read_thd(stubs: Stubs, to: Addressee, request: worker_pb2.ReadOutputReq, seconds: float) -> Chunk:
-    """At most ``max`` bytes of the output that exists now."""
-    answer = _made_thd(stubs, "ReadOutput", to, request, seconds)
-    return _read_answer(to, lambda: convert.chunk_from_read(answer, request.offset, request.max))
+        return convert.status_from_pb(status)
+    except Invalid as error:
+        return Failure(WorkerFault(to.name, str(error)))
 
 
 def _checked_thd(stubs: Stubs, to: Addressee, seconds: float, fresh: float) -> float:
@@ -283,13 +267,6 @@ def _made_thd(
     stubs.answered, stubs.silent = (now, to.nonce), False
     _log.debug(_ANSWERED, method=method, worker=to.name, ms=round(1000 * (now - before), 1), request_id=to.request_id)
     return answer
-
-
-def _read_answer(to: Addressee, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except Invalid as error:
-        raise WorkerFault(to.name, str(error)) from None
 
 
 #: Raised by a call whose answer was not received: it was cut, or gRPC could start no thread for the answer.

@@ -44,7 +44,7 @@ from scheduler.rpc.addressing import Addressee
 from scheduler.rpc.batches import Batches
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler
 from scheduler.rpc.probes import Probes
-from scheduler.rpc.worker_calls import Stubs
+from scheduler.rpc.worker_calls import Stubs, ask_thd
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
@@ -183,14 +183,17 @@ class WorkerClient(MultiService):
         return listen_thd
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
-        return self._call(worker, worker_calls.stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
+        def read(answer: worker_pb2.StopJobRes) -> JobStatus | None:
+            return convert.status_of_from_pb(job_id, answer.status) if answer.HasField("status") else None
+
+        return self._call(worker, partial(ask_thd, "StopJob", read), worker_pb2.StopJobReq(jobID=job_id, wait=False))
 
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         request = worker_pb2.SignalJobReq(jobID=job_id, signal=signal, to=to)
         return self._call(worker, worker_calls.signal_thd, request)
 
     def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
-        return self._call(worker, worker_calls.remove_thd, worker_pb2.RemoveJobReq(jobID=job_id))
+        return self._call(worker, partial(ask_thd, "RemoveJob", lambda _: None), worker_pb2.RemoveJobReq(jobID=job_id))
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         query = _Query(worker, job_id, seal)
@@ -205,7 +208,8 @@ class WorkerClient(MultiService):
 
     def _query(self, query: _Query) -> Deferred[JobStatus]:
         request = worker_pb2.QueryJobReq(jobID=query.job_id, seal=query.seal)
-        return self._call(query.worker, worker_calls.query_thd, request, asked=query.asked)
+        read = partial(convert.query_from_pb, query.job_id)
+        return self._call(query.worker, partial(ask_thd, "QueryJob", read), request, asked=query.asked)
 
     def _query_together(self, queries: list[_Query]) -> Deferred[list[JobStatus | Failure | None]]:
         """Query several jobs. ``None`` for those that must be queried alone: only ``QueryJob`` reports a missing job or
@@ -219,7 +223,8 @@ class WorkerClient(MultiService):
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         request = worker_pb2.ReadOutputReq(jobID=job_id, stream=stream.name, offset=offset, max=size)
-        return self._call(worker, worker_calls.read_thd, request, output=True)
+        read = partial(convert.chunk_from_read, offset=offset, most=size)
+        return self._call(worker, partial(ask_thd, "ReadOutput", read), request, output=True)
 
     def stream_output(
         self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
