@@ -10,8 +10,6 @@ from twisted.web.server import Request
 
 from scheduler import wire
 from scheduler.api.errors import Problem
-from scheduler.interfaces import IScheduler
-from scheduler.model import Job, JobState
 from scheduler.reading import Object
 
 JSON = "application/json"
@@ -38,11 +36,6 @@ class Answer:
 def json_answer(value: Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """An answer with a JSON document."""
     return Answer(wire.dump(value), status, JSON, headers or {})
-
-
-def job_json(scheduler: IScheduler, job: Job) -> Object:
-    """The JSON of a job, with the reason why it is queued."""
-    return wire.job_json(job, scheduler.waiting_for(job) if job.state is JobState.QUEUED else None)
 
 
 def problem_answer(problem: Problem) -> Answer:

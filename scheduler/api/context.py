@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from attrs import field, frozen
@@ -10,12 +11,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 
-from scheduler.api.answers import Answer, job_json
+from scheduler import wire
+from scheduler.api.answers import Answer
 from scheduler.api.bodies import Held, answer_of
 from scheduler.api.excerpts import ExcerptReader
 from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IScheduler
-from scheduler.model import Job
+from scheduler.model import Job, JobState
 from scheduler.reading import Object
 
 T = TypeVar("T")
@@ -63,22 +65,22 @@ class Context:
         return ExcerptReader(self.scheduler, self.clock, self.described)
 
     def job_json(self, job: Job) -> Object:
-        """The JSON of a job as every answer shows it."""
-        return job_json(self.scheduler, job)
+        """The JSON of a job as every answer shows it, with the reason why it is queued."""
+        return wire.job_json(job, self.scheduler.waiting_for(job) if job.state is JobState.QUEUED else None)
 
-    async def filled(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """The jobs with the parts that only the store has; as they are while the store fails."""
-        if not any(job.spec.stored for job in jobs):
-            return jobs
-        try:
-            return await self.scheduler.with_specs(jobs)
-        except StoreFailed:
-            return jobs
+    async def shown(self, jobs: Sequence[Job]) -> list[Object]:
+        """The JSON of jobs, with the parts that only the store has, unless the store fails."""
+        if any(job.spec.stored for job in jobs):
+            with suppress(StoreFailed):
+                jobs = await self.scheduler.with_specs(jobs)
+        return [self.job_json(job) for job in jobs]
 
-    async def described(self, job: Job) -> Object:
-        """The JSON of one job, with the parts that only the store has."""
-        (job,) = await self.filled([job])
-        return self.job_json(job)
+    async def described(self, job: Job, output: int | None = None) -> Object:
+        """The JSON of one job as in ``shown``, with the last ``output`` bytes of its streams if that is given."""
+        if output is not None:
+            return await self.excerpts.job(job, output)
+        (shown,) = await self.shown([job])
+        return shown
 
     async def document(self, parts: AsyncIterator[bytes]) -> Reply:
         """A JSON document of these parts, which may be large."""

@@ -25,7 +25,7 @@ async def page(call: Call) -> Reply:
     found = call.scheduler.jobs(query.filter(context.wall_time()), limit, query.text("cursor"))
     if output is not None:
         return Answer(await context.excerpts.page(found, output), content_type=JSON)
-    return await context.document(page_of_jobs(call.scheduler, found, context.filled, context.job_json))
+    return await context.document(page_of_jobs(call.scheduler, found, context.shown))
 
 
 async def one(call: Call, job_id: str) -> Reply:
@@ -67,4 +67,4 @@ async def stop_matching(call: Call) -> Reply:
     if not pairs:
         raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
     stopped = await context.unless_shut_down(call.scheduler.stop_matching(which))
-    return await context.document(all_jobs(stopped, context.filled, context.job_json))
+    return await context.document(all_jobs(stopped, context.shown))

@@ -26,19 +26,17 @@ USUAL_BYTES = 1024
 #: Workers in one piece.
 WORKERS_AT_ONCE = 100
 
-#: Returns the jobs with the parts that only the store has.
-Fill = Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]
+#: Returns the JSON of jobs.
+Show = Callable[[Sequence[Job]], Awaitable[list[Object]]]
 
 
-async def page_of_jobs(
-    scheduler: IScheduler, page: JobPage, fill: Fill, show: Callable[[Job], Object]
-) -> AsyncIterator[bytes]:
+async def page_of_jobs(scheduler: IScheduler, page: JobPage, show: Show) -> AsyncIterator[bytes]:
     """``{"jobs": [...], "next": cursor or null}``; it ends early rather than exceed ``PAGE_MAX_BYTES``."""
     room = PAGE_MAX_BYTES - PAGE_FRAME_BYTES
     cursor, last = page.next, None
     yield b'{"jobs":['
     for group in _groups(page.jobs):
-        shown = [_members([show(job) for job in await fill(group)])]
+        shown = [_members(await show(group))]
         room -= len(shown[0]) + 1
         if last is not None:
             if room < 0:
@@ -50,13 +48,13 @@ async def page_of_jobs(
     yield b'],"next":%b}\n' % wire.dump_value(cursor)
 
 
-async def all_jobs(jobs: Iterable[Job], fill: Fill, show: Callable[[Job], Object]) -> AsyncIterator[bytes]:
+async def all_jobs(jobs: Iterable[Job], show: Show) -> AsyncIterator[bytes]:
     """``{"jobs": [...]}``, with all jobs."""
     yield b'{"jobs":['
     for number, group in enumerate(_groups(jobs)):
         if number:
             yield b","
-        yield _members([show(job) for job in await fill(group)])
+        yield _members(await show(group))
     yield b"]}\n"
 
 

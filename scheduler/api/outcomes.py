@@ -41,7 +41,7 @@ class Wanted:
 
 async def of_submission(context: Context, job: Job, wanted: Wanted, headers: Mapping[str, str]) -> Answer:
     """The answer of ``POST /v1/jobs``; never a 5xx, because the job exists."""
-    shown = await described(context, job, wanted.output)
+    shown = await context.described(job, wanted.output)
     if wanted.check and job.state is not JobState.SUCCEEDED:
         return _failed(job, shown, 424, {"started": True}, headers)
     return json_answer(shown, 202 if _unended(job, wanted) else 201, headers)
@@ -54,7 +54,7 @@ async def of_job(context: Context, job: Job, wanted: Wanted) -> Answer:
     """
     if job.spec.stored:
         (job,) = await context.scheduler.with_specs([job])
-    shown = await described(context, job, wanted.output)
+    shown = await context.described(job, wanted.output)
     if wanted.check and not job.state.final:
         return _failed(job, shown, 504, {}, {"Retry-After": "1"})
     if wanted.check and job.state is not JobState.SUCCEEDED:
@@ -67,11 +67,6 @@ def unfollowable(context: Context, job: Job, why: str, headers: Mapping[str, str
     detail = f"job {job.id!r} was submitted, but its output can't be followed now: {why}"
     members = {"job_id": job.id, "job": context.job_json(job), "started": True}
     return Problem(424, detail, headers, members, type="output-unavailable")
-
-
-async def described(context: Context, job: Job, limit: int | None) -> Object:
-    """The job's JSON, with the last ``limit`` bytes of its output unless that is ``None``."""
-    return await (context.described(job) if limit is None else context.excerpts.job(job, limit))
 
 
 def _unended(job: Job, wanted: Wanted) -> bool:

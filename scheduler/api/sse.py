@@ -13,7 +13,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from scheduler.api import events, outcomes
+from scheduler.api import events
 from scheduler.api.context import Context
 from scheduler.api.streams import END_WAIT_MAX_SECONDS, Opening, Pull, StreamResource
 from scheduler.errors import SchedulerError
@@ -133,7 +133,7 @@ class EventStream(StreamResource):
         """The data of the event ``end``; ``None`` if the job's end is not known."""
 
         async def described() -> Object | None:
-            return await outcomes.described(self._context, job, self._limit) if job.state.final else None
+            return await self._context.described(job, self._limit) if job.state.final else None
 
         return Deferred.fromCoroutine(described())
 
