@@ -8,8 +8,7 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from scheduler.api.server import HttpServer
-from scheduler.api.site import make_site
+from scheduler.api.server import HttpServer, make_site
 from scheduler.cluster.build import make_cluster, random_id
 from scheduler.daemon import signals, startup
 from scheduler.net import DialRule, is_listener, resolving

@@ -1,4 +1,4 @@
-"""An HTTP connection: deadlines for slow clients, and early refusals that reach clients which are still sending.
+"""HTTP connections: deadlines for slow clients, early refusals that reach clients who are still sending, and their end.
 
 After an early refusal the rest of the request is thrown away for a while. Closing at once would reset the connection
 under a client that is still sending, and the answer would be lost.
@@ -6,19 +6,25 @@ under a client that is still sending, and the answer would be lost.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
-from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall, ITCPTransport
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http
+from twisted.web.resource import IResource
 
 from scheduler.api.call import BODY_MAX_BYTES
-from scheduler.api.peers import keep_alive
-from scheduler.api.request import Request
+from scheduler.api.context import UnderWay
+from scheduler.api.peers import gone, keep_alive
+from scheduler.api.request import BaseChannel, BaseSite, Request
 
-if TYPE_CHECKING:
-    from scheduler.api.site import ApiSite
+#: How long a connection may be silent between requests, in seconds.
+IDLE_MAX_SECONDS = 60.0
+
+#: How many connections over the limit are answered with 503; beyond that they are closed at once.
+MAX_SPARE_CONNECTIONS = 64
 
 #: How long all headers of a request may take, and then all of its body, in seconds.
 HEADERS_DEADLINE_SECONDS, BODY_DEADLINE_SECONDS = 20.0, 60.0
@@ -26,8 +32,10 @@ HEADERS_DEADLINE_SECONDS, BODY_DEADLINE_SECONDS = 20.0, 60.0
 #: For how many seconds and bytes the rest of a refused body is thrown away.
 LINGER_MAX_SECONDS, LINGER_MAX_BYTES = 30.0, 256 * 1024 * 1024
 
+_log = Logger()
 
-class Channel(http.HTTPChannel):
+
+class Channel(BaseChannel):
     """A connection that can't be held open by sending slowly."""
 
     site: ApiSite
@@ -38,8 +46,6 @@ class Channel(http.HTTPChannel):
         self._refused = False
         #: Bytes that are still thrown away before the connection is cut.
         self._lingering = 0
-        #: The connection is over the limit, so its request is answered with 503.
-        self.crowded = False
         self._host: IAddress | None = None
 
     def getHost(self) -> IAddress:
@@ -127,3 +133,77 @@ class Channel(http.HTTPChannel):
     def _too_late(self) -> None:
         self._deadline = None
         self.abort()
+
+
+class ApiSite(BaseSite):
+    """The factory of connections; HTTP/1.1 only. It owns them, and ends them at shutdown."""
+
+    protocol = Channel  # type: ignore[assignment]
+    requestFactory = Request  # noqa: N815
+    noisy = False  # HttpServer logs the address
+
+    def __init__(
+        self,
+        resource: IResource,
+        clock: IReactorTime,
+        allowed_hosts: frozenset[str] | None,
+        under_way: UnderWay,
+        max_connections: int,
+    ) -> None:
+        super().__init__(resource, timeout=IDLE_MAX_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
+        self.clock = clock
+        self.allowed_hosts = allowed_hosts
+        self.channels: set[Channel] = set()
+        self.under_way = under_way
+        self.max_connections = max_connections
+        self._drained: Deferred[None] | None = None
+
+    def startFactory(self) -> None:
+        """Open no log file and start no timer for its time stamps: each request logs itself."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if len(self.channels) >= self.max_connections + MAX_SPARE_CONNECTIONS:
+            return None  # the connection is closed
+        return super().buildProtocol(addr)
+
+    def lost(self, channel: Channel) -> None:
+        """Forget a closed connection."""
+        self.channels.discard(channel)
+        if self._drained is not None and not self.channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def cut_off_the_gone(self) -> None:
+        """Abort the connections whose clients are gone; to be called every ``peers.CHECK_INTERVAL_SECONDS``."""
+        for channel in list(self.channels):
+            if gone(channel.transport):
+                channel.abort()
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """Refuse new requests, end streams and long polls, let other requests be answered.
+
+        Fires when the last connection is closed. Connections that are left after ``grace`` seconds are cut.
+        """
+        self.draining = True
+        for channel in list(self.channels):
+            channel.close_when_done()
+        self.under_way.end()
+        if not self.channels:
+            return succeed(None)
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        cut = self.clock.callLater(grace, self._cut)
+
+        def over(_: None) -> None:
+            if cut.active():
+                cut.cancel()
+
+        return drained.addCallback(over)
+
+    def _cut(self) -> None:
+        _log.info("cutting {count} connections that have not ended", count=len(self.channels))
+        for channel in list(self.channels):
+            channel.abort()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import re
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -26,24 +27,37 @@ from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
 from scheduler.random_ids import random_uuid
 
-if TYPE_CHECKING:
-    from scheduler.api.connection import Channel
-    from scheduler.api.site import ApiSite
-
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 _log = Logger()
 
 
+class BaseSite(server.Site):
+    """The part of ``connection.ApiSite`` that requests use."""
+
+    clock: IReactorTime
+    allowed_hosts: frozenset[str] | None
+    max_connections: int
+    draining = False
+
+
+class BaseChannel(http.HTTPChannel):
+    """The part of ``connection.Channel`` that requests use."""
+
+    site: BaseSite
+    #: The connection is over the limit, so its request is answered with 503.
+    crowded = False
+
+
 class Request(server.Request):
     """A request whose body never exceeds its limit, and that has an id and one line in the log."""
 
-    site: ApiSite
-    channel: Channel
+    site: BaseSite
+    channel: BaseChannel
     #: The body is larger than it may be.
     oversized = False
 
-    def __init__(self, channel: Channel, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, channel: BaseChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
         self.site = channel.site
         self.request_id = ""

@@ -1,7 +1,12 @@
-"""The HTTP server as a service. It binds before privileges are shed, serves once started, and drains when stopped."""
+"""The HTTP server: ``make_site`` puts it together, and ``HttpServer`` is its service.
+
+A request passes, in this order: the deadlines of its connection (``connection``), the limits of a request and the guard
+(``request``), and the routes (``app``). All of these answer with problem documents.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -9,17 +14,41 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
 from twisted.logger import Logger
 
+from scheduler.api.app import make_app
+from scheduler.api.connection import ApiSite
+from scheduler.api.context import Context, UnderWay
 from scheduler.api.peers import CHECK_INTERVAL_SECONDS
-from scheduler.api.site import ApiSite
 from scheduler.daemon.services import Periodic
+from scheduler.interfaces import IScheduler
 from scheduler.net import Address
 
 #: Connections that the kernel keeps until they are accepted.
 _BACKLOG = 512
 
 
+def make_site(
+    scheduler: IScheduler,
+    clock: IReactorTime,
+    wall_time: Callable[[], float],
+    allowed_hosts: Collection[str] | None,
+    max_connections: int = 10_000,
+) -> ApiSite:
+    """The factory to listen with.
+
+    ``clock`` is the reactor; ``wall_time`` gives POSIX times, for filters like ``24h``;
+    ``allowed_hosts`` are names and addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``.
+    """
+    under_way = UnderWay()
+    routes = make_app(Context(scheduler, clock, wall_time, under_way)).resource()
+    hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
+    return ApiSite(routes, clock, hosts, under_way, max_connections)
+
+
 class HttpServer(Service):
-    """Listens for HTTP; ``bound`` is its address once it listens."""
+    """Listens for HTTP; ``bound`` is its address once it listens.
+
+    It binds before privileges are shed, serves once started, and drains when stopped.
+    """
 
     _log = Logger()
 

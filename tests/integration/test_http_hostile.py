@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from scheduler.api.site import make_site
+from scheduler.api.server import make_site
 from scheduler.model import Job
 from tests.unit.api.conversation import Stage
 from tests.unit.api.documents import PATHS, check_problem

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from scheduler.api.site import make_site
+from scheduler.api.server import make_site
 from tests.unit.api.conversation import HOSTS, Stage
 from tests.unit.api.scenarios import NOW, Reply, RouteScenarios
 

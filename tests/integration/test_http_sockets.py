@@ -14,8 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from scheduler.api.bodies import HELD_MAX_BYTES
-from scheduler.api.server import HttpServer
-from scheduler.api.site import make_site
+from scheduler.api.server import HttpServer, make_site
 from scheduler.model import JobSpec, JobState
 from scheduler.net import Address
 from tests.unit.api.conversation import HOSTS, NOW, Response, Stage, read_response

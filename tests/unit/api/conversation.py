@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from werkzeug.routing import Rule
 from zope.interface import implementer
 
-from scheduler.api.site import ApiSite, make_site
+from scheduler.api.connection import ApiSite
+from scheduler.api.server import make_site
 from scheduler.cluster.output.outputs import WINDOW_BYTES
 from scheduler.views import JobFilter
 from tests.doubles.overridden import Overridden

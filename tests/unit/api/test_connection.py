@@ -2,7 +2,7 @@
 
 from twisted.internet.defer import Deferred
 
-from scheduler.api import connection, site
+from scheduler.api import connection
 from scheduler.api.call import BODY_MAX_BYTES
 from scheduler.model import JobState
 from tests.unit.api.cases import ServerTestCase
@@ -117,12 +117,12 @@ class TimeTests(ServerTestCase):
         client, waiting = self.server.connect(), self.server.connect()
         job = self.fleet.add_job()
         waiting.ask("GET", f"/v1/jobs/{job.id}?wait=300")
-        self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
+        self.clock.pump([connection.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(client.socket.connected)
         self.assertTrue(waiting.socket.connected)
         self.fleet.end(job.id)
         self.assertEqual(waiting.response().status, 200)
-        self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
+        self.clock.pump([connection.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(waiting.socket.connected)
         self.assertEqual(self.house.timers(), 0)
 

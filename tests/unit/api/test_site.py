@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from scheduler.api import site
+from scheduler.api import connection
 from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from tests.unit.api.cases import ServerTestCase
 from tests.unit.api.conversation import Server
@@ -34,7 +34,7 @@ class ConnectionTests(ServerTestCase):
     def test_far_over_the_limit(self) -> None:
         """Connections far over the limit are closed without an answer."""
         server = Server(max_connections=2)
-        for _ in range(2 + site.MAX_SPARE_CONNECTIONS):
+        for _ in range(2 + connection.MAX_SPARE_CONNECTIONS):
             server.connect()
         self.assertIsNone(server.site.buildProtocol(None))
 
