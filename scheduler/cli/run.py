@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from scheduler.cli import stdin
 from scheduler.cli.completion import complete_file, complete_folder, complete_worker
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.interrupts import GaveUp, Interrupts, Left
@@ -20,7 +19,7 @@ from scheduler.cli.options import DURATION, KEY, SIZE, KeyValue, seconds
 from scheduler.cli.outcome import outcome
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.status import Status
-from scheduler.cli.streams import abandon_stdout
+from scheduler.cli.streams import abandon_stdout, read_stdin, room_for, stdin_offered
 from scheduler.cli.watch import Watch
 from scheduler.client import ApiProblem, Client, ClientError, Job
 
@@ -121,7 +120,7 @@ def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdi
     with Status() as status:
         if options["script"] == "-":
             fields["script"] = _text(_stdin(fields, status), "the script")
-        elif not no_stdin and stdin.offered() and (data := _stdin(fields, status)):
+        elif not no_stdin and stdin_offered() and (data := _stdin(fields, status)):
             fields["stdin"] = data
         return Run(session, status, patience).run(fields, key, detach)
 
@@ -187,8 +186,8 @@ def _text(data: bytes, name: str) -> str:
 
 
 def _stdin(fields: Mapping[str, Any], status: Status) -> bytes:
-    return stdin.read(
-        stdin.room_for(fields),
+    return read_stdin(
+        room_for(fields),
         lambda: status.note("reading stdin to its end before the job starts; -n passes none of it on"),
     )
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cli import stdin
+from scheduler.cli import streams
 from scheduler.cli.contexts import Connection
 from scheduler.cli.failures import Failure
 from scheduler.cli.options import DURATION, KEY, SIZE, KeyValue, seconds
@@ -205,7 +205,7 @@ class StdinTests(SynchronousTestCase):
         """A pipe that another process made non-blocking is waited for."""
         reading, writing = self.pipe()
         os.set_blocking(reading, False)
-        self.patch(stdin, "MENTION_AFTER_SECONDS", 0)
+        self.patch(streams, "MENTION_AFTER_SECONDS", 0)
 
         def mention() -> None:
             timer.start()
@@ -215,7 +215,7 @@ class StdinTests(SynchronousTestCase):
             os.close(writing)
 
         timer = threading.Timer(0.1, write)
-        self.assertEqual(stdin.read(10, mention, reading), b"late")
+        self.assertEqual(streams.read_stdin(10, mention, reading), b"late")
 
     def test_offered(self) -> None:
         """A pipe, a file and a socket are read; a terminal, a device and a closed descriptor are not."""
@@ -230,12 +230,12 @@ class StdinTests(SynchronousTestCase):
         with Path(__file__).open("rb") as file, Path(os.devnull).open("rb") as nothing:
             offered = [reading, file.fileno(), near.fileno()]
             not_offered = [nothing.fileno(), slave]
-            self.assertEqual([stdin.offered(each) for each in offered], [True] * 3)
-            self.assertEqual([stdin.offered(each) for each in not_offered], [False] * 2)
+            self.assertEqual([streams.stdin_offered(each) for each in offered], [True] * 3)
+            self.assertEqual([streams.stdin_offered(each) for each in not_offered], [False] * 2)
         closed, other = os.pipe()
         os.close(closed)
         os.close(other)
-        self.assertFalse(stdin.offered(closed))
+        self.assertFalse(streams.stdin_offered(closed))
 
     def test_limit(self) -> None:
         """Input up to the limit is read; one more byte is refused."""
@@ -243,17 +243,17 @@ class StdinTests(SynchronousTestCase):
             reading, writing = self.pipe()
             os.write(writing, b"x" * size)
             os.close(writing)
-            self.assertEqual(stdin.read(most, self.fail, reading), b"x" * size)
+            self.assertEqual(streams.read_stdin(most, self.fail, reading), b"x" * size)
         reading, writing = self.pipe()
         os.write(writing, b"x" * 6)
         self.addCleanup(os.close, writing)
         with self.assertRaises(Failure) as caught:
-            stdin.read(5, self.fail, reading)
+            streams.read_stdin(5, self.fail, reading)
         self.assertIn("more than the 5 bytes", caught.exception.message)
 
     def test_room(self) -> None:
         """The other fields of a request reduce the room for input, which is never negative."""
-        empty = stdin.room_for({})
+        empty = streams.room_for({})
         self.assertGreater(empty, 750_000)
-        self.assertLess(stdin.room_for({"script": "é" * 1000}), empty - 4000)
-        self.assertEqual(stdin.room_for({"script": "x" * 2_000_000}), 0)
+        self.assertLess(streams.room_for({"script": "é" * 1000}), empty - 4000)
+        self.assertEqual(streams.room_for({"script": "x" * 2_000_000}), 0)
