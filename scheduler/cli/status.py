@@ -6,6 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
 
 from scheduler.cli.wording import printable, span
 
@@ -33,6 +36,7 @@ def terminal_width() -> int | None:
         return None
 
 
+@define(eq=False)
 class Status:
     """Notes, and at most one line about the present wait, which appears once the wait has taken some time.
 
@@ -40,32 +44,23 @@ class Status:
     it is written once for each wait.
     """
 
-    def __init__(
-        self,
-        write: Callable[[str], None] = write_stderr,
-        width: Callable[[], int | None] = terminal_width,
-        clock: Callable[[], float] = time.monotonic,
-        updates: bool = True,
-    ) -> None:
-        """``width``: columns of the terminal, ``None`` without one. ``clock`` gives seconds.
-
-        ``updates``: run a thread that calls ``update``.
-        """
-        self._write = write
-        self._width = width
-        self._clock = clock
-        # A signal handler may write a note while this same thread holds the lock.
-        self._lock = threading.RLock()
-        self._text = ""
-        #: When the present wait began, and when it is to be shown.
-        self._since: float | None = None
-        self._due = 0.0
-        self._told = False
-        self._drawn = False
-        self._updates = updates
-        self._waiting = threading.Event()
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+    _write: Callable[[str], None] = write_stderr
+    #: Columns of the terminal; ``None`` without one.
+    _width: Callable[[], int | None] = terminal_width
+    _clock: Callable[[], float] = time.monotonic
+    #: Run a thread that calls ``update``.
+    _updates: bool = True
+    # A signal handler may write a note while this same thread holds the lock.
+    _lock: Any = field(factory=threading.RLock)
+    _text: str = ""
+    #: When the present wait began, and when it is to be shown.
+    _since: float | None = None
+    _due: float = 0.0
+    _told: bool = False
+    _drawn: bool = False
+    _waiting: threading.Event = field(factory=threading.Event)
+    _over: threading.Event = field(factory=threading.Event)
+    _thread: threading.Thread | None = None
 
     def __enter__(self) -> Status:
         return self

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from attrs import define
+
 from scheduler.cli.interrupts import Interrupts
 from scheduler.cli.status import Status
 from scheduler.cli.streams import write_all
@@ -26,37 +28,29 @@ _PLACE_INTERVAL_SECONDS = 5.0
 LOOK_INTERVAL = 1.0
 
 
+@define(eq=False)
 class Watch:
     """Watches one job and its retries."""
 
-    def __init__(
-        self,
-        status: Status,
-        interrupts: Interrupts,
-        patience: float,
-        new_client: Callable[[], Client],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """``patience``: seconds for which a job may be ``unknown`` before it is given up.
-
-        ``new_client`` makes a client for another thread. ``clock`` is that of ``status``.
-        """
-        self._status = status
-        self._interrupts = interrupts
-        self._patience = patience
-        self._new_client = new_client
-        self._clock = clock
-        #: The start of each of these conditions; ``None`` while it does not hold.
-        self._queued_since: float | None = None
-        self._unknown_since: float | None = None
-        #: The job runs, but its state has a reason that is worth showing.
-        self._remarked_since: float | None = None
-        self._trouble_since: float | None = None
-        self._trouble: str | None = None
-        #: The watched attempt, as last seen.
-        self.job: Job | None = None
-        #: Output that could not be read, and why.
-        self.lost: str | None = None
+    _status: Status
+    _interrupts: Interrupts
+    #: Seconds for which a job may be ``unknown`` before it is given up.
+    _patience: float
+    #: Makes a client for another thread.
+    _new_client: Callable[[], Client]
+    #: The clock of ``_status``.
+    _clock: Callable[[], float] = time.monotonic
+    #: The start of each of these conditions; ``None`` while it does not hold.
+    _queued_since: float | None = None
+    _unknown_since: float | None = None
+    #: The job runs, but its state has a reason that is worth showing.
+    _remarked_since: float | None = None
+    _trouble_since: float | None = None
+    _trouble: str | None = None
+    #: The watched attempt, as last seen.
+    job: Job | None = None
+    #: Output that could not be read, and why.
+    lost: str | None = None
 
     def trouble(self, why: str | None) -> None:
         """The scheduler can't be reached, a clause that says why; or it can be again. As ``on_trouble`` of a client."""
