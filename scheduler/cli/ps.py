@@ -60,23 +60,19 @@ class Moment(click.ParamType[str]):
 
 def columns(now: float) -> Sequence[Column]:
     """The columns of a table of jobs; ``now`` is the wall clock's time."""
-
-    def seconds(of: Callable[[Object, float], float | None]) -> Callable[[Object], str]:
-        def text(job: Object) -> str:
-            found = of(job, now)
-            return "" if found is None else span(found)
-
-        return text
-
     return (
         Column("ID", short_id),
         Column("WORKER", lambda job: job.get("worker_name") or ""),
         Column("STATE", _state, lambda job: STATE_COLOURS.get(job["state"], "")),
-        Column("AGE", seconds(age), right=True),
-        Column("RAN", seconds(run_time), right=True),
+        Column("AGE", lambda job: _span(age(job, now)), right=True),
+        Column("RAN", lambda job: _span(run_time(job, now)), right=True),
         Column("EXIT", ending, right=True),
         Column("COMMAND", command_line, shrinks=True),
     )
+
+
+def _span(seconds: float | None) -> str:
+    return "" if seconds is None else span(seconds)
 
 
 def _state(job: Object) -> str:
@@ -176,7 +172,7 @@ def command(
         if watch:
             if not redrawn() or as_json or line_format or quiet:
                 raise click.UsageError("--watch shows a table on a terminal that can be redrawn.")
-            _watch(lambda: _table(list(find())))
+            _watch(lambda: draw(columns(time.time()), list(find())))
             return
         count = print_listing(find(), columns(time.time()), as_json, line_format, "id" if quiet else None)
     if not count and terminal() and not quiet:
@@ -193,10 +189,6 @@ def _find(
     running = (job.data for job in client.jobs(**filters, state=",".join(UNFINISHED), limit=most))
     orphans = (job.data for job in client.jobs(**filters, orphan=True, limit=most))
     yield from heapq.merge(running, orphans, key=lambda job: job["created_at"], reverse=True)
-
-
-def _table(jobs: Sequence[Object]) -> str:
-    return draw(columns(time.time()), jobs)
 
 
 def _watch(table: Callable[[], str]) -> None:
