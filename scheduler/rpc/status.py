@@ -16,10 +16,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
-from attrs import frozen
 from grpc import StatusCode
 
 from scheduler import errors
@@ -33,11 +32,8 @@ METADATA_KEY = "scheduler-error-bin"
 _TEXT_MAX_BYTES = 500
 
 
-@frozen
-class Row:
-    """A status code, and the arguments from which the error is made again: ``message`` is its text, others are
-    attributes.
-    """
+class Row(NamedTuple):
+    """A status code, and the arguments of the error: ``message`` is its text, the others are attributes."""
 
     code: StatusCode
     arguments: Mapping[str, type]
