@@ -9,6 +9,7 @@ the log file, as usual for daemons, and SIGUSR1 rotates it, as in twistd.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 from twisted.internet.base import ReactorBase
 from twisted.internet.error import ReactorNotRunning
@@ -52,13 +53,8 @@ def handle(reactor: ReactorBase, foreground: bool, log_file: LogFile | None) -> 
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, stopping)
 
-    def reopen(*_: object) -> None:
-        if log_file is not None:
-            reactor.callFromThread(log_file.reopen)
-
-    def rotate(*_: object) -> None:
-        if log_file is not None:
-            reactor.callFromThread(log_file.rotate)
+    def in_log_file(action: Callable[[LogFile], None]) -> Callable[..., None]:
+        return lambda *_: None if log_file is None else reactor.callFromThread(action, log_file)
 
     handle_stops()
     reactor.callWhenRunning(handle_stops)  # again, because the reactor installs its own handlers
@@ -66,6 +62,6 @@ def handle(reactor: ReactorBase, foreground: bool, log_file: LogFile | None) -> 
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, stopping)
     else:
-        signal.signal(signal.SIGHUP, reopen)
+        signal.signal(signal.SIGHUP, in_log_file(LogFile.reopen))
     if log_file is not None and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
-        signal.signal(signal.SIGUSR1, rotate)
+        signal.signal(signal.SIGUSR1, in_log_file(LogFile.rotate))
