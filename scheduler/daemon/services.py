@@ -27,14 +27,10 @@ class IReactor(IReactorCore, IReactorTime):
     """The interfaces that ``Ordered`` needs of the reactor."""
 
 
-def _nothing() -> None:
-    pass
-
-
 class Step(Service):
     """A service made of two functions; each may return a Deferred."""
 
-    def __init__(self, start: Callable[[], Any] = _nothing, stop: Callable[[], Any] = _nothing) -> None:
+    def __init__(self, start: Callable[[], Any] = lambda: None, stop: Callable[[], Any] = lambda: None) -> None:
         self._start = start
         self._stop = stop
 
