@@ -71,7 +71,6 @@ class Shared:
 
     @property
     def idle(self) -> bool:
-        """Whether no call is under way."""
         return not self._waiting
 
     def join(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
@@ -97,7 +96,6 @@ class Rounds:
 
     @property
     def idle(self) -> bool:
-        """Whether no round is in progress."""
         return not self._going
 
     def begin(self, key: str, round_: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:

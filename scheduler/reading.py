@@ -75,7 +75,6 @@ class Reader:
         self.asked: list[str] = []
 
     def given(self, name: str) -> bool:
-        """Whether the mapping has that name."""
         return name in self.values
 
     def get(self, name: str, check: Check[T], default: object = _MISSING) -> T:

@@ -113,7 +113,6 @@ class Hop:
 
     @property
     def idle(self) -> bool:
-        """Whether no thread waits for an answer."""
         return not self._waiting
 
     def call_thd(self, what: str, deadline: float, function: Callable[..., Any], *args: Any) -> Any:
@@ -205,7 +204,6 @@ class Limiter:
 
     @property
     def idle(self) -> bool:
-        """Whether no call is in flight or queued."""
         return not self._queues and not self._running
 
     def run(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:

@@ -26,7 +26,6 @@ class Turns:
 
     @property
     def idle(self) -> bool:
-        """Whether no call is in flight or waits."""
         return self._free == self._most and not self._waiting
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
@@ -62,7 +61,6 @@ class KeyedTurns:
 
     @property
     def idle(self) -> bool:
-        """Whether no call is under way or waits."""
         return not self._turns
 
     async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> T:

@@ -116,7 +116,6 @@ class Channel(BaseChannel):
             self.loseConnection()
 
     def abort(self) -> None:
-        """Close the connection at once."""
         cast(ITCPTransport, self.transport).abortConnection()
 
     def _throw_away(self, data: bytes) -> None:
@@ -170,7 +169,6 @@ class ApiSite(BaseSite):
         return super().buildProtocol(addr)
 
     def lost(self, channel: Channel) -> None:
-        """Forget a closed connection."""
         self.channels.discard(channel)
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None

@@ -45,7 +45,6 @@ class UnderWay:
         self._ends.discard(end)
 
     def end(self) -> None:
-        """End everything."""
         for end in list(self._ends):
             end()
 

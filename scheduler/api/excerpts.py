@@ -56,7 +56,6 @@ class Excerpt:
     ended: bool
 
     def last(self, limit: int) -> Excerpt:
-        """The last ``limit`` bytes of this excerpt."""
         skipped = max(0, len(self.data) - limit)
         return Excerpt(self.data[skipped:], self.offset + skipped, self.ended)
 

@@ -100,7 +100,6 @@ class FollowStream(RawStream):
         self._await_silence()
 
     def _await_silence(self) -> None:
-        """Restart the timer of ``stall``."""
         if self._silence is not None and self._silence.active():
             self._silence.cancel()
         self._silence = None

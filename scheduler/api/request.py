@@ -100,7 +100,6 @@ class Request(server.Request):
 
     @property
     def _submits(self) -> bool:
-        """Whether the request is a submission."""
         return (self.method.decode("latin-1"), self.path.decode("latin-1")) in SUBMISSIONS
 
     def _refusal(self) -> Problem | None:

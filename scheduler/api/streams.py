@@ -79,7 +79,6 @@ class Pull:
             self._pulling = False
 
     def close(self) -> None:
-        """Close the reader."""
         if not self._closed:
             self._closed = True
             self._reader.close()

@@ -79,7 +79,6 @@ class Failure(click.ClickException):
         self.code = code
 
     def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002 - click's signature
-        """Show the failure on stderr."""
         say(f"schedctl: {printable(self.message)}")
         for line in self.next_step.splitlines():
             say(printable(line))

@@ -46,7 +46,6 @@ class Interrupts:
     def __init__(
         self, status: Status, client: Callable[[], Client], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``clock`` gives seconds."""
         self._status = status
         self._client = client
         self._clock = clock
@@ -73,7 +72,6 @@ class Interrupts:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop was requested."""
         return self._interrupted_at is not None
 
     def job(self, job_id: str) -> None:

@@ -76,11 +76,9 @@ class Commands(click.Group):
             raise of_client(error, ctx.obj.connection.url) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """All names."""
         return list(_ENTRIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the command."""
         entry = _ENTRIES.get(cmd_name)
         if entry is None:
             return None

@@ -48,7 +48,6 @@ class Moment(click.ParamType[str]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """``BadParameter`` for an invalid time."""
         if _AGO.fullmatch(value):
             return str(value)
         try:

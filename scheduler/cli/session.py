@@ -26,7 +26,6 @@ class Trouble:
     """Tells the user, once for each trouble, that a request is repeated; the ``on_trouble`` of a client."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock`` gives seconds."""
         self._clock = clock
         self._since: float | None = None
         self._told = False
@@ -46,7 +45,6 @@ class Session:
     """A use of ``schedctl``. Nothing is read or opened before it is needed, so ``--help`` is fast."""
 
     def __init__(self, url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> None:
-        """The options as given; ``environ`` is the environment."""
         self._options = url, token, context
         self.environ = environ
 

@@ -72,7 +72,6 @@ class Status:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether stderr is a terminal."""
         return self._width() is not None
 
     def note(self, text: str) -> None:

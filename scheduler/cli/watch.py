@@ -101,7 +101,6 @@ class Watch:
         return client.wait(job_id)
 
     def seen(self, job: Job) -> None:
-        """Note the present state of the job."""
         self.job = job
         if job.state != "unknown":
             self._unknown_since = None
@@ -120,7 +119,6 @@ class Watch:
         self._show()
 
     def _show(self) -> None:
-        """Show the present wait, if there is one."""
         job = self.job
         if self._trouble_since is not None:
             after = _SHOWN_AFTER_SECONDS if self._status.on_terminal else _BREAK_SHOWN_AFTER_SECONDS

@@ -37,12 +37,10 @@ class Target:
         return "[{}]".format(self.host.replace("%", "%25")) if ":" in self.host else self.host
 
     def path(self, request: Request) -> str:
-        """The path and query of a request."""
         query = f"?{urlencode(request.query, quote_via=quote)}" if request.query else ""
         return f"{self.prefix}{request.path}{query}"
 
     def headers(self, request: Request) -> Mapping[str, str]:
-        """All headers of a request."""
         headers = {"User-Agent": f"scheduler-client/{__version__}", "Accept": "application/json", **request.headers}
         if request.body is not None:
             headers["Content-Type"] = "application/json"

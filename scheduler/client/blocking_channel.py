@@ -59,7 +59,6 @@ class Channel:
         self._delimited = False
 
     def perform(self, step: Step) -> Any:
-        """Carry out one step, and return its result."""
         if isinstance(step, Open):
             head = self._open(step.request)
             self._trouble.after(head)
@@ -147,7 +146,6 @@ class _Lines:
         self._first = True
 
     def readline(self, limit: int = -1) -> bytes:
-        """A whole line, or ``limit`` bytes."""
         line: bytes = self._reader.readline(limit)
         if self._first and not _HTTP.startswith(line[: len(_HTTP)]):
             raise _NotHttp(line)

@@ -84,7 +84,6 @@ class JobFailed(ClientError):
 
     @property
     def job(self) -> Job:
-        """The job at its end."""
         return self.result.job
 
     @property
@@ -94,12 +93,10 @@ class JobFailed(ClientError):
 
     @property
     def stdout(self) -> bytes:
-        """All of its stdout."""
         return self.result.stdout
 
     @property
     def stderr(self) -> bytes:
-        """All of its stderr."""
         return self.result.stderr
 
 

@@ -178,7 +178,6 @@ class Trouble:
             self._tell(pause.why)
 
     def after(self, head: Head | NoAnswer) -> None:
-        """A request had this result."""
         if isinstance(head, Head) and head.status < 300:
             self._tell(None)
 

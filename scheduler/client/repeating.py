@@ -132,7 +132,6 @@ class Attempts:
         self._count = 0
 
     def note(self, outcome: Answer | NoAnswer) -> None:
-        """Note what this failure leaves open."""
         if isinstance(outcome, NoAnswer):
             self.lost = self.lost or outcome.loss in (Loss.LOST, Loss.GARBLED)
         else:
@@ -195,7 +194,6 @@ class Repeater:
     reached: bool = False
 
     def attempts(self) -> Attempts:
-        """The attempts of a new operation."""
         return Attempts(self.clock, self.patience, self.jitter)
 
     def answer(self, request: Request) -> Script[Answer]:

@@ -72,7 +72,6 @@ class _Progress:
 
     @property
     def position(self) -> str:
-        """The position for ``Last-Event-ID``."""
         return ",".join(str(self._reached[stream]) for stream in STREAMS)
 
     def take(self, event: ServerEvent) -> Event | None:

@@ -189,7 +189,6 @@ class Items(Generic[T]):
         return Deferred.fromCoroutine(consumed())
 
     def close(self) -> None:
-        """Close the items before their end."""
         if not self._closed:
             self._closed = True
             self._channel.close()

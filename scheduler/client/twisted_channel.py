@@ -71,7 +71,6 @@ class Channel:
         return result
 
     async def perform(self, step: Step) -> Any:
-        """Carry out one step, and return its result."""
         if self._cancelled:
             raise CancelledError
         if isinstance(step, Open):
@@ -168,7 +167,6 @@ class Uncompressed:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Send the request."""
         headers = Headers() if headers is None else headers.copy()
         headers.setRawHeaders("accept-encoding", ["identity"])
         return self._agent.request(method, uri, headers, bodyProducer)

@@ -93,6 +93,5 @@ class LogFile:
             self._go_on_in(self._open())
 
     def _rotated(self) -> list[int]:
-        """The numbers of the rotated files."""
         ends = (name.removeprefix(f"{self._path}.") for name in glob.iglob(f"{glob.escape(self._path)}.*"))
         return [int(end) for end in ends if end.isascii() and end.isdigit() and end[0] != "0"]

@@ -82,7 +82,6 @@ class StateDir:
         self.remove_endpoints()  # left by a process that was killed
 
     def release(self) -> None:
-        """Release the folder for other processes."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -316,15 +315,12 @@ class SchedulerOptions(_Options):
         """Open the database with this URL, for that user and group; ``Invalid`` of ``url``. Replaced by a tap."""
 
     def load(self, file: str) -> SchedulerConfig:
-        """Read ``scheduler.toml``; ``ConfigError``."""
         return load_scheduler(file)
 
     def servers(self) -> list[tuple[str, Address]]:
-        """Both servers."""
         return [("http_server", self.config.http_server.addr), ("grpc_server", self.config.grpc_server.addr)]
 
     def prepare(self) -> None:
-        """Open the database, and set ``database``."""
         url = self.config.store.url
         try:
             self.database = self.open_database(url, *self.user)
@@ -368,15 +364,12 @@ class WorkerOptions(_Options):
         """Raise ``Invalid`` for a worker that no scheduler would register. Replaced by a tap."""
 
     def load(self, file: str) -> WorkerConfig:
-        """Read ``worker.toml``; ``ConfigError``."""
         return load_worker(file)
 
     def servers(self) -> list[tuple[str, Address]]:
-        """Its only server."""
         return [("grpc_server", self.config.grpc_server.addr)]
 
     def prepare(self) -> None:
-        """Read or create the identity of the state folder, and set ``folder``."""
         try:
             self.check_worker(self.config.worker)
         except (Invalid, OSError) as error:

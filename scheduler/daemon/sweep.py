@@ -35,7 +35,6 @@ class Sweep(Generic[T]):
             self._go_on()
 
     def stop(self) -> None:
-        """End the sweep without the rest."""
         self._left = None
         if self._next is not None:
             self._next.cancel()

@@ -82,7 +82,6 @@ class Table(Reader):
                 raise self.error(key, value, f"unknown key; {f'did you mean {near}?' if near else f'known: {known}'}")
 
     def error(self, key: str, value: object, allowed: str) -> ConfigError:
-        """The error that reports a wrong value of ``key``."""
         return ConfigError(self._file, allowed, self._name, key, value)
 
     def refusal(self, name: str, value: object, unfit: Unfit) -> Exception:

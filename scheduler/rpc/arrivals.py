@@ -80,7 +80,6 @@ class WaitingCalls:
             oldest.cancel()
 
     def end(self, call: Cancellable) -> None:
-        """The call no longer waits."""
         with self._lock:
             self._since.pop(call, None)
 
@@ -228,7 +227,6 @@ class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic
         return self._handlers[method]
 
     def _placed(self, handler: Any, is_ours: bool) -> grpc.RpcMethodHandler[Any, Any]:
-        """The same handler, in its pool."""
         pool: _Entrance = self._calls
         if handler.request_streaming:
             pool = self._other_streams

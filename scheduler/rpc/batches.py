@@ -76,7 +76,6 @@ class Batches(Generic[Question, Answer]):
 
     @property
     def idle(self) -> bool:
-        """Whether every question has its answer."""
         return not self._lanes
 
     def ask(self, key: str, question: Question) -> Deferred[Answer]:

@@ -102,7 +102,6 @@ class Channel:
             self.grpc_channel = grpc.secure_channel(target(address), self._certificates, options=OPTIONS)
 
     def why(self, failure: grpc.RpcError) -> str:
-        """The reason for ``Unreachable``."""
         secure = self._certificates is not None
         return reasons.reason(failure.details() or "", self.address, secure, CONNECT_DEADLINE_SECONDS)
 

@@ -84,7 +84,6 @@ class Writer:
         return 0 if self._counts is None else self._counts.commits
 
     def read_specs_thd(self, job_ids: Collection[str]) -> Mapping[str, JobSpec]:
-        """See ``IStore.read_specs``; ``StoreFailed``."""
         wanted = [job_id for job_id in job_ids if job_id not in self._lost]
         return self._try_thd(lambda connection: rows.load_specs(connection, wanted))
 
@@ -248,7 +247,6 @@ class Kind:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """All tables of this kind."""
         return (self.table,) if self.once is None else (self.table, self.once[0])
 
 

@@ -42,7 +42,6 @@ class Installation:
 
     @property
     def program(self) -> str:
-        """``scheduler`` or ``worker``."""
         return "scheduler" if isinstance(self.config, SchedulerConfig) else "worker"
 
     @property
