@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import frozen
 
+import scheduler
 from scheduler.daemon.logs import LEVELS
 from scheduler.daemon.tomlfile import (
     IPNetwork,
@@ -42,8 +43,6 @@ from scheduler.names import LABELS_MAX, name_problem
 from scheduler.net import Address
 from scheduler.reading import flag, size
 from scheduler.units import Share
-
-_DAY_SECONDS = 86400.0
 
 _UNPROTECTED = (
     "beyond loopback it needs use_tls = true with crt_file, key_file and ca_file, or allow_insecure = true "
@@ -340,3 +339,15 @@ def _check_reachable(config: WorkerConfig, root: Table) -> None:
         )
     if not config.grpc_server.protected:
         raise root.table("scheduler").error("addr", str(config.scheduler), _UNPROTECTED)
+
+
+def samples() -> Path:
+    """The folder of the samples: ``scheduler/etc`` of an installed package, ``etc`` of a checkout."""
+    package = Path(scheduler.__file__).parent
+    installed = package / "etc"
+    return installed if installed.is_dir() else package.parent / "etc"
+
+
+def sample(program: str) -> Path:
+    """The sample for ``scheduler`` or ``worker``. Every value in it is the default."""
+    return samples() / f"{program}.toml"

@@ -41,10 +41,10 @@ from scheduler.daemon.config import (
     WorkerSettings,
     load_scheduler,
     load_worker,
+    sample,
 )
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.ports import why_not_listen
-from scheduler.daemon.samples import sample
 from scheduler.daemon.services import Ordered, Step
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid

@@ -17,8 +17,15 @@ from scheduler.cli.checks.ports import Listener, check_free, check_served, conne
 from scheduler.cli.wording import Object
 from scheduler.client import Disk
 from scheduler.daemon.certificates import read_pair
-from scheduler.daemon.config import ProcessConfig, SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
-from scheduler.daemon.samples import samples
+from scheduler.daemon.config import (
+    ProcessConfig,
+    SchedulerConfig,
+    TlsFiles,
+    WorkerConfig,
+    load_scheduler,
+    load_worker,
+    samples,
+)
 from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.net import Address, split_address
