@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -195,27 +196,12 @@ def _id_prefix(value: str) -> str:
 
 
 def _moment(now: float, value: str) -> float:
-    when = _rfc3339(value) if _TIME.fullmatch(_filled(value)) else _ago(value, now)
-    if when is None:
-        raise Unfit("must be a time like 2024-05-01T12:00:00Z, or like 24h for so long ago")
-    return when
-
-
-def _rfc3339(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(_PLUS.sub("+", text).upper()).astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _ago(text: str, now: float) -> float | None:
-    # A bare number could also be meant as a POSIX time, so it is refused.
-    if not units.has_unit(text):
-        return None
-    try:
-        return now - units.parse_duration(text)
-    except ValueError:
-        return None
+    with suppress(ValueError, OverflowError):
+        if _TIME.fullmatch(_filled(value)):
+            return datetime.fromisoformat(_PLUS.sub("+", value).upper()).astimezone(UTC).timestamp()
+        if units.has_unit(value):  # a bare number could also be meant as a POSIX time
+            return now - units.parse_duration(value)
+    raise Unfit("must be a time like 2024-05-01T12:00:00Z, or like 24h for so long ago")
 
 
 @reads(*FILTERS)
