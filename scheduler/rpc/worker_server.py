@@ -74,24 +74,6 @@ def worker_server(
     )
 
 
-class _Places:
-    """Admits ``limit`` at once. Further ones fail with ``Busy``."""
-
-    def __init__(self, what: str, limit: int) -> None:
-        self._what = what
-        self._limit = limit
-        self._places = threading.Semaphore(limit)
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        if not self._places.acquire(blocking=False):
-            raise Busy(self._what, self._limit)
-        try:
-            yield
-        finally:
-            self._places.release()
-
-
 class _Waits:
     """Admits ``limit`` at once. A further one wakes the one that has waited longest."""
 
@@ -118,7 +100,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         super().__init__(hop, CALL_DEADLINE_SECONDS)
         self._runner = runner
         self._reactor = reactor
-        self._streams = _Places("output streams of this worker", MAX_OUTPUT_STREAMS)
+        self._stream_places = threading.Semaphore(MAX_OUTPUT_STREAMS)
         self._stops = _Waits(MAX_WAITING_STOPS)
         self._stopping = threading.Event()
         self._sleeping: set[threading.Event] = set()
@@ -224,7 +206,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         try:
             stream = convert.stream_from_pb(request.stream)
             offset = convert.checked_size("offset", request.offset)
-            with self._streams.one(), self._waking(context) as wake:
+            with self._stream_place(), self._waking(context) as wake:
                 unwatch = self._watch_thd(request, stream, context, wake)
                 try:
                     yield from self._stream_thd(request.jobID, stream, offset, context, wake)
@@ -267,6 +249,15 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
                 return
             if not chunk.data:
                 wake.wait(RECHECK_INTERVAL_SECONDS)
+
+    @contextmanager
+    def _stream_place(self) -> Iterator[None]:
+        if not self._stream_places.acquire(blocking=False):
+            raise Busy("output streams of this worker", MAX_OUTPUT_STREAMS)
+        try:
+            yield
+        finally:
+            self._stream_places.release()
 
     @contextmanager
     def _waking(self, context: grpc.ServicerContext) -> Iterator[threading.Event]:
