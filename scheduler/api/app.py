@@ -12,10 +12,10 @@ from werkzeug.exceptions import NotFound
 
 from scheduler.api.answers import Answer, prepare, problem_answer
 from scheduler.api.bodies import PIECE_BYTES, in_pieces
-from scheduler.api.call import Call, pairs_of_request, read_document
+from scheduler.api.call import Call, read_document
 from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
-from scheduler.api.query import Query
+from scheduler.api.query import Query, read_pairs
 from scheduler.api.routes import ROUTES, SUBMISSIONS, Route
 
 
@@ -25,11 +25,7 @@ def make_app(context: Context) -> Klein:
     app.url_map.merge_slashes = False
     for path in dict.fromkeys(route.path for route in ROUTES):
         _add(app, context, path)
-
-    def unknown(request: Any, failure: Failure) -> bytes:  # noqa: ARG001 - klein's signature
-        return prepare(request, problem_answer(no_such_route()))
-
-    app.handle_errors(NotFound)(unknown)
+    app.handle_errors(NotFound)(lambda request, _: prepare(request, problem_answer(no_such_route())))
     return app
 
 
@@ -60,7 +56,7 @@ async def _answer(context: Context, route: Route, request: Request, names: dict[
 
 
 async def _reply(context: Context, route: Route, request: Request, names: dict[str, str]) -> Reply:
-    query = Query(pairs_of_request(request), route.query)
+    query = Query(read_pairs(request.uri.partition(b"?")[2]), route.query)
     document = {} if route.body is None else read_document(request)
     body = None if route.body is None else route.body(document)
     return await route.handler(Call(context, request, route.name, query, document, body), **names)

@@ -15,7 +15,7 @@ from scheduler import wire
 from scheduler.api.context import Context
 from scheduler.api.errors import ProblemError
 from scheduler.api.guard import values_of
-from scheduler.api.query import Pairs, Query, read_pairs
+from scheduler.api.query import Query
 from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import IScheduler
 from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
@@ -104,11 +104,6 @@ class Call:
             )
             headers = {"Upgrade": "HTTP/1.1", "Connection": "Upgrade"}
             raise ProblemError(426, detail, headers, type="http-version")
-
-
-def pairs_of_request(request: Request) -> Pairs:
-    """The parameters in a request's query string."""
-    return read_pairs(request.uri.partition(b"?")[2])
 
 
 def read_document(request: Request) -> Object:

@@ -81,7 +81,10 @@ class Channel(BaseChannel):
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._lingering:
-            self._throw_away(data)
+            self._lingering = max(self._lingering - len(data), 0)
+            if not self._lingering:
+                self._lingering = 1
+                self.abort()
             return
         super().rawDataReceived(data)
         # The size of a chunked body is known only as it comes.
@@ -117,12 +120,6 @@ class Channel(BaseChannel):
 
     def abort(self) -> None:
         cast(ITCPTransport, self.transport).abortConnection()
-
-    def _throw_away(self, data: bytes) -> None:
-        self._lingering -= len(data)
-        if self._lingering <= 0:
-            self._lingering = 1
-            self.abort()
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
@@ -57,11 +57,10 @@ class Context:
     clock: IReactorTime
     wall_time: Callable[[], float]
     under_way: UnderWay
-    excerpts: ExcerptReader = field(init=False)
-
-    @excerpts.default
-    def _excerpts(self) -> ExcerptReader:
-        return ExcerptReader(self.scheduler, self.clock, self.described)
+    excerpts: ExcerptReader = field(
+        init=False,
+        default=Factory(lambda self: ExcerptReader(self.scheduler, self.clock, self.described), takes_self=True),
+    )
 
     def job_json(self, job: Job) -> Object:
         """The JSON of a job as every answer shows it, with the reason why it is queued."""

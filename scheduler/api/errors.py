@@ -128,7 +128,8 @@ def problem_of(failure: Failure) -> Problem:
         status, name = PROBLEMS[type(error)]
         if isinstance(error, domain.NotFound):
             name = NOT_FOUND[error.kind]
-        return Problem(status, _detail(error), _headers(error), _members(error), type=name)
+        detail = domain.StoreFailed.sentence(str(error)) if isinstance(error, domain.StoreFailed) else str(error)
+        return Problem(status, detail, _headers(error), _members(error), type=name)
     incident = uuid.uuid4().hex
     _log.failure("incident {incident}", failure=failure, incident=incident)
     detail = f"internal error; the log has more under {incident}"
@@ -145,10 +146,6 @@ def submission_problem(failure: Failure) -> Problem:
     elif sent or isinstance(error, _MAY_HAVE_STARTED) or problem.type == "internal":
         started = "unknown"
     return problem.of_submission(started)
-
-
-def _detail(error: domain.SchedulerError) -> str:
-    return domain.StoreFailed.sentence(str(error)) if isinstance(error, domain.StoreFailed) else str(error)
 
 
 def _headers(error: domain.SchedulerError) -> dict[str, str]:

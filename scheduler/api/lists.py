@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import suppress
 from itertools import islice
 
 from scheduler import wire
@@ -63,19 +63,17 @@ async def all_workers(scheduler: IScheduler, views: Iterable[WorkerView]) -> Asy
     before = b'{"workers":['
     ids = iter([view.worker.id for view in views])
     while part := list(islice(ids, WORKERS_AT_ONCE)):
-        shown = _members([wire.worker_json(view) for view in map(partial(_find, scheduler), part) if view is not None])
+        shown = _members(list(map(wire.worker_json, _present(scheduler, part))))
         if shown:
             yield before + shown
             before = b","
     yield b"]}\n" if before == b"," else before + b"]}\n"
 
 
-def _find(scheduler: IScheduler, worker_id: str) -> WorkerView | None:
-    try:
-        view: WorkerView = scheduler.worker(worker_id)
-    except NotFound:
-        return None  # the worker was forgotten meanwhile
-    return view
+def _present(scheduler: IScheduler, worker_ids: Iterable[str]) -> Iterator[WorkerView]:
+    for worker_id in worker_ids:
+        with suppress(NotFound):  # it was forgotten meanwhile
+            yield scheduler.worker(worker_id)
 
 
 def _members(values: list[Object]) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from attrs import frozen
@@ -75,10 +75,6 @@ def nonce_in(answer: Iterable[Any] | None) -> str:
     return str(dict(answer or ()).get(WORKER_NONCE_KEY, ""))
 
 
-def _no_such_method(context: grpc.ServicerContext) -> NoReturn:
-    context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
-
-
 class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Refuses calls that are meant for another process, and puts this process's nonce into every answer.
 
@@ -103,7 +99,7 @@ class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gener
         if method not in self._handlers:
             handler = continuation(handler_call_details)
             if handler is None:
-                return self._refusal(_no_such_method)
+                return self._refusal(lambda context: context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method"))
             self._handlers[method] = self._signed(handler)
         return self._handlers[method]
 

@@ -333,9 +333,5 @@ def understood(
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Unsupported(to.name, method)
     if code is grpc.StatusCode.NOT_FOUND and method in _OF_A_JOB:
-        return _not_found(told, job_id)
+        return told if isinstance(told, NotFound) and told.kind in _JOB_KINDS else NotFound("job", job_id)
     return WorkerFault(to.name, status.words(failure))
-
-
-def _not_found(told: SchedulerError | None, job_id: str) -> NotFound:
-    return told if isinstance(told, NotFound) and told.kind in _JOB_KINDS else NotFound("job", job_id)
