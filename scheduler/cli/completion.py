@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import threading
+from collections.abc import Callable
 from itertools import islice
 
 import click
@@ -67,14 +68,12 @@ def complete_signal(ctx: click.Context, param: click.Parameter, incomplete: str)
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Files of this machine, found by the shell; a ``shell_complete`` of click."""
-    return [CompletionItem(incomplete, type="file")]
+def _complete_path(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    return lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type=kind)]
 
 
-def complete_folder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Folders of this machine; a ``shell_complete`` of click."""
-    return [CompletionItem(incomplete, type="dir")]
+#: Files and folders of this machine, found by the shell; each a ``shell_complete`` of click.
+complete_file, complete_folder = _complete_path("file"), _complete_path("dir")
 
 
 def _shown_id(job: Object, incomplete: str) -> str:

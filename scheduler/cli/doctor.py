@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import click
+from attrs import asdict
 
 from scheduler.cli.checks import installations, service
 from scheduler.cli.checks.findings import Finding, Severity, note
@@ -107,12 +108,7 @@ def _scheduler_of(files: Sequence[str]) -> Connection | None:
 
 
 def _document(finding: Finding) -> dict[str, str | None]:
-    return {
-        "severity": finding.severity.value,
-        "subject": finding.subject,
-        "sentence": finding.sentence,
-        "advice": finding.advice or None,
-    }
+    return {**asdict(finding), "severity": finding.severity.value, "advice": finding.advice or None}
 
 
 def _text(finding: Finding) -> str:

@@ -77,11 +77,8 @@ def covers(certificate: Certificate, host: str) -> bool:
         return ip_address(without_zone(host)) in names.get_values_for_type(IPAddress)
     except ValueError:
         wanted = host.lower().rstrip(".")
-    for name in names.get_values_for_type(DNSName):
-        known = name.lower().rstrip(".")
-        if known == wanted or (known.startswith("*.") and wanted.partition(".")[2] == known[2:]):
-            return True
-    return False
+    known = {name.lower().rstrip(".") for name in names.get_values_for_type(DNSName)}
+    return wanted in known or f"*.{wanted.partition('.')[2]}" in known
 
 
 def _alternative_names(certificate: Certificate) -> SubjectAlternativeName | None:
