@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from attrs import frozen
@@ -11,8 +10,6 @@ from scheduler.client.errors import ClientError
 
 #: Bytes of the longest line. The scheduler's longest is an end with 1 MiB of each stream, escaped.
 LINE_MAX_BYTES = 32 * 1024 * 1024
-
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @frozen
@@ -30,13 +27,15 @@ class Parser:
     def __init__(self) -> None:
         self._rest = b""
         self._begun = False
-        self._searched = 0
         self._name = self._id = ""
         self._data: list[str] = []
 
     def feed(self, data: bytes) -> list[ServerEvent]:
         """The events that ``data`` completes; ``ClientError`` for a line without an end."""
+        new = self._rest[-1:] + data
         self._rest += data
+        if b"\n" not in new and b"\r" not in new and len(self._rest) <= LINE_MAX_BYTES:
+            return []
         events = []
         for line in self._lines():
             if line:
@@ -51,15 +50,10 @@ class Parser:
                 return  # this may be the start of a byte order mark
             self._begun = True
             self._rest = self._rest.removeprefix(b"\xef\xbb\xbf")
-        start = 0
-        while (match := _LINE_END.search(self._rest, max(start, self._searched))) is not None:
-            if match.group() == b"\r" and match.end() == len(self._rest):
-                break  # this may be the start of CR LF
-            yield self._rest[start : match.start()]
-            start = match.end()
-        self._rest = self._rest[start:]
-        # The searched part has no line end, except for a CR at its end.
-        self._searched = max(0, len(self._rest) - 1)
+        lines = self._rest.splitlines(keepends=True)
+        # The last line may have no end yet, and a CR at its end may be the start of CR LF.
+        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        yield from (line.rstrip(b"\r\n") for line in lines)
         if len(self._rest) > LINE_MAX_BYTES:
             raise ClientError(f"a line of the event stream is longer than {LINE_MAX_BYTES} bytes")
 
