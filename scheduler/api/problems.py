@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from scheduler.reading import Object
 
@@ -249,11 +249,5 @@ TYPES: Mapping[str, ProblemType] = {
 
 def type_json(name: str) -> Object:
     """The JSON of the type of that name; ``KeyError``."""
-    found = TYPES[name]
-    return {
-        "type": f"/problems/{name}",
-        "status": list(found.statuses),
-        "meaning": found.meaning,
-        "remedy": found.remedy,
-        "members": list(found.members),
-    }
+    found = asdict(TYPES[name])
+    return {"type": f"/problems/{name}", "status": found.pop("statuses"), **found}
