@@ -23,7 +23,6 @@ from scheduler.daemon.tomlfile import (
     Table,
     address,
     command,
-    count,
     disk_share,
     duration,
     host,
@@ -41,7 +40,7 @@ from scheduler.daemon.tomlfile import (
 )
 from scheduler.names import LABELS_MAX, name_problem
 from scheduler.net import Address
-from scheduler.reading import flag, size
+from scheduler.reading import flag, integer, size
 from scheduler.units import Share
 
 _UNPROTECTED = (
@@ -258,7 +257,7 @@ def _cluster(table: Table) -> ClusterSettings:
     cluster = ClusterSettings(
         allowed_networks=table.get("allowed_networks", list_of(network), []),
         lease=table.get("lease", duration("1s", "1h"), "30s"),
-        queue_max=table.get("queue_max", count(0, 1_000_000), 10_000),
+        queue_max=table.get("queue_max", integer(0, 1_000_000, "a whole number"), 10_000),
         forget_after=table.get("forget_after", duration("0s", "3650d"), "7d"),
     )
     table.done()
@@ -286,7 +285,7 @@ def _worker(table: Table) -> WorkerSettings:
     settings = WorkerSettings(
         name=name,
         labels=_labels(table, name),
-        slots=table.get("slots", count(0, 100_000), len(os.sched_getaffinity(0))),
+        slots=table.get("slots", integer(0, 100_000, "a whole number"), len(os.sched_getaffinity(0))),
         scripts_dir=table.get("scripts_dir", table.path, "scripts"),
         scripts_only=table.get("scripts_only", flag, False),
         allowed_commands=table.get("allowed_commands", list_of(command), ["*"]),

@@ -22,7 +22,7 @@ from scheduler import reading, units
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.names import LABEL_PATTERN, env_name_problem, label_problem, name_problem, nearest
 from scheduler.net import Address, split_address, without_zone
-from scheduler.reading import Check, Reader, Unfit, integer
+from scheduler.reading import Check, Reader, Unfit
 
 T = TypeVar("T")
 
@@ -177,11 +177,6 @@ def list_of(check: Check[T]) -> Check[tuple[T, ...]]:
         return tuple(check(each) for each in value)
 
     return check_all
-
-
-def count(lowest: int, highest: int) -> Check[int]:
-    """A whole number, both bounds included."""
-    return integer(lowest, highest, "a whole number")
 
 
 def duration(lowest: str, highest: str) -> Check[float]:
