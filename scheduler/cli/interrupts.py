@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from attrs import define, field
+
 from scheduler.cli.status import Status
 from scheduler.client import ApiProblem, Client, ClientError
 
@@ -37,25 +39,23 @@ class GaveUp(BaseException):
     """The awaited event did not happen in time."""
 
 
+@define(eq=False)
 class Interrupts:
     """A context manager for the main thread. ``job`` sets the job to stop.
 
     The signal handlers do nothing that could block. A thread sends the stop, with a client of its own.
     """
 
-    def __init__(
-        self, status: Status, client: Callable[[], Client], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._status = status
-        self._client = client
-        self._clock = clock
-        #: When the first signal came; ``None`` if none has.
-        self._interrupted_at: float | None = None
-        self._job_id: str | None = None
-        # SimpleQueue.put is safe in a signal handler.
-        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._over = threading.Event()
-        self._former: dict[int, Any] = {}
+    _status: Status
+    _client: Callable[[], Client]
+    _clock: Callable[[], float] = time.monotonic
+    #: When the first signal came; ``None`` if none has.
+    _interrupted_at: float | None = None
+    _job_id: str | None = None
+    # SimpleQueue.put is safe in a signal handler.
+    _asked: queue.SimpleQueue[None] = field(factory=queue.SimpleQueue)
+    _over: threading.Event = field(factory=threading.Event)
+    _former: dict[int, Any] = field(factory=dict)
 
     def __enter__(self) -> Interrupts:
         for number in _SIGNALS:

@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar, Unpack
 
 from scheduler.client.address import DEFAULT_URL, read_target
 from scheduler.client.blocking_channel import Channel, new_pool
-from scheduler.client.exchange import Deliver, Script, Source
+from scheduler.client.exchange import Deliver, Script, Source, Trouble
 from scheduler.client.operations import Operations, presented
 from scheduler.client.submission import JobFields
 from scheduler.client.values import Job, Result
@@ -151,7 +151,7 @@ class Client:
     def _channel(self) -> Channel:
         if self._process != os.getpid():  # a forked child must not use its parent's connections
             self._pool, self._process = new_pool(self._target, self._ca_file), os.getpid()
-        return Channel(self._pool, self._target, self._timeout, self._on_trouble)
+        return Channel(self._pool, self._target, self._timeout, Trouble(self._on_trouble))
 
     def _do(self, script: Script[T]) -> T:
         channel = self._channel()

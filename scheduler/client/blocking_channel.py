@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import urllib3
+from attrs import define
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ClosedPoolError, HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
@@ -40,23 +41,16 @@ READ_MAX_BYTES = 256 * 1024
 _HTTP = b"HTTP/"
 
 
+@define(eq=False)
 class Channel:
     """The connection of one script: one request at a time."""
 
-    def __init__(
-        self,
-        pool: urllib3.HTTPConnectionPool,
-        target: Target,
-        timeout: float,
-        on_trouble: Callable[[str | None], object] | None = None,
-    ) -> None:
-        """``on_trouble``: see ``Client``."""
-        self._pool = pool
-        self._target = target
-        self._timeout = timeout
-        self._trouble = Trouble(on_trouble)
-        self._response: urllib3.BaseHTTPResponse | None = None
-        self._delimited = False
+    _pool: urllib3.HTTPConnectionPool
+    _target: Target
+    _timeout: float
+    _trouble: Trouble
+    _response: urllib3.BaseHTTPResponse | None = None
+    _delimited: bool = False
 
     def perform(self, step: Step) -> Any:
         if isinstance(step, Open):

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 
 from scheduler.client.address import DEFAULT_URL, read_target
-from scheduler.client.exchange import Deliver, Script, Source
+from scheduler.client.exchange import Deliver, Script, Source, Trouble
 from scheduler.client.operations import Operations, presented
 from scheduler.client.submission import JobFields
 from scheduler.client.twisted_channel import Channel, Uncompressed, trust_root
@@ -77,7 +77,8 @@ class TwistedClient:
         self._pool.retryAutomatically = False  # only ``repeating`` knows which requests may be sent twice
         policy = BrowserLikePolicyForHTTPS(trust_root(ca_file))
         agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT_SECONDS, timeout), pool=self._pool)
-        self._new_channel = lambda: Channel(reactor, HTTPClient(Uncompressed(agent)), target, timeout, on_trouble)
+        http = HTTPClient(Uncompressed(agent))
+        self._new_channel = lambda: Channel(reactor, http, target, timeout, Trouble(on_trouble))
         self._operations = Operations(reactor.seconds, timeout, patience)
 
     async def __aenter__(self) -> TwistedClient:

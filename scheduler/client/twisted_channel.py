@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from attrs import define
 from OpenSSL.SSL import Error as TlsError
 from service_identity import VerificationError
 from treq.client import HTTPClient
@@ -38,26 +39,20 @@ from scheduler.client.exchange import (
 T = TypeVar("T")
 
 
+@define(eq=False)
 class Channel:
     """The connection of one script: one request at a time."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        http: HTTPClient,
-        target: Target,
-        timeout: float,
-        on_trouble: Callable[[str | None], object] | None = None,
-    ) -> None:
-        """``on_trouble``: see ``Client``."""
-        self._reactor = reactor
-        self._http = http
-        self._target = target
-        self._timeout = timeout
-        self._body: _Body | None = None
-        self._pending: Deferred[Any] | None = None
-        self._cancelled = False
-        self._trouble = Trouble(on_trouble)
+    _reactor: Any
+    _http: HTTPClient
+    _target: Target
+    _timeout: float
+    _trouble: Trouble
+    #: Seconds for the present request without a byte.
+    _silence: float = 0.0
+    _body: _Body | None = None
+    _pending: Deferred[Any] | None = None
+    _cancelled: bool = False
 
     def cancellable(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         """The coroutine's result. A cancellation never counts as a cut connection."""

@@ -52,27 +52,19 @@ class _Lane(Generic[Question, Answer]):
     unanswered: int = 0
 
 
+@define(eq=False)
 class Batches(Generic[Question, Answer]):
     """For each key, one batch after the other."""
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        what: str,
-        call: Callable[[list[Question]], Deferred[list[Answer | Failure]]],
-        largest: int,
-        limit: int,
-    ) -> None:
-        """``call`` answers each of its questions, in order; it is given at most ``largest``.
-
-        ``limit`` questions of one key may be without an answer; ``what`` names them in ``Busy``.
-        """
-        self._clock = clock
-        self._what = what
-        self._call = call
-        self._largest = largest
-        self._limit = limit
-        self._lanes: dict[str, _Lane[Question, Answer]] = {}
+    _clock: IReactorTime
+    #: The name of the questions in ``Busy``.
+    _what: str
+    #: Answers each of its questions, in order.
+    _call: Callable[[list[Question]], Deferred[list[Answer | Failure]]]
+    #: Questions that a call can carry, and questions of one key that may be without an answer.
+    _largest: int
+    _limit: int
+    _lanes: dict[str, _Lane[Question, Answer]] = field(factory=dict)
 
     @property
     def idle(self) -> bool:
