@@ -115,16 +115,21 @@ def _split_states(_context: click.Context, _parameter: click.Parameter, values: 
 @click.option(
     "-l",
     "--label",
-    "labels",
     type=KeyValue(),
     multiple=True,
     help="Jobs with this label; if repeated, all must match.",
 )
 @click.option("--by", "created_by", metavar="WHO", help="Jobs that WHO submitted.")
-@click.option("--since", metavar="TIME", type=Moment(), help="Created after TIME: 12h (ago), or '2024-05-01 22:00'.")
-@click.option("--until", metavar="TIME", type=Moment(), help="Created before TIME.")
-@click.option("--ended-since", metavar="TIME", type=Moment(), help="Ended after TIME.")
-@click.option("--ended-until", metavar="TIME", type=Moment(), help="Ended before TIME.")
+@click.option(
+    "--since",
+    "created_after",
+    metavar="TIME",
+    type=Moment(),
+    help="Created after TIME: 12h (ago), or '2024-05-01 22:00'.",
+)
+@click.option("--until", "created_before", metavar="TIME", type=Moment(), help="Created before TIME.")
+@click.option("--ended-since", "finished_after", metavar="TIME", type=Moment(), help="Ended after TIME.")
+@click.option("--ended-until", "finished_before", metavar="TIME", type=Moment(), help="Ended before TIME.")
 @click.option("--group", "group_id", metavar="ID", help="All attempts of the job with this group_id.")
 @click.option("-w", "--watch", is_flag=True, help=f"Show them anew every {WATCH_INTERVAL:g} s, until Ctrl-C.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the whole ids.")
@@ -148,17 +153,8 @@ def command(
     """
     if quiet and (as_json or line_format):
         raise click.UsageError("-q can't be given together with --json or --format.")
-    given = {
-        "worker": filters["worker"],
-        "label": dict(filters["labels"]),
-        "created_by": filters["created_by"],
-        "created_after": filters["since"],
-        "created_before": filters["until"],
-        "finished_after": filters["ended_since"],
-        "finished_before": filters["ended_until"],
-        "group_id": filters["group_id"],
-    }
-    wanted = {name: value for name, value in given.items() if value}
+    filters["label"] = dict(filters["label"])
+    wanted = {name: value for name, value in filters.items() if value}
     unfinished = not (everything or states or wanted.keys() & {"finished_after", "finished_before", "group_id"})
     if states:
         wanted["state"] = ",".join(states)

@@ -23,9 +23,6 @@ from scheduler.cli.streams import abandon_stdout, read_stdin, room_for, stdin_of
 from scheduler.cli.watch import Watch
 from scheduler.client import ApiProblem, Client, ClientError, Job
 
-#: Options whose field in the API has another name.
-_RENAMED = {"on": "worker", "label": "labels"}
-
 _EXAMPLES = """\b
 Examples:
   schedctl run --on box -- make test
@@ -54,7 +51,9 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
     # Everything after the command belongs to it, including options.
     context_settings={"allow_interspersed_args": False},
 )
-@click.option("--on", metavar="WORKER", shell_complete=complete_worker, help="The worker to run it on, by name or id.")
+@click.option(
+    "--on", "worker", metavar="WORKER", shell_complete=complete_worker, help="The worker to run it on, by name or id."
+)
 @click.option(
     "-l", "--selector", type=KeyValue(), multiple=True, help="Any worker with this label; may be given several times."
 )
@@ -82,7 +81,7 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
 @click.option("--priority", type=int, help="Waiting jobs with a higher priority start first [0].")
 @click.option("--retry", type=click.IntRange(1), metavar="N", help="Run the job again if it failed, up to N times.")
 @click.option("--retry-delay", type=DURATION, help="The time before each further run [0].")
-@click.option("--label", type=KeyValue(), multiple=True, help="A label of the job, for filters.")
+@click.option("--label", "labels", type=KeyValue(), multiple=True, help="A label of the job, for filters.")
 @click.option("--stop-grace", type=DURATION, help="The time between the signal of a stop and KILL [10s].")
 @click.option("--stop-signal", metavar="SIGNAL", help="The signal of a stop [SIGTERM].")
 @click.option("--stop-mode", type=click.Choice(["tree", "main"]), help="The receiver of that signal [tree].")
@@ -128,7 +127,7 @@ def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdi
 def fields_of(command: tuple[str, ...], options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """The API's fields for a command line; ``Failure`` if it contradicts itself."""
     options = dict(options)
-    if options["on"] and options["selector"]:
+    if options["worker"] and options["selector"]:
         raise Failure("--on and -l can't be given together", "--on names a worker, -l takes any that has the label.")
     given = [name for name in ("shell", "script") if options[name] is not None]
     if len(given) == 2 or (given == ["shell"] and command) or not (given or command):
@@ -144,17 +143,17 @@ def fields_of(command: tuple[str, ...], options: Mapping[str, Any], environ: Map
     elif command:
         fields["command"] = list(command)
     selector = dict(options.pop("selector"))
-    if not options["on"]:
+    if not options["worker"]:
         fields["selector"] = selector
     if delay is not None and retry is None:
         raise Failure("--retry-delay needs --retry", "Give both.")
     if retry is not None:
         fields["retry"] = {"attempts": retry, **({} if delay is None else {"delay": delay})}
     fields["env"] = dict(_variable(text, environ) for text in options.pop("env"))
-    fields["labels"] = dict(options.pop("label"))
+    fields["labels"] = dict(options.pop("labels"))
     for name, value in options.items():
         if value is not None and value is not False:
-            fields[_RENAMED.get(name, name)] = value
+            fields[name] = value
     try:
         json.dumps(fields, ensure_ascii=False).encode()
     except UnicodeEncodeError:
