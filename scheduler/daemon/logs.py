@@ -26,7 +26,6 @@ from json import dumps
 from string import Formatter
 from typing import IO, Any, cast
 
-from attrs import frozen
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.internet.base import ReactorBase
 from twisted.logger import (
@@ -41,7 +40,6 @@ from twisted.logger import (
 )
 from twisted.python.components import Componentized
 from twisted.python.reflect import safe_str
-from zope.interface import implementer
 
 from scheduler.daemon import signals
 from scheduler.daemon.logfile import LogFile
@@ -79,23 +77,6 @@ def observer(out: IO[Any], json: bool) -> FileLogObserver:
     return FileLogObserver(out, lambda event: _as_text(event).encode(encoding, "backslashreplace").decode(encoding))
 
 
-@implementer(ILogFilterPredicate)
-@frozen
-class _AtLeast:
-    """Lets events of a level and above through. An event without a level counts as info.
-
-    Twisted's reports about its own parts, such as the start of a factory, count as debug, unless they are warnings.
-    """
-
-    level: Any
-
-    def __call__(self, event: LogEvent) -> Any:
-        level = event.get("log_level") or LogLevel.info
-        if level is LogLevel.info and _by_the_way(event):
-            level = LogLevel.debug
-        return PredicateResult.maybe if level >= self.level else PredicateResult.no
-
-
 def _by_the_way(event: LogEvent) -> bool:
     """Whether Twisted reports something that is not a failure."""
     namespace = str(event.get("log_namespace", ""))
@@ -106,8 +87,18 @@ def _by_the_way(event: LogEvent) -> bool:
 
 
 def from_level(observer: ILogObserver, log_level: str) -> FilteringLogObserver:
-    """``observer`` for events of this level and above, ours and Twisted's."""
-    return FilteringLogObserver(observer, [_AtLeast(LEVELS[log_level])])
+    """``observer`` for events of this level and above, ours and Twisted's. An event without a level counts as info.
+
+    Twisted's reports about its own parts, such as the start of a factory, count as debug, unless they are warnings.
+    """
+
+    def at_least(event: LogEvent) -> Any:
+        level = event.get("log_level") or LogLevel.info
+        if level is LogLevel.info and _by_the_way(event):
+            level = LogLevel.debug
+        return PredicateResult.maybe if level >= LEVELS[log_level] else PredicateResult.no
+
+    return FilteringLogObserver(observer, [cast(ILogFilterPredicate, at_least)])
 
 
 class LoggingService(MultiService):
