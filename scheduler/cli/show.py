@@ -56,13 +56,9 @@ def describe(job: Object, now: float) -> str:
     """The rows about a job, each with its newline; ``now`` is the wall clock's time."""
     rows = [("job", str(job["id"])), *_state(job, now), ("command", command_line(job)), *_about(job), *_times(job, now)]
     rows += [*_exit(job), *_output(job), *_attempts(job)]
-    made = ""
-    for name, text in rows:
-        shown = printable(text)
-        made += (
-            f"{name:<{_NAME_WIDTH}}{paint(shown, STATE_COLOURS.get(job['state'], '')) if name == 'state' else shown}\n"
-        )
-    return made
+    colours = {"state": STATE_COLOURS.get(job["state"], "")}
+    lines = (f"{name:<{_NAME_WIDTH}}{paint(printable(text), colours.get(name, ''))}\n" for name, text in rows)
+    return "".join(lines)
 
 
 def _state(job: Object, now: float) -> Iterator[tuple[str, str]]:

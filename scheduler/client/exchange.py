@@ -58,11 +58,9 @@ class Head:
 
 
 @frozen
-class Answer:
+class Answer(Head):
     """A whole answer."""
 
-    status: int
-    headers: Mapping[str, str] = field(factory=dict)
     body: bytes = b""
 
     @property

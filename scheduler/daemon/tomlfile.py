@@ -44,7 +44,7 @@ class ConfigError(SchedulerError):
         """A mistake in ``[table] key``; ``table`` is ``""`` for the top level, ``key`` is ``""`` for the whole file."""
         where = f"[{table}] {key}" if table else key
         given = where if value is None else f"{where} = {_shown(value)}"
-        super().__init__(": ".join(_one_line(part) for part in (file, given, allowed) if part))
+        super().__init__(": ".join(_CONTROL.sub(" ", part).strip() for part in (file, given, allowed) if part))
         self.file = file
         self.table = table
         self.key = key
@@ -117,10 +117,6 @@ def read(file: str) -> Table:
     except Exception as error:  # on some input the parser raises IndexError, TypeError and others
         raise ConfigError(file, f"is not TOML: {error or type(error).__name__}") from None
     return Table(file, "", values)
-
-
-def _one_line(text: str) -> str:
-    return _CONTROL.sub(" ", text).strip()
 
 
 def _shown(value: object) -> str:

@@ -77,7 +77,8 @@ def reason(details: str, address: str, secure: bool, connect_seconds: float) -> 
         if os.strerror(number) in text:
             return short
     if "Socket closed" in text:
-        return _closed(secure) if connecting else "connection closed"
+        perhaps = "not accept the certificate that it is shown" if secure else "speak TLS alone"
+        return f"the peer closed the connection: it may {perhaps}" if connecting else "connection closed"
     if "errors resolving" in text or "DNS resolution failed" in text:
         return "its name does not resolve"
     return bounded_text(text, _TEXT_MAX_BYTES)
@@ -86,9 +87,3 @@ def reason(details: str, address: str, secure: bool, connect_seconds: float) -> 
 def no_answer(seconds: float) -> str:
     """The reason when no answer came in time."""
     return f"no answer within {round(seconds, 1):g} s"
-
-
-def _closed(secure: bool) -> str:
-    if secure:
-        return "the peer closed the connection: it may not accept the certificate that it is shown"
-    return "the peer closed the connection: it may speak TLS alone"
