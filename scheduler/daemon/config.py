@@ -188,8 +188,10 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
     """Read and check ``worker.toml``; ``ConfigError``."""
     root = read(path)
     common = _common(root, path, _default_state_dir("scheduler-worker", environ), "127.0.0.1:30000")
-    scheduler, worker = _scheduler(root.table("scheduler")), _worker(root.table("worker"))
-    config = WorkerConfig(**common, scheduler=scheduler, worker=worker)
+    dialled = root.table("scheduler")
+    scheduler = dialled.get("addr", address, "127.0.0.1:50000")
+    dialled.done()
+    config = WorkerConfig(**common, scheduler=scheduler, worker=_worker(root.table("worker")))
     root.done()
     _check_reachable(config, root)
     return config
@@ -271,12 +273,6 @@ def _store(table: Table, state_dir: Path) -> StoreSettings:
     )
     table.done()
     return store
-
-
-def _scheduler(table: Table) -> Address:
-    addr = table.get("addr", address, "127.0.0.1:50000")
-    table.done()
-    return addr
 
 
 def _worker(table: Table) -> WorkerSettings:

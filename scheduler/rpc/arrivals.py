@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Protocol
 
 import grpc
@@ -234,9 +234,7 @@ class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic
             pool = self._streams if is_ours else self._watches
 
         def placed(method: Callable[..., Any]) -> Callable[..., Any]:
-            def answer_thd(*args: Any) -> Any:
-                return method(*args)
-
+            answer_thd = partial(method)
             answer_thd.experimental_thread_pool = pool  # type: ignore[attr-defined]
             return answer_thd
 
