@@ -71,7 +71,6 @@ class Demand(NamedTuple):
         return Demand(self.over - amount.size, short, output_max)
 
     def allows(self, amount: Amount) -> bool:
-        """Whether output of that size may be removed."""
         return not self.short_met or self.output_max is None or amount.size <= self.output_max
 
 

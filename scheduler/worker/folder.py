@@ -166,7 +166,6 @@ def _finish(path: Path) -> StateFolder:
 
 
 def _unused(path: Path, name: str) -> str:
-    """Find a path that is not in use."""
     found, number = path / name, 1
     while os.path.lexists(found):
         number += 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from random import Random
 
+from attrs import define
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -31,25 +32,21 @@ from scheduler.worker_interfaces import IIdentity, IJobs, ISchedulerClient
 STALE_CALL_SECONDS = 1.0
 
 
+@define(eq=False, slots=False)
 class Link(Service):
     """A worker's side of the conversation with its scheduler. It begins at once, and does not wait for an answer."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        client: ISchedulerClient,
-        jobs: IJobs,
-        identity: IIdentity,
-        conversation: Conversation,
-        random: Random,
-    ) -> None:
-        self._clock = clock
-        self._client = client
-        self._random = random
-        self._conversation = conversation
-        self._troubles = conversation.troubles
+    _clock: IReactorTime
+    _client: ISchedulerClient
+    _jobs: IJobs
+    _identity: IIdentity
+    _conversation: Conversation
+    _random: Random
+
+    def __attrs_post_init__(self) -> None:
+        self._troubles = self._conversation.troubles
         self._timer: IDelayedCall | None = None
         #: Fires when the call in flight is over and its answer was applied.
         self._call: Deferred[None] | None = None
@@ -59,9 +56,9 @@ class Link(Service):
         self._called = False
         #: Cuts since the last call that was made at its regular time.
         self._cuts = 0
-        jobs.on_end(self._job_ended)
-        identity.on_new_scheduler(self._new_scheduler)
-        client.on_cut(self._cut)
+        self._jobs.on_end(self._job_ended)
+        self._identity.on_new_scheduler(self._new_scheduler)
+        self._client.on_cut(self._cut)
 
     @property
     def idle(self) -> bool:

@@ -57,7 +57,6 @@ class Reports:
         self._described.clear()
 
     def want(self, job_ids: Iterable[str]) -> None:
-        """Note jobs that the scheduler asks about."""
         self._wanted.update(dict.fromkeys(job_ids))
 
     async def describe(self) -> tuple[JobReport, ...]:

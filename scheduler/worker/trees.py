@@ -121,7 +121,6 @@ class _Walk:
         return len(self._folders) - 1
 
     def names(self) -> list[str]:
-        """Answer the names from the start to here."""
         return [folder.name for folder in self._folders[1:]]
 
     def second(self) -> str:

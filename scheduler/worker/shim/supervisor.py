@@ -201,7 +201,6 @@ class _Job:
             os.chdir("/")
 
     def _why(self, error: Exception) -> str:
-        """Explain a start that failed."""
         program, cwd = self._record["argv"][0], self._record["cwd"]
         problem = error.strerror if isinstance(error, OSError) else str(error)
         if isinstance(error, OSError) and error.filename == cwd:
