@@ -5,7 +5,7 @@
     rpc    -> IJobRunner       <- worker.runner
     worker -> ISchedulerClient <- rpc.scheduler_client
     worker -> IJobs            <- worker.jobs
-    worker -> IHeldId          <- worker.held_id
+    worker -> IHeldId          <- worker.identity
     worker -> ICommitCount     <- worker.commit_count
     rpc    -> IIdentity        <- worker.identity
 

@@ -13,6 +13,7 @@ import errno
 import os
 import time
 from collections.abc import Iterable
+from functools import reduce
 from typing import NamedTuple
 
 from attrs import frozen
@@ -177,7 +178,4 @@ class Clearing:
 
 
 def _sum(amounts: Iterable[Amount]) -> Amount:
-    total = NOTHING
-    for amount in amounts:
-        total = total.plus(amount)
-    return total
+    return reduce(Amount.plus, amounts, NOTHING)

@@ -1,11 +1,16 @@
-"""Identifies this worker and this process of it: for its scheduler, and for incoming calls, which are checked."""
+"""Identifies this worker and this process of it: for its scheduler, and for incoming calls, which are checked.
+
+The id that the scheduler gave this worker is kept in a file, for the next process.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from scheduler import __version__, registrations
@@ -13,8 +18,10 @@ from scheduler.daemon.config import WorkerSettings
 from scheduler.errors import Misdirected
 from scheduler.messages import Registration
 from scheduler.model import FEATURES
+from scheduler.texts import is_core_id
+from scheduler.worker.shim.files import write_file
 from scheduler.worker.shim.spool import boot_id
-from scheduler.worker_interfaces import IIdentity
+from scheduler.worker_interfaces import IHeldId, IIdentity
 
 #: Processes of the scheduler that are remembered. So a few that call in turns are each new once.
 _KNOWN_SCHEDULERS_MAX = 16
@@ -70,3 +77,34 @@ class Identity:
                 return False
             self._schedulers.append(scheduler)
             return True
+
+
+@implementer(IHeldId)
+class IdFile:
+    """The file of the id. It is written whole or not at all."""
+
+    _log = Logger()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> str:
+        try:
+            held = self._path.read_text(encoding="utf-8").removesuffix("\n")
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            self._log.warn("{file} can't be read, so a new id is asked for: {why}", file=self._path, why=str(error))
+            return ""
+        if not is_core_id(held):
+            self._log.warn("{file} holds no id, so a new one is asked for", file=self._path)
+            return ""
+        return held
+
+    def write(self, worker_id: str) -> None:
+        draft = self._path.with_suffix(".tmp")
+        try:
+            write_file(str(draft), f"{worker_id}\n".encode())
+            draft.replace(self._path)
+        except OSError as error:
+            self._log.error("{file} can't be written: {why}", file=self._path, why=str(error))

@@ -21,8 +21,7 @@ from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
-from scheduler.worker.held_id import IdFile
-from scheduler.worker.identity import Identity, check_worker, registration
+from scheduler.worker.identity import Identity, IdFile, check_worker, registration
 from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.life import JobLives

@@ -11,8 +11,7 @@ from scheduler.messages import Heartbeat, Registration
 from scheduler.model import Disk, JobSpec
 from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.conversation import Conversation
-from scheduler.worker.held_id import IdFile
-from scheduler.worker.identity import Identity
+from scheduler.worker.identity import Identity, IdFile
 from scheduler.worker.link import Link
 from scheduler.worker.troubles import Troubles
 from scheduler.worker_interfaces import ICommitCount
