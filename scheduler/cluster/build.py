@@ -16,6 +16,7 @@ from scheduler.cluster.expected import Expected
 from scheduler.cluster.jobs.attendance import Attendance
 from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.choice import Choice
+from scheduler.cluster.jobs.dispatcher import Dispatcher
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.keys import Keys
 from scheduler.cluster.jobs.lines import Lines
@@ -125,7 +126,8 @@ def make_cluster(
     choice = Choice(clock, registry, waiting, backoff, expected, reach)
     flights = Flights(registry)
     starts = Starts(clock, ledger, workers, choice, backoff, reach, flights)
-    queue = Queue(clock, ledger, starts, choice, backoff, flights, waiting, set_back, queue_max)
+    dispatcher = Dispatcher(clock, ledger, starts, backoff, flights, waiting, set_back)
+    queue = Queue(clock, ledger, choice, flights, waiting, set_back, dispatcher, queue_max)
     submissions = Submissions(clock, new_id, ledger, Keys(registry, set_back), choice, queue, starts, flights)
     stops = Stops(clock, ledger, workers, flights, starts.late, reach, set_back, waits, liveness.probed)
     removals = Removals(ledger, workers, flights, reach)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -44,7 +43,7 @@ MAX_STARTS, MAX_STARTS_PER_WORKER = 64, 4
 
 @define(eq=False, slots=False)
 class Dispatcher:
-    """The queue's part that starts jobs."""
+    """The part of the queue that starts jobs; ``Queue`` decides for how long they wait."""
 
     _log = Logger()
 
@@ -55,8 +54,6 @@ class Dispatcher:
     _flights: Flights
     _waiting: Lines
     _set_back: SetBack
-    #: Is called with a job that is queued still, or again, when its start is over.
-    _left_over: Callable[[Job], None]
 
     def __attrs_post_init__(self) -> None:
         self._registry = self._ledger.registry
@@ -208,7 +205,7 @@ class Dispatcher:
         self._under_way += Counter()  # drops what is zero
         job = self._registry.find_job(job_id)
         if job is not None and job.state is JobState.QUEUED:
-            self._left_over(job)
+            self._ledger.enter_queue(job)  # it is queued still, or again
         if self._worth_a_look:
             self.wake()  # those there was no room for
         self.consider(worker_id)

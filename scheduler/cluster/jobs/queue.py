@@ -29,14 +29,12 @@ from twisted.logger import Logger
 from scheduler import units
 from scheduler.cluster import lifecycle
 from scheduler.cluster.changes import Change, WorkerChanged
-from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.choice import Choice, Submission
 from scheduler.cluster.jobs.deadlines import Deadlines
 from scheduler.cluster.jobs.dispatcher import SWEEP_INTERVAL_SECONDS, Dispatcher
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.keys import kept_with
 from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.errors import QueueFull, SchedulerError
@@ -67,20 +65,17 @@ class Queue(Service):
 
     _clock: IReactorTime
     _ledger: Ledger
-    _starts: Starts
     _choice: Choice
-    _backoff: Backoff
     _flights: Flights
     #: The jobs that are due.
     _waiting: Lines
     _set_back: SetBack
+    _dispatcher: Dispatcher
     #: Jobs that may be queued.
     _most: int
 
     def __attrs_post_init__(self) -> None:
         self._registry = self._ledger.registry
-        parts = self._starts, self._backoff, self._flights, self._waiting, self._set_back
-        self._dispatcher = Dispatcher(self._clock, self._ledger, *parts, self.stand)
         # how many jobs are to be queued, and not committed yet
         self._entering = 0
         # of each job that is queued, or starting and may come back
