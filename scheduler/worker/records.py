@@ -16,7 +16,7 @@ from scheduler.completeness import LOST_OUTPUT
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Usage
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.exits import Record, exit_record, left_behind, limit_reached
+from scheduler.worker.shim.exits import Exit, Record, left_behind, limit_reached
 from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: Reasons of ``lost``.
@@ -164,7 +164,7 @@ def judge_thd(
                 ended = _lost_thd(spool, job, wall_time, rebooted)
             elif not_begun is not None:
                 spool.sync()  # the process that made it may not have done so
-                ended = exit_record(JobState.FAILED.value, not_begun, wall_time())
+                ended = Exit(JobState.FAILED.value, not_begun, wall_time()).record()
             else:
                 return NeverBegun()
             spool.write_exit(ended)
@@ -189,14 +189,14 @@ def _lost_thd(spool: Spool, job: Record, wall_time: Callable[[], float], reboote
     if left:
         reasons.append(left_behind([each.pid for each in left]))
     sizes, limit = spool.sizes(), job.get("output_limit")
-    return exit_record(
+    return Exit(
         JobState.LOST.value,
         "; ".join(reasons),
         wall_time(),
-        sizes=sizes,
+        *sizes,
         output_error=LOST_OUTPUT if limit is None or sum(sizes) < limit else limit_reached(limit),
         started_at=started["started_at"] if started else None,
         tree=tree,
         leftover=tuple(each.pid for each in left),
         leftover_started=tuple(each.starttime for each in left),
-    )
+    ).record()

@@ -26,7 +26,7 @@ from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
 from scheduler.worker.disk import DiskFull, disk_of, lack
 from scheduler.worker.launcher import Launcher, Shortage
 from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, spec_record
-from scheduler.worker.shim.exits import Record, exit_record
+from scheduler.worker.shim.exits import Exit, Record
 from scheduler.worker.shim.spool import NotDurable, Spool, boot_id, create
 from scheduler.worker.spools import Spools
 from scheduler.worker.used_ids import HowUsed, UsedIds
@@ -121,7 +121,7 @@ class Starter:
         try:
             argv, env = self._command(job_id, spec, spool)
         except NotRunnable as error:
-            refused = exit_record(JobState.FAILED.value, str(error), self._wall_time())
+            refused = Exit(JobState.FAILED.value, str(error), self._wall_time()).record()
         limits = [limit for limit in (spec.output_limit, self._output_limit) if limit is not None]
         record: Record = {
             "id": job_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Ids of processes in an exit record.
 MAX_LEFTOVER = 100
@@ -13,44 +13,30 @@ _REASON_MAX_CHARACTERS = 1000
 Record = dict[str, Any]
 
 
-def exit_record(
-    state: str,
-    reason: str,
-    finished_at: float,
-    sizes: tuple[int, int] = (0, 0),
-    exit_code: int | None = None,
-    signal: str | None = None,
-    started_at: float | None = None,
-    tree: str = "",
-    leftover: tuple[int, ...] = (),
-    output_error: str = "",
-    leftover_started: tuple[int, ...] = (),
-    background_ended: int = 0,
-    shortage: str = "",
-    usage: Record | None = None,
-) -> Record:
-    """An exit record. Its fields are those of ``scheduler.messages.JobStatus``, and two more.
+class Exit(NamedTuple):
+    """The end of a job. The fields are those of ``scheduler.messages.JobStatus``, and two more."""
 
-    ``leftover_started`` are the start times of the processes ``leftover``, in clock ticks since the machine's start.
-    ``shortage`` says which resource of the machine was missing: nothing ran, so the start counts as never made.
-    ``usage`` is left out where it is not known.
-    """
-    record = {
-        "state": state,
-        "reason": reason,
-        "exit_code": exit_code,
-        "signal": signal,
-        "started_at": started_at,
-        "finished_at": finished_at,
-        "stdout_bytes": sizes[0],
-        "stderr_bytes": sizes[1],
-        "tree": tree,
-        "leftover": leftover,
-        "leftover_started": leftover_started,
-        "background_ended": background_ended,
-        "output_error": output_error,
-    }
-    return record | ({"shortage": shortage} if shortage else {}) | ({} if usage is None else {"usage": usage})
+    state: str
+    reason: str
+    finished_at: float
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    exit_code: int | None = None
+    signal: str | None = None
+    started_at: float | None = None
+    tree: str = ""
+    leftover: tuple[int, ...] = ()
+    output_error: str = ""
+    #: The start times of the processes ``leftover``, in clock ticks since the machine's start.
+    leftover_started: tuple[int, ...] = ()
+    background_ended: int = 0
+    #: The resource of the machine that was missing: nothing ran, so the start counts as never made.
+    shortage: str = ""
+    usage: Record | None = None
+
+    def record(self) -> Record:
+        """Make the exit record. ``shortage`` and ``usage`` are left out where there is none."""
+        return {name: value for name, value in self._asdict().items() if value or name not in {"shortage", "usage"}}
 
 
 def limit_reached(limit: int) -> str:

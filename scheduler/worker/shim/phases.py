@@ -28,7 +28,7 @@ import time
 from collections.abc import Mapping
 
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.exits import Record, exit_record, left_behind, limit_reached
+from scheduler.worker.shim.exits import Exit, Record, left_behind, limit_reached
 from scheduler.worker.shim.pump import Allowance, Pump
 from scheduler.worker.shim.spool import Identity, Spool
 
@@ -259,11 +259,11 @@ class Phases:
         elif background and not reason:
             ended = "1 background process was" if background == 1 else f"{background} background processes were"
             reason = f"{ended} ended after the main process"
-        return exit_record(
-            state=state,
-            reason=reason,
-            finished_at=time.time(),
-            sizes=self._spool.sizes(),
+        return Exit(
+            state,
+            reason,
+            time.time(),
+            *self._spool.sizes(),
             exit_code=None if number is not None else code,
             signal=None if number is None else _signal_name(number),
             started_at=self._started_at,
@@ -273,7 +273,7 @@ class Phases:
             background_ended=background,
             output_error="; ".join(problems),
             usage={"max_rss": 1024 * self._max_rss, "cpu_seconds": round(self._cpu_seconds, 6)},
-        )
+        ).record()
 
 
 def _signal_name(number: int) -> str:

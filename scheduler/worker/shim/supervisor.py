@@ -26,7 +26,7 @@ import traceback
 from typing import Any, NoReturn
 
 from scheduler.worker.shim import handoff, proctree
-from scheduler.worker.shim.exits import Record, exit_record
+from scheduler.worker.shim.exits import Exit, Record
 from scheduler.worker.shim.phases import Phases
 from scheduler.worker.shim.pump import Allowance, Pump
 from scheduler.worker.shim.spool import Identity, Spool, boot_id
@@ -160,7 +160,7 @@ class _Job:
     def start(self) -> Record | None:
         """Start the job; answers an exit record if there is nothing to supervise."""
         if self._spool.stop_asked():
-            return exit_record("stopped", "stopped before it was started", time.time())
+            return Exit("stopped", "stopped before it was started", time.time()).record()
         pumps = list(self._pumps.values())
         stdin, out, err = self._stdin, pumps[0].write_end, pumps[-1].write_end
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, out, err))]
@@ -169,7 +169,7 @@ class _Job:
         except (OSError, ValueError) as error:
             problem = self._why(error)
             short = isinstance(error, OSError) and error.errno in _SHORTAGES
-            return exit_record("failed", problem, time.time(), shortage=problem if short else "")
+            return Exit("failed", problem, time.time(), shortage=problem if short else "").record()
         finally:
             for fd in {stdin, out, err}:
                 os.close(fd)

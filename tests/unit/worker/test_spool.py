@@ -8,7 +8,7 @@ import stat
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.worker.shim import copies
-from scheduler.worker.shim.exits import exit_record, left_behind
+from scheduler.worker.shim.exits import Exit, left_behind
 from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create
 
 
@@ -23,11 +23,12 @@ class ExitRecordTests(SynchronousTestCase):
         """The longest record there can be fits in the room that was taken for it."""
         text = "\N{GRINNING FACE}" * 100_000
         self.spool.write_exit(
-            exit_record(
+            Exit(
                 "failed",
                 text,
                 1e10,
-                (2**63, 2**63),
+                2**63,
+                2**63,
                 255,
                 "SIGRTMIN+1",
                 1e10,
@@ -36,7 +37,7 @@ class ExitRecordTests(SynchronousTestCase):
                 "stdout: No space left on device; stderr: No space left on device; " + "output limit reached " * 9,
                 tuple(range(2**63, 2**63 + 9999)),
                 9999,
-            )
+            ).record()
         )
         self.assertLessEqual(os.stat(self.spool.exit_path).st_size, EXIT_RECORD_BYTES)
 
@@ -47,13 +48,13 @@ class ExitRecordTests(SynchronousTestCase):
         many = left_behind(range(4194000, 4194150))
         self.assertTrue(many.startswith("150 processes could not be ended: 4194000, "), many)
         self.assertTrue(many.endswith(", 4194099, and 50 more"), many)
-        self.spool.write_exit(exit_record("stopped", f"output limit of 1000000000 bytes reached; {many}", 1e9))
+        self.spool.write_exit(Exit("stopped", f"output limit of 1000000000 bytes reached; {many}", 1e9).record())
         self.assertTrue(self.spool.read_exit()["reason"].endswith(", and 50 more"))
 
     def test_leftover(self) -> None:
         """The first hundred of them are kept, each with its start time."""
         pids, started = tuple(range(1, 201)), tuple(range(1001, 1201))
-        self.spool.write_exit(exit_record("stopped", "", 1e9, leftover=pids, leftover_started=started))
+        self.spool.write_exit(Exit("stopped", "", 1e9, leftover=pids, leftover_started=started).record())
         record = self.spool.read_exit()
         self.assertEqual(record["leftover"], list(pids[:100]))
         self.assertEqual(record["leftover_started"], list(started[:100]))
@@ -199,7 +200,7 @@ class StopTests(SynchronousTestCase):
 
     def test_ended(self) -> None:
         """A job that has ended keeps no file for it."""
-        self.spool.write_exit(exit_record("succeeded", "", 1e9))
+        self.spool.write_exit(Exit("succeeded", "", 1e9).record())
         self.assertFalse([name for name in os.listdir(self.spool.folder) if name.startswith("stop")])
 
 
