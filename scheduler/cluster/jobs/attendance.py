@@ -203,32 +203,28 @@ class Attendance(Service):
 
 
 @implementer(IOutputReader)
+@define(eq=False)
 class _AttendingReader:
     """Passes everything on, and calls ``leave`` when it is over."""
 
-    def __init__(self, reader: IOutputReader, leave: Leave) -> None:
-        self._reader = reader
-        self._leave = leave
+    _reader: IOutputReader
+    _leave: Leave
 
     @property
     def offset(self) -> int:
         return int(self._reader.offset)
 
     def read(self) -> Deferred[Chunk]:
-        return self._reader.read().addCallbacks(self._got, self._failed)
+        return self._reader.read().addBoth(self._read)
 
     def close(self) -> None:
         self._reader.close()
         self._leave()
 
-    def _got(self, chunk: Chunk) -> Chunk:
-        if chunk.end:
+    def _read(self, result: Chunk | Failure) -> Chunk | Failure:
+        if isinstance(result, Failure) or result.end:
             self._leave()
-        return chunk
-
-    def _failed(self, failure: Failure) -> Failure:
-        self._leave()
-        return failure
+        return result
 
 
 def _first(job: Job) -> str:
