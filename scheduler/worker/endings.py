@@ -6,24 +6,34 @@ Processes are known by id and start time, as an id alone may belong to another o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable
 
 from attrs import define
 from twisted.logger import Logger
 
+from scheduler.completeness import LOST_OUTPUT
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.worker.clearing import Clearing
-from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, status_of
+from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, Seen, status_of
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.exits import MAX_LEFTOVER
+from scheduler.worker.shim.exits import MAX_LEFTOVER, Exit, Record, left_behind, limit_reached
 from scheduler.worker.shim.proctree import Process
 from scheduler.worker.shim.spool import Identity, Spool, boot_id
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: The reason of a job that no shim began.
 NOT_BEGUN = "not started: no shim began it"
+
+#: Reasons of ``lost``.
+SHIM_KILLED = "its shim was killed by a signal"
+SPOOL_REMOVED = "its spool was removed"
+REBOOTED = "rebooted"
+
+#: Seconds to wait for the end of the processes that a killed shim left.
+_STRAYS_WAIT_MAX_SECONDS = 5.0
 
 #: Seconds to wait for processes that another KILL was sent to; less than the call waits that asks for it.
 _KILL_WAIT_MAX_SECONDS = 5.0
@@ -42,14 +52,75 @@ class Endings:
     _clearing: Clearing
     _wall_time: Callable[[], float]
 
+    def see_thd(self, job_id: str, not_begun: str | None = None, own: bool = False) -> Seen:
+        """Decide how the job ended, or which shim has it.
+
+        A job with neither shim nor exit record is lost: this writes the record, while holding the lock. With
+        ``not_begun``, a job that was never begun fails for that reason, and a shim that still comes for it will not
+        begin it. Raises ``FileNotFoundError`` if the spool was removed, ``CopiedSpool`` for a copy, unless a shim was
+        seen to have it (``own``).
+        """
+        spool = self._spool(job_id)
+        spool.unlock()
+        ended = spool.read_exit()
+        if ended is not None:
+            return _end_of(job_id, ended)
+        with spool.locked() as lock:
+            begun_by = spool.begun_by()
+            if lock is None:
+                started = spool.read_start()
+                return HeldByShim(begun_by, started["started_at"] if started else None)
+            ended = spool.read_exit()
+            if ended is None:
+                job = spool.read_job()
+                if job is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spool.job_path)
+                rebooted = job["boot_id"] != boot_id()
+                if not (rebooted or own) and (spool.is_copy(job) or _lives(begun_by)):
+                    raise CopiedSpool
+                if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
+                    ended = self._lost(spool, job, rebooted)
+                elif not_begun is not None:
+                    spool.sync()  # the process that made it may not have done so
+                    ended = Exit(JobState.FAILED.value, not_begun, self._wall_time()).record()
+                else:
+                    return NeverBegun()
+                spool.write_exit(ended)
+            return _end_of(job_id, ended)
+
+    def _lost(self, spool: Spool, job: Record, rebooted: bool) -> Record:
+        """Make the record of a lost job, once the processes that its shim left are ended."""
+        started, shim = spool.read_start(), spool.begun_by()
+        since = started["starttime"] if started else shim.starttime if shim else None
+        tree: str = ""
+        left: list[Identity] = []
+        if not rebooted and since is not None and proctree.of_spool(spool.folder, since):
+            tree = "killed"
+            left = proctree.end(lambda: proctree.of_spool(spool.folder, since), _STRAYS_WAIT_MAX_SECONDS)
+        reasons = [REBOOTED if rebooted else SHIM_KILLED]
+        if left:
+            reasons.append(left_behind(_ids(left)))
+        sizes, limit = spool.sizes(), job.get("output_limit")
+        return Exit(
+            JobState.LOST.value,
+            "; ".join(reasons),
+            self._wall_time(),
+            *sizes,
+            output_error=LOST_OUTPUT if limit is None or sum(sizes) < limit else limit_reached(limit),
+            started_at=started["started_at"] if started else None,
+            tree=tree,
+            leftover=_ids(left),
+            leftover_started=tuple(each.starttime for each in left),
+        ).record()
+
     def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
-        """Decide how the job ended, or which shim has it. A job that no shim began fails with the reason ``not_begun``.
+        """Decide the same of a job whose start was answered. It fails, with ``not_begun``, if no shim began it.
 
         ``shim`` was seen to have the job; ``None``: none was, and ``CopiedSpool`` may be raised.
         """
         spool = self._spool(job_id)
         try:
-            seen = judge_thd(job_id, spool, self._wall_time, not_begun, own=shim is not None)
+            seen = self.see_thd(job_id, not_begun, own=shim is not None)
             if isinstance(seen, NotStartable):  # its start was answered all the same, so the end is reported
                 record = spool.read_exit()
                 assert record is not None
@@ -64,9 +135,9 @@ class Endings:
         return seen
 
     def look_thd(self, job_id: str) -> Seen:
-        """Answer as ``records.judge_thd``. If that fails, the job may run, so it counts as held by a shim."""
+        """Answer as ``see_thd``. If that fails, the job may run, so it counts as held by a shim."""
         try:
-            return judge_thd(job_id, self._spool(job_id), self._wall_time)
+            return self.see_thd(job_id)
         except OSError:
             return HeldByShim(None, None)
 
@@ -139,6 +210,16 @@ class Endings:
         if os.path.exists(spool.exit_path):
             return _end_named(spool)
         return _end_tree(spool.folder, shim)
+
+
+def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:
+    shortage = record.get("shortage")
+    return NotStartable(shortage) if shortage else status_of(job_id, record)
+
+
+def _lives(shim: Identity | None) -> bool:
+    """Whether the shim runs. It then has the lock of its own spool."""
+    return shim is not None and any(not each.exiting for each in proctree.still([shim]))
 
 
 def _end_named(spool: Spool) -> tuple[int, ...]:

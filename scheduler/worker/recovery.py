@@ -18,7 +18,6 @@ from scheduler.worker.records import (
     HeldByShim,
     NeverBegun,
     NotStartable,
-    judge_thd,
     key_of,
     spec_of,
     status_of,
@@ -62,7 +61,6 @@ class Recovery:
     _used: UsedIds
     _clearing: Clearing
     _endings: Endings
-    _wall_time: Callable[[], float]
 
     def find_thd(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
         """Find a job whose spool is there; ``None``: it is unreadable, or no job.
@@ -115,11 +113,10 @@ class Recovery:
         ``NeverBegun``: no shim began it, and none will. Its start was not answered, so the spool is removed as if the
         start had never come. Raises ``OSError`` if this can't be decided now.
         """
-        spool = self._spool(job_id)
         try:
-            seen = judge_thd(job_id, spool, self._wall_time)
+            seen = self._endings.see_thd(job_id)
         except FileNotFoundError:
-            if not spool.removed():
+            if not self._spool(job_id).removed():
                 raise
             return NeverBegun()
         if isinstance(seen, NeverBegun):

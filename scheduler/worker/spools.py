@@ -34,7 +34,7 @@ class Spools:
         self.clearing = Clearing(folder)
         self.endings = Endings(folder, self.spool, used, self.clearing, wall_time)
         self._used = used
-        self.recovery = Recovery(self.spool, used, self.clearing, self.endings, wall_time)
+        self.recovery = Recovery(self.spool, used, self.clearing, self.endings)
 
     def spool(self, job_id: str) -> Spool:
         """Make the spool of a job, whether it exists or not. Raises ``NotFound`` for an invalid id."""

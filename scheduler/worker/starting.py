@@ -25,7 +25,7 @@ from scheduler.worker.clearing import MAKING
 from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
 from scheduler.worker.disk import DiskFull, disk_of, lack
 from scheduler.worker.launcher import Launcher, Shortage
-from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, spec_record
+from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, Seen, spec_record
 from scheduler.worker.shim.exits import Exit, Record
 from scheduler.worker.shim.spool import NotDurable, Spool, boot_id, create
 from scheduler.worker.spools import Spools
@@ -77,7 +77,7 @@ class Starter:
                 seen = self.make_thd(job_id, spec, created_at, key)
             else:
                 self._check_readable(job_id, spool)
-                seen = judge_thd(job_id, spool, self._wall_time)
+                seen = self._spools.endings.see_thd(job_id)
                 if isinstance(seen, NotStartable):
                     self._spools.clearing.move_away(job_id)
                     return self.start_thd(job_id, spec, created_at, key)
@@ -147,7 +147,7 @@ class Starter:
         if refused is None:
             return NeverBegun()  # it is synced while a shim gets ready
         spool.sync()
-        return judge_thd(job_id, spool, self._wall_time)
+        return self._spools.endings.see_thd(job_id)
 
     def _command(self, job_id: str, spec: JobSpec, spool: Spool) -> tuple[list[str], dict[str, str]]:
         """Make the command line and the environment of the job. Raises ``NotRunnable`` if it can't run here."""

@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredList, gatherResults
 
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import starting, used_ids
+from scheduler.worker import used_ids
 from scheduler.worker.shim import spool
 from scheduler.worker.shim.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
@@ -281,15 +281,16 @@ class StartsAndSealsTests(RunningCase):
 
     async def test_start_that_can_not_be_seen(self) -> None:
         """A job that was asked for and can't be looked at just now is not taken for one that does not run."""
-        real, looks = starting.judge_thd, []
+        endings = self.worker.spools.endings
+        real, looks = endings.see_thd, []
 
-        def judge(*args: object) -> object:
+        def see(*args: object, **options: object) -> object:
             looks.append(args)
             if len(looks) == 1:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return real(*args)
+            return real(*args, **options)
 
-        self.patch(starting, "judge_thd", judge)
+        self.patch(endings, "see_thd", see)
         status = await self.worker.run("sh", "-c", "echo x; exit 3", job_id=JOB)
         self.assertEqual((status.exit_code, self.worker.output(JOB)), (3, b"x\n"))
 

@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from scheduler.errors import Conflict, NotFound, Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
-from scheduler.worker import records
+from scheduler.worker import endings
 from scheduler.worker.launcher import Shortage
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import create
@@ -124,7 +124,7 @@ class UnfinishedTests(RunningCase):
         self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)
         await self.assertFailure(self.start_unlaunched(), Unavailable)
         await self.worker.drop()
-        self.patch(records, "boot_id", lambda: "another")
+        self.patch(endings, "boot_id", lambda: "another")
         self.worker = await self.next_life()
         status = await self.worker.runner.start(JOB, JobSpec(command="true"), None)
         self.assertEqual((status.state, status.reason), (JobState.LOST, "rebooted"))

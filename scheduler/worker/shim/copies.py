@@ -6,7 +6,7 @@ started again. So another device number does not prove a copy.
 
 A copy on another file system may have the inode number of the original by chance. The generation of the inode, a random
 number on most file systems, or the id of the file system tells them apart. A copy in a snapshot of a block device has
-all of these: while the shim of the original runs, it is known by that shim (``records``). A snapshot of a whole disk
+all of these: while the shim of the original runs, it is known by that shim (``endings``). A snapshot of a whole disk
 that another machine starts from is in another boot.
 """
 
