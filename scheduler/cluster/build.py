@@ -162,7 +162,7 @@ def make_cluster(
     for part in (outputs, stops, queue, removals, attendance):
         ledger.feed.subscribe(part.hear)
     ledger.enter_queue = queue.stand
-    expected.listen(liveness.wanted)
+    expected.on_wanted = liveness.wanted
 
     return ClusterParts(
         ledger=ledger,

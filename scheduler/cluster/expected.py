@@ -56,7 +56,8 @@ class Expected:
         # number of requests that wait, with those that were woken and have not run yet
         self._waiting = 0
         self._closed = False
-        self._listeners: list[Callable[[str], None]] = []
+        #: Called with the id of an expected worker when a request begins to wait for it.
+        self.on_wanted: Callable[[str], None] = lambda _: None
 
     def __contains__(self, worker_id: str) -> bool:
         return worker_id in self._workers
@@ -65,10 +66,6 @@ class Expected:
     def idle(self) -> bool:
         """Whether no request waits."""
         return not self._waiting
-
-    def listen(self, on_wanted: Callable[[str], None]) -> None:
-        """Call ``on_wanted`` with the id of an expected worker when a request begins to wait for it."""
-        self._listeners.append(on_wanted)
 
     def begin(self, worker: Worker) -> None:
         """Expect the worker: it may be online at any moment."""
@@ -111,8 +108,7 @@ class Expected:
         waiter.addTimeout(seconds, self._clock, lambda _reason, _seconds: None)
         waiter.addBoth(self._left, requirement, group, waiter)
         for worker_id in list(islice(group.worker_ids, WORKERS_CALLED_FIRST)):
-            for listener in self._listeners:
-                listener(worker_id)
+            self.on_wanted(worker_id)
         return waiter
 
     def close(self) -> None:
