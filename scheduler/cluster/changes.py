@@ -9,7 +9,8 @@ only in ``after``. ``scheduler.cluster.build`` subscribes the listeners.
 A listener hears the changes that were published after it subscribed: a state that it found in the registry when it
 began is never followed by an earlier one.
 
-The last changes are kept, so that a reader which was away for a moment can read what it missed.
+The feed keeps which records changed last, so that a reader which was away for a moment can read these anew. It does
+not keep their values: the arguments of a job can be large.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from scheduler.model import Job, Ref, Worker
 
-#: Changes that are kept for ``since``. A change of a job takes about 1 KiB.
+#: Changes that are kept for ``since``.
 BACKLOG_MAX_CHANGES = 1000
 
 
@@ -81,7 +82,7 @@ class ChangeFeed:
         self._clock = clock
         #: The number of the last change that was published.
         self.seq = 0
-        self._backlog: deque[tuple[int, Change]] = deque(maxlen=backlog)
+        self._backlog: deque[tuple[int, Ref]] = deque(maxlen=backlog)
         self._undelivered: list[tuple[int, Change]] = []
         self._delivery: IDelayedCall | None = None
         # those of all changes, and those of the changes of one record; dicts, for their order
@@ -96,7 +97,7 @@ class ChangeFeed:
     def publish(self, change: Change) -> None:
         """Have all listeners hear the change in the next turn."""
         self.seq += 1
-        self._backlog.append((self.seq, _without_input(change)))
+        self._backlog.append((self.seq, change.last.ref))
         self._undelivered.append((self.seq, change))
         if self._delivery is None:
             self._delivery = self._clock.callLater(0, self._deliver)
@@ -118,11 +119,8 @@ class ChangeFeed:
 
         return unsubscribe
 
-    def since(self, seq: int) -> list[tuple[int, Change]] | None:
-        """The changes after number ``seq``, with their numbers; ``None``: some of them are not kept any more.
-
-        A job's specification is without its input there.
-        """
+    def since(self, seq: int) -> list[tuple[int, Ref]] | None:
+        """The numbers of the changes after number ``seq``, and what changed; ``None``: not all are kept any more."""
         missed = self.seq - seq
         if not 0 <= missed <= len(self._backlog):
             return None
@@ -140,16 +138,3 @@ class ChangeFeed:
                     except Exception:  # the others have to hear it all the same
                         ref = change.last.ref
                         self._log.failure("a listener failed after a change of {kind} {id}", kind=ref.kind, id=ref.id)
-
-
-def _without_input(change: Change) -> Change:
-    """The change as it is kept: a job's input can be large."""
-    if isinstance(change, WorkerChanged):
-        return change
-    before, after = (None if job is None else _kept(job) for job in (change.before, change.after))
-    return change if before is change.before and after is change.after else JobChanged(before, after)
-
-
-def _kept(job: Job) -> Job:
-    spec = job.spec.trimmed()
-    return job if spec is job.spec else evolve(job, spec=spec)
