@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.threads import Pool
+from scheduler.worker.shim.files import held
 from scheduler.worker_interfaces import ICommitCount
 
 #: The largest count that a message carries, and the number of its digits.
@@ -67,8 +68,5 @@ class CommitCountFile:
             self._log.failure("{file} can't be written", reason, file=self._path)
 
     def _write_thd(self, count: int) -> None:
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with held(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as fd:
             os.pwrite(fd, b"%0*d\n" % (_DIGITS, count), 0)
-        finally:
-            os.close(fd)

@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from scheduler.worker.shim.beneath import open_handle
+from scheduler.worker.shim.files import held
 
 #: Mounts on top of each other, or beside each other, that one call detaches.
 _DETACHED_MAX = 1000
@@ -83,8 +84,7 @@ def detach(base: str, path: str) -> bool:
 def _detach(base: str, path: str, private: bool) -> None:
     """Detach a mount. ``private``: first end its sharing, or the mounts in its origin would be detached as well."""
     parent, _, name = path.rpartition("/")
-    fd = open_handle(base, parent)  # no link leads the next calls to another place
-    try:
+    with held(open_handle(base, parent)) as fd:  # no link leads the next calls to another place
         if private:
             how = _Attributes(propagation=_MS_PRIVATE)
             flags = ctypes.c_uint(_AT_SYMLINK_NOFOLLOW | _AT_RECURSIVE)
@@ -92,8 +92,6 @@ def _detach(base: str, path: str, private: bool) -> None:
             number, at = ctypes.c_long(_MOUNT_SETATTR), ctypes.c_int(fd)
             _check(_libc.syscall(number, at, os.fsencode(name), flags, ctypes.byref(how), size))
         _check(_libc.umount2(os.fsencode(f"/proc/self/fd/{fd}/{name}"), _MNT_DETACH | _UMOUNT_NOFOLLOW))
-    finally:
-        os.close(fd)
 
 
 def _check(result: int) -> None:

@@ -21,6 +21,7 @@ import time
 from typing import NamedTuple
 
 from scheduler.worker.shim.beneath import HANDLE, open_beneath, open_folder, open_handle, open_parent
+from scheduler.worker.shim.files import held
 
 #: Descriptors that one walk holds, however deep it is.
 HELD_DESCRIPTORS = 32
@@ -188,15 +189,8 @@ def _measure(base: str, path: str, most: int | None, unlock: bool, found: dict[s
 def size_of(base: str, path: str) -> int:
     """Measure one file below ``base``, in bytes. Raises ``OSError`` if it is a mount point, or not there."""
     parent, _, name = path.rpartition("/")
-    folder = open_handle(base, parent)
-    try:
-        handle = open_beneath(folder, name, HANDLE)
-    finally:
-        os.close(folder)
-    try:
+    with held(open_handle(base, parent)) as folder, held(open_beneath(folder, name, HANDLE)) as handle:
         return os.fstat(handle).st_blocks * _BLOCK
-    finally:
-        os.close(handle)
 
 
 def _count(walk: _Walk, name: str, found: dict[str, list[int]]) -> None:

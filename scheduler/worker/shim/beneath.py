@@ -14,6 +14,8 @@ import os
 import stat
 from functools import lru_cache
 
+from scheduler.worker.shim.files import held
+
 #: A descriptor that only stands for a file, and needs no permission for it.
 HANDLE = os.O_PATH | os.O_NOFOLLOW
 
@@ -45,13 +47,10 @@ def open_folder(dir_fd: int, name: str, unlock: bool = False) -> int:
     except PermissionError:
         if not unlock:
             raise
-        handle = open_beneath(dir_fd, name, HANDLE | os.O_DIRECTORY)
-        try:
+        with held(open_beneath(dir_fd, name, HANDLE | os.O_DIRECTORY)) as handle:
             # Not by its name, which may now name another folder. A handle itself can't be chmodded.
             os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(os.fstat(handle).st_mode) | stat.S_IRWXU)
             return open_beneath(handle, ".", _FOLDER)
-        finally:
-            os.close(handle)
     if unlock:
         mode = os.fstat(fd).st_mode
         if mode & stat.S_IRWXU != stat.S_IRWXU:
@@ -64,10 +63,8 @@ def open_handle(base: str, path: str) -> int:
     """Open a handle (``O_PATH``) of the folder at ``path`` below ``base``; ``""`` is ``base``, which may be a link."""
     fd = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in filter(None, path.split("/")):
-        try:
+        with held(fd):
             below = open_beneath(fd, name, HANDLE | os.O_DIRECTORY)
-        finally:
-            os.close(fd)
         fd = below
     return fd
 
@@ -116,15 +113,12 @@ def _how(flags: int, resolve: int) -> ctypes.Array[ctypes.c_char]:
 
 
 def _open_compared(dir_fd: int, name: str, flags: int) -> int:
-    handle = os.open(name, HANDLE | os.O_CLOEXEC | flags & os.O_DIRECTORY, dir_fd=dir_fd)
-    try:
+    with held(os.open(name, HANDLE | os.O_CLOEXEC | flags & os.O_DIRECTORY, dir_fd=dir_fd)) as handle:
         if _mount_id(handle) != _mount_id(dir_fd):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
         if not flags & os.O_PATH:
             return os.open(f"/proc/self/fd/{handle}", (flags & ~os.O_NOFOLLOW) | os.O_CLOEXEC)
         return os.dup(handle)
-    finally:
-        os.close(handle)
 
 
 def _mount_id(fd: int) -> bytes:

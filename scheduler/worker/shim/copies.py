@@ -16,6 +16,8 @@ import fcntl
 import os
 import struct
 
+from scheduler.worker.shim.files import held
+
 #: ``_IOR('v', 1, long)``: asks for an inode's generation. Where that request has another number, it is not known.
 _FS_IOC_GETVERSION = 2 << 30 | struct.calcsize("l") << 16 | ord("v") << 8 | 1
 
@@ -25,19 +27,11 @@ FileId = list[int]
 
 def file_id(path: str) -> FileId:
     """Identify the file at ``path``. Raises ``OSError`` if it can't be opened."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with held(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
         found = os.fstat(fd)
         file_system = os.fstatvfs(fd).f_fsid
-        return [
-            found.st_dev,
-            found.st_ino,
-            _generation(fd),
-            # Some, like XFS, have no id but the device number.
-            0 if file_system == found.st_dev else file_system,
-        ]
-    finally:
-        os.close(fd)
+        # Some file systems, like XFS, have no id but the device number.
+        return [found.st_dev, found.st_ino, _generation(fd), 0 if file_system == found.st_dev else file_system]
 
 
 def is_other(made: FileId, found: FileId) -> bool:

@@ -42,7 +42,7 @@ from scheduler.daemon import failpoints
 from scheduler.worker.shim.beneath import open_handle
 from scheduler.worker.shim.copies import file_id, is_other
 from scheduler.worker.shim.exits import Record, shortened
-from scheduler.worker.shim.files import sync_file, sync_folder, take_room, write_file
+from scheduler.worker.shim.files import held, sync_file, sync_folder, take_room, write_file
 
 #: The format of all records that are written, and those that can be read: the first has no output limit.
 FORMAT = 2
@@ -127,11 +127,8 @@ class Spool:
         """Restore the permissions of the folder, in case the job has changed them."""
         with contextlib.suppress(OSError):
             if os.stat(self.folder).st_mode & stat.S_IRWXU != stat.S_IRWXU:
-                handle = open_handle(*os.path.split(self.folder))  # never the target of a link or mount
-                try:
+                with held(open_handle(*os.path.split(self.folder))) as handle:  # never the target of a link or mount
                     os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)
-                finally:
-                    os.close(handle)
 
     def sizes(self) -> tuple[int, int]:
         """Answer the bytes of stdout and of stderr; 0 for a file that was removed."""
@@ -200,12 +197,9 @@ class Spool:
 
         ``takes`` is the disk use: bytes and entries of the output; of work folder, stdin and script; of all else.
         """
-        fd = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            with contextlib.suppress(OSError):  # on a full disk the mark alone must do
-                os.write(fd, b" ".join(b"%d" % each for each in takes) + b"\n")
-        finally:
-            os.close(fd)
+        mark = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
+        with held(mark), contextlib.suppress(OSError):  # on a full disk the mark alone must do
+            os.write(mark, b" ".join(b"%d" % each for each in takes) + b"\n")
 
     def acknowledged(self) -> tuple[int, ...] | None:
         """Read the disk use in the mark ``acknowledged``: ``()`` if it was not written down; ``None``: no mark."""
@@ -225,11 +219,8 @@ class Spool:
 
         A process that is started meanwhile does not inherit it.
         """
-        fd = os.open(self.lock_path, os.O_RDWR)
-        try:
+        with held(os.open(self.lock_path, os.O_RDWR)) as fd:
             yield fd if _is_locked(fd, self.lock_path) else None
-        finally:
-            os.close(fd)
 
     def begin(self, lock: int, shim: Identity) -> None:
         """Write the identity of the shim into its lock."""
