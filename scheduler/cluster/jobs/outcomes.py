@@ -1,8 +1,7 @@
-"""The consequences of the answer to a start, as a table. ``outcome_of`` is this table as a pure function.
+"""The consequences of an error in answer to a start, as a table. ``outcome_of`` is this table as a pure function.
 
-| the answer | fate | backoff | another worker at once |
+| the error | fate | backoff | another worker at once |
 | --- | --- | --- | --- |
-| how the job is: it runs, or was refused | reported | - | - |
 | the worker lacks what it takes now | not sent | yes | yes |
 | another process, or a program that is no worker, answered | not sent | yes | yes |
 | the worker could not be called | not sent | yes | no |
@@ -37,13 +36,11 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.messages import JobStatus
 
 
 class Fate(enum.Enum):
     """The fate of a job that was to be started."""
 
-    REPORTED = "reported"
     NOT_SENT = "not sent"
     UNKNOWN = "unknown"
     FAILED = "failed"
@@ -51,7 +48,7 @@ class Fate(enum.Enum):
 
 @frozen
 class Outcome:
-    """The consequences of one answer."""
+    """The consequences of one error."""
 
     fate: Fate
     #: No job is offered to the worker for a while.
@@ -62,20 +59,18 @@ class Outcome:
     awaited: bool = False
 
 
-def outcome_of(answer: JobStatus | SchedulerError, is_core: bool) -> Outcome:
-    """Consequences of the answer to a start, or of the error in its place; ``is_core``: the worker is a core worker."""
-    match answer:
-        case JobStatus():
-            return Outcome(Fate.REPORTED)
+def outcome_of(error: SchedulerError, is_core: bool) -> Outcome:
+    """The consequences of the error in which a start ended; ``is_core``: the worker is a core worker."""
+    match error:
         case DeadlineExceeded() | Unreachable(sent=True):
             return Outcome(Fate.UNKNOWN, awaited=True)
         case StoreFailed() | Unsupported():
             return Outcome(Fate.NOT_SENT)
         case Unavailable():
-            is_answer = is_shortage(answer) or isinstance(answer, Misdirected | NotAWorker)
+            is_answer = is_shortage(error) or isinstance(error, Misdirected | NotAWorker)
             return Outcome(Fate.NOT_SENT, backoff=True, elsewhere=is_answer)
         case Conflict():
             return Outcome(Fate.FAILED)
-        case WorkerFault() if is_core and not isinstance(answer, AnswerUnreadable):
+        case WorkerFault() if is_core and not isinstance(error, AnswerUnreadable):
             return Outcome(Fate.FAILED)
     return Outcome(Fate.UNKNOWN)

@@ -6,7 +6,7 @@ from the window, waits for the stream, or reads by calls of its own.
 
 | state | the stream | left when | for |
 | --- | --- | --- | --- |
-| IDLE | does not run | a follower that has read all there is asks for more | STREAMING |
+| IDLE | does not run | a follower begins at the live end, or has read all there is and asks for more | STREAMING |
 | STREAMING | runs | the fastest follower is more than half a window behind | HELD_UP |
 | | | it is cut, or refused | RETRYING |
 | | | the last follower leaves, or the job goes to another worker | IDLE |

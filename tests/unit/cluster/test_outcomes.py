@@ -18,20 +18,15 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.messages import JobStatus
-from scheduler.model import JobState
 
 NOT_SENT = Outcome(Fate.NOT_SENT)
 HELD_OFF = Outcome(Fate.NOT_SENT, backoff=True)
 PASSED_ON = Outcome(Fate.NOT_SENT, backoff=True, elsewhere=True)
 UNKNOWN, FAILED = Outcome(Fate.UNKNOWN), Outcome(Fate.FAILED)
 UNANSWERED = Outcome(Fate.UNKNOWN, awaited=True)
-REPORTED = Outcome(Fate.REPORTED)
 
-#: The answer, and what follows from it, of one of our workers and of a core worker.
+#: The error, and what follows from it, of one of our workers and of a core worker.
 TABLE = (
-    (JobStatus("j-1", JobState.RUNNING), REPORTED, REPORTED),
-    (JobStatus("j-1", JobState.FAILED, reason="not allowed"), REPORTED, REPORTED),
     (Unavailable("no more processes"), PASSED_ON, PASSED_ON),
     (Misdirected("w-1"), PASSED_ON, PASSED_ON),
     (NotAWorker("w-1", "StartJob"), PASSED_ON, PASSED_ON),
@@ -51,7 +46,7 @@ TABLE = (
 
 class OutcomeTests(SynchronousTestCase):
     def test_table(self) -> None:
-        """The consequences of each answer are those in the table."""
-        for answer, ours, core in TABLE:
+        """The consequences of each error are those in the table."""
+        for error, ours, core in TABLE:
             for is_core, expected in ((False, ours), (True, core)):
-                self.assertEqual(outcome_of(answer, is_core), expected, (answer, is_core))
+                self.assertEqual(outcome_of(error, is_core), expected, (error, is_core))
