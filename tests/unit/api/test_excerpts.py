@@ -166,7 +166,7 @@ class ReadingTests(ServerTestCase):
             return waiting[-1].addCallback(lambda _: read(*args))
 
         self.patch(self.scheduler, "read_output", held)
-        clients = [self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for _ in range(400)]
+        clients = [self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for _ in range(150)]
         while waiting:
             waiting.popleft().callback(None)
         self.assertEqual({client.response().json()["stdout"] for client in clients}, {"x"})

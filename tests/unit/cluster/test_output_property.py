@@ -242,7 +242,7 @@ class World:
         for _ in range(400):
             if all(follower.failures or content(follower) for follower in self.followers):
                 return
-            self.read_fast(3)
+            self.read_fast(4)
             self.clock.advance(0.5)
         raise AssertionError(f"somebody waits for ever: {self.followers}")
 

@@ -16,9 +16,9 @@ from tests.unit.simulation.plans import make
 class MemoryTests(SynchronousTestCase):
     def test_garbage(self) -> None:
         """The memory holds the worlds of a few rounds, however many there are."""
-        self.patch(rounds, "COLLECTED_EVERY", 3)
+        self.patch(rounds, "COLLECTED_EVERY", 2)
         gc.collect()
-        for _ in run_rounds(Scope((), ("calm",), make), Rounds(1, 12), 1):
+        for _ in run_rounds(Scope((), ("calm",), make), Rounds(1, 6), 1):
             pass
         worlds = [each for each in gc.get_objects() if isinstance(each, World)]
-        self.assertLess(len(worlds), 5)
+        self.assertLess(len(worlds), 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.simulation import world
 from tests.simulation.acts import Drain, Forget
 from tests.simulation.faults.network import Partition
 from tests.simulation.faults.processes import Freeze, StopScheduler, StopWorker
@@ -28,6 +29,7 @@ class RunTests(SynchronousTestCase):
 
     def test_comes_to_rest(self) -> None:
         """A run in which events never end while time stands still is a violation."""
+        self.patch(world, "EVENTS_MAX", 20_000)
         violation = World(1, evolve(CALM, acts=(Restless(3.0),))).run().violation
         assert violation is not None
         self.assertEqual((violation.rule, violation.at), ("comes to rest", 3.0))

@@ -69,12 +69,13 @@ class UsedIdsTests(SynchronousTestCase):
             real(path, data[:100])
             raise OSError(errno.ENOSPC, "full")
 
-        self.ids.open_thd()
+        with open(self.path, "wb") as file:
+            file.write(bytes(2 * 4096))
         self.patch(used_ids, "write_file", full)
         # Together while there is room everywhere, as each addition is synced; one by one when pages get full.
-        taken, refused = [f"job-{number}" for number in range(3_500)], []
+        taken, refused = [f"job-{number}" for number in range(400)], []
         self.ids.add_thd(taken, HowUsed.PRUNED)
-        for number in range(3_500, 4_200):
+        for number in range(400, 700):
             try:
                 self.ids.add_thd([f"job-{number}"], HowUsed.PRUNED)
             except OSError:
@@ -85,8 +86,8 @@ class UsedIdsTests(SynchronousTestCase):
         self.assertEqual({self.opened().find_thd(job_id) for job_id in taken}, {HowUsed.PRUNED})
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["used-ids"])
         self.patch(used_ids, "write_file", real)
-        self.ids.add_thd([f"job-{number}" for number in range(6_000)], HowUsed.PRUNED)
-        self.assertEqual({self.opened().find_thd(f"job-{number}") for number in range(6_000)}, {HowUsed.PRUNED})
+        self.ids.add_thd([f"job-{number}" for number in range(1_000)], HowUsed.PRUNED)
+        self.assertEqual({self.opened().find_thd(f"job-{number}") for number in range(1_000)}, {HowUsed.PRUNED})
 
     def test_damaged(self) -> None:
         """A file that was not written here is refused: to begin another would be to forget."""
@@ -101,6 +102,6 @@ class UsedIdsTests(SynchronousTestCase):
         with open(f"{self.path}.tmp", "wb") as file:
             file.write(bytes(1_000_000))
         ids = self.opened()
-        ids.add_thd([f"job-{number}" for number in range(10_000)], HowUsed.PRUNED)
+        ids.add_thd([f"job-{number}" for number in range(5_000)], HowUsed.PRUNED)
         self.assertEqual(ids.find_thd("a"), HowUsed.PRUNED)
-        self.assertEqual(os.stat(self.path).st_size, 262_144)
+        self.assertEqual(os.stat(self.path).st_size, 131_072)
