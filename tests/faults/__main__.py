@@ -21,8 +21,7 @@ from attrs import frozen
 
 from tests.faults import experiments, table
 from tests.faults.daemons import Broken, become_subreaper, end_children
-from tests.faults.experiments import Plan
-from tests.faults.run import Disagreed, Figures, Run, Setting, Skipped
+from tests.faults.run import Disagreed, Figures, Plan, Run, Setting, Skipped
 
 
 @frozen

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 from attrs import define, evolve, field, frozen
 
@@ -89,6 +90,12 @@ class Run:
 
     def _odd(self, what: str, error: str) -> None:
         self.history.add("odd", what=what, error=error)
+
+    def rounds(self) -> Iterator[int]:
+        """The number of each round, which counts from its beginning on."""
+        for number in range(self.setting.rounds):
+            self.figures.rounds += 1
+            yield number
 
     # faults
 
@@ -203,3 +210,22 @@ class Run:
         text = text.replace(str(self.folder), "...")
         if text not in self.figures.notes:
             self.figures.notes.append(text)
+
+
+class Plan:
+    """An experiment."""
+
+    #: Its number, by which it is also chosen.
+    number: ClassVar[int]
+    name: ClassVar[str]
+    #: Rounds of a full run.
+    rounds: ClassVar[int]
+    #: Rounds of the short run; 0: it is left out.
+    quick_rounds: ClassVar[int] = 0
+
+    def possible(self) -> None:
+        """``Skipped`` if it can't be made here."""
+
+    def go(self, run: Run) -> None:
+        """Make it up to the point where both sides must agree, and call ``run.verdict``."""
+        raise NotImplementedError

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds: the deadline of a request, plus the time for its answer.
 DEADLINE = 12.0
@@ -18,19 +18,14 @@ DEADLINE = 12.0
 REQUESTS = 60
 
 
-class Experiment:
+class Experiment(Plan):
     number = 11
     name = "blackhole"
     rounds = 2
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(workers=2, mix=Mix(rate=6.0, named=1.0, workers=("w2",), keys=0.0))
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             self._round(run, number)
         run.verdict()
 

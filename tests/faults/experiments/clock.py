@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.faults.daemons import Cluster
 from tests.faults.mix import Mix
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 
 LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketimeMT.so.1")
 
@@ -18,7 +18,7 @@ STEPS = ("+3600", "-3600", "+0", "-3600", "+3600", "+0")
 TIMEOUT = 3.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 14
     name = "clock"
     rounds = 6
@@ -46,8 +46,7 @@ class Experiment:
             worker.environment |= fake
             cluster.join(worker)
         cluster.wait_online()
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             self._round(run, file, STEPS[number % len(STEPS)])
         run.verdict()
 

@@ -18,18 +18,17 @@ from tests.faults.daemons import BIN, Daemon, alive
 from tests.faults.evidence import exit_record
 from tests.faults.experiments.kill_shim import live_runs
 from tests.faults.mix import Mix
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 
 #: Jobs of the original that run throughout, and seconds for which the copy keeps trying.
 LIVE = 5
 TRYING = 10.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 32
     name = "cloned-folder"
     rounds = 3
-    quick_rounds = 0
 
     def possible(self) -> None:
         helped = subprocess.run([BIN / "twistd", "worker", "--help"], check=False, capture_output=True, text=True)
@@ -38,8 +37,7 @@ class Experiment:
 
     def go(self, run: Run) -> None:
         run.start(mix=Mix(rate=4.0, workers=("w1", "w2")))
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             self._round(run, number)
         run.verdict()
 

@@ -11,26 +11,22 @@ import time
 from tests.faults.client import CUT, Bytes, End
 from tests.faults.daemons import alive, wait_until
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Open streams, and seconds within which a scheduler ends in any case.
 STREAMS = 100
 ENDED = 12.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 23
     name = "daemonized"
     rounds = 5
     quick_rounds = 1
 
-    def possible(self) -> None:
-        pass
-
     def go(self, run: Run) -> None:
         run.start(workers=1, mix=Mix(rate=4.0, filtered=0.0))  # the long job's output must flow while it runs
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             self._round(run, number)
         run.verdict()
 

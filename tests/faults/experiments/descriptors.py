@@ -9,26 +9,21 @@ import time
 
 from tests.faults.daemons import Daemon, cpu, descriptors, wait_until
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Files that a daemon may have open, and connections to it.
 LIMIT = 256
 CONNECTIONS = 400
 
 
-class Experiment:
+class Experiment(Plan):
     number = 25
     name = "descriptors"
     rounds = 2
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(workers=2, mix=Mix(rate=4.0))
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             if number % 2 == 0:
                 self._round(run, run.cluster.scheduler, "http")
             else:

@@ -12,20 +12,16 @@ from tests.faults import evidence
 from tests.faults.daemons import Broken, Daemon, wait_until
 from tests.faults.experiments.kill_shim import one_live, shim_of
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds within which a point must be passed; otherwise the round counts as one without a fault.
 PASSED = 12.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 2
     name = "failpoints"
     rounds = 4 * len(POINTS)
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(mix=Mix(rate=8.0, longest=1.0))

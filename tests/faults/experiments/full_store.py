@@ -12,15 +12,14 @@ from tests.faults import volume
 from tests.faults.daemons import Cluster, Daemon, wait_until
 from tests.faults.experiments.kill_scheduler import intact
 from tests.faults.mix import Mix
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 from tests.faults.volume import Volume
 
 
-class Experiment:
+class Experiment(Plan):
     number = 13
     name = "full-store"
     rounds = 4
-    quick_rounds = 0
 
     def possible(self) -> None:
         volume.possible()
@@ -34,8 +33,7 @@ class Experiment:
             if not list(cluster.scheduler.state.glob("*.db")):
                 raise Skipped("the scheduler has no database")
             self._held: set[str] = set()
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 self._round(run, disk, killed=bool(number % 2))
             run.note(f"jobs that ended while the store failed, and were not shown so: {len(self._held)}")
             run.verdict()

@@ -9,7 +9,7 @@ from tests.faults import volume
 from tests.faults.client import CUT, Bytes, End, Gone
 from tests.faults.daemons import Cluster, Daemon, wait_until
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 from tests.faults.volume import Volume
 
 #: Prints more than there is room for, ignores the failure, and exits with 0.
@@ -26,7 +26,7 @@ except OSError:
 """
 
 
-class Experiment:
+class Experiment(Plan):
     number = 12
     name = "full-worker"
     rounds = 5
@@ -46,8 +46,7 @@ class Experiment:
             run.history.add("keeps", worker=small.name, seconds=0.0)  # spools without room are removed
             cluster.join(small)
             cluster.wait_online()
-            for _ in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for _ in run.rounds():
                 self._round(run, disk)
             run.verdict()
             run.end()

@@ -11,7 +11,7 @@ from tests.faults.daemons import descriptors, wait_until
 from tests.faults.experiments.partition import start
 from tests.faults.mix import Mix
 from tests.faults.network import Link
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds until the scheduler has given up a client that vanished silently.
 FREED = 60.0
@@ -34,11 +34,10 @@ while answer.read(64):
 CLIENTS = 3
 
 
-class Experiment:
+class Experiment(Plan):
     number = 10
     name = "half-open"
     rounds = 2
-    quick_rounds = 0
 
     def possible(self) -> None:
         network.possible()
@@ -46,8 +45,7 @@ class Experiment:
     def go(self, run: Run) -> None:
         with network.link() as link:
             start(run, link, Mix(rate=4.0, starters=8, longest=4.0, filtered=0.0))
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 self._stall(run, link)
                 self._vanish(run, link, number)
             run.verdict()

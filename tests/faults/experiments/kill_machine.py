@@ -16,22 +16,17 @@ from tests.faults.daemons import Daemon, alive, wait_until, zygote_of
 from tests.faults.evidence import exit_record, spool_folders
 from tests.faults.experiments.kill_shim import ended, live_runs
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 
-class Experiment:
+class Experiment(Plan):
     number = 29
     name = "kill-machine"
     rounds = 20
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(mix=Mix(rate=10.0, starters=4, longest=4.0))
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             self._round(run, run.cluster.workers[number % len(run.cluster.workers)])
         run.verdict()
 

@@ -11,14 +11,13 @@ from tests.faults.daemons import Cluster
 from tests.faults.experiments.full_store import degraded, recovered
 from tests.faults.experiments.paused_postgres import own_server
 from tests.faults.mix import Mix
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 
 
-class Experiment:
+class Experiment(Plan):
     number = 28
     name = "kill-postgres"
     rounds = 12
-    quick_rounds = 0
 
     def possible(self) -> None:
         if why := postgres.why_not():
@@ -28,8 +27,7 @@ class Experiment:
         with own_server(fsync="on") as database:
             run.use(Cluster(run.folder, more=f'[store]\nurl = "{database.url()}"\n'), Mix(rate=8.0))
             run.cluster.start(workers=2)
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 self._round(run, database, number)
             run.verdict()
             run.end()

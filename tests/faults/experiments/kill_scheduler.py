@@ -5,25 +5,21 @@ from __future__ import annotations
 import sqlite3
 
 from tests.faults.daemons import Daemon
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds from the start of the process until it serves.
 SERVING = 5.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 1
     name = "kill-scheduler"
     rounds = 60
     quick_rounds = 2
 
-    def possible(self) -> None:
-        pass
-
     def go(self, run: Run) -> None:
         run.start()
-        for _ in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for _ in run.rounds():
             run.load.resume()
             run.pause(0.3, 1.5)
             run.fault("kill -9 scheduler")

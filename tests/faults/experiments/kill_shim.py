@@ -14,22 +14,18 @@ from tests.faults.client import CUT
 from tests.faults.daemons import Daemon, alive, parent_of, wait_until
 from tests.faults.evidence import Run as Process
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 
-class Experiment:
+class Experiment(Plan):
     number = 5
     name = "kill-shim"
     rounds = 40
     quick_rounds = 4
 
-    def possible(self) -> None:
-        pass
-
     def go(self, run: Run) -> None:
         run.start(mix=Mix(shortest=1.0))
-        for _ in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for _ in run.rounds():
             run.load.resume()
             run.pause(0.2, 0.8)
             self._kill_one(run, one_live(run))

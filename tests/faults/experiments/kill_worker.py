@@ -8,7 +8,7 @@ import time
 from tests.faults.client import CUT
 from tests.faults.daemons import Daemon, wait_until
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Live jobs on the worker, and seconds from its start until all are taken back.
 LIVE = 20
@@ -18,20 +18,16 @@ TAKEN_BACK = 2.0
 AWAY = (0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 60.0)
 
 
-class Experiment:
+class Experiment(Plan):
     number = 3
     name = "kill-worker"
     rounds = 30
     quick_rounds = 1
 
-    def possible(self) -> None:
-        pass
-
     def go(self, run: Run) -> None:
         run.start(mix=Mix(rate=3.0))
         away = itertools.cycle(AWAY)
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             self._round(run, number, next(away) * run.setting.scale)
         self._new_folder(run)
         run.verdict()

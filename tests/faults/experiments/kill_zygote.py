@@ -9,26 +9,21 @@ import time
 
 from tests.faults.daemons import wait_until, zygote_of
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds that the next start may take.
 NEXT_START = 1.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 4
     name = "kill-zygote"
     rounds = 50
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(workers=1, mix=Mix(rate=10.0, starters=4))
         (worker,) = run.cluster.workers
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             run.load.resume()
             run.pause(0.3, 0.8)
             wait_until(lambda: zygote_of(worker), "there is a zygote")

@@ -7,14 +7,13 @@ from tests.faults.daemons import Cluster
 from tests.faults.experiments.full_store import recovered
 from tests.faults.experiments.paused_postgres import own_server
 from tests.faults.experiments.set_back import MISSING, MIX
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 
 
-class Experiment:
+class Experiment(Plan):
     number = 35
     name = "late-standby"
     rounds = 6
-    quick_rounds = 0
 
     def possible(self) -> None:
         if why := postgres.why_not():
@@ -24,8 +23,7 @@ class Experiment:
         with own_server(fsync="on") as database:
             run.use(Cluster(run.folder, more=f'[store]\nurl = "{database.url()}"\n'), MIX)
             run.cluster.start(workers=2)
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 self._round(run, database, killed=number % 2 == 1)
             run.verdict()
             run.end()

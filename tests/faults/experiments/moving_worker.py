@@ -8,18 +8,17 @@ from tests.faults import network
 from tests.faults.daemons import Cluster, wait_until
 from tests.faults.mix import Mix
 from tests.faults.network import Link
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds until a worker is online at another address. Its heartbeat on the dead connection must time out, the next one
 #: comes from the new address, and the worker registers again, at most once a minute.
 MOVED = 75.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 33
     name = "moving-worker"
     rounds = 4
-    quick_rounds = 0
 
     def possible(self) -> None:
         network.possible()
@@ -32,8 +31,7 @@ class Experiment:
             cluster.join(cluster.add_worker(host="0.0.0.0", prefix=link.prefix))
             cluster.join(cluster.add_worker(host=link.here))
             cluster.wait_online()
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 self._round(run, link, killed=number % 2 == 1)
             run.verdict()
             run.end()

@@ -8,13 +8,13 @@ from tests.faults import network
 from tests.faults.daemons import Cluster, wait_until
 from tests.faults.mix import Mix
 from tests.faults.network import Link
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds that the cut lasts, in turn.
 CUT = (30.0, 10.0, 60.0)
 
 
-class Experiment:
+class Experiment(Plan):
     number = 9
     name = "partition"
     rounds = 4
@@ -26,8 +26,7 @@ class Experiment:
     def go(self, run: Run) -> None:
         with network.link() as link:
             start(run, link, Mix(rate=6.0, starters=8, longest=run.lasting(8, 3)))
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 self._round(run, link, run.lasting(CUT[number % len(CUT)], 4))
             run.verdict()
             run.end()

@@ -10,14 +10,13 @@ from tests import postgres
 from tests.faults.daemons import Cluster
 from tests.faults.experiments.full_store import degraded, recovered
 from tests.faults.mix import Mix
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 
 
-class Experiment:
+class Experiment(Plan):
     number = 24
     name = "paused-postgres"
     rounds = 3
-    quick_rounds = 0
 
     def possible(self) -> None:
         if why := postgres.why_not():
@@ -27,8 +26,7 @@ class Experiment:
         with own_server() as server:
             run.use(Cluster(run.folder, more=f'[store]\nurl = "{server.url()}"\n'), Mix(rate=8.0))
             run.cluster.start(workers=2)
-            for _ in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for _ in run.rounds():
                 self._round(run, server)
             run.verdict()
             run.end()

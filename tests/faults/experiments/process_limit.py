@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.faults.daemons import Broken, Cluster, Daemon, children, wait_until, zygote_of
 from tests.faults.mix import Mix
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 
 #: The user of the limited machine: the limit does not apply to root.
 USER = 64321
@@ -26,7 +26,7 @@ JOBS = 20
 OFFERED_AGAIN = 75.0
 
 
-class Experiment:
+class Experiment(Plan):
     number = 27
     name = "process-limit"
     rounds = 5
@@ -52,8 +52,7 @@ class Experiment:
         os.chown(short.folder, USER, -1)
         cluster.join(short)
         cluster.wait_online()
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             self._round(run, short, number)
         run.verdict()
 

@@ -6,17 +6,14 @@ import re
 
 from tests.faults.daemons import Daemon
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 
-class Experiment:
+class Experiment(Plan):
     number = 22
     name = "second-scheduler"
     rounds = 3
     quick_rounds = 1
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(workers=1, mix=Mix(longest=0.5))
@@ -26,8 +23,7 @@ class Experiment:
         seconds = {"ports": config, "state": f'state_dir = "{first.state}"\n{elsewhere}'}
         for database in first.state.glob("*.db"):
             seconds["database"] = f'{elsewhere}[store]\nurl = "sqlite:///{database}"\n'
-        for number in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for number in run.rounds():
             run.load.resume()
             run.fault("a second scheduler")
             for what, text in seconds.items():

@@ -13,7 +13,7 @@ from contextlib import closing
 from tests.faults import history
 from tests.faults.evidence import spool_folders
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds of work that are missing in the backup.
 MISSING = 10.0
@@ -22,19 +22,14 @@ MISSING = 10.0
 MIX = Mix(rate=6.0, longest=3.0, removals=0.0, unattended=0.0, waiting=0.6, workers=("w1", "w2"))
 
 
-class Experiment:
+class Experiment(Plan):
     number = 34
     name = "set-back"
     rounds = 10
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(mix=MIX)
-        for _ in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for _ in run.rounds():
             self._restore(run)
         run.verdict()
 

@@ -15,7 +15,7 @@ from tests.faults.daemons import Daemon, descriptors, memory, threads
 from tests.faults.experiments import partition
 from tests.faults.mix import Mix
 from tests.faults.network import Link
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 
 #: The allowed increase of a process per hundred rounds, and in all, because pools and caches fill. The pool of followed
 #: streams keeps a thread for each that was ever followed at once: two for each of the eight starters.
@@ -38,21 +38,16 @@ class Measurement:
         return f"{self.threads} threads, {self.files} files, {self.memory:.0f} MiB"
 
 
-class Experiment:
+class Experiment(Plan):
     number = 26
     name = "soak"
     rounds = 40
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         measured: dict[tuple[str, int], list[Measurement]] = {}
         with contextlib.ExitStack() as stack:
             link = self._start(run, stack)
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 self._round(run, link)
                 for daemon in run.cluster.daemons:
                     pid = daemon.pid

@@ -11,7 +11,7 @@ import threading
 import time
 
 from tests.faults.client import CUT
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds that a job may be unattended, after which it would be stopped.
 UNATTENDED = 3.0
@@ -20,19 +20,14 @@ STOPPED = 1.5
 FOLLOWED = {"worker": "w1", "command": "sleep", "args": ["600"], "unattended_timeout": UNATTENDED}
 
 
-class Experiment:
+class Experiment(Plan):
     number = 8
     name = "stop-scheduler"
     rounds = 2
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start()
-        for _ in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for _ in run.rounds():
             run.load.resume()
             run.pause(1.0, 2.0)
             job = run.cluster.api.call("POST", "/v1/jobs", FOLLOWED)[1]["id"]

@@ -9,25 +9,21 @@ from collections.abc import Sequence
 from tests.faults import history
 from tests.faults.daemons import wait_until
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 #: Seconds below which any p99 is acceptable, however good it was before.
 GOOD = 0.5
 
 
-class Experiment:
+class Experiment(Plan):
     number = 7
     name = "stop-worker"
     rounds = 2
     quick_rounds = 1
 
-    def possible(self) -> None:
-        pass
-
     def go(self, run: Run) -> None:
         run.start(workers=3, mix=Mix(rate=10.0, starters=16, named=1.0, workers=("w1", "w2", "w3"), keys=0.3))
-        for _ in range(run.setting.rounds):
-            run.figures.rounds += 1
+        for _ in run.rounds():
             self._round(run)
         run.verdict()
 

@@ -15,7 +15,7 @@ from tests.faults.experiments.full_store import moved_to
 from tests.faults.experiments.kill_machine import kill_all
 from tests.faults.experiments.kill_scheduler import intact
 from tests.faults.mix import Mix
-from tests.faults.run import Run, Skipped
+from tests.faults.run import Plan, Run, Skipped
 from tests.faults.volume import Volume
 
 #: Seconds between the two, and for which both last.
@@ -34,21 +34,17 @@ class Fault:
     mend: Callable[[], object]
 
 
-class Experiment:
+class Experiment(Plan):
     number = 30
     name = "two-faults"
     rounds = 40
     quick_rounds = 1
 
-    def possible(self) -> None:
-        pass
-
     def go(self, run: Run) -> None:
         with contextlib.ExitStack() as stack:
             disk = self._start(run, stack)
             seen: dict[tuple[str, str], None] = {}
-            for _ in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for _ in run.rounds():
                 first, second = _two(run, disk)
                 seen[first.name, second.name] = None
                 self._round(run, first, second)

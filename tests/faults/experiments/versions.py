@@ -14,17 +14,13 @@ from contextlib import contextmanager
 
 from tests.faults.daemons import Daemon
 from tests.faults.mix import Mix
-from tests.faults.run import Run
+from tests.faults.run import Plan, Run
 
 
-class Experiment:
+class Experiment(Plan):
     number = 31
     name = "versions"
     rounds = 20
-    quick_rounds = 0
-
-    def possible(self) -> None:
-        pass
 
     def go(self, run: Run) -> None:
         run.start(workers=0, mix=Mix(rate=6.0, starters=4, longest=3.0, workers=("w1", "w2")))
@@ -37,8 +33,7 @@ class Experiment:
                 cluster.join(worker)
             cluster.wait_online()
             ids, old = _workers(run, "id"), True
-            for number in range(run.setting.rounds):
-                run.figures.rounds += 1
+            for number in run.rounds():
                 run.load.resume()
                 run.pause(0.5, 1.5)
                 if number % 2:
