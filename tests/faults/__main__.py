@@ -20,8 +20,9 @@ from random import Random
 from attrs import frozen
 
 from tests.faults import experiments, table
-from tests.faults.daemons import Broken, become_subreaper, end_children
+from tests.faults.daemons import Broken
 from tests.faults.run import Disagreed, Figures, Plan, Run, Setting, Skipped
+from tests.processes import become_subreaper, end_children
 
 
 @frozen

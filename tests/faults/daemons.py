@@ -7,7 +7,6 @@ its own. This process is the subreaper of all of them, so orphans become its chi
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -15,10 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.faults.client import Api
+from tests.processes import alive, children
 
 BIN = Path(sys.executable).parent
 
@@ -26,8 +26,6 @@ LOOPBACK = "127.0.0.1"
 
 #: Seconds for things that take almost no time, on a busy machine.
 WAIT_MAX_SECONDS = 60.0
-
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Broken(Exception):
@@ -215,38 +213,6 @@ class Cluster:
                 daemon.kill()
 
 
-# -- processes
-
-
-def become_subreaper() -> None:
-    """Make orphans of descendants children of this process."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def children(parent: int) -> Iterator[int]:
-    """The processes with this parent, including zombies."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with contextlib.suppress(OSError):
-            if f"\nPPid:\t{parent}\n" in status.read_text():
-                yield int(status.parent.name)
-
-
-def tree(root: int) -> set[int]:
-    """All descendants of a process."""
-    found: set[int] = set()
-    for child in children(root):
-        found |= {child} | tree(child)
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
 def zygote_of(worker: Daemon) -> int | None:
     """The process that forks its shims."""
     for pid in children(worker.pid):
@@ -256,36 +222,6 @@ def zygote_of(worker: Daemon) -> int | None:
     return None
 
 
-def parent_of(pid: int) -> int | None:
-    """The parent's id."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(words[1])
-
-
-def descriptors(pid: int) -> int:
-    """The number of its open files."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def threads(pid: int) -> int:
-    """The number of its threads."""
-    return len(os.listdir(f"/proc/{pid}/task"))
-
-
-def memory(pid: int) -> float:
-    """Its resident memory in MiB."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
-
-
-def cpu(pid: int) -> float:
-    """Its processor time in seconds."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def reap_orphans(keep: Sequence[Daemon]) -> None:
     """Reap orphans that have ended. The daemons in ``keep`` are reaped by their own ``wait``."""
     mine = {daemon.pid for daemon in keep if daemon.alive()}
@@ -293,17 +229,3 @@ def reap_orphans(keep: Sequence[Daemon]) -> None:
         if pid not in mine and not alive(pid):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-
-
-def end_children(seconds: float = WAIT_MAX_SECONDS) -> None:
-    """Kill and reap all remaining children of this process, and their orphans; ``Broken``."""
-    deadline = time.monotonic() + seconds
-    while left := set(children(os.getpid())):
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        if time.monotonic() > deadline:
-            raise Broken(f"can't end {left}")
-        time.sleep(0.01)

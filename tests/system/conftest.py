@@ -4,8 +4,6 @@ Processes are tested from outside, so every process of a test, daemonized or not
 becomes the subreaper of all of them, and ``daemons`` kills and reaps the rest.
 """
 
-import contextlib
-import ctypes
 import json
 import os
 import re
@@ -20,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.client import Client, ClientError
+from tests.processes import become_subreaper, children, end_children
 
 # A process that was started in the background, or by nohup, passes on that these signals are ignored. No program here
 # would notice Ctrl-C, or a closed terminal.
@@ -33,8 +32,6 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The folder with the programs of the environment under test.
 BIN = Path(sys.executable).parent
 
-_PR_SET_CHILD_SUBREAPER = 36
-
 
 def wait_until(ready: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Wait until ``ready`` is true; fail the test if it is too late. A busy machine may take many times as long."""
@@ -43,14 +40,6 @@ def wait_until(ready: Callable[[], object], what: str, seconds: float = 60) -> N
         if time.monotonic() > deadline:
             pytest.fail(f"{what}: not within {seconds:g} s")
         time.sleep(0.02)
-
-
-def children(parent: int) -> Iterator[int]:
-    """The processes with this parent, including zombies."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with contextlib.suppress(OSError):
-            if f"\nPPid:\t{parent}\n" in status.read_text():
-                yield int(status.parent.name)
 
 
 def take_port(port: int = 0) -> socket.socket:
@@ -144,40 +133,6 @@ class Daemon:
             self.process = None
         else:
             wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, f"{self.program} ends")
-
-
-def process_tree(root: int) -> set[int]:
-    """All descendants of a process."""
-    found: set[int] = set()
-    for child in children(root):
-        found |= {child} | process_tree(child)
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
-def become_subreaper() -> None:
-    """Become the parent of all orphans among this process's descendants."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_children(kept: set[int]) -> None:
-    """Kill and reap all children of this process except ``kept``, and the orphans that become its children."""
-    deadline = time.monotonic() + 60
-    while left := set(children(os.getpid())) - kept:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        assert time.monotonic() < deadline, f"can't end {left}"
-        time.sleep(0.01)
 
 
 @pytest.fixture

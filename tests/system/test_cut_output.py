@@ -13,8 +13,9 @@ from typing import Any
 import pytest_twisted
 
 from tests.namespaces import in_namespaces
+from tests.processes import children
 from tests.system.api import Api
-from tests.system.conftest import SCHEDULER, Daemon, children, worker_config
+from tests.system.conftest import SCHEDULER, Daemon, worker_config
 from tests.system.test_survival import zygote_of
 
 Cluster = tuple[Daemon, Daemon]

@@ -13,8 +13,9 @@ import pytest_twisted
 from twisted.trial.unittest import SkipTest
 
 from tests.namespaces import in_namespaces
+from tests.processes import alive
 from tests.system.api import Api
-from tests.system.conftest import SCHEDULER, Daemon, alive, wait_until, worker_config
+from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 
 Cluster = tuple[Daemon, Daemon]
 

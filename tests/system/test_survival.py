@@ -12,8 +12,9 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from tests.processes import alive, children, tree
 from tests.system.api import Api, pause
-from tests.system.conftest import Daemon, alive, children, process_tree, wait_until
+from tests.system.conftest import Daemon, wait_until
 
 Cluster = tuple[Daemon, Daemon]
 
@@ -156,7 +157,7 @@ async def test_kill_a_shim(cluster: Cluster) -> None:
     await api.online()
     job = await api.submit(command=sys.executable, args=["-c", STUBBORN])
     pids = await output_pids(api, job, 2)
-    (shim,) = (pid for pid in children(zygote_of(worker)) if set(pids) <= process_tree(pid))
+    (shim,) = (pid for pid in children(zygote_of(worker)) if set(pids) <= tree(pid))
     os.kill(shim, signal.SIGKILL)
     ended = await api.ended(job)
     assert (ended["state"], ended["exit_code"], ended["signal"]) == ("lost", None, None)

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.faults.daemons import BIN, Daemon, alive
+from tests.faults.daemons import BIN, Daemon
 from tests.faults.evidence import exit_record
 from tests.faults.experiments.kill_shim import live_runs
 from tests.faults.mix import Mix
 from tests.faults.run import Plan, Run, Skipped
+from tests.processes import alive
 
 #: Jobs of the original that run throughout, and seconds for which the copy keeps trying.
 LIVE = 5

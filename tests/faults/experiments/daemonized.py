@@ -9,9 +9,10 @@ import threading
 import time
 
 from tests.faults.client import CUT, Bytes, End
-from tests.faults.daemons import alive, wait_until
+from tests.faults.daemons import wait_until
 from tests.faults.mix import Mix
 from tests.faults.run import Plan, Run
+from tests.processes import alive
 
 #: Open streams, and seconds within which a scheduler ends in any case.
 STREAMS = 100

@@ -7,9 +7,10 @@ import resource
 import socket
 import time
 
-from tests.faults.daemons import Daemon, cpu, descriptors, wait_until
+from tests.faults.daemons import Daemon, wait_until
 from tests.faults.mix import Mix
 from tests.faults.run import Plan, Run
+from tests.processes import cpu, descriptors
 
 #: Files that a daemon may have open, and connections to it.
 LIMIT = 256

@@ -7,11 +7,12 @@ import sys
 import time
 
 from tests.faults import network
-from tests.faults.daemons import descriptors, wait_until
+from tests.faults.daemons import wait_until
 from tests.faults.experiments.partition import start
 from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Plan, Run
+from tests.processes import descriptors
 
 #: Seconds until the scheduler has given up a client that vanished silently.
 FREED = 60.0

@@ -12,11 +12,12 @@ import signal
 import time
 from collections.abc import Iterator
 
-from tests.faults.daemons import Daemon, alive, wait_until, zygote_of
+from tests.faults.daemons import Daemon, wait_until, zygote_of
 from tests.faults.evidence import exit_record, spool_folders
 from tests.faults.experiments.kill_shim import ended, live_runs
 from tests.faults.mix import Mix
 from tests.faults.run import Plan, Run
+from tests.processes import alive
 
 
 class Experiment(Plan):

@@ -11,10 +11,11 @@ from pathlib import Path
 from tests.faults import evidence
 from tests.faults.case import FINAL
 from tests.faults.client import CUT
-from tests.faults.daemons import Daemon, alive, parent_of, wait_until
+from tests.faults.daemons import Daemon, wait_until
 from tests.faults.evidence import Run as Process
 from tests.faults.mix import Mix
 from tests.faults.run import Plan, Run
+from tests.processes import alive, parent_of
 
 
 class Experiment(Plan):

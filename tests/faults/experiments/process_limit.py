@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.daemons import Broken, Cluster, Daemon, children, wait_until, zygote_of
+from tests.faults.daemons import Broken, Cluster, Daemon, wait_until, zygote_of
 from tests.faults.mix import Mix
 from tests.faults.run import Plan, Run, Skipped
+from tests.processes import children
 
 #: The user of the limited machine: the limit does not apply to root.
 USER = 64321

@@ -11,11 +11,12 @@ import time
 from attrs import frozen
 
 from tests.faults import network
-from tests.faults.daemons import Daemon, descriptors, memory, threads
+from tests.faults.daemons import Daemon
 from tests.faults.experiments import partition
 from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Plan, Run, Skipped
+from tests.processes import descriptors, memory, threads
 
 #: The allowed increase of a process per hundred rounds, and in all, because pools and caches fill. The pool of followed
 #: streams keeps a thread for each that was ever followed at once: two for each of the eight starters.
