@@ -121,32 +121,15 @@ class MistakeTests(ConfigCase):
     def test_addresses(self) -> None:
         """Only ``host:port`` is an address: no scheme of gRPC, no list, no other spelling of a port."""
         for address in (
-            *(
-                "",
-                ":",
-                "127.0.0.1",
-                "127.0.0.1:",
-                ":3000",
-                "127.0.0.1:65536",
-                "127.0.0.1:-1",
-                "127.0.0.1:+1",
-                "127.0.0.1:00",
-            ),
-            *("127.0.0.1:1 ", " 127.0.0.1:1", "::1:3000", "[::1]", "[127.0.0.1]:1", "[::1:1", "127.0.0:1", "1:2:3"),
-            *(
-                "unix:/run/x",
-                "unix:///run/x",
-                "dns:///box:1",
-                "ipv4:127.0.0.1:1,127.0.0.2:2",
-                "http://box:1",
-                "tcp:3000",
-            ),
-            *("127.0.0.1:http", "127.0.0.1:٣", "a b:1", "-a:1", "a..b:1", "box/:1", "box\\n:1", "localhost:0x10"),
+            *("", ":", "127.0.0.1", "127.0.0.1:", ":3000", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1"),
+            *("127.0.0.1:00", "127.0.0.1:1 ", " 127.0.0.1:1", "::1:3000", "[::1]", "[127.0.0.1]:1", "[::1:1"),
+            *("127.0.0:1", "1:2:3", "unix:/run/x", "unix:///run/x", "dns:///box:1", "ipv4:127.0.0.1:1,127.0.0.2:2"),
+            *("http://box:1", "tcp:3000", "127.0.0.1:http", "127.0.0.1:٣", "a b:1", "-a:1", "a..b:1", "box/:1"),
+            *("box\\n:1", "localhost:0x10"),
         ):
             for table in ("grpc_server", "http_server"):
-                self.assertIn(
-                    f"[{table}] addr = ", self.complaint(load_scheduler, f'[{table}]\naddr = "{address}"'), address
-                )
+                complaint = self.complaint(load_scheduler, f'[{table}]\naddr = "{address}"')
+                self.assertIn(f"[{table}] addr = ", complaint, address)
 
     def test_long_values_are_cut(self) -> None:
         """A long value is cut in the complaint."""

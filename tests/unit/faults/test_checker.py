@@ -129,35 +129,21 @@ class CheckerTests(SynchronousTestCase):
         self.story.runs.append(Run("t1", "l", 44, CODE))
         self.assertIn(("P2", "j", (first,)), self.story.found())
 
-    def test_gap(self) -> None:
-        """P3: a reader misses bytes."""
-        self.story.start()
-        self.story.read(0, 100)
-        read = self.story.read(101, 50)
-        self.story.see("failed", "last")
-        self.violations(("P3", (read,)))
-
-    def test_repeat(self) -> None:
-        """P3: a reader gets bytes again."""
-        self.story.start()
-        self.story.read(0, 100)
-        read = self.story.read(64, 50)
-        self.story.see("failed", "last")
-        self.violations(("P3", (read,)))
-
-    def test_wrong_bytes(self) -> None:
-        """P3: a reader gets bytes that the job did not write there."""
-        self.story.start()
-        read = self.story.read(64, 64, data=job.line(BAD, 2))
-        self.story.see("failed", "last")
-        self.violations(("P3", (read,)))
-
-    def test_early_end(self) -> None:
-        """P3: a reader is told that this is all, and it is not."""
-        self.story.start()
-        read = self.story.read(0, 100, end=True)
-        self.story.see("failed", "last")
-        self.violations(("P3", (read,)))
+    def test_read(self) -> None:
+        """P3: a reader misses bytes, gets some again, gets others, or is told too early that this is all."""
+        for begins, offset, size, more in (
+            (True, 101, 50, {}),
+            (True, 64, 50, {}),
+            (False, 64, 64, {"data": job.line(BAD, 2)}),
+            (False, 0, 100, {"end": True}),
+        ):
+            self.setUp()
+            self.story.start()
+            if begins:
+                self.story.read(0, 100)
+            read = self.story.read(offset, size, **more)
+            self.story.see("failed", "last")
+            self.violations(("P3", (read,)))
 
     def test_cut_and_ended(self) -> None:
         """P3: a raw body ended properly though the output was cut. An event stream ends with a job that says so."""

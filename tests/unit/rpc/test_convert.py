@@ -291,18 +291,11 @@ class Untrusted(SynchronousTestCase):
         message = worker_pb2.JobStatus(jobID="j", outcome=worker_pb2.FAILED, leftover=range(1, 1000))
         self.assertEqual(convert.status_from_pb(message).leftover, tuple(range(1, MAX_LEFTOVER + 1)))
 
-    def test_unknown_outcome(self) -> None:
-        """An unknown outcome, of a later version, is refused."""
+    def test_unknown(self) -> None:
+        """An unknown outcome, of a later version, an unknown stream, and an answer about another job are refused."""
         self.refused("outcome", convert.status_from_pb, worker_pb2.JobStatus(jobID="j", outcome=99))
-
-    def test_unknown_stream(self) -> None:
-        """A stream that is neither stdout nor stderr is refused."""
         self.refused("stream", convert.stream_from_pb, 2)
-
-    def test_other_job(self) -> None:
-        """An answer about another job is refused."""
-        message = convert.query_to_pb(JobStatus("other", JobState.RUNNING))
-        self.refused("jobID", convert.query_from_pb, "j", message)
+        self.refused("jobID", convert.query_from_pb, "j", convert.query_to_pb(JobStatus("other", JobState.RUNNING)))
 
     def test_other_bytes(self) -> None:
         """Bytes that were not requested are refused."""

@@ -2,7 +2,6 @@
 
 import signal
 
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
@@ -10,8 +9,6 @@ from scheduler.messages import JobStatus, Registered, Registration
 from scheduler.model import JobSpec, JobState
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc import convert
-
-INT64 = st.integers(0, 2**63 - 1)
 
 
 class CoreProtocolTests(SynchronousTestCase):
@@ -37,14 +34,10 @@ class CoreProtocolTests(SynchronousTestCase):
         )
 
     def test_registered(self) -> None:
-        """A core scheduler sends no lease, so the default is used."""
-        message = scheduler_pb2.RegisterRes(success=True, workerID="w")
-        self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
-
-    def test_without_success(self) -> None:
-        """A core scheduler may leave ``success`` unset: the id counts as a registration."""
-        message = scheduler_pb2.RegisterRes(workerID="w")
-        self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
+        """A core scheduler sends no lease, so the default is used. It may leave ``success`` unset."""
+        for success in (True, False):
+            message = scheduler_pb2.RegisterRes(success=success, workerID="w")
+            self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
 
     def test_not_registered(self) -> None:
         """An answer without an id is no registration, whatever ``success`` says."""
@@ -54,12 +47,9 @@ class CoreProtocolTests(SynchronousTestCase):
     def query(self, **answer: object) -> JobStatus:
         return convert.query_from_pb("j", worker_pb2.QueryJobRes(**answer))
 
-    def test_running(self) -> None:
-        """A job that is not done is running, whatever the other fields say."""
+    def test_without_an_error(self) -> None:
+        """A job that is not done is running, whatever the other fields say; a job done without an error has code 0."""
         self.assertEqual(self.query(error=True, errorText="exit status 1"), JobStatus("j", JobState.RUNNING))
-
-    def test_succeeded(self) -> None:
-        """A job that is done without an error has exit code 0."""
         self.assertEqual(self.query(done=True), JobStatus("j", JobState.SUCCEEDED, exit_code=0))
 
     def test_exit_status(self) -> None:

@@ -29,15 +29,13 @@ class AnswersTests(SynchronousTestCase):
             rule.shown(self.scene.world.scheduler, before, job)
 
     def test_not_found(self) -> None:
-        """A job that a client knows exists."""
-        self.scene.reply("stop", error=NotFound("job", "j1"))
-        self.assertEqual(self.scene.broken, "P1 kept")
-
-    def test_not_found_after_a_removal(self) -> None:
-        """A removed job may be missing."""
-        self.judge.removal_asked("j1")
-        self.scene.reply("stop", error=NotFound("job", "j1"))
-        self.assertEqual(self.scene.broken, "")
+        """A job that a client knows exists, unless a client removed it."""
+        for removed, broken in ((False, "P1 kept"), (True, "")):
+            self.setUp()
+            if removed:
+                self.judge.removal_asked("j1")
+            self.scene.reply("stop", error=NotFound("job", "j1"))
+            self.assertEqual(self.scene.broken, broken)
 
     def test_refused_for_want_of_a_job(self) -> None:
         """A request for a new job can't be answered with "no such job"; "no such worker" is possible."""
@@ -52,35 +50,22 @@ class AnswersTests(SynchronousTestCase):
         self.scene.reply("query", self.scene.job())
         self.assertEqual(self.scene.broken, "answers are true")
 
-    def test_query_of_one_that_ended(self) -> None:
-        """The job ended long before the query."""
-        self.scene.runs(ended=5.0)
-        self.scene.loop.now = 30.0
-        self.judge.replied(self.late_query(asked_at=20.0))
-        self.assertEqual(self.scene.broken, "answers are true")
+    def test_query_after_the_end(self) -> None:
+        """A query is answered that the job runs only if it ran at a moment of the call."""
+        for ended, broken in ((5.0, "answers are true"), (25.0, "")):
+            self.setUp()
+            self.scene.runs(ended=ended)
+            self.scene.loop.now = 30.0
+            self.judge.replied(Reply("query", "j1", 20.0, 30.0, self.scene.job(), detail="w1"))
+            self.assertEqual(self.scene.broken, broken)
 
-    def test_query_of_one_that_ends_meanwhile(self) -> None:
-        """The job ran at a moment of the call."""
-        self.scene.runs(ended=25.0)
-        self.scene.loop.now = 30.0
-        self.judge.replied(self.late_query(asked_at=20.0))
-        self.assertEqual(self.scene.broken, "")
-
-    def late_query(self, asked_at: float) -> Reply:
-        """The answer is that the job is running."""
-        return Reply("query", "j1", asked_at, self.scene.loop.now, self.scene.job(), detail="w1")
-
-    def test_wait_too_short(self) -> None:
-        """The job has not ended, and the time is not over."""
-        self.scene.loop.now = 4.9
-        self.scene.reply("wait", self.scene.job(), detail=5.0)
-        self.assertEqual(self.scene.broken, "answers are true")
-
-    def test_wait_long_enough(self) -> None:
-        """The time is over."""
-        self.scene.loop.now = 5.1
-        self.scene.reply("wait", self.scene.job(), detail=5.0)
-        self.assertEqual(self.scene.broken, "")
+    def test_wait(self) -> None:
+        """A job that has not ended is the answer only when the time is over."""
+        for now, broken in ((4.9, "answers are true"), (5.1, "")):
+            self.setUp()
+            self.scene.loop.now = now
+            self.scene.reply("wait", self.scene.job(), detail=5.0)
+            self.assertEqual(self.scene.broken, broken)
 
     def test_attempt_after_the_last(self) -> None:
         """No attempt follows the one that was answered as the last."""
@@ -115,18 +100,16 @@ class AnswersTests(SynchronousTestCase):
         self.assertEqual(self.scene.broken, "answers are true")
 
     def test_there_after_its_removal(self) -> None:
-        """A removed job is not shown."""
-        self.judge.removal_asked("j1")
-        self.scene.reply("remove", True)
-        self.shows(state=JobState.QUEUED)
-        self.assertEqual(self.scene.broken, "a removal holds")
-
-    def test_found_after_its_removal(self) -> None:
-        """A removed job is not found."""
-        self.judge.removal_asked("j1")
-        self.scene.reply("remove", True)
-        self.scene.reply("job", self.scene.job(JobState.QUEUED))
-        self.assertEqual(self.scene.broken, "answers are true")
+        """A removed job is neither shown nor found."""
+        for shown, broken in ((True, "a removal holds"), (False, "answers are true")):
+            self.setUp()
+            self.judge.removal_asked("j1")
+            self.scene.reply("remove", True)
+            if shown:
+                self.shows(state=JobState.QUEUED)
+            else:
+                self.scene.reply("job", self.scene.job(JobState.QUEUED))
+            self.assertEqual(self.scene.broken, broken)
 
     def test_begins_late_on_a_core_worker(self) -> None:
         """A stop promises nothing if a core worker did not answer the start of the job: the job is lost."""
@@ -141,16 +124,12 @@ class AnswersTests(SynchronousTestCase):
             self.judge.began(Run("j1", "m1", 0.0))
             self.assertEqual(self.scene.broken, broken)
 
-    def test_signal_twice(self) -> None:
-        """A signal arrives at most once, whatever the answer."""
-        run = self.scene.runs(signals=["SIGUSR1", "SIGUSR1"])
-        self.scene.reply("signal", error=NotFound("worker", "w"), detail=(run, 0))
-        self.assertEqual(self.scene.broken, "answers are true")
-
-    def test_signal_not_sent(self) -> None:
-        """An acknowledged signal arrived."""
-        self.scene.reply("signal", detail=(self.scene.runs(), 0))
-        self.assertEqual(self.scene.broken, "answers are true")
+    def test_signal(self) -> None:
+        """A signal arrives at most once, whatever the answer, and an acknowledged one has arrived."""
+        for signals, error in ((["SIGUSR1", "SIGUSR1"], NotFound("worker", "w")), ([], None)):
+            self.setUp()
+            self.scene.reply("signal", error=error, detail=(self.scene.runs(signals=signals), 0))
+            self.assertEqual(self.scene.broken, "answers are true")
 
     def test_key_with_another_body(self) -> None:
         """A reused key makes no job."""
@@ -158,38 +137,30 @@ class AnswersTests(SynchronousTestCase):
         self.assertEqual(self.scene.broken, "one job for each key")
 
     def test_key_with_the_same_body(self) -> None:
-        """The same key with the same body is the same request."""
-        self.scene.reply("resubmit", error=KeyReused("k"), detail=False)
-        self.assertEqual(self.scene.broken, "answers are true")
-
-    def test_key_of_a_job_that_nobody_removed(self) -> None:
-        """Only a client removes a job."""
-        self.scene.reply("resubmit", error=JobRemoved("j1"), detail=False)
-        self.assertEqual(self.scene.broken, "answers are true")
+        """The same key with the same body is the same request, and only a client removes its job."""
+        for error in (KeyReused("k"), JobRemoved("j1")):
+            self.setUp()
+            self.scene.reply("resubmit", error=error, detail=False)
+            self.assertEqual(self.scene.broken, "answers are true")
 
     def test_forgotten_worker_that_is_none(self) -> None:
         """A worker that does not exist can't be forgotten."""
         self.scene.reply("forget", detail="nobody")
         self.assertEqual(self.scene.broken, "answers are true")
 
-    def test_listed_twice(self) -> None:
-        """A list has each job once."""
-        self.scene.job()
-        self.judge.listed({"j1": None}, ["j1", "j1"])
-        self.assertEqual(self.scene.broken, "lists are whole")
-
-    def test_not_listed(self) -> None:
-        """A list has all jobs that existed throughout."""
-        self.scene.job()
-        self.judge.listed({"j1": None}, [])
-        self.assertEqual(self.scene.broken, "lists are whole")
-
-    def test_not_listed_as_it_went(self) -> None:
-        """A job that was dropped meanwhile may be missing."""
-        self.scene.job()
-        self.facts.gone["j1"] = None
-        self.judge.listed({"j1": None}, [])
-        self.assertEqual(self.scene.broken, "")
+    def test_list(self) -> None:
+        """A list has each job that existed throughout once; one that was dropped meanwhile may be missing."""
+        for listed, gone, broken in (
+            (["j1", "j1"], False, "lists are whole"),
+            ([], False, "lists are whole"),
+            ([], True, ""),
+        ):
+            self.setUp()
+            self.scene.job()
+            if gone:
+                self.facts.gone["j1"] = None
+            self.judge.listed({"j1": None}, listed)
+            self.assertEqual(self.scene.broken, broken)
 
     def attended(self, decided: float) -> str:
         """The rule broken by a stop as unattended at that time, if a client attends from 5 s on."""
@@ -206,9 +177,7 @@ class AnswersTests(SynchronousTestCase):
         return self.scene.broken
 
     def test_stopped_though_it_is_attended(self) -> None:
-        """A client follows the job."""
-        self.assertEqual(self.attended(6.0), "who is attended runs")
-
-    def test_stopped_before_it_was_attended(self) -> None:
-        """The client came too late."""
-        self.assertEqual(self.attended(4.0), "")
+        """A job that a client attends is not stopped, unless the client came too late."""
+        for decided, broken in ((6.0, "who is attended runs"), (4.0, "")):
+            self.setUp()
+            self.assertEqual(self.attended(decided), broken)

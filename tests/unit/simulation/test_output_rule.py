@@ -25,71 +25,37 @@ class OutputTests(SynchronousTestCase):
         self.scene.job()
         self.scene.loop.now = 5.0
 
-    def test_a_prefix(self) -> None:
-        """The lines written so far are delivered."""
-        self.scene.runs()
-        self.judge.delivered(self.follower, 0, WHOLE[: 5 * LINE])
-        self.assertEqual(self.scene.broken, "")
+    def test_bytes(self) -> None:
+        """Bytes are delivered from the expected offset on, as the job has written them so far."""
+        for expected, offset, data, broken in (
+            (0, 0, WHOLE[: 5 * LINE], ""),
+            (0, LINE, WHOLE[LINE : 2 * LINE], "P3 in order"),  # a gap
+            (LINE, 0, WHOLE[:LINE], "P3 in order"),  # a repeat
+            (0, 0, output("j2", 1), "P3 as written"),  # of another job
+            (0, 0, WHOLE[: 6 * LINE], "P3 as written"),  # before they are written
+        ):
+            self.setUp()
+            self.scene.runs()
+            self.follower.offset = expected
+            self.judge.delivered(self.follower, offset, data)
+            self.assertEqual(self.scene.broken, broken, (expected, offset))
 
-    def test_a_gap(self) -> None:
-        """Bytes after the expected offset are a gap."""
-        self.scene.runs()
-        self.judge.delivered(self.follower, LINE, WHOLE[LINE : 2 * LINE])
-        self.assertEqual(self.scene.broken, "P3 in order")
-
-    def test_a_repeat(self) -> None:
-        """Bytes before the expected offset are a repeat."""
-        self.scene.runs()
-        self.follower.offset = LINE
-        self.judge.delivered(self.follower, 0, WHOLE[:LINE])
-        self.assertEqual(self.scene.broken, "P3 in order")
-
-    def test_other_bytes(self) -> None:
-        """The job wrote other bytes."""
-        self.scene.runs()
-        self.judge.delivered(self.follower, 0, output("j2", 1))
-        self.assertEqual(self.scene.broken, "P3 as written")
-
-    def test_before_they_are_written(self) -> None:
-        """Bytes that the job has not written can't be read."""
-        self.scene.runs()
-        self.judge.delivered(self.follower, 0, WHOLE[: 6 * LINE])
-        self.assertEqual(self.scene.broken, "P3 as written")
-
-    def test_an_end_too_early(self) -> None:
-        """The output of a running job has no end."""
-        self.scene.runs()
-        self.follower.offset = 5 * LINE
-        self.judge.output_over(self.follower, "")
-        self.assertEqual(self.scene.broken, "P3 end")
-
-    def test_an_end_without_all(self) -> None:
-        """The end arrives after all output was delivered."""
-        self.scene.runs(ended=5.0)
-        self.follower.offset = 4 * LINE
-        self.judge.output_over(self.follower, "")
-        self.assertEqual(self.scene.broken, "P3 end")
-
-    def test_the_end(self) -> None:
-        """All output until the end of the job is delivered, and then the end."""
-        self.scene.runs(ended=5.0)
-        self.follower.offset = 5 * LINE
-        self.judge.output_over(self.follower, "")
-        self.assertEqual(self.scene.broken, "")
-
-    def test_a_cut_of_nothing(self) -> None:
-        """The output of a job that ended by itself is not cut."""
-        self.scene.runs(ended=5.0)
-        self.follower.offset = 5 * LINE
-        self.judge.output_over(self.follower, "the job is lost")
-        self.assertEqual(self.scene.broken, "P3 end")
-
-    def test_a_proper_end_of_a_destroyed_job(self) -> None:
-        """The output of a destroyed job may be incomplete, so its end must say so."""
-        self.scene.runs(ended=5.0, destroyed="rebooted")
-        self.follower.offset = 5 * LINE
-        self.judge.output_over(self.follower, "")
-        self.assertEqual(self.scene.broken, "P3 end")
+    def test_end(self) -> None:
+        """The end comes once the job has ended and all is delivered. Only the output of a destroyed job is cut."""
+        destroyed = {"ended": 5.0, "destroyed": "rebooted"}
+        for run, lines, cut, broken in (
+            ({}, 5, "", "P3 end"),
+            ({"ended": 5.0}, 4, "", "P3 end"),
+            ({"ended": 5.0}, 5, "", ""),
+            ({"ended": 5.0}, 5, "the job is lost", "P3 end"),
+            (destroyed, 5, "", "P3 end"),
+            (destroyed, 5, "the job is lost", ""),
+        ):
+            self.setUp()
+            self.scene.runs(**run)
+            self.follower.offset = lines * LINE
+            self.judge.output_over(self.follower, cut)
+            self.assertEqual(self.scene.broken, broken, (run, lines, cut))
 
     def test_refused(self) -> None:
         """A job that ran has output, unless a client removed it."""
@@ -149,30 +115,19 @@ class ReadTests(SynchronousTestCase):
         self.scene.runs()
         self.scene.loop.now = 5.0
 
-    def read(self, chunk: Chunk, before: int = 4) -> str:
-        """The rule that this answer to 2 lines from the second on breaks; ``before``: lines that existed then."""
-        self.scene.reply("read", chunk, detail=(LINE, 2 * LINE, before))
-        return self.scene.broken
-
-    def test_as_written(self) -> None:
-        """The requested bytes are delivered."""
-        self.assertEqual(self.read(Chunk(WHOLE[LINE : 3 * LINE], LINE, size=5 * LINE)), "")
-
-    def test_others(self) -> None:
-        """Other bytes are delivered."""
-        self.assertEqual(self.read(Chunk(WHOLE[: 2 * LINE], LINE, size=5 * LINE)), "P3 as written")
-
-    def test_from_elsewhere(self) -> None:
-        """Bytes of another offset are delivered."""
-        self.assertEqual(self.read(Chunk(WHOLE[: 2 * LINE], 0, size=5 * LINE)), "P3 in order")
-
-    def test_shrunk(self) -> None:
-        """More bytes existed before."""
-        self.assertEqual(self.read(Chunk(WHOLE[LINE : 3 * LINE], LINE, size=3 * LINE)), "P3 as written")
-
-    def test_an_end(self) -> None:
-        """The job runs, so its output has no end."""
-        self.assertEqual(self.read(Chunk(WHOLE[LINE : 3 * LINE], LINE, end=True, size=5 * LINE)), "P3 end")
+    def test_bytes(self) -> None:
+        """The requested bytes are delivered as written, without an end, from an output that did not shrink."""
+        asked = WHOLE[LINE : 3 * LINE]
+        for chunk, broken in (
+            (Chunk(asked, LINE, size=5 * LINE), ""),
+            (Chunk(WHOLE[: 2 * LINE], LINE, size=5 * LINE), "P3 as written"),
+            (Chunk(WHOLE[: 2 * LINE], 0, size=5 * LINE), "P3 in order"),
+            (Chunk(asked, LINE, size=3 * LINE), "P3 as written"),
+            (Chunk(asked, LINE, end=True, size=5 * LINE), "P3 end"),
+        ):
+            self.setUp()
+            self.scene.reply("read", chunk, detail=(LINE, 2 * LINE, 4))
+            self.assertEqual(self.scene.broken, broken, chunk)
 
     def test_beyond_the_end(self) -> None:
         """The offset existed before."""

@@ -44,14 +44,11 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(self.agree(), "")
 
     def test_two_online_by_one_name(self) -> None:
-        """Two entries of one name must not both be online."""
-        self.show(evolve(self.second, name="w1"))
-        self.assertEqual(broken(self.world), "one worker for each name")
-
-    def test_one_of_them_is_not_online(self) -> None:
-        """Two entries may have one name if the worker of one is gone."""
-        self.show(evolve(self.second, name="w1", state=WorkerState.UNREACHABLE))
-        self.assertEqual(broken(self.world), "")
+        """Two entries may have one name only if the worker of one is gone."""
+        for state, rule in ((WorkerState.ONLINE, "one worker for each name"), (WorkerState.UNREACHABLE, "")):
+            self.setUp()
+            self.show(evolve(self.second, name="w1", state=state))
+            self.assertEqual(broken(self.world), rule)
 
     def test_start_at_another(self) -> None:
         """A start that another worker takes is found at once."""
@@ -75,18 +72,13 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(self.agree(), "")
 
     def test_drain_under_another_id(self) -> None:
-        """A drained worker that keeps its folder stays drained under another id."""
-        self.world.judge.drained("w1", self.first.id)
-        self.world.judge.registered("another", self.world.workers["w1"].folder)
-        self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
-        self.assertEqual(broken(self.world), "a drain stays")
-
-    def test_drain_of_another_folder(self) -> None:
-        """A worker with a folder of its own is another one, even under the same name."""
-        self.world.judge.drained("w1", self.first.id)
-        self.world.judge.registered("another", Folder())
-        self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
-        self.assertEqual(broken(self.world), "")
+        """A drained worker stays drained under another id if it keeps its folder; with another folder it is another."""
+        for kept, rule in ((True, "a drain stays"), (False, "")):
+            self.setUp()
+            self.world.judge.drained("w1", self.first.id)
+            self.world.judge.registered("another", self.world.workers["w1"].folder if kept else Folder())
+            self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
+            self.assertEqual(broken(self.world), rule)
 
     def test_wrong_address(self) -> None:
         """A worker must be known at the address where it listens."""
