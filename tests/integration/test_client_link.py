@@ -14,7 +14,6 @@ from scheduler.client import Client, ConnectionFailed
 from tests.canned import CannedServer
 
 VERSION = b'HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n{"version": "1.0", "api": "v1" }'
-BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\nRetry-After: 0\r\n\r\n{}"
 
 #: The first bytes of a gRPC server, without a line end.
 GRPC = b"\x00\x00\x1e\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x08"
@@ -28,16 +27,6 @@ class LinkTests(SynchronousTestCase):
         server = CannedServer(lambda _: next(following))
         self.addCleanup(server.close)
         return server
-
-    def test_trouble(self) -> None:
-        """Each failure before a repetition is reported, and the first answer after that."""
-        told: list[str | None] = []
-        with Client(self.serve(b"", BUSY, VERSION).url, on_trouble=told.append) as client:
-            self.assertEqual(client.version().version, "1.0")
-        self.assertEqual(len(told), 3, told)
-        self.assertTrue(told[0])
-        self.assertIn("503", told[1] or "")
-        self.assertIsNone(told[2])
 
     def test_no_trouble(self) -> None:
         """Without a failure nothing is reported."""
