@@ -39,6 +39,9 @@ EVENTS = ("-N", "-H", "Accept: text/event-stream")
 SILENCE = float(os.environ.get("NGINX_SILENCE_SECONDS", "22"))
 READ_TIMEOUT = 60.0 if SILENCE > 60 else SILENCE - 4
 
+#: A limit for a restart of the scheduler, and for its worker to be back; half a minute with other tests beside.
+RESTART_MAX_SECONDS = 300
+
 #: Debian's configuration, without the parts that need root or are outside of ``folder``.
 CONFIG = """
 daemon off;
@@ -251,7 +254,7 @@ def test_cut(cluster: Cluster, nginx: Start, location: str, tmp_path: Path) -> N
     ended: list[Ended] = []
 
     def follow() -> None:
-        with Client(front.api, patience=60) as client:
+        with Client(front.api, patience=RESTART_MAX_SECONDS) as client:
             for event in client.follow(job_id):
                 if isinstance(event, Output):
                     seen.append(event.data)
@@ -272,6 +275,7 @@ def test_cut(cluster: Cluster, nginx: Start, location: str, tmp_path: Path) -> N
     assert not ended
     scheduler.start()
     Path(f"{gate}1").touch()
-    client.join(90)
+    client.join(RESTART_MAX_SECONDS)
+    assert not client.is_alive()
     assert b"".join(seen) == b"one\ntwo\n"
     assert [each.job.state for each in ended] == ["succeeded"]
