@@ -28,6 +28,9 @@ class ServerTestCase(SynchronousTestCase):
 class StreamTestCase(ServerTestCase):
     """A server whose streams must leave nothing behind."""
 
+    def tearDown(self) -> None:
+        self.assert_nothing_left()
+
     def follow(self, job_id: str, more: str = "", **headers: str) -> Connection:
         return self.server.ask("GET", f"/v1/jobs/{job_id}/output?follow=1{more}", **headers)
 

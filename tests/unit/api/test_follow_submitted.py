@@ -23,7 +23,6 @@ class SubmittedTests(StreamTestCase):
         self.fleet.end(job.id, 2)
         self.assertEqual((client.response().body, client.response().complete), (b"hello", True))
         self.assertEqual(client.response().trailers, {"x-job-state": "failed", "x-exit-code": "2"})
-        self.assert_nothing_left()
 
     def test_output_before_the_answer(self) -> None:
         """Readers are opened when the start is sent, and closed if the start fails."""
@@ -42,7 +41,6 @@ class SubmittedTests(StreamTestCase):
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}')
         self.assertEqual(len(self.house.workers.running()), 1)
         client.hang_up()
-        self.assert_nothing_left()
 
     def test_gone_before_the_start(self) -> None:
         """If the client leaves before the start is sent, no reader is opened; the job is started all the same."""
@@ -50,7 +48,6 @@ class SubmittedTests(StreamTestCase):
         with self.assertRaises(CancelledError), output:
             raise CancelledError
         output.starting(self.fleet.add_job())
-        self.assert_nothing_left()
 
     def test_queued(self) -> None:
         """A job that waits for a worker is answered with headers at once, and with bytes when it runs."""
@@ -64,7 +61,6 @@ class SubmittedTests(StreamTestCase):
         self.fleet.end("job-1")
         self.assertEqual((client.response().body, client.response().complete), (b"hello", True))
         self.clock.advance(SWEEP_INTERVAL_SECONDS)
-        self.assert_nothing_left()
 
     def test_queued_for_nothing(self) -> None:
         """The body of a job that is never started ends properly, with no bytes."""
@@ -74,7 +70,6 @@ class SubmittedTests(StreamTestCase):
         self.assertIs(self.scheduler.job("job-1").state, JobState.FAILED)
         self.assertEqual((client.response().body, client.response().complete), (b"", True))
         self.clock.advance(SWEEP_INTERVAL_SECONDS)
-        self.assert_nothing_left()
 
     def test_submitted_unfollowed(self) -> None:
         """If the job runs but can't be followed, the problem names it, and is no 5xx."""
@@ -99,7 +94,6 @@ class SubmittedTests(StreamTestCase):
         response = client.response()
         self.assertEqual((response.status, response.headers["x-job-id"], response.complete), (201, "job-1", False))
         self.assertFalse(client.socket.connected)
-        self.assert_nothing_left()
 
     def test_submitted_before(self) -> None:
         """If the output of a replayed submission is gone, the answer is a problem with the job, and no 5xx."""
@@ -111,7 +105,6 @@ class SubmittedTests(StreamTestCase):
         response = self.server.ask("POST", "/v1/jobs?follow=1", body, idempotency_key="k").response()
         self.assertEqual((response.status, response.json()["job_id"]), (424, "job-1"))
         self.assertIn("no longer kept", response.json()["detail"])
-        self.assert_nothing_left()
 
     def test_submitted_to_a_core_worker(self) -> None:
         """A job is not started on a worker whose output can't be followed."""

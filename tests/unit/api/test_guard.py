@@ -23,13 +23,7 @@ class GuardTests(SynchronousTestCase):
     def test_programs(self) -> None:
         """A program that names the server by one of its names may pass, whatever the port."""
         for host in (
-            "127.0.0.1",
-            "127.0.0.1:3000",
-            "[::1]:80",
-            "[::1]",
-            "[::1%25eth0]:1",
-            "[::1%lo]",
-            "LocalHost:1",
+            *("127.0.0.1", "127.0.0.1:3000", "[::1]:80", "[::1]", "[::1%25eth0]:1", "[::1%lo]", "LocalHost:1"),
             "box.example",
         ):
             self.assertIsNone(self.status(("Host", host)), host)
@@ -37,13 +31,7 @@ class GuardTests(SynchronousTestCase):
     def test_foreign_host(self) -> None:
         """Any other name, such as a rebound one, is refused."""
         for host in (
-            "evil.example",
-            "127.0.0.1.evil.example",
-            "localhost.",
-            "127.0.0.2",
-            "[::2]:80",
-            "[::2%lo]",
-            "0.0.0.0",
+            *("evil.example", "127.0.0.1.evil.example", "localhost.", "127.0.0.2", "[::2]:80", "[::2%lo]", "0.0.0.0"),
         ):
             self.assertEqual(self.status(("Host", host)), 403, host)
 
@@ -71,16 +59,8 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.status(), 400)
         self.assertEqual(self.status(("Host", "localhost"), ("Host", "localhost")), 400)
         for host in (
-            "",
-            "localhost:",
-            "localhost:x",
-            "a@localhost",
-            "localhost/x",
-            "localhost, localhost",
-            "::1",
-            "[%lo]",
-            "[::1%]",
-            "ä",
+            *("", "localhost:", "localhost:x", "a@localhost", "localhost/x", "localhost, localhost", "::1", "[%lo]"),
+            *("[::1%]", "ä"),
         ):
             self.assertEqual(self.status(("Host", host)), 400, host)
 
@@ -89,14 +69,8 @@ class GuardTests(SynchronousTestCase):
         for own in ("http://localhost:3000", "https://localhost:3000", "HTTP://LOCALHOST:3000"):
             self.assertIsNone(self.status(("Host", "localhost:3000"), ("Origin", own)))
         for origin in (
-            "null",
-            "",
-            "http://localhost",
-            "http://localhost:3001",
-            "http://127.0.0.1:3000",
-            "http://evil.example",
-            "http://localhost:3000.evil.example",
-            "file://",
+            *("null", "", "http://localhost", "http://localhost:3001", "http://127.0.0.1:3000", "http://evil.example"),
+            *("http://localhost:3000.evil.example", "file://"),
         ):
             self.assertEqual(self.status(("Host", "localhost:3000"), ("Origin", origin)), 403, origin)
 

@@ -163,16 +163,8 @@ class PathTests(PolicyCase):
         (self.scripts / "twice").symlink_to("folder/secret")
         self.file("scripts-evil/secret")
         return [
-            "../outside/secret",
-            "./../outside/secret",
-            "a/../../outside/secret",
-            "count.sh/../../outside/secret",
-            "file",
-            "folder/secret",
-            "up/outside/secret",
-            "twice",
-            "..",
-            "../scripts-evil/secret",
+            *("../outside/secret", "./../outside/secret", "a/../../outside/secret", "count.sh/../../outside/secret"),
+            *("file", "folder/secret", "up/outside/secret", "twice", "..", "../scripts-evil/secret"),
             "folder/../outside/secret",
         ]
 
