@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults import job
 from tests.faults.case import FINAL
@@ -92,3 +93,22 @@ def tail(reached: int, stream: str = "stdout", length: int = 100, **more: Any) -
     data = printed[max(0, reached - length) : reached]
     digest, offset = hashlib.sha256(data).hexdigest(), reached - len(data)
     return {"offset": offset, "length": len(data), "sha256": digest, "cut": offset > 0} | more
+
+
+class StoryCase(SynchronousTestCase):
+    """Doctors a history in each test."""
+
+    def setUp(self) -> None:
+        self.story = Story()
+
+    def violations(self, *expected: tuple[str, tuple[int, ...]]) -> None:
+        """The violations, all of job ``j``, by promise and lines."""
+        self.assertEqual(self.story.found(), [(promise, "j", lines) for promise, lines in expected])
+
+
+class StartedCase(StoryCase):
+    """A history that begins with an acknowledged start. Each test doctors it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start = self.story.start()

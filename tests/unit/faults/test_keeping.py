@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults import job
 from tests.faults.evidence import Run
-from tests.unit.faults.story import BAD, CODE, ERRORS, SIZE, USAGE, Story
+from tests.unit.faults.story import BAD, CODE, ERRORS, SIZE, USAGE, StartedCase
 
 
-class KeepingTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.story = Story()
-        self.start = self.story.start()
-
-    def violations(self, *expected: tuple[str, tuple[int, ...]]) -> None:
-        self.assertEqual(self.story.found(), [(promise, "j", lines) for promise, lines in expected])
-
-
-class ContradictionTests(KeepingTestCase):
+class ContradictionTests(StartedCase):
     """P4: no job is shown with contradictory fields."""
 
     def shown(self, state: str, **more: object) -> None:
@@ -55,7 +45,7 @@ class ContradictionTests(KeepingTestCase):
         self.violations()
 
 
-class StderrTests(KeepingTestCase):
+class StderrTests(StartedCase):
     """P3: stderr is judged like stdout."""
 
     def test_followed(self) -> None:
@@ -81,7 +71,7 @@ class StderrTests(KeepingTestCase):
         self.violations(("P3", ()), ("P3", (last,)))
 
 
-class FirstOffsetTests(KeepingTestCase):
+class FirstOffsetTests(StartedCase):
     """P3: a stream begins at the requested offset."""
 
     def test_elsewhere(self) -> None:
@@ -95,7 +85,7 @@ class FirstOffsetTests(KeepingTestCase):
         self.violations()
 
 
-class ByteCountTests(KeepingTestCase):
+class ByteCountTests(StartedCase):
     """P3: the shown length of output is that of the worker's spool."""
 
     def test_stopped(self) -> None:
@@ -122,7 +112,7 @@ class ByteCountTests(KeepingTestCase):
         self.violations(("P3", (last,)))
 
 
-class KeptTests(KeepingTestCase):
+class KeptTests(StartedCase):
     """P6: data that was not removed is kept for the promised time."""
 
     def setUp(self) -> None:
@@ -175,7 +165,7 @@ class KeptTests(KeepingTestCase):
         self.violations(("P3", (output,)))
 
 
-class InternalTests(KeepingTestCase):
+class InternalTests(StartedCase):
     """P8: no answer is an internal error, and no log has one."""
 
     def setUp(self) -> None:

@@ -5,22 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults import job
 from tests.faults.evidence import Run
-from tests.unit.faults.story import BAD, CODE, ERRORS, LINES, SIZE, Story, tail
+from tests.unit.faults.story import BAD, CODE, ERRORS, LINES, SIZE, Story, StoryCase, tail
 
 
-class RequestsTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.story = Story()
-
-    def violations(self, *expected: tuple[str, tuple[int, ...]]) -> None:
-        self.assertEqual(self.story.found(), [(promise, "j", lines) for promise, lines in expected])
-
-
-class RemovalTests(RequestsTestCase):
+class RemovalTests(StoryCase):
     """P6: a removed job is gone, and nothing else."""
 
     def setUp(self) -> None:
@@ -119,7 +110,7 @@ class RemovalTests(RequestsTestCase):
         self.assertIn(("P1", "j", (2,)), self.story.found())
 
 
-class SignalTests(RequestsTestCase):
+class SignalTests(StoryCase):
     """P7: a signal arrives once, and only at its job."""
 
     def setUp(self) -> None:
@@ -177,7 +168,7 @@ class SignalTests(RequestsTestCase):
         self.violations(("P7", (sent,)))
 
 
-class AnswerTests(RequestsTestCase):
+class AnswerTests(StoryCase):
     """P8: an answer agrees with the job."""
 
     def setUp(self) -> None:
@@ -257,7 +248,7 @@ class AnswerTests(RequestsTestCase):
         self.violations()
 
 
-class AttendanceTests(RequestsTestCase):
+class AttendanceTests(StoryCase):
     """P9: a job is stopped for lack of attendance if, and only if, no client attends it."""
 
     def setUp(self) -> None:
@@ -325,7 +316,7 @@ class AttendanceTests(RequestsTestCase):
         self.violations(("P9", (1,)))
 
 
-class EventStreamTests(RequestsTestCase):
+class EventStreamTests(StoryCase):
     """P4: the job in a stream of events."""
 
     def stream(self, *states: str, first: str = "job") -> int:

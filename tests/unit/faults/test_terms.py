@@ -6,20 +6,13 @@ import hashlib
 from typing import Any
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults import job
 from tests.faults.evidence import Run
-from tests.unit.faults.story import BAD, CODE, ERRORS, SIZE, USAGE, Story
+from tests.unit.faults.story import BAD, CODE, ERRORS, SIZE, USAGE, StoryCase
 
 
-class TermsTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.story = Story()
-
-    def violations(self, *expected: tuple[str, tuple[int, ...]]) -> None:
-        self.assertEqual(self.story.found(), [(promise, "j", lines) for promise, lines in expected])
-
+class TermsTestCase(StoryCase):
     def ended(self, state: str, op: str = "last", **more: Any) -> int:
         """``j`` was ended by SIGTERM, and is shown so."""
         self.story.runs = [evolve(self.story.runs[0], code=None, ended=None)]
