@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.output.failures import RETRY_MAX_SECONDS
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream, WorkerState
@@ -42,6 +43,19 @@ class OutputTestCase(SynchronousTestCase):
 
     def open(self, offset: int = 0) -> IOutputReader:
         return self.outputs.open(*KEY, offset)
+
+    def under_way(self, size: int = 10) -> tuple[IOutputReader, Deferred[Chunk]]:
+        """A follower that has read that many bytes and waits for more."""
+        reader = self.open()
+        self.write(size)
+        self.client.flow(10)
+        self.successResultOf(reader.read())
+        return reader, reader.read()
+
+    def cut(self, reason: Exception | None) -> None:
+        """The stream ends, and the time until the next attempt passes."""
+        self.client.stream().cut(reason)
+        self.clock.advance(RETRY_MAX_SECONDS)
 
     def change_job(self, **changes: Any) -> None:
         self.house.add(evolve(self.house.job("j-1"), **changes))

@@ -48,11 +48,7 @@ class FollowTests(OutputTestCase):
 
     def test_end_alone(self) -> None:
         """A job that ends without more output ends its readers with an empty chunk."""
-        reader = self.open()
-        self.write(5)
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        reading = reader.read()
+        _, reading = self.under_way(5)
         self.spool.ended = True
         self.client.flow(10)
         self.assert_gives(reading, 5, 0, end=True)

@@ -127,8 +127,7 @@ class EarlierWorkerTests(OutputTestCase):
         self.spool.ended = True
         reader = self.open()
         reading = reader.read()
-        self.client.stream().cut(WorkerFault("w-1", "oh"))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(WorkerFault("w-1", "oh"))
         self.client.answer()
         self.assert_gives(reading, 0, 5)
         reading = reader.read()
@@ -140,14 +139,9 @@ class EarlierWorkerTests(OutputTestCase):
 
     def test_end_alone_is_pulled(self) -> None:
         """A follower that has all bytes and pulls waits for the end of the job, too."""
-        self.write(5)
-        reader = self.open()
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        reading = reader.read()
+        _, reading = self.under_way(5)
         self.spool.ended = True
-        self.client.stream().cut(WorkerFault("w-1", "oh"))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(WorkerFault("w-1", "oh"))
         self.client.answer()
         self.client.flow(10)
         self.assertNoResult(reading)

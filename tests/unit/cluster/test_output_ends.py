@@ -58,11 +58,7 @@ class EndTests(OutputTestCase):
 
     def test_told_of_the_end(self) -> None:
         """A follower that has all bytes gets the end when the job has ended, even if its stream was cut."""
-        self.write(10)
-        reader = self.open()
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        reading = reader.read()
+        _, reading = self.under_way()
         self.client.stream().cut(CUT)
         self.end_job(stdout_bytes=10)
         self.assert_gives(reading, 10, 0, end=True)
@@ -89,11 +85,14 @@ class EndTests(OutputTestCase):
         self.client.answer()
         self.assert_gives(reading, 0, 5, end=True)
 
+
+class RecordTests(OutputTestCase):
+    """A worker without a record of the job, or without its output."""
+
     def test_no_record_before_it_began(self) -> None:
         """A worker that did not know the job before it ended is asked again: the start may have come after that."""
         reading = self.open().read()
-        self.client.stream().cut(NotFound("job", "j-1"))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(NotFound("job", "j-1"))
         self.write(5)
         self.end_job(started_at=1000.5)
         self.client.fail_read(NotFound("job", "j-1"))
@@ -104,8 +103,7 @@ class EndTests(OutputTestCase):
     def test_no_record_yet(self) -> None:
         """A worker that does not know an unfinished job is asked again."""
         reading = self.open().read()
-        self.client.stream().cut(NotFound("job", "j-1"))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(NotFound("job", "j-1"))
         self.client.fail_read(NotFound("job", "j-1"))
         self.clock.advance(RETRY_MAX_SECONDS)
         self.write(5)
@@ -136,13 +134,8 @@ class EndTests(OutputTestCase):
 
     def test_pruned_while_it_is_streamed(self) -> None:
         """A follower of pruned output fails also if the job's end is not known yet."""
-        self.write(10)
-        reader = self.open()
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        reading = reader.read()
-        self.client.stream().cut(OutputPruned("j-1"))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        _, reading = self.under_way()
+        self.cut(OutputPruned("j-1"))
         self.client.fail_read(OutputPruned("j-1"))
         self.failureResultOf(reading, OutputPruned)
         self.assert_idle()
@@ -163,6 +156,10 @@ class EndTests(OutputTestCase):
         self.client.fail_read(NotFound("job", "j-1"))
         self.assertIn("no record", str(self.failureResultOf(reading, OutputGone).value))
         self.assert_idle()
+
+
+class LostTests(OutputTestCase):
+    """The output of a lost job."""
 
     def test_lost_but_its_output(self) -> None:
         """The rest of a lost job's output is read like any other, and its end is marked as cut.
@@ -187,11 +184,7 @@ class EndTests(OutputTestCase):
 
     def test_lost_with_its_worker(self) -> None:
         """Followers of a job whose worker was forgotten fail when the stream is cut."""
-        self.write(10)
-        reader = self.open()
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        reading = reader.read()
+        _, reading = self.under_way()
         self.change_job(state=JobState.LOST, reason="forgotten")
         self.assertNoResult(reading)
         self.client.stream().cut(CUT)
@@ -200,6 +193,10 @@ class EndTests(OutputTestCase):
         self.house.settle()
         self.assertIn("forgotten", str(self.failureResultOf(reading, OutputGone).value))
         self.assert_idle()
+
+
+class FailureTests(OutputTestCase):
+    """Followers that can't be served."""
 
     def test_ended_and_unreachable(self) -> None:
         """A new follower of an ended job whose worker can't be reached fails at once."""
@@ -262,8 +259,7 @@ class EndTests(OutputTestCase):
         """The output of a worker without ``StreamJob`` is polled by ``ReadOutput``."""
         reading = self.open().read()
         for _ in range(3):
-            self.client.stream().cut(Unsupported("w-1", "StreamJob"))
-            self.clock.advance(RETRY_MAX_SECONDS)
+            self.cut(Unsupported("w-1", "StreamJob"))
             self.client.answer()
         self.assertNoResult(reading)
         self.client.stream().cut(Unsupported("w-1", "StreamJob"))
@@ -275,8 +271,7 @@ class EndTests(OutputTestCase):
     def test_unsupported(self) -> None:
         """A follower fails if the worker has neither ``StreamJob`` nor ``ReadOutput``."""
         reading = self.open().read()
-        self.client.stream().cut(Unsupported("w-1", "StreamJob"))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(Unsupported("w-1", "StreamJob"))
         self.client.fail_read(Unsupported("w-1", "ReadOutput"))
         self.failureResultOf(reading, Unsupported)
         self.assert_idle()
@@ -284,8 +279,7 @@ class EndTests(OutputTestCase):
     def test_beyond_the_end(self) -> None:
         """An offset beyond the end is refused by the worker, or without it if the length is known."""
         reading = self.open(10).read()
-        self.client.stream().cut(OffsetBeyondEnd(10, 0))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(OffsetBeyondEnd(10, 0))
         self.client.answer()
         self.failureResultOf(reading, OffsetBeyondEnd)
         self.end_job(stdout_bytes=5)
@@ -295,8 +289,7 @@ class EndTests(OutputTestCase):
     def test_bug(self) -> None:
         """An unexpected error is logged, ends the followers that meet it, and leaves nothing behind."""
         reading = self.open().read()
-        self.client.stream().cut(ZeroDivisionError())
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(ZeroDivisionError())
         self.client.fail_read(ZeroDivisionError())
         self.failureResultOf(reading, ZeroDivisionError)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
@@ -333,11 +326,7 @@ class RefusalTests(OutputTestCase):
 
     def test_busy_worker_while_under_way(self) -> None:
         """A follower that has read something pulls, with growing delays, until there is room for its stream."""
-        reader = self.open()
-        self.write(5)
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        reading = reader.read()
+        _, reading = self.under_way(5)
         for _ in range(3):
             self.client.stream().cut(Busy("output streams", 64))
             self.clock.advance(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-
 from scheduler.cluster.output.failures import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
 from scheduler.errors import (
     DeadlineExceeded,
@@ -11,7 +9,6 @@ from scheduler.errors import (
     Unreachable,
     WorkerFault,
 )
-from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Ref, WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
@@ -21,14 +18,6 @@ CUT = Unreachable("w-1", sent=True)
 
 
 class ResumeTests(OutputTestCase):
-    def under_way(self) -> tuple[IOutputReader, Deferred[Chunk]]:
-        """A follower that has read 10 bytes and waits for more."""
-        reader = self.open()
-        self.write(10)
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        return reader, reader.read()
-
     def test_where_it_was(self) -> None:
         """A stream that is cut is begun again after a moment, at the offset reached."""
         _, reading = self.under_way()
@@ -119,8 +108,7 @@ class ResumeTests(OutputTestCase):
         """The registration of a worker that restarted unnoticed begins its streams at once."""
         self.under_way()
         for _ in range(5):
-            self.client.stream().cut(CUT)
-            self.clock.advance(RETRY_MAX_SECONDS)
+            self.cut(CUT)
         self.client.stream().cut(CUT)
         self.set_worker(WorkerState.ONLINE)
         self.client.stream()
@@ -224,8 +212,7 @@ class ResumeTests(OutputTestCase):
         self.house.add(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
         self.ledger.learn(Ref("job", "j-1b"))
-        self.client.stream().cut(NotFound("job", "j-1b"))
-        self.clock.advance(RETRY_MAX_SECONDS)
+        self.cut(NotFound("job", "j-1b"))
         self.failureResultOf(reading, NotFound)
         self.assert_idle()
 
