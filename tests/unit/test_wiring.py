@@ -4,7 +4,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.test_imports import imports
+from tests.import_law import imports
 
 TESTS = Path(__file__).parent.parent
 
