@@ -25,7 +25,7 @@ from scheduler.worker_interfaces import ISchedulerClient
 from tests.contract.simulated import SimulatedCase
 from tests.doubles.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
 from tests.integration.rpc import RpcCase, later
-from tests.simulation.calls import SimulatedSchedulerClient
+from tests.simulation.scheduler_calls import SimulatedSchedulerClient
 
 FACTS = Registration("127.0.0.1:30000", "", "box", {"gpu": "2"}, 0, "boot", "1.0")
 ENDED = JobStatus("ended", JobState.FAILED, "exit status 3", 1.0, 2.0, 3, None, 7, 0, "killed", (4, 5), "disk full")

@@ -22,7 +22,7 @@ from tests.contract.worker_clients import MIB, Receiver
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.workers import METHODS, Workers
 from tests.integration.rpc import ANY_PORT, Heedless, RpcCase, a_job, a_worker, an_identity
-from tests.simulation.calls import SimulatedWorkerClient
+from tests.simulation.worker_calls import SimulatedWorkerClient
 
 
 class Unanswered:

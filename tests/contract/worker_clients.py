@@ -13,7 +13,7 @@ from tests.contract.simulated import SimulatedCase
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.workers import Workers
 from tests.integration.rpc import RpcCase, a_job, a_worker
-from tests.simulation.calls import SimulatedWorkerClient
+from tests.simulation.worker_calls import SimulatedWorkerClient
 
 MIB = 1024 * 1024
 

@@ -20,13 +20,13 @@ from scheduler.messages import JobStatus, Registered, Registration, RequestKey
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert
-from tests.simulation.calls import SimulatedSchedulerClient
 from tests.simulation.jobs import STEP
 from tests.simulation.machine import Machine, Spool
 from tests.simulation.network import Caller, Endpoint
 from tests.simulation.nodes import InstalledWorker, Surroundings
 from tests.simulation.plan import PlannedCoreWorker
 from tests.simulation.process import Process
+from tests.simulation.scheduler_calls import SimulatedSchedulerClient
 
 #: Seconds before a failed registration is repeated, and the most for a deregistration.
 REGISTER_AGAIN = 5.0

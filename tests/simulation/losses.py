@@ -14,7 +14,7 @@ from scheduler.model import Job
 from tests.simulation.machine import Folder
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
 
 #: The reason why the fate of a job is open.
 COPY_TAKEN = "a copy of its folder was taken for its worker"

@@ -32,6 +32,9 @@ from tests.simulation.trace import Trace, brief
 if TYPE_CHECKING:
     from tests.simulation.flows import Flow
 
+#: Seconds of a call, unless it has a deadline of its own.
+DEADLINE = 10.0
+
 
 class CallFailed(Exception):
     """No answer came. ``why`` is one of ``refused``, ``reset``, ``deadline``; the first means that nothing arrived."""

@@ -21,14 +21,15 @@ from scheduler.model import FEATURES, Worker
 from scheduler.net import DialRule
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.link import Link
-from tests.simulation.calls import SimulatedSchedulerClient, SimulatedWorkerClient
 from tests.simulation.jobs import FolderCount, FolderId, SimulatedJobs
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine
 from tests.simulation.network import Caller, Endpoint, Network
 from tests.simulation.process import Process
+from tests.simulation.scheduler_calls import SimulatedSchedulerClient
 from tests.simulation.store import Database, SimulatedStore
 from tests.simulation.trace import Trace
+from tests.simulation.worker_calls import SimulatedWorkerClient
 
 #: Seconds for which a worker may be silent.
 LEASE = 30.0

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from tests.simulation.judge import Facts, Violation
+from tests.simulation.facts import Facts
+from tests.simulation.judge import Violation
 from tests.simulation.plan import Plan, PlannedWorker
 from tests.simulation.selection import ALL, Selection
 from tests.simulation.trace import line

@@ -16,10 +16,8 @@ from attrs import frozen
 from twisted.python.failure import Failure
 
 from scheduler.cluster.workers.membership import REGISTER_AGAIN_SECONDS
-from scheduler.model import JobState
 from scheduler.terms import Target
-from tests.simulation.acts import Drain, Forget
-from tests.simulation.clients import carry_out
+from tests.simulation.aftermath import Aftermath
 from tests.simulation.core_worker import CoreWorkerNode
 from tests.simulation.faults.addresses import NewAddress, SwapAddresses, TakeAddress
 from tests.simulation.faults.identity import Failover, RestoreDatabase, SameName
@@ -33,7 +31,6 @@ from tests.simulation.nodes import LEASE, InstalledWorker, SchedulerProcess, Sur
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
 from tests.simulation.rules.leftovers import REST
-from tests.simulation.steps import Stop
 from tests.simulation.store import Database
 from tests.simulation.trace import Trace
 
@@ -54,17 +51,11 @@ AGREEMENT = 2 * LEASE / 3 + 5.0 + 2.0
 #: Faults after which workers have another address or name, without a registration of their own.
 MOVES = (NewAddress, SwapAddresses, TakeAddress, SameName)
 
-#: Seconds between attempts to have a worker forgotten that may still count as online.
-FORGET_AGAIN = 4.0
-
 #: Seconds after that in which the last job has ended, and before their end in which no client does anything new.
 END = 120.0
 #: Seconds for which jobs, or attempts, may continue when all else is over.
 LONGEST = 3000.0
 LAST_MOMENT = 5.0
-
-#: Seconds before that end in which clients give up jobs that wait in vain.
-STOPS_IN_VAIN = 2.0
 
 #: The most events of a run: many times the usual number.
 EVENTS_MAX = 200_000
@@ -323,54 +314,7 @@ class World:
         if self.scheduler is not None:
             self.scheduler.process.thaw()
         self.start_scheduler()
-        for worker in self.workers:
-            self.loop.after(3.0, Drain(0.0, worker, resume=True).begin, self)
-        self.loop.after(3.0, self._forget_lost)
-        self.loop.after(6.0, self._forget_departed)
-        self.loop.at(self.clients_end - STOPS_IN_VAIN, self._stop_in_vain)
-        self.loop.after(self.agreement + 1.0, self._stop_again)
-
-    def _forget_lost(self) -> None:
-        """A client has the scheduler forget the workers whose folders are lost, until all are forgotten."""
-        assert self.scheduler is not None
-        registry = self.scheduler.parts.ledger.registry
-        lost = [worker_id for worker_id, folder in self.judge.facts.owners.items() if folder.lost]
-        there = [worker_id for worker_id in lost if registry.find_worker(worker_id) is not None]
-        for worker_id in there:
-            Forget(0.0, worker_id).begin(self)
-        if there or not self.scheduler.serving:
-            self.loop.after(FORGET_AGAIN, self._forget_lost)
-
-    def _forget_departed(self) -> None:
-        """A deregistered core worker that is not back by now never returns: clients have it forgotten."""
-        facts = self.judge.facts
-        unknown = [job.worker_id or "" for job in facts.shown.values() if job.state is JobState.UNKNOWN]
-        for worker_id in dict.fromkeys(unknown):
-            if worker_id in facts.core and not self._is_registered(worker_id):
-                Forget(0.0, worker_id).begin(self)
-
-    def _stop_in_vain(self) -> None:
-        """Clients give up the jobs that wait for a core worker which is gone."""
-        facts = self.judge.facts
-        for job in list(facts.shown.values()):
-            wanted = "" if job.target is None else job.target.worker or ""
-            if job.state is JobState.QUEUED and wanted in facts.core and not self._is_registered(wanted):
-                carry_out(self, "gives up", Stop(0.0).do(self, None, job.id))
-
-    def _stop_again(self) -> None:
-        """If the database was set back, a client stops the jobs whose stops, or whose terms, it does not know.
-
-        A worker that reported a job never knew its terms. Orphans are stopped, too.
-        """
-        facts = self.judge.facts
-        for job in list(facts.shown.values()):
-            unknown = job.id in facts.set_back and (job.target is None or facts.may_be_stopped(job))
-            if not job.over and (job.orphan or unknown):
-                carry_out(self, "stop again", Stop(0.0).do(self, None, job.id))
-
-    def _is_registered(self, worker_id: str) -> bool:
-        scheduler = self.scheduler
-        return scheduler is not None and scheduler.parts.ledger.registry.find_registered(worker_id) is not None
+        Aftermath(self).begin()
 
     # the run
 

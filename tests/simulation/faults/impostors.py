@@ -8,11 +8,11 @@ from attrs import evolve, frozen
 
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
 from scheduler.model import JobState
-from tests.simulation.calls import SimulatedSchedulerClient
 from tests.simulation.faults.strangers import PORT, Stranger, forget_at
 from tests.simulation.machine import Folder
 from tests.simulation.network import Caller, Endpoint
 from tests.simulation.process import Process
+from tests.simulation.scheduler_calls import SimulatedSchedulerClient
 from tests.simulation.world import SCHEDULER_ADDRESS, SCHEDULER_PORT, World
 
 #: A program that knows only the id of a worker is not taken for that worker.

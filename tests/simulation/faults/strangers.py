@@ -12,9 +12,9 @@ from scheduler.errors import NotAWorker, Unsupported
 from scheduler.messages import Registration
 from scheduler.model import JobSpec, Stream
 from tests.simulation.acts import Forget
-from tests.simulation.calls import SimulatedSchedulerClient
 from tests.simulation.network import Caller, Endpoint
 from tests.simulation.process import Process
+from tests.simulation.scheduler_calls import SimulatedSchedulerClient
 from tests.simulation.world import SCHEDULER_ADDRESS, SCHEDULER_PORT, World
 
 #: The port of such a program, and the seconds between tries to have it forgotten. At first it may be online.

@@ -12,7 +12,7 @@ from tests.simulation.nodes import SchedulerProcess
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
 
 #: Seconds within which a start succeeds, and an end is learned, if nothing fails.
 UNDER_WAY = 2.0

@@ -15,7 +15,7 @@ from tests.simulation.machine import EPOCH, Run
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 #: A query may share the call of an earlier query, which can have begun so many seconds before it.

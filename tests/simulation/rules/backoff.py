@@ -9,7 +9,7 @@ from scheduler.model import Job, JobState, Worker
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 

@@ -28,7 +28,7 @@ from tests.simulation.clients import Reply
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 #: Requests whose answers show the present state of a job, by the names of their replies. A repeated submission shows an

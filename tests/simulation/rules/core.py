@@ -9,7 +9,7 @@ from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
     from tests.simulation.core_worker import CoreWorkerProcess
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 

@@ -8,7 +8,7 @@ from scheduler.model import Worker, WorkerState
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 LISTED = "an offline worker stays listed"

@@ -11,7 +11,7 @@ from tests.simulation.faults.processes import KillScheduler, StopScheduler
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 #: Why a worker is unreachable before the scheduler knows whether it is there.

@@ -11,7 +11,7 @@ from tests.simulation.machine import Run
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts, Ticket
+    from tests.simulation.facts import Facts, Ticket
     from tests.simulation.nodes import SchedulerProcess
 
 

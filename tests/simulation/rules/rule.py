@@ -11,8 +11,8 @@ from tests.simulation.machine import Run
 
 if TYPE_CHECKING:
     from tests.simulation.clients import Reply
+    from tests.simulation.facts import Facts
     from tests.simulation.follow import Follower
-    from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 #: Takes the name of the rule, a description of the violation, and the job's id.

@@ -9,7 +9,7 @@ from scheduler.model import Job, Worker
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 #: Seconds within which a worker is told of a stop and has ended the job, if nothing fails.

@@ -10,7 +10,7 @@ from tests.simulation.jobs import SimulatedJobs
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
     from tests.simulation.world import WorkerNode
 

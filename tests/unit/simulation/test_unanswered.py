@@ -5,8 +5,8 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.simulation.calls import DEADLINE
 from tests.simulation.faults.network import Unanswered
+from tests.simulation.network import DEADLINE
 from tests.simulation.steps import Signal
 from tests.simulation.world import World
 from tests.unit.simulation.worlds import a_world, broken, job_of
