@@ -107,6 +107,11 @@ class Run:
         """Wait for ``shortest`` seconds, or for a random time up to ``longest``."""
         time.sleep(self.random.uniform(shortest, shortest if longest is None else longest))
 
+    def go_on(self, shortest: float, longest: float | None = None) -> None:
+        """Resume the load, and wait like ``pause``."""
+        self.load.resume()
+        self.pause(shortest, longest)
+
     def fault(self, what: str, jobs: tuple[str, ...] = (), outputs: tuple[str, ...] = ()) -> float:
         """Record that something is broken now, which may destroy ``jobs`` and the output of ``outputs``."""
         return self.history.add("fault", what=what, jobs=jobs, outputs=outputs)

@@ -191,6 +191,11 @@ class RunningCase(TestCase):
         await worker.begin()
         return worker
 
+    async def restart(self, **settings: object) -> None:
+        """Drop the worker, and begin its next life."""
+        await self.worker.drop()
+        self.worker = await self.next_life(**settings)
+
     async def _end(self, worker: Running) -> None:
         await worker.drop()
         for job_id in filter(is_id, os.listdir(worker.jobs_dir)):

@@ -70,30 +70,26 @@ class FullTests(RunningCase):
 
     async def test_deep(self) -> None:
         """A job that leaves folders in folders is removed."""
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=0.1)
+        await self.restart(keep_spool=0.1)
         await self.ended_and_acknowledged(sys.executable, "-c", MAKE_DEEP)
         while os.listdir(self.worker.jobs_dir):
             await later(0.02)
 
     async def test_work_folder(self) -> None:
         """A job that fills its work folder loses that, and no output is lost, its own neither, in the next life too."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="4MB")
+        await self.restart(spool_max="4MB")
         jobs = [await self.ended_and_acknowledged("sh", "-c", f"echo {number}") for number in range(3)]
         jobs.append(await self.ended_and_acknowledged("sh", "-c", "head -c 6000000 /dev/zero > file; echo 3"))
         for _ in range(2):
             await self.swept()
             self.assertEqual([self.worker.output(job) for job in jobs], [b"%d\n" % number for number in range(4)])
             self.assertEqual(os.path.exists(self.worker.spool(jobs[3]).work), False)
-            await self.worker.drop()
-            self.worker = await self.next_life(spool_max="4MB")
+            await self.restart(spool_max="4MB")
             self.assertLess(self.worker.jobs.retention.ended.size, 400_000)
 
     async def test_work_folder_of_a_job_that_runs(self) -> None:
         """A job that runs and fills its work folder pushes out a quarter at most."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="4MB")
+        await self.restart(spool_max="4MB")
         jobs = [await self.ended_and_acknowledged("head", "-c", "450000", "/dev/zero") for _ in range(8)]
         filling = "head -c 9000000 /dev/zero > file; echo full; sleep 600"
         running = await self.worker.start("sh", "-c", filling)
@@ -106,8 +102,7 @@ class FullTests(RunningCase):
 
     async def test_what_resists(self) -> None:
         """A leftover counts for a quarter at most, is logged once, and is removed when that is possible."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="3MB")
+        await self.restart(spool_max="3MB")
         errors: list[dict] = []
         globalLogPublisher.addObserver(errors.append)
         self.addCleanup(globalLogPublisher.removeObserver, errors.append)
@@ -131,6 +126,5 @@ class FullTests(RunningCase):
         self.assertIn(f"'{first}/work/d/kept' of job {first}, which takes ", told[0])
         self.assertIn("can't be removed: Operation not permitted", told[0])
         subprocess.run(["chattr", "-i", moved[1]], check=True)
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="3MB")
+        await self.restart(spool_max="3MB")
         self.assertEqual(sorted(os.listdir(self.worker.jobs_dir)), sorted(others))

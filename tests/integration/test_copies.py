@@ -122,8 +122,7 @@ class CopiedJobTests(CopyCase):
         os.unlink(copy.spool(status.job_id).lock_path)
         self.assertEqual((await copy.runner.stop(status.job_id, True)).leftover, (left.pid,))
         self.assertIsNone(left.poll())
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual((await self.worker.runner.stop(status.job_id, True)).leftover, ())
         self.assertTrue(is_gone(left.pid))
 

@@ -69,8 +69,7 @@ class KeepingTests(RunningCase):
 
     async def test_used_once(self) -> None:
         """An id that was used or sealed is not started again, in this life or the next, though its spool is gone."""
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 1000.0)
+        await self.restart(keep_spool=100.0, wall_time=lambda: 1000.0)
         pruned, sealed = (await self.worker.run("true")).job_id, f"sealed-{JOB}"
         await self.assertFailure(self.worker.runner.seal(sealed), NotFound)
         self.worker.jobs.acknowledge([pruned])
@@ -110,8 +109,7 @@ class KeepingTests(RunningCase):
 
     async def test_an_acknowledgement_that_can_not_be_written(self) -> None:
         """An acknowledged job may be removed although the full disk does not take the mark."""
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=0.1)
+        await self.restart(keep_spool=0.1)
         self.patch(Spool, "acknowledge", no_descriptor)
         jobs = [(await self.worker.run("true")).job_id for _ in range(2)]
         self.worker.jobs.acknowledge(jobs)
@@ -147,14 +145,12 @@ class KeepingTests(RunningCase):
 
     async def test_most(self) -> None:
         """Beyond ``spool_max`` the oldest that were acknowledged go; the next life counts what it finds."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
+        await self.restart(spool_max="2.5MB")
         first, second = await self.write(1_000_000), await self.write(1_000_000)
         self.worker.jobs.acknowledge([first, second])
         await self.swept()
         self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {first, second})
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
+        await self.restart(spool_max="2.5MB")
         third = await self.write(1_000_000)
         await self.removed(first)
         self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {second, third})
@@ -175,8 +171,7 @@ class KeepingTests(RunningCase):
 
     async def test_most_of_what_is_not_acknowledged(self) -> None:
         """An unacknowledged job loses its output if need be, and is still reported, by the next process, too."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
+        await self.restart(spool_max="2.5MB")
         jobs = [await self.write(1_000_000) for _ in range(3)]
         await self.swept()
         statuses = [self.worker.runner.query(job) for job in jobs]
@@ -189,8 +184,7 @@ class KeepingTests(RunningCase):
             self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
             again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
             self.assertEqual(again, statuses[0])
-            await self.worker.drop()
-            self.worker = await self.next_life(spool_max="2.5MB")
+            await self.restart(spool_max="2.5MB")
             await self.swept()
         self.worker.jobs.acknowledge(jobs)
         await self.swept()
@@ -256,8 +250,7 @@ class StartsAndSealsTests(RunningCase):
         self.worker.launcher.launch_thd = no_descriptor
         await self.assertFailure(start(), Unavailable)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual(self.worker.jobs.unacknowledged(), ())
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
 

@@ -64,8 +64,7 @@ class RemovedTests(MountCase):
     """Folders of jobs are removed, and what is mounted there is not."""
 
     async def expire(self, script: str = MOUNTS) -> None:
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=0.1)
+        await self.restart(keep_spool=0.1)
         await self.mounts(script)
         await self.empty()
         self.assertEqual(mounted(self.worker.jobs_dir), [])
@@ -115,8 +114,7 @@ class RemovedTests(MountCase):
 
     async def test_a_mount_that_hangs(self) -> None:
         """A file system that answers nothing hinders neither the look at a job nor its removal."""
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=2.0)
+        await self.restart(keep_spool=2.0)
         job = (await self.worker.run("mkdir", "d")).job_id
         fd = os.open("/dev/fuse", os.O_RDWR)
         self.addCleanup(os.close, fd)
@@ -134,8 +132,7 @@ class KeptTests(MountCase):
 
     async def test_size(self) -> None:
         """A mount does not count for the job, so it does not push out its output."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="1MB")
+        await self.restart(spool_max="1MB")
         job = await self.mounts(MOUNTS + "echo written")
         await self.worker.pool.run(lambda: None)
         await self.worker.jobs.retention.make_room()
@@ -150,8 +147,7 @@ class KeptTests(MountCase):
             raise PermissionError(1, "Operation not permitted")
 
         detach = self.patch(mounts, "detach", refuse)
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=0.1)
+        await self.restart(keep_spool=0.1)
         told: list[dict] = []
         observer = told.append
         globalLogPublisher.addObserver(observer)

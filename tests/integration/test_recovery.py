@@ -60,8 +60,7 @@ class NextLifeTests(ProcessCase):
         """A job taken back can be stopped."""
         job = await self.worker.start(sys.executable, "-c", stubborn())
         pids = [int(line) for line in await self.worker.lines(job, 3)]
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         status = await self.worker.runner.stop(job, wait=True)
         self.assertEqual((status.state, status.tree), (JobState.STOPPED, "killed"))
         self.assertTrue(all(map(is_gone, pids)), pids)
@@ -158,8 +157,7 @@ class NextLifeTests(ProcessCase):
         """An id that was started by the worker before is answered, not started again."""
         job = await self.worker.start("sh", "-c", "echo ran", job_id=JOB)
         status = await self.worker.ended(job)
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="false"), None), status)
         self.assertEqual(self.worker.output(job), b"ran\n")
 
@@ -170,8 +168,7 @@ class NextLifeTests(ProcessCase):
         for job in (first, second):
             await self.worker.ended(job)
         self.worker.jobs.acknowledge([first])
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual([report.status.job_id for report in self.worker.jobs.unacknowledged()], [second])
         self.assertEqual(self.worker.runner.query(first).state, JobState.SUCCEEDED)
         (report,) = await self.worker.jobs.describe([first])

@@ -109,8 +109,7 @@ class UnfinishedTests(RunningCase):
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
         self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)  # as if it had been killed before
         await self.assertFailure(self.start_unlaunched(), Unavailable)
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         with self.assertRaises(NotFound):
             self.worker.runner.query(JOB)
         self.assertEqual((self.worker.jobs.running(), self.worker.jobs.unacknowledged()), ((), ()))
@@ -231,8 +230,7 @@ class UnfinishedTests(RunningCase):
         os.truncate(spool.job_path, 0)
         with open(spool.lock_path, "wb") as lock:
             lock.write(b"no number")
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
         os.truncate(spool.lock_path, 0)
@@ -267,8 +265,7 @@ class UnfinishedTests(RunningCase):
         for damage in damages:
             bad = await self.worker.run("true")
             edit(self.worker.spool(bad.job_id).exit_path, **damage)
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), len(damages))
         self.assertEqual(
             [each.status for each in self.worker.jobs.unacknowledged()], [evolve(good, reason="? was here")]

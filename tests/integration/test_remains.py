@@ -56,8 +56,7 @@ class RemovedTests(RunningCase):
     async def test_noticed(self) -> None:
         """The job is lost with that reason, holds no slot, and says what runs on; a stop ends all of that."""
         self.patch(removals, "FOLDER_CHECK_INTERVAL_SECONDS", 0.05)
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         job, pids = await self.running("job")
         shim = self.worker.shim(job).pid
         shutil.rmtree(self.worker.spool(job).folder)
@@ -94,8 +93,7 @@ class RemovedTests(RunningCase):
         self.assertEqual(await self.worker.jobs.describe([job]), ())
         self.assertEqual(await self.worker.pool.run(self.worker.spools.use_up_thd, [job]), (job,))
         self.assertIsNone(await self.worker.pool.run(self.worker.spools.remove_thd, job))
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual(self.worker.jobs.unacknowledged(), ())
         await self.assertFailure(self.worker.runner.start(job, JobSpec(command="true"), None), Conflict)
 
@@ -126,8 +124,7 @@ class RemovedTests(RunningCase):
         job, _ = await self.running()
         folder = self.worker.spool(job).folder
         shutil.rmtree(folder)
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         pids = [each.pid for each in proctree.of_spool(folder, 0)]
         self.assertEqual(len(pids), 2)
         return job, pids
@@ -295,8 +292,7 @@ class LeftoverTests(RunningCase):
             "leftover_started": [each.identity.starttime for each in found],
         }
         edit(self.worker.spool(status.job_id).exit_path, **{**record, **changes})
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         return status.job_id
 
     def process(self) -> subprocess.Popen[bytes]:

@@ -40,8 +40,7 @@ class RemoveTests(RunningCase):
             with self.assertRaises(OutputPruned):
                 self.worker.output(JOB)
             await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
-            await self.worker.drop()
-            self.worker = await self.next_life()
+            await self.restart()
 
     async def test_removed(self) -> None:
         """The folder is gone at once, whether or not the end was acknowledged, and what it took is not counted."""
@@ -51,8 +50,7 @@ class RemoveTests(RunningCase):
             self.assertEqual(self.worker.jobs.retention.ended.size, 0)
             await self.check_gone()
             os.unlink(os.path.join(self.state_dir, "used-ids"))
-            await self.worker.drop()
-            self.worker = await self.next_life()
+            await self.restart()
 
     async def test_remains(self) -> None:
         """A job with a part that can't be removed does not count as removed, in this process and the next."""

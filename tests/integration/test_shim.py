@@ -143,8 +143,7 @@ class StartTests(RunningCase):
 
     async def test_umask(self) -> None:
         """The umask is the worker's, unless the job has one of its own."""
-        await self.worker.drop()
-        self.worker = await self.next_life(umask=0o027)
+        await self.restart(umask=0o027)
         for own, expected in ((None, b"0027\n"), (0o077, b"0077\n"), (0, b"0000\n")):
             job = await self.worker.start("sh", "-c", "umask", umask=own)
             await self.worker.ended(job)

@@ -176,8 +176,8 @@ class DyingTests(RunningCase):
 
     async def test_zygotes_that_hang(self) -> None:
         """Where no zygote ever answers the start is refused, and a shim that comes late does not begin it."""
-        self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
         await self.worker.run("true")
+        self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
         real = subprocess.Popen
 
         def hanging(*args: Any, **named: Any) -> subprocess.Popen[bytes]:

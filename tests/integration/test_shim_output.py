@@ -143,8 +143,7 @@ class LimitTests(RunningCase):
 
     async def test_cap(self) -> None:
         """The worker's own limit holds for all jobs; one of a job that is lower holds for that."""
-        await self.worker.drop()
-        self.worker = await self.next_life(output_limit=5000)
+        await self.restart(output_limit=5000)
         for own, limit in ((None, 5000), (9000, 5000), (600, 600)):
             status = await self.worker.run("yes", output_limit=own)
             self.check(status, limit)
@@ -226,8 +225,7 @@ class FullDiskTests(RunningCase):
 
     async def test_too_little_room(self) -> None:
         """With less free than there must be nothing is started, nor left of it; what is kept makes room first."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_min_free="50%")
+        await self.restart(spool_min_free="50%")
         filler = (await self.full("exec yes")).job_id
         late = f"late-{os.getpid()}"
         short = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)

@@ -76,8 +76,7 @@ class SignalTests(RunningCase):
     async def test_next_life(self) -> None:
         """A worker process that took the job back knows whom to signal."""
         job = await self.tree()
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         await self.worker.runner.signal(job, "SIGUSR1", "main")
         self.assertEqual(await self.heard(job, 1), ["main SIGUSR1"])
 

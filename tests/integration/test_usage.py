@@ -53,8 +53,7 @@ burn()
     async def test_after_a_restart(self) -> None:
         """The exit record has it, so it is known to the next worker process."""
         before = await self.worker.run("true")
-        await self.worker.drop()
-        self.worker = await self.next_life()
+        await self.restart()
         self.assertEqual(self.worker.runner.query(before.job_id), before)
         assert before.usage is not None
         self.assertGreater(before.usage.max_rss, 0)

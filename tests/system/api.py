@@ -171,3 +171,10 @@ class Api:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+async def online_api(scheduler: Daemon) -> Api:
+    """The API of a scheduler whose worker ``w1`` is online."""
+    api = Api(scheduler)
+    await api.online()
+    return api

@@ -4,6 +4,8 @@ Processes are tested from outside, so every process of a test, daemonized or not
 becomes the subreaper of all of them, and ``daemons`` kills and reaps the rest.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -76,8 +78,10 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self._ports: list[socket.socket] = []
 
-    def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
-        """Run ``twistd -n``, or daemonize. Returns when it listens. ``options`` are those of the program."""
+    def start(
+        self, *, foreground: bool = True, arguments: tuple[str, ...] = (), options: tuple[str, ...] = ()
+    ) -> Daemon:
+        """Run ``twistd -n``, or daemonize. Returns it when it listens. ``options`` are those of the program."""
         (self.state / "endpoints.json").unlink(missing_ok=True)  # left by a killed process
         mode = ["-n"] if foreground else ["-l", str(self.log)]
         command = [*self.inside, str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file), *options]
@@ -88,6 +92,7 @@ class Daemon:
         elif process.wait(60) != 0:
             pytest.fail(f"{self.program} did not start:\n{self.log_tail()}")
         wait_until(self._listens, f"{self.program} listens")
+        return self
 
     def _listens(self) -> bool:
         if self.process is not None and self.process.poll() is not None:

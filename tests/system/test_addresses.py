@@ -22,8 +22,7 @@ def jobs_of(worker: Daemon) -> list[Path]:
 @pytest_twisted.ensureDeferred
 async def test_another_worker_at_the_address(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
     """A worker of another scheduler takes a killed worker's port: no start runs there, no job is lost."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     first = daemons("worker", worker_config(scheduler.endpoints["grpc"]), "first")
     first.keep_ports()
     first.start()
@@ -36,8 +35,7 @@ async def test_another_worker_at_the_address(daemons: Callable[..., Daemon], tmp
     with take_port() as nobody:
         elsewhere = f"127.0.0.1:{nobody.getsockname()[1]}"
         config = worker_config(elsewhere, "w2").replace('"127.0.0.1:0"', f'"{address}"')
-        second = daemons("worker", config, "second")
-        second.start()
+        second = daemons("worker", config, "second").start()
         assert second.endpoints["grpc"] == address
         for name in ("w1", worker["id"]):
             status, problem = await api.call("POST", "/v1/jobs", {"worker": name, "command": "true"})

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest_twisted
 
-from tests.system.api import Api, pause
+from tests.system.api import Api, online_api, pause
 from tests.system.conftest import SCHEDULER, Daemon, worker_config
 
 WHY = "stopped: no client followed it or waited for it for 3 s"
@@ -33,8 +33,7 @@ async def test_a_client_that_goes(cluster: tuple[Daemon, Daemon]) -> None:
 async def test_the_scheduler_is_killed(cluster: tuple[Daemon, Daemon]) -> None:
     """A job whose clients went with the scheduler is unattended: the next process stops it."""
     scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="sleep", args=["600"], unattended_timeout="3s")
     scheduler.kill(signal.SIGKILL)
     scheduler.start()
@@ -45,12 +44,9 @@ async def test_the_scheduler_is_killed(cluster: tuple[Daemon, Daemon]) -> None:
 @pytest_twisted.ensureDeferred
 async def test_waiting_for(daemons: Callable[..., Daemon]) -> None:
     """Queued jobs have a reason; the worker is shown with its disk, and with its clock, which agrees with ours."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1"))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    scheduler = daemons("scheduler", SCHEDULER).start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")).start()
+    api = await online_api(scheduler)
     first, second, third = [await api.submit(selector={}, command="sleep", args=["600"]) for _ in range(3)]
     assert (await api.job(first))["waiting_for"] is None
     detail = "1 worker matches; its only slot is taken"

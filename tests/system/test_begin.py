@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from tests.system.api import Api
+from tests.system.api import online_api
 from tests.system.conftest import SCHEDULER, Daemon, worker_config
 from tests.system.test_queue import NOTE, UNTIL, python
 
@@ -19,12 +19,9 @@ from tests.system.test_queue import NOTE, UNTIL, python
 @pytest_twisted.ensureDeferred
 async def test_killed_before_it_begins(point: str, daemons: Callable[..., Daemon], tmp_path: Path) -> None:
     """A queued job whose worker is killed just as the job begins runs once, when the worker is back."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1"))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    scheduler = daemons("scheduler", SCHEDULER).start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")).start()
+    api = await online_api(scheduler)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
     first = await api.submit(selector={}, **python(UNTIL, gate))
     queued = await api.submit(selector={}, queue_timeout=600, **python(NOTE, notes, "a"))
@@ -45,8 +42,7 @@ async def test_killed_before_it_begins(point: str, daemons: Callable[..., Daemon
 async def test_output_of_a_forgotten_worker(cluster: tuple[Daemon, Daemon]) -> None:
     """The output of a job that ended on a forgotten worker is gone, with the reason, until the worker is back."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="echo", args=["hello"])
     assert (await api.ended(job))["state"] == "succeeded"
     worker.kill(signal.SIGKILL)

@@ -14,7 +14,7 @@ import pytest_twisted
 
 from tests.namespaces import in_namespaces
 from tests.processes import children
-from tests.system.api import Api
+from tests.system.api import Api, online_api
 from tests.system.conftest import SCHEDULER, Daemon, worker_config
 from tests.system.test_survival import zygote_of
 
@@ -61,13 +61,11 @@ async def check_cut(api: Api, job: str, reached: int, why: str) -> None:
 @pytest_twisted.ensureDeferred
 async def test_full_disk(daemons: Callable[..., Daemon]) -> None:
     """A full disk cuts the output of a job that succeeds all the same, and the bodies of its followers."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "0%"'))
     worker.inside = small_disk(worker.state / "jobs", "12m")
     worker.start()
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     command = "trap '' PIPE; head -c 30000000 /dev/zero 2>/dev/null; exit 0"
     download = await api.open("/v1/jobs?follow=1", job={"command": "sh", "args": ["-c", command]})
     assert not await download.ended
@@ -82,8 +80,7 @@ async def test_full_disk(daemons: Callable[..., Daemon]) -> None:
 async def test_output_limit(cluster: Cluster) -> None:
     """A job that exceeds its output limit is ended; its output up to the limit exists, and is marked as cut."""
     scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     download = await api.open("/v1/jobs?follow=1", job={"command": "yes", "output_limit": "1MB"})
     assert not await download.ended
     assert download.body == b"y\n" * 500_000
@@ -98,8 +95,7 @@ async def test_output_limit(cluster: Cluster) -> None:
 async def test_killed_shim(cluster: Cluster) -> None:
     """The data in a job's pipes is lost with its shim, so its output does not count as complete."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     download = await api.open("/v1/jobs?follow=1", job={"command": "sh", "args": ["-c", "echo up; exec sleep 600"]})
     await download.has(3)
     (shim,) = (pid for pid in children(zygote_of(worker)) if list(children(pid)))

@@ -18,7 +18,7 @@ import trustme
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from tests.system.api import Api
+from tests.system.api import Api, online_api
 from tests.system.conftest import BIN, SCHEDULER, Daemon, wait_until, worker_config
 
 Make = Callable[..., Daemon]
@@ -65,8 +65,7 @@ def test_refusals(daemons: Make, tmp_path: Path, daemonized: bool) -> None:
 
 def test_start_twice(daemons: Make) -> None:
     """A second process on the same state folder or database is refused; the first one is not disturbed."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     url = f'url = "sqlite:///{scheduler.state}/scheduler.db"'
     other = daemons("scheduler", f"{SCHEDULER}[store]\n{url}\n", "other")
     for file, words in ((scheduler.file, ("state_dir", "in use")), (other.file, (f"[store] {url}", "in use"))):
@@ -82,8 +81,7 @@ def test_start_twice(daemons: Make) -> None:
 @pytest.mark.parametrize("daemonized", [False, True])
 def test_unfit_databases(daemons: Make, daemonized: bool) -> None:
     """A database of a later version, or a file that is none, is refused in one line and left unchanged."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     scheduler.kill()
     file = scheduler.state / "scheduler.db"
     with closing(sqlite3.connect(file)) as database, database:
@@ -115,8 +113,7 @@ async def test_daemonized(daemons: Make) -> None:
     await deferToThread(scheduler.start, foreground=False)
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
     await deferToThread(worker.start, foreground=False)
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="echo", args=["hi"])
     assert await api.follow(job) == b"hi\n"
     for daemon in (worker, scheduler):
@@ -132,8 +129,7 @@ async def test_daemonized(daemons: Make) -> None:
 async def test_request_id(cluster: tuple[Daemon, Daemon]) -> None:
     """A request's id is in its answer and in the log lines of both daemons."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = {"worker": "w1", "command": "true"}
     _, started = await api.call("POST", "/v1/jobs", job, **{"X-Request-ID": "trace-me-1"})
     await api.ended(started["id"])
@@ -158,8 +154,7 @@ async def test_mutual_tls(daemons: Make, tmp_path: Path) -> None:
             f'{key} = "{folder}/{file}"\n'
             for key, file in {"crt_file": "server.pem", "key_file": "server.key", "ca_file": "ca.pem"}.items()
         )
-    scheduler = daemons("scheduler", SCHEDULER.replace("[grpc_server]\n", tables["ours"]))
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER.replace("[grpc_server]\n", tables["ours"])).start()
     for name, table in tables.items():
         text = worker_config(scheduler.endpoints["grpc"], name).replace("[grpc_server]\n", table)
         daemons("worker", text, f"worker-{name}").start()
@@ -175,8 +170,7 @@ async def test_stop_under_load(daemons: Make) -> None:
     """SIGTERM ends a scheduler in time in spite of 100 open streams, a stop that is awaited, and a start on a worker
     that hangs. No stream ends as if it were complete.
     """
-    scheduler = daemons("scheduler", f'shutdown_timeout = "6s"\n{SCHEDULER}')
-    scheduler.start()
+    scheduler = daemons("scheduler", f'shutdown_timeout = "6s"\n{SCHEDULER}').start()
     workers = [daemons("worker", worker_config(scheduler.endpoints["grpc"], name), name) for name in ("w1", "w2")]
     for worker in workers:
         worker.start()
@@ -208,8 +202,7 @@ def _count(folder: str, pid: int) -> int:
 async def test_garbage(cluster: tuple[Daemon, Daemon]) -> None:
     """Bad requests over a real socket give no 500 and no traceback, and cost no descriptor and no thread."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     for _ in range(3):  # after this, everything that is made once exists
         await api.ended(await api.submit(command="true"))
     before = [(daemon, _count("fd", daemon.pid), _count("task", daemon.pid)) for daemon in (scheduler, worker)]
@@ -252,13 +245,10 @@ async def test_log_level(daemons: Make) -> None:
     """At ``debug`` both daemons log their calls, but no data of jobs; at ``error`` they log nothing."""
     logs: dict[str, tuple[str, str]] = {}
     for level in ("debug", "error"):
-        scheduler = daemons("scheduler", f'log_level = "{level}"\n{SCHEDULER}', f"scheduler-{level}")
-        scheduler.start()
+        scheduler = daemons("scheduler", f'log_level = "{level}"\n{SCHEDULER}', f"scheduler-{level}").start()
         config = worker_config(scheduler.endpoints["grpc"])
-        worker = daemons("worker", f'log_level = "{level}"\n{config}', f"worker-{level}")
-        worker.start()
-        api = Api(scheduler)
-        await api.online()
+        worker = daemons("worker", f'log_level = "{level}"\n{config}', f"worker-{level}").start()
+        api = await online_api(scheduler)
         job = await api.submit(shell="cat; echo $TOKEN", args=["s3cret"], stdin="s3cret", env={"TOKEN": "s3cret"})
         assert (await api.ended(job))["state"] == "succeeded"
         worker.kill()

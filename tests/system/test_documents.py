@@ -88,8 +88,7 @@ def test_document(name: str, daemons: Callable[..., Daemon], tmp_path: Path) -> 
     for program in ("curl", "jq", "sqlite3"):
         if program in text and shutil.which(program) is None:
             pytest.skip(f"{program} is not here")
-    scheduler = daemons("scheduler", sample("scheduler.toml", {":50000": ":0", ":3000": ":0"}))
-    scheduler.start()
+    scheduler = daemons("scheduler", sample("scheduler.toml", {":50000": ":0", ":3000": ":0"})).start()
     grpc, http = scheduler.endpoints["grpc"], scheduler.endpoints["http"]
     workers = WORKERS.get(name, USUAL_WORKERS)
     for called in workers:
@@ -101,8 +100,7 @@ def test_document(name: str, daemons: Callable[..., Daemon], tmp_path: Path) -> 
             "# env = {": f'env = {{PATH = "{tools(tmp_path)}:{os.environ["PATH"]}", ',
             'scripts_dir = "scripts"': f'scripts_dir = "{ROOT}/etc/scripts"',
         }
-        worker = daemons("worker", sample("worker.toml", values), called)
-        worker.start()
+        worker = daemons("worker", sample("worker.toml", values), called).start()
     with Client(f"http://{http}") as client:
         wait_until(lambda: sum(each.state == "online" for each in client.workers()) == len(workers), "all are online")
         ended = client.run(["true"], worker="w1").job.id

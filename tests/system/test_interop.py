@@ -42,8 +42,7 @@ def line(process: subprocess.Popen[str]) -> str:
 @pytest_twisted.ensureDeferred
 async def test_their_worker(daemons: Callable[..., Daemon], stand_in: Start) -> None:
     """A core worker registers and is driven; its output is 501, and ends of its jobs are noticed without a query."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     api = Api(scheduler)
     worker_id = line(stand_in("worker.py", scheduler.endpoints["grpc"]))
     (worker,) = await api.online(worker_id)
@@ -71,8 +70,7 @@ def test_their_scheduler(daemons: Callable[..., Daemon], stand_in: Start) -> Non
     and comes back.
     """
     theirs = stand_in("scheduler.py")
-    worker = daemons("worker", worker_config(line(theirs), more='keep_spool = "7s"\n'))
-    worker.start()
+    worker = daemons("worker", worker_config(line(theirs), more='keep_spool = "7s"\n')).start()
     said = [line(theirs) for _ in range(4)]
     assert said == ["registration 1", "True exit status 1", "False", "True signal: terminated"]
     jobs = worker.state / "jobs"

@@ -144,8 +144,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(daemons: Callable[..., Daemon], node: Start) -> Cluster:
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     worker = node("worker.js", str(PROTO), scheduler.endpoints["grpc"])
     return Cluster(scheduler, worker, worker.line())
 

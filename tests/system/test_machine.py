@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.namespaces import in_namespaces
 from tests.processes import alive
-from tests.system.api import Api
+from tests.system.api import online_api
 from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 
 Cluster = tuple[Daemon, Daemon]
@@ -27,13 +27,11 @@ async def test_follow_without_inotify(daemons: Callable[..., Daemon]) -> None:
         inside = in_namespaces("echo 0 > /proc/sys/user/max_inotify_instances")
     except SkipTest as reason:
         pytest.skip(str(reason))
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
     worker.inside = tuple(inside)
     worker.start()
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="sh", args=["-c", "echo one; read line; sleep 0.2; echo two; sleep 600"])
     await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
     download = await api.open(f"/v1/jobs/{job}/output?follow=1", limit=8)
@@ -48,14 +46,12 @@ async def test_follow_without_inotify(daemons: Callable[..., Daemon]) -> None:
 @pytest_twisted.ensureDeferred
 async def test_environment(daemons: Callable[..., Daemon], foreground: bool) -> None:
     """Jobs have the umask that twistd was started with, daemonized or not, and the variables of the configuration."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     more = 'env = {SITE = "here", LANG = "C"}\n'
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more=more))
     worker.inside = ("sh", "-c", 'umask 027; exec "$@"', "sh")
     worker.start(foreground=foreground)
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="sh", args=["-c", "umask; echo $SITE $LANG $OWN"], env={"OWN": "own", "LANG": "de"})
     await api.ended(job)
     assert await api.follow(job) == b"0027\nhere de own\n"
@@ -67,8 +63,7 @@ async def test_environment(daemons: Callable[..., Daemon], foreground: bool) -> 
 async def test_removed_folder(cluster: Cluster) -> None:
     """A running job whose folder is removed is lost within seconds, and takes no slot."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="sleep", args=["600"])
     shutil.rmtree(worker.state / "jobs" / job)
     ended = await api.ended(job, 30)
@@ -83,12 +78,9 @@ async def test_removed_folder(cluster: Cluster) -> None:
 @pytest_twisted.ensureDeferred
 async def test_no_room(daemons: Callable[..., Daemon]) -> None:
     """A worker without room for jobs says so, in its refusal and in its heartbeats, until it has room."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "100%"\n'))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    scheduler = daemons("scheduler", SCHEDULER).start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "100%"\n')).start()
+    api = await online_api(scheduler)
     status, problem = await api.call("POST", "/v1/jobs", {"worker": "w1", "command": "true"})
     assert status == 503
     assert "less than the 100% of spool_min_free" in problem["detail"]
@@ -114,13 +106,11 @@ async def test_left_running(daemons: Callable[..., Daemon]) -> None:
     tried = subprocess.run([*weak, "setpriv", *protected[:2], "true"], capture_output=True, check=False, text=True)
     if tried.returncode:
         pytest.skip(f"a process of another user can't be had here: {tried.stderr.strip()}")
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
     worker.inside = weak
     worker.start()
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="setpriv", args=protected, stop_grace="0.1s")
     for method, path, body in (
         ("POST", f"/v1/jobs/{job}/stop", None),

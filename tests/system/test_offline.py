@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest_twisted
 
-from tests.system.api import Api
+from tests.system.api import Api, online_api
 from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 from tests.system.schedctl import User
 
@@ -47,12 +47,9 @@ async def test_restart_of_a_drained_worker(cluster: Cluster) -> None:
 @pytest_twisted.ensureDeferred
 async def test_jobs_wait_for_it(daemons: Callable[..., Daemon]) -> None:
     """A selector that only an offline worker matches is no conflict: jobs wait for it, and run when it is back."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more=GPU))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    scheduler = daemons("scheduler", SCHEDULER).start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more=GPU)).start()
+    api = await online_api(scheduler)
     worker.kill()
     await offline(api)
     job = {"command": "true", "selector": {"gpu": "a100"}}
@@ -76,8 +73,7 @@ async def test_jobs_wait_for_it(daemons: Callable[..., Daemon]) -> None:
 async def test_forgotten_by_a_client(cluster: Cluster, tmp_path: Path) -> None:
     """``schedctl`` shows an offline worker and can forget it; a job that waits for it by name fails then."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     worker.kill()
     await offline(api)
     user = User(scheduler, tmp_path)
@@ -104,10 +100,8 @@ async def test_forget_after(daemons: Callable[..., Daemon]) -> None:
     scheduler = daemons("scheduler", SCHEDULER + 'forget_after = "2s"\n')
     scheduler.keep_ports()
     scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"])).start()
+    api = await online_api(scheduler)
     worker.kill()
     await offline(api)
     scheduler.kill()
@@ -126,17 +120,14 @@ async def test_forget_after(daemons: Callable[..., Daemon]) -> None:
 @pytest_twisted.ensureDeferred
 async def test_name(daemons: Callable[..., Daemon]) -> None:
     """Another worker may take its name. It is then listed by its id, with its drain."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    first = daemons("worker", worker_config(scheduler.endpoints["grpc"]), "first")
-    first.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
+    first = daemons("worker", worker_config(scheduler.endpoints["grpc"]), "first").start()
     api = Api(scheduler)
     (before,) = await api.online()
     assert (await api.call("POST", "/v1/workers/w1/drain"))[0] == 200
     first.kill()
     await offline(api)
-    second = daemons("worker", worker_config(scheduler.endpoints["grpc"]), "second")
-    second.start()
+    daemons("worker", worker_config(scheduler.endpoints["grpc"]), "second").start()
     await api.online()
     old = await api.get(f"/v1/workers/{before['id']}")
     assert (old["name"], old["labels"]["name"]) == (before["id"], before["id"])

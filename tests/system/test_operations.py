@@ -9,7 +9,7 @@ from typing import Any
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from tests.system.api import Api, pause
+from tests.system.api import Api, online_api, pause
 from tests.system.conftest import Daemon, wait_until
 
 Cluster = tuple[Daemon, Daemon]
@@ -62,8 +62,7 @@ async def test_usage(cluster: Cluster) -> None:
 async def test_signals(cluster: Cluster) -> None:
     """A signal arrives once, also after the worker was killed; a job that a signal ends has failed."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command=sys.executable, args=["-c", LISTENING])
     await said(api, job, b"up\n")
     status, document = await api.call("POST", f"/v1/jobs/{job}/signal", {"signal": "USR1"})
@@ -89,8 +88,7 @@ async def test_signals(cluster: Cluster) -> None:
 async def test_remove(cluster: Cluster) -> None:
     """A removed job is gone on both sides, its key starts nothing again, and a running job is not removed."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     body: dict[str, Any] = {"worker": "w1", "command": "sh", "args": ["-c", "echo hello"]}
     headers = {"Idempotency-Key": "once"}
     _, job = await api.call("POST", "/v1/jobs?wait=30", body, **headers)
@@ -118,8 +116,7 @@ async def test_remove(cluster: Cluster) -> None:
 async def test_remove_while_both_die(cluster: Cluster) -> None:
     """A removal that was requested while the worker was dead is carried out when it is back, and the job stays gone."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     jobs = [await api.submit(command="sh", args=["-c", f"echo {number}"]) for number in range(3)]
     for job in jobs:
         await api.ended(job)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 
-from tests.system.api import Api, Download, pause, sha256
+from tests.system.api import Api, Download, online_api, pause, sha256
 from tests.system.conftest import SCHEDULER, Daemon, worker_config
 
 Cluster = tuple[Daemon, Daemon]
@@ -52,8 +52,7 @@ async def read_in_pieces(api: Api, job: str, stream: str, source: random.Random,
 async def test_followed_is_spooled(cluster: Cluster) -> None:
     """The data that slow and fast followers assembled over random disconnects has the sha256 of the spool."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     seed = time.time_ns()
     print("seed", seed)  # noqa: T201 - shown when it fails
     source = random.Random(seed)
@@ -78,12 +77,9 @@ async def test_followed_is_spooled(cluster: Cluster) -> None:
 @pytest_twisted.ensureDeferred
 async def test_pruned(daemons: Callable[..., Daemon]) -> None:
     """Output whose time is over is gone, for new readers and for those in the middle; the job is not."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='keep_spool = "2s"'))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    scheduler = daemons("scheduler", SCHEDULER).start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='keep_spool = "2s"')).start()
+    api = await online_api(scheduler)
     job = await api.submit(command="head", args=["-c", "200MB", "/dev/zero"])
     await api.ended(job)
     slow = await api.open(f"/v1/jobs/{job}/output?follow=1", nap=0.2)
@@ -107,8 +103,7 @@ async def test_pruned(daemons: Callable[..., Daemon]) -> None:
 async def test_ranges(cluster: Cluster) -> None:
     """A part of an ended job's output can be read by Range, offset or tail."""
     scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="printf", args=["one\\ntwo\\nthree\\n"])
     await api.ended(job)
     for query, body in {"": "one\ntwo\nthree\n", "?offset=4": "two\nthree\n", "?tail=1": "three\n"}.items():

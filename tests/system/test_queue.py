@@ -11,7 +11,7 @@ from typing import Any
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from tests.system.api import Api
+from tests.system.api import Api, online_api
 from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 
 #: Runs until a file exists.
@@ -33,8 +33,7 @@ async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], 
     scheduler.start()
     config = worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")
     daemons("worker", config).start()
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
     first = await api.submit(selector={}, **python(UNTIL, gate))
     jobs = {
@@ -59,8 +58,7 @@ async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], 
 async def test_a_key_outlives_the_scheduler(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
     """A request that is repeated after a crash starts nothing again, and gets the first answer."""
     scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     body = {"worker": "w1", **python(NOTE, tmp_path / "notes", "x")}
     key = {"Idempotency-Key": "8f14e45f"}
     status, first = await api.call("POST", "/v1/jobs", body, **key)
@@ -106,8 +104,7 @@ async def test_wait_for_the_last_attempt(cluster: tuple[Daemon, Daemon], tmp_pat
 async def test_a_stop_ends_all_attempts(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
     """A failed job is not retried once it was stopped, even after a crash of the scheduler."""
     scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     notes = tmp_path / "notes"
     first = await api.submit(**python(NOTE, notes, "x"), queue_timeout="1h", retry={"attempts": 3, "delay": "3s"})
     assert (await api.ended(first))["exit_code"] == 3

@@ -165,10 +165,8 @@ def test_version(schedctl: Schedctl) -> None:
 
 def test_doctor(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
     """The doctor finds no problem with working daemons, and then each problem that was caused."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "1B"\n'))
-    worker.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "1B"\n')).start()
     schedctl = Schedctl(scheduler, tmp_path)
     files = ("--config", str(scheduler.file), "--config", str(worker.file))
     wait_until(lambda: schedctl.out("workers", "--format", "{state}") == "online\n", "the worker is online")
@@ -243,11 +241,9 @@ def test_doctor_tls(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
     """With certificates it dials the scheduler like a worker, and finds those of another authority."""
     (tmp_path / "pem").mkdir()
     issue(tmp_path / "pem", CA())
-    scheduler = daemons("scheduler", SCHEDULER.replace("[grpc_server]", tls(tmp_path / "pem")))
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER.replace("[grpc_server]", tls(tmp_path / "pem"))).start()
     config = worker_config(scheduler.endpoints["grpc"]).replace("[grpc_server]", tls(tmp_path / "pem"))
-    worker = daemons("worker", config)
-    worker.start()
+    worker = daemons("worker", config).start()
     schedctl = Schedctl(scheduler, tmp_path)
 
     def said() -> str:

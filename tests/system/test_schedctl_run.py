@@ -205,8 +205,7 @@ def test_worker_stays_away(user: User, cluster: Cluster) -> None:
 @pytest.fixture
 def crowded(daemons: Callable[..., Daemon], tmp_path: Path) -> User:
     """A user of a scheduler whose worker has one slot."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")).start()
     return User(scheduler, tmp_path).online()
 

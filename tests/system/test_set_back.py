@@ -14,7 +14,7 @@ import pytest_twisted
 from twisted.internet.threads import deferToThread
 
 from tests import postgres
-from tests.system.api import Api, pause
+from tests.system.api import Api, online_api, pause
 from tests.system.conftest import Daemon, wait_until, worker_config
 
 CONFIG = '[http_server]\naddr = "127.0.0.1:0"\n[grpc_server]\naddr = "127.0.0.1:0"\n[cluster]\nlease = "6s"\n'
@@ -34,10 +34,8 @@ async def test_a_file_is_restored(daemons: Callable[..., Daemon], tmp_path: Path
     scheduler = daemons("scheduler", CONFIG)
     scheduler.keep_ports()
     scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    daemons("worker", worker_config(scheduler.endpoints["grpc"])).start()
+    api = await online_api(scheduler)
     before = await submit(api, tmp_path / "before", "before")
     await api.ended(before["id"])
     backup = tmp_path / "backup.db"
@@ -67,10 +65,8 @@ async def test_rows_that_a_standby_lacks(daemons: Callable[..., Daemon], tmp_pat
     scheduler = daemons("scheduler", f'{CONFIG}[store]\nurl = "{url}"\n')
     scheduler.keep_ports()
     scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
-    worker.start()
-    api = Api(scheduler)
-    await api.online()
+    daemons("worker", worker_config(scheduler.endpoints["grpc"])).start()
+    api = await online_api(scheduler)
     job_id = (await submit(api, tmp_path / "file", "key"))["id"]
     await api.ended(job_id)
     with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as database:

@@ -42,8 +42,7 @@ def ask(scheduler: Daemon) -> None:
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_asked_twice(daemons: Make, program: str, first: signal.Signals) -> None:
     """A process that is asked to stop again while it stops continues to stop, without a traceback."""
-    daemon = daemons(program, CONFIGURATIONS[program])
-    daemon.start()
+    daemon = daemons(program, CONFIGURATIONS[program]).start()
     others = {signal.SIGTERM, signal.SIGINT} - {first}
     os.kill(daemon.pid, signal.SIGSTOP)
     for number in (first, *others):  # so that both are pending at once
@@ -60,13 +59,11 @@ def test_asked_twice(daemons: Make, program: str, first: signal.Signals) -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_restart_under_connections(daemons: Make, number: signal.Signals) -> None:
     """Lingering connections that the ended process closed first do not block the ports of the next one."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
+    scheduler = daemons("scheduler", SCHEDULER).start()
     endpoints = scheduler.endpoints
     tables = (f'[{server}_server]\naddr = "{address}"\n' for server, address in endpoints.items())
     scheduler.file.write_text('state_dir = "state"\n' + "".join(tables))
-    worker = daemons("worker", worker_config(endpoints["grpc"]))
-    worker.start()
+    daemons("worker", worker_config(endpoints["grpc"])).start()
     for _ in range(2):
         with contextlib.ExitStack() as stack:
             for address in endpoints.values():
@@ -103,8 +100,7 @@ def test_asked_while_it_starts(daemons: Make, program: str) -> None:
 @pytest.mark.parametrize("program", ["scheduler", "worker"])
 def test_closed_terminal(daemons: Make, program: str) -> None:
     """In the foreground SIGHUP acts like SIGTERM: the process stops properly."""
-    daemon = daemons(program, CONFIGURATIONS[program])
-    daemon.start()
+    daemon = daemons(program, CONFIGURATIONS[program]).start()
     os.kill(daemon.pid, signal.SIGHUP)
     assert end_of(daemon) == -signal.SIGTERM
     assert not (daemon.state / "endpoints.json").exists()
@@ -182,8 +178,7 @@ def test_log_rotated_often(daemons: Make) -> None:
 def test_no_noise(daemons: Make) -> None:
     """The log contains the process's actions, from start to end, and nothing of the libraries beneath."""
     for program in ("scheduler", "worker"):
-        daemon = daemons(program, CONFIGURATIONS[program])
-        daemon.start()
+        daemon = daemons(program, CONFIGURATIONS[program]).start()
         daemon.kill()
         text = daemon.log.read_text()
         assert "object at 0x" not in text

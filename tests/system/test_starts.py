@@ -93,8 +93,7 @@ async def test_among_mute_ones(scheduler: Daemon, daemons: Make) -> None:
     api = Api(scheduler)
     fleet = stand_in("fleet.py", scheduler.endpoints["grpc"], str(FLEET), "0.0", str(FLEET))
     names = [name for name in [await line(fleet) for _ in range(2 * FLEET)] if name.startswith("idle")]
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], "killed"))
-    worker.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], "killed")).start()
     await api.online(*names, "killed")
     scheduler.kill(signal.SIGKILL)
     scheduler.start()

@@ -13,7 +13,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.processes import alive, children, tree
-from tests.system.api import Api, pause
+from tests.system.api import Api, online_api, pause
 from tests.system.conftest import Daemon, wait_until
 
 Cluster = tuple[Daemon, Daemon]
@@ -123,8 +123,7 @@ async def test_kill_the_scheduler(cluster: Cluster, tmp_path: Path) -> None:
 async def test_large_arguments(cluster: Cluster) -> None:
     """Large arguments of an ended job, which only the database has, are in each answer, also after a restart."""
     scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     args, env = ["x" * 100_000, "y" * 100_000], {"LARGE": "z" * 100_000}
     job = await api.submit(command="true", args=args, env=env)
     for restarted in (False, True):
@@ -140,8 +139,7 @@ async def test_large_arguments(cluster: Cluster) -> None:
 async def test_kill_the_zygote(cluster: Cluster) -> None:
     """Without the process that forks shims the running jobs continue, and the next start works."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(**count(lines=40, code=3))
     os.kill(zygote_of(worker), signal.SIGKILL)
     assert (await api.ended(await api.submit(command="sh", args=["-c", "exit 4"])))["exit_code"] == 4
@@ -153,8 +151,7 @@ async def test_kill_the_zygote(cluster: Cluster) -> None:
 async def test_kill_a_shim(cluster: Cluster) -> None:
     """A job whose shim was killed is lost: no code is invented, and none of its processes is left."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command=sys.executable, args=["-c", STUBBORN])
     pids = await output_pids(api, job, 2)
     (shim,) = (pid for pid in children(zygote_of(worker)) if set(pids) <= tree(pid))
@@ -168,8 +165,7 @@ async def test_kill_a_shim(cluster: Cluster) -> None:
 async def test_stop_a_stubborn_tree(cluster: Cluster) -> None:
     """A stop empties a tree that ignores TERM, double-forks and calls setsid within its grace and two seconds."""
     scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command=sys.executable, args=["-c", STUBBORN], stop_grace=1)
     pids = await output_pids(api, job, 2)
     asked = time.monotonic()
@@ -184,8 +180,7 @@ async def test_stop_a_stubborn_tree(cluster: Cluster) -> None:
 async def test_timeout(cluster: Cluster) -> None:
     """A job past its timeout is stopped as timed out, whether its worker lives or not."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="sleep", args=["600"], timeout=2, stop_grace=1)
     worker.kill(signal.SIGKILL)
     await exists(worker.state / "jobs" / job / "exit.json")
@@ -199,8 +194,7 @@ async def test_timeout(cluster: Cluster) -> None:
 async def test_stop_a_worker_with_a_job(cluster: Cluster, tmp_path: Path) -> None:
     """After SIGTERM a worker with a running job stays listed as away; the job continues. An idle one deregisters."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     gate = tmp_path / "gate"
     job = await api.submit(**count(lines=40, code=9, gate=gate))
     worker.kill()
@@ -235,8 +229,7 @@ async def test_worker_first(cluster: Cluster) -> None:
 async def test_stop_later(cluster: Cluster) -> None:
     """A stop that can't be delivered is accepted, and carried out when the worker is back."""
     scheduler, worker = cluster
-    api = Api(scheduler)
-    await api.online()
+    api = await online_api(scheduler)
     job = await api.submit(command="sh", args=["-c", "echo $$; exec sleep 600"])
     (pid,) = await output_pids(api, job, 1)
     worker.kill(signal.SIGKILL)

@@ -32,8 +32,7 @@ class Experiment(Plan):
     def _round(self, run: Run, number: int) -> None:
         dead, _ = run.cluster.workers
         host, _, port = dead.endpoints["grpc"].rpartition(":")
-        run.load.resume()
-        run.pause(0.5, 1.0)
+        run.go_on(0.5, 1.0)
         run.fault(f"kill -9 {dead.name}, and nobody answers at its port")
         dead.kill()
         with full_backlog(host, int(port)), ThreadPoolExecutor(REQUESTS) as pool:

@@ -52,8 +52,7 @@ class Experiment(Plan):
 
     def _round(self, run: Run, file: Path, offset: str) -> None:
         api = run.cluster.api
-        run.load.resume()
-        run.pause(0.3, 0.6)
+        run.go_on(0.3, 0.6)
         began = time.monotonic()
         _, job = api.call(
             "POST",

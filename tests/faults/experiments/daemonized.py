@@ -47,8 +47,7 @@ class Experiment(Plan):
         run.demand(job, "E23", "the first start was not answered")
         streams = [_Stream(run, job or "", at) for at in range(STREAMS)]
         wait_until(lambda: all(stream.reached for stream in streams), "all streams flow")
-        run.load.resume()
-        run.pause(0.2, 0.5)
+        run.go_on(0.2, 0.5)
         at = run.fault("SIGTERM of a daemon")
         os.kill(pid, signal.SIGTERM)
         wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid or not alive(pid), "the daemon ends")

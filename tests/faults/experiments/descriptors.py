@@ -32,8 +32,7 @@ class Experiment(Plan):
         run.verdict()
 
     def _round(self, run: Run, daemon: Daemon, server: str) -> None:
-        run.load.resume()
-        run.pause(0.5, 1.0)
+        run.go_on(0.5, 1.0)
         before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
         base = descriptors(daemon.pid)
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (LIMIT, before[1]))

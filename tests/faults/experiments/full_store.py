@@ -41,8 +41,7 @@ class Experiment(Plan):
             run.end()
 
     def _round(self, run: Run, disk: Volume, killed: bool) -> None:
-        run.load.resume()
-        run.pause(0.5, 1.5)
+        run.go_on(0.5, 1.5)
         run.fault("the disk of the database is full")
         disk.fill()
         self._held |= degraded(run, "E13", run.lasting(10, 3))

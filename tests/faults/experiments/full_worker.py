@@ -54,8 +54,7 @@ class Experiment(Plan):
     def _round(self, run: Run, disk: Volume) -> None:
         api = run.cluster.api
         worker = run.cluster.workers[1]
-        run.load.resume()
-        run.pause(0.5, 1.0)
+        run.go_on(0.5, 1.0)
         run.fault(f"the disk of {worker.name} is full")
         self._cut_output(run, worker)
         filler = {"worker": worker.name, "command": sys.executable, "args": ["-c", FILLER]}

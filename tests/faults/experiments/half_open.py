@@ -55,8 +55,7 @@ class Experiment(Plan):
     def _stall(self, run: Run, link: Link) -> None:
         """The worker's packets are lost, and packets to it arrive."""
         worker = run.cluster.workers[0]
-        run.load.resume()
-        run.pause(1.0, 2.0)
+        run.go_on(1.0, 2.0)
         run.fault(f"{worker.name} is heard by nobody")
         link.stall_from_there()
         states = run.cluster.api.worker_states

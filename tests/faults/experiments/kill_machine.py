@@ -33,8 +33,7 @@ class Experiment(Plan):
 
     @staticmethod
     def _round(run: Run, worker: Daemon) -> None:
-        run.load.resume()
-        run.pause(1.0, 2.0)
+        run.go_on(1.0, 2.0)
         run.fault(f"kill -9 of all that is {worker.name}")
         kill_all(run, worker)
         live = live_runs(run, worker)

@@ -33,8 +33,7 @@ class Experiment(Plan):
             run.end()
 
     def _round(self, run: Run, database: postgres.Server, number: int) -> None:
-        run.load.resume()
-        run.pause(0.5, 1.5)
+        run.go_on(0.5, 1.5)
         run.fault("kill of PostgreSQL")
         database.kill()
         if number % 3 == 1:

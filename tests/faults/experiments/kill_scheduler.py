@@ -20,8 +20,7 @@ class Experiment(Plan):
     def go(self, run: Run) -> None:
         run.start()
         for _ in run.rounds():
-            run.load.resume()
-            run.pause(0.3, 1.5)
+            run.go_on(0.3, 1.5)
             run.fault("kill -9 scheduler")
             run.cluster.scheduler.kill()
             run.pause(0.0, 0.3)

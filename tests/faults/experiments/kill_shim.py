@@ -27,8 +27,7 @@ class Experiment(Plan):
     def go(self, run: Run) -> None:
         run.start(mix=Mix(shortest=1.0))
         for _ in run.rounds():
-            run.load.resume()
-            run.pause(0.2, 0.8)
+            run.go_on(0.2, 0.8)
             self._kill_one(run, one_live(run))
         run.converge(run.heal("nothing is killed any more"))
         run.verdict()

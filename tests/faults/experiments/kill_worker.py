@@ -39,8 +39,7 @@ class Experiment(Plan):
             seconds = away + run.random.uniform(4, 6)
             if job := run.load.ticket(run.random, f"live{number}-{count}", seconds, worker.name):
                 live.append(job)
-        run.load.resume()
-        run.pause(0.0, 1.0)
+        run.go_on(0.0, 1.0)
         run.fault(f"kill -9 {worker.name}")
         worker.kill()
         time.sleep(away)
@@ -56,8 +55,7 @@ class Experiment(Plan):
     def _new_folder(run: Run) -> None:
         """A worker that lost its folder is given no old start: its jobs are lost, and run nowhere again."""
         worker = run.cluster.workers[0]
-        run.load.resume()
-        run.pause(1.0, 2.0)
+        run.go_on(1.0, 2.0)
         run.fault(f"kill -9 {worker.name}")
         worker.kill()
         run.load.pause()

@@ -24,8 +24,7 @@ class Experiment(Plan):
         run.start(workers=1, mix=Mix(rate=10.0, starters=4))
         (worker,) = run.cluster.workers
         for number in run.rounds():
-            run.load.resume()
-            run.pause(0.3, 0.8)
+            run.go_on(0.3, 0.8)
             wait_until(lambda: zygote_of(worker), "there is a zygote")
             zygote = zygote_of(worker)
             assert zygote is not None

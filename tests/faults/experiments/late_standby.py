@@ -30,8 +30,7 @@ class Experiment(Plan):
 
     @staticmethod
     def _round(run: Run, database: postgres.Server, killed: bool) -> None:
-        run.load.resume()
-        run.pause(0.5, 1.5)
+        run.go_on(0.5, 1.5)
         run.fault("PostgreSQL is copied")
         database.kill()
         database.copy()

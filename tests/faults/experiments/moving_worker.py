@@ -39,8 +39,7 @@ class Experiment(Plan):
     @staticmethod
     def _round(run: Run, link: Link, killed: bool) -> None:
         worker = run.cluster.workers[0]
-        run.load.resume()
-        run.pause(1.0, 2.0)
+        run.go_on(1.0, 2.0)
         began = run.fault(f"{worker.name} gets another address")
         link.move()
         if killed:

@@ -33,8 +33,7 @@ class Experiment(Plan):
 
     def _round(self, run: Run, link: Link, seconds: float) -> None:
         far, near = run.cluster.workers
-        run.load.resume()
-        run.pause(1.0, 2.0)
+        run.go_on(1.0, 2.0)
         at = run.fault(f"cut off {far.name}")
         link.cut()
         states = run.cluster.api.worker_states

@@ -32,8 +32,7 @@ class Experiment(Plan):
             run.end()
 
     def _round(self, run: Run, server: postgres.Server) -> None:
-        run.load.resume()
-        run.pause(0.5, 1.5)
+        run.go_on(0.5, 1.5)
         run.fault("SIGSTOP of PostgreSQL")
         server.signal(signal.SIGSTOP)
         degraded(run, "E24", run.lasting(20, 5))

@@ -59,8 +59,7 @@ class Experiment(Plan):
 
     def _round(self, run: Run, short: Daemon, number: int) -> None:
         api = run.cluster.api
-        run.load.resume()
-        run.pause(1.0, 2.0)
+        run.go_on(1.0, 2.0)
         wait_until(lambda: zygote_of(short), f"{short.name} has started its zygote")
         run.fault(f"{short.name} can start no process")
         _limit(short, 1)

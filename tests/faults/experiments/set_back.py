@@ -38,8 +38,7 @@ class Experiment(Plan):
         scheduler = run.cluster.scheduler
         (database,) = scheduler.state.glob("*.db")
         backup = run.folder / "backup.db"
-        run.load.resume()
-        run.pause(1.0, 2.0)
+        run.go_on(1.0, 2.0)
         source = f"file:{database}?mode=ro"
         with closing(sqlite3.connect(source, uri=True)) as live, closing(sqlite3.connect(backup)) as copy:
             live.backup(copy)

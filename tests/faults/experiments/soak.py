@@ -72,8 +72,7 @@ class Experiment(Plan):
         return link
 
     def _round(self, run: Run, link: Link | None) -> None:
-        run.load.resume()
-        run.pause(0.5, 2.0)
+        run.go_on(0.5, 2.0)
         faults = [_kill_scheduler, _kill_worker, _pause_worker, _pause_scheduler]
         # A process that lives long shows its leaks, so kills are the rarer half.
         faults += [_pause_worker, _pause_scheduler] + ([_cut, _cut, _cut] if link else [])

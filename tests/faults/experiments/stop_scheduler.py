@@ -28,8 +28,7 @@ class Experiment(Plan):
     def go(self, run: Run) -> None:
         run.start()
         for _ in run.rounds():
-            run.load.resume()
-            run.pause(1.0, 2.0)
+            run.go_on(1.0, 2.0)
             job = run.cluster.api.call("POST", "/v1/jobs", FOLLOWED)[1]["id"]
             run.fault("SIGSTOP scheduler")
             run.cluster.scheduler.send(signal.SIGSTOP)

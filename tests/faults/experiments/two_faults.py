@@ -69,8 +69,7 @@ class Experiment(Plan):
 
     @staticmethod
     def _round(run: Run, first: Fault, second: Fault) -> None:
-        run.load.resume()
-        run.pause(0.5, 1.5)
+        run.go_on(0.5, 1.5)
         run.fault(first.name)
         first.strike()
         run.pause(0.0, APART)

@@ -34,8 +34,7 @@ class Experiment(Plan):
             cluster.wait_online()
             ids, old = _workers(run, "id"), True
             for number in run.rounds():
-                run.load.resume()
-                run.pause(0.5, 1.5)
+                run.go_on(0.5, 1.5)
                 if number % 2:
                     old = not old
                     healed = self._change(run, changing, proxy if old else direct, old)

@@ -24,13 +24,17 @@ class StatusTests(SynchronousTestCase):
         self.said.clear()
         return said
 
+    def said_after(self, seconds: float, status: Status) -> str:
+        """The output of an update, so much later."""
+        self.clock.advance(seconds)
+        status.update()
+        return self.said_now()
+
     def test_file(self) -> None:
         """In a file a wait is one line, once it has taken so long."""
         status = self.status(None)
         status.waiting("it is queued", 1.0, self.clock.seconds())
-        self.clock.advance(0.9)
-        status.update()
-        self.assertEqual(self.said_now(), "")
+        self.assertEqual(self.said_after(0.9, status), "")
         self.clock.advance(0.1)
         for _ in range(3):
             status.update()
@@ -43,12 +47,8 @@ class StatusTests(SynchronousTestCase):
         """On a terminal the line is updated in place, and disappears."""
         status = self.status(80)
         status.waiting("it is queued", 1.0, self.clock.seconds())
-        self.clock.advance(1)
-        status.update()
-        self.assertEqual(self.said_now(), "\r\x1b[Kschedctl: it is queued (1.0s)")
-        self.clock.advance(59)
-        status.update()
-        self.assertEqual(self.said_now(), "\r\x1b[Kschedctl: it is queued (1m)")
+        self.assertEqual(self.said_after(1, status), "\r\x1b[Kschedctl: it is queued (1.0s)")
+        self.assertEqual(self.said_after(59, status), "\r\x1b[Kschedctl: it is queued (1m)")
         self.assertTrue(status.done())
         self.assertEqual(self.said_now(), "\r\x1b[K")
         status.update()
@@ -62,9 +62,7 @@ class StatusTests(SynchronousTestCase):
             self.clock.advance(0.5)
             status.update()
             self.assertFalse(status.done())
-            self.clock.advance(5)
-            status.update()
-            self.assertEqual(self.said_now(), "")
+            self.assertEqual(self.said_after(5, status), "")
 
     def test_another(self) -> None:
         """A wait with another start is a new wait; the same wait may be described differently."""
@@ -79,9 +77,7 @@ class StatusTests(SynchronousTestCase):
         status.waiting("d", 1.0, 0.5)
         status.update()
         self.assertEqual(self.said_now(), "")
-        self.clock.advance(1)
-        status.update()
-        self.assertEqual(self.said_now(), "schedctl: d (1.5s)\n")
+        self.assertEqual(self.said_after(1, status), "schedctl: d (1.5s)\n")
 
     def test_note(self) -> None:
         """A note is printed above the line that is updated. Before that line is due, it is not redrawn."""
