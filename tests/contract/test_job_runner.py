@@ -3,10 +3,7 @@
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import (
-    Invalid,
-    NotFound,
-)
+from scheduler.errors import Invalid, NotFound
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 from tests.contract.job_runners import JOB, Case, FakeCase, RealCase, SimulatedCase

@@ -2,14 +2,7 @@
 
 from attrs import evolve
 
-from scheduler.errors import (
-    Conflict,
-    JobNotEnded,
-    JobNotRunning,
-    NotFound,
-    OffsetBeyondEnd,
-    OutputPruned,
-)
+from scheduler.errors import Conflict, JobNotEnded, JobNotRunning, NotFound, OffsetBeyondEnd, OutputPruned
 from scheduler.model import JobSpec, JobState, Stream
 from tests.contract.job_runners import JOB, SECOND, THIRD, Case, FakeCase, RealCase, SimulatedCase
 

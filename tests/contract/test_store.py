@@ -19,15 +19,7 @@ from zope.interface.verify import verifyObject
 from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import (
-    SPEC_KEPT_MAX_CHARACTERS,
-    IdempotencyKey,
-    Job,
-    JobSpec,
-    JobState,
-    Ref,
-    Worker,
-)
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, IdempotencyKey, Job, JobSpec, JobState, Ref, Worker
 from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
 from scheduler.store.rows import NO_SPEC

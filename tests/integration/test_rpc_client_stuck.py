@@ -12,14 +12,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from scheduler.errors import (
-    Busy,
-    DeadlineExceeded,
-    NotFound,
-    ShuttingDown,
-    Unreachable,
-    WorkerFault,
-)
+from scheduler.errors import Busy, DeadlineExceeded, NotFound, ShuttingDown, Unreachable, WorkerFault
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState, Stream
 from scheduler.pb import worker_pb2

@@ -20,14 +20,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
-from scheduler.errors import (
-    AnswerUnreadable,
-    DeadlineExceeded,
-    SchedulerError,
-    Unreachable,
-    Unsupported,
-    WorkerFault,
-)
+from scheduler.errors import AnswerUnreadable, DeadlineExceeded, SchedulerError, Unreachable, Unsupported, WorkerFault
 from scheduler.messages import Heartbeat, Registration
 from scheduler.net import Address
 from scheduler.rpc.scheduler_client import SchedulerClient

@@ -4,12 +4,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from scheduler.api import streams
 from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
-from scheduler.errors import (
-    Busy,
-    DeadlineExceeded,
-    Unreachable,
-    WorkerFault,
-)
+from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.messages import Chunk
 from scheduler.model import JobState
 from tests.unit.api.cases import EVENTS, StreamTestCase

@@ -7,16 +7,7 @@ import pickle
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.client import (
-    ApiProblem,
-    ClientError,
-    ConnectionFailed,
-    Job,
-    JobFailed,
-    OutputLost,
-    Result,
-    WaitTimedOut,
-)
+from scheduler.client import ApiProblem, ClientError, ConnectionFailed, Job, JobFailed, OutputLost, Result, WaitTimedOut
 
 JOB = Job.from_json({"id": "j1", "state": "failed", "exit_code": 3, "labels": {"a": "b"}})
 RESULT = Result(JOB, b"out", b"err")

@@ -7,9 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from scheduler.errors import (
-    Unavailable,
-)
+from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import Job, JobState, Worker
 from scheduler.terms import QueueTerms, Target

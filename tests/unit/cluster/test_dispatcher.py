@@ -5,9 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from scheduler.cluster.jobs.dispatcher import MAX_STARTS_PER_WORKER
-from scheduler.errors import (
-    NoFreeSlot,
-)
+from scheduler.errors import NoFreeSlot
 from scheduler.model import JobState, Worker
 from scheduler.terms import NO_WAITING, Target
 from tests.unit.cluster.case import ECHO

@@ -6,12 +6,7 @@ from twisted.internet.defer import succeed
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.workers.membership import REFUSAL_MAX_BYTES, SAVED_SHARE
-from scheduler.errors import (
-    Invalid,
-    NotFound,
-    Unreachable,
-    WorkerFault,
-)
+from scheduler.errors import Invalid, NotFound, Unreachable, WorkerFault
 from scheduler.messages import Heartbeat, JobReport
 from scheduler.model import Disk, JobSpec, JobState, WorkerState
 from tests.house import HOME

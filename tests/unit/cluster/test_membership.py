@@ -8,13 +8,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.workers.registration import id_of_address, id_of_folder
-from scheduler.errors import (
-    Conflict,
-    Invalid,
-    NameTaken,
-    NotFound,
-    Refused,
-)
+from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
 from scheduler.model import JobState, WorkerState, is_id
 from tests.house import HOME, House

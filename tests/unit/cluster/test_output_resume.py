@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from scheduler.cluster.output.failures import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
-from scheduler.errors import (
-    DeadlineExceeded,
-    NotFound,
-    Unreachable,
-    WorkerFault,
-)
+from scheduler.errors import DeadlineExceeded, NotFound, Unreachable, WorkerFault
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Ref, WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase

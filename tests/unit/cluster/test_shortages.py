@@ -6,13 +6,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from scheduler.cluster.jobs.choice import MAX_WORKERS_TRIED
-from scheduler.errors import (
-    Misdirected,
-    NotAWorker,
-    StoreFailed,
-    Unavailable,
-    Unreachable,
-)
+from scheduler.errors import Misdirected, NotAWorker, StoreFailed, Unavailable, Unreachable
 from scheduler.messages import JobStatus
 from scheduler.model import Job, JobState, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms, Retry

@@ -5,12 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import (
-    NoFreeSlot,
-    NotFound,
-    StoreFailed,
-    Unreachable,
-)
+from scheduler.errors import NoFreeSlot, NotFound, StoreFailed, Unreachable
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Disk, Job, JobState, Stream, WorkerState

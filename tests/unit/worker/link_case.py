@@ -17,9 +17,7 @@ from scheduler.worker.troubles import Troubles
 from scheduler.worker_interfaces import ICommitCount
 from tests.doubles.pools import InlinePool
 from tests.doubles.runner import FakeJobRunner
-from tests.doubles.scheduler_client import (
-    FakeSchedulerClient,
-)
+from tests.doubles.scheduler_client import FakeSchedulerClient
 
 MIB = 1024 * 1024
 

@@ -7,12 +7,7 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import (
-    NameTaken,
-    Refused,
-    SchedulerError,
-    Unreachable,
-)
+from scheduler.errors import NameTaken, Refused, SchedulerError, Unreachable
 from scheduler.messages import Heartbeat, Registered, Registration
 from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker_interfaces import ISchedulerClient

@@ -4,14 +4,7 @@ from random import Random
 
 from twisted.internet.task import Clock
 
-from scheduler.errors import (
-    DeadlineExceeded,
-    Misdirected,
-    NotFound,
-    Refused,
-    SchedulerError,
-    Unreachable,
-)
+from scheduler.errors import DeadlineExceeded, Misdirected, NotFound, Refused, SchedulerError, Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer
 from scheduler.model import JobSpec
 from scheduler.worker.conversation import LEAVE_DEADLINE_SECONDS

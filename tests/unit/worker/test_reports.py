@@ -2,10 +2,7 @@
 
 from scheduler.messages import Heartbeat, HeartbeatAnswer
 from scheduler.model import Disk, JobSpec, JobState
-from tests.doubles.scheduler_client import (
-    FakeSchedulerClient,
-    SilentSchedulerClient,
-)
+from tests.doubles.scheduler_client import FakeSchedulerClient, SilentSchedulerClient
 from tests.unit.worker.link_case import MIB, WALL, LinkCase
 
 

@@ -4,20 +4,9 @@ from random import Random
 
 from twisted.internet.task import Clock
 
-from scheduler.errors import (
-    Conflict,
-    DeadlineExceeded,
-    Invalid,
-    Refused,
-    StoreFailed,
-    Unreachable,
-)
+from scheduler.errors import Conflict, DeadlineExceeded, Invalid, Refused, StoreFailed, Unreachable
 from scheduler.worker.troubles import RETRY_MAX_SECONDS
-from tests.doubles.scheduler_client import (
-    RefusingSchedulerClient,
-    SilentSchedulerClient,
-    UnreachableSchedulerClient,
-)
+from tests.doubles.scheduler_client import RefusingSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
 from tests.unit.worker.link_case import LinkCase
 
 
