@@ -172,9 +172,9 @@ class CoreWorkerTests(SynchronousTestCase):
     """A run with one core worker."""
 
     def run_(self, *acts: Act, faults: tuple[Fault, ...] = (), **variant: bool) -> World:
-        """Run the world, with jobs for any worker."""
+        """Run the world, with jobs for any worker; it must break no rule."""
         run = world(0, acts, core=(PlannedCoreWorker("c1", **variant),), faults=faults)
-        self.outcome = run.run()
+        self.assertIsNone(run.run().violation)
         return run
 
     def submit(self, *then: Step, code: int = 0) -> Submit:
@@ -185,37 +185,27 @@ class CoreWorkerTests(SynchronousTestCase):
         """The jobs run under the core worker's own ids, and the scheduler learns their ends."""
         for code, state in ((0, JobState.SUCCEEDED), (7, JobState.FAILED)):
             run = self.run_(self.submit(code=code))
-            self.assertIsNone(self.outcome.violation)
             [job] = run.judge.facts.shown.values()
             self.assertEqual((job.state, job.exit_code, job.remote_id), (state, code, "c1-1"))
 
     def test_stop(self) -> None:
         """A job on a core worker can be stopped."""
         run = self.run_(self.submit(steps.Stop(1.0)))
-        self.assertIsNone(self.outcome.violation)
         self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.STOPPED])
 
     def test_output(self) -> None:
         """A core worker delivers no output."""
         run = self.run_(self.submit(Follow(1.0)))
-        self.assertIsNone(self.outcome.violation)
         self.assertIn("does not support", run.judge.facts.followers[0].over)
 
-    def test_jobs_end_with_it(self) -> None:
-        """The jobs of a killed core worker are lost."""
-        run = self.run_(self.submit(), faults=(KillWorker(7.0, "c1", 1.0),))
-        self.assertIsNone(self.outcome.violation)
-        self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.LOST])
-
-    def test_jobs_run_on(self) -> None:
-        """If the jobs run on, the worker that registers again still has them."""
-        run = self.run_(self.submit(), faults=(KillWorker(7.0, "c1", 1.0),), jobs_run_on=True)
-        self.assertIsNone(self.outcome.violation)
-        self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.SUCCEEDED])
+    def test_killed(self) -> None:
+        """The jobs of a killed core worker are lost, unless they run on: then it has them when it registers again."""
+        for jobs_run_on, state in ((False, JobState.LOST), (True, JobState.SUCCEEDED)):
+            run = self.run_(self.submit(), faults=(KillWorker(7.0, "c1", 1.0),), jobs_run_on=jobs_run_on)
+            self.assertEqual([job.state for job in run.judge.facts.shown.values()], [state])
 
     def test_deregisters(self) -> None:
         """A job of a deregistered core worker is unknown until the worker registers again without it."""
         run = self.run_(self.submit(), faults=(StopWorker(7.0, "c1", 1.0),), deregisters=True)
-        self.assertIsNone(self.outcome.violation)
         [job] = run.judge.facts.shown.values()
         self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))

@@ -108,12 +108,9 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual((self.taken, type(self.error())), ([0], NotFound))
 
     def test_refused(self) -> None:
-        """A caller of a closed port is told."""
+        """A caller of a closed port is told; a connection to no machine is given up after a while."""
         self.open("10.9.0.1:2")
         self.assertEqual(str(self.error()), "refused")
-
-    def test_no_machine(self) -> None:
-        """A connection to no machine is given up after a while."""
         self.open("10.9.0.2:1")
         self.assertEqual(self.results, [])
         self.pass_(DEAD_AFTER)

@@ -78,13 +78,11 @@ class CodeTests(SceneCase):
 
     def test_state_of_the_code(self) -> None:
         """Only code 0 is a success."""
-        self.ran(code=7)
-        self.show(self.ended(exit_code=7))
-        self.assert_broken("the code it had", "7")
-        self.setUp()
-        self.ran(code=0)
-        self.show(self.ended(state=JobState.FAILED, exit_code=0))
-        self.assert_broken("the code it had", "0")
+        for code, state in ((7, JobState.SUCCEEDED), (0, JobState.FAILED)):
+            self.setUp()
+            self.ran(code=code)
+            self.show(self.ended(state=state, exit_code=code))
+            self.assert_broken("the code it had", str(code))
 
     def test_still_runs(self) -> None:
         self.running()
