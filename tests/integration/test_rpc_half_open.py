@@ -107,19 +107,13 @@ class AttackTests(HalfOpenCase):
         await self.both_attacked(40)
 
     async def test_reflection(self) -> None:
-        """Streams of the reflection service without a question."""
+        """Streams of the reflection service without a question, and with one whose answer is not read."""
         await self.attacked(self.scheduler, REFLECTION, 8, 2.0)
-
-    async def test_reflection_untaken(self) -> None:
-        """Streams of the reflection service with a question, whose answer is not read."""
         await self.attacked(self.worker, REFLECTION, 4, 2.0, LIST_SERVICES.SerializeToString())
 
     async def test_watch(self) -> None:
-        """Health watches without a message."""
+        """Health watches without a message, and those whose answer is not read."""
         await self.attacked(self.scheduler, WATCH, 8, 2.0)
-
-    async def test_watch_untaken(self) -> None:
-        """Health watches whose answer is not read."""
         await self.attacked(self.worker, WATCH, 4, 2.0, b"")
 
     async def test_output_untaken(self) -> None:
