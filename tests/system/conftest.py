@@ -81,7 +81,7 @@ class Daemon:
     def start(
         self, *, foreground: bool = True, arguments: tuple[str, ...] = (), options: tuple[str, ...] = ()
     ) -> Daemon:
-        """Run ``twistd -n``, or daemonize. Returns it when it listens. ``options`` are those of the program."""
+        """Run ``twistd -n``, or daemonize; returns itself when it listens. ``options`` are those of the program."""
         (self.state / "endpoints.json").unlink(missing_ok=True)  # left by a killed process
         mode = ["-n"] if foreground else ["-l", str(self.log)]
         command = [*self.inside, str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file), *options]
