@@ -6,12 +6,15 @@ from scheduler import wire
 from scheduler.api.answers import Answer, json_answer
 from scheduler.api.call import Call
 from scheduler.api.context import Reply
-from scheduler.api.lists import all_workers
+from scheduler.api.lists import WORKERS_AT_ONCE, all_workers
 
 
 async def every(call: Call) -> Reply:
     """All workers, by name."""
-    return await call.context.document(all_workers(call.scheduler, call.scheduler.workers()))
+    views = call.scheduler.workers()
+    if len(views) <= WORKERS_AT_ONCE:
+        return json_answer({"workers": [wire.worker_json(view) for view in views]})
+    return await call.context.document(all_workers(call.scheduler, views))
 
 
 async def one(call: Call, worker: str) -> Reply:
