@@ -74,11 +74,10 @@ def __getattr__(name: str) -> Any:
     """Load the module that has a public name."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for home in (_HOMES[name],) if name in _HOMES else ("errors", "values"):
-        module = importlib.import_module(f"{__name__}.{home}")
-        if hasattr(module, name):
-            globals()[name] = getattr(module, name)
-    return globals()[name]
+    homes = (_HOMES[name],) if name in _HOMES else ("errors", "values")
+    modules = (importlib.import_module(f"{__name__}.{home}") for home in homes)
+    value = globals()[name] = next(getattr(module, name) for module in modules if hasattr(module, name))
+    return value
 
 
 def __dir__() -> list[str]:
