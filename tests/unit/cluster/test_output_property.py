@@ -273,7 +273,7 @@ class World:
 
 
 class PropertyTests(SynchronousTestCase):
-    @settings(max_examples=300, database=None)
+    @settings(max_examples=150, database=None)
     @given(st.integers(0, 9), st.binary(min_size=3 * 50, max_size=3 * 150))
     def test_assembled_is_the_spool(self, seed: int, events: bytes) -> None:
         """Each follower gets its stream from its offset on, in order and whole, in bounded memory, by one stream.
