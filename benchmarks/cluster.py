@@ -23,8 +23,8 @@ from scheduler.cluster.jobs.placement import place
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, Unavailable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, Heartbeat, JobStatus, Registration, RequestKey
-from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Worker
+from scheduler.messages import Chunk, Heartbeat, JobStatus, Registration
+from scheduler.model import FEATURES, Job, JobSpec, JobState, RequestKey, Stream, Worker
 from scheduler.net import DialRule
 from scheduler.store.memory import MemoryStore
 from scheduler.terms import Target
@@ -90,7 +90,6 @@ class _Workers:
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:

@@ -16,17 +16,20 @@ _log = Logger()
 T = TypeVar("T")
 
 
-def shielded(inner: Deferred[T]) -> Deferred[T]:
+def shielded(inner: Deferred[T], unheard: Callable[[T], object] = lambda _: None) -> Deferred[T]:
     """Make a Deferred with the result of ``inner`` whose cancellation does not cancel ``inner``.
 
-    An error that comes later is logged, unless it is a ``SchedulerError``.
+    A result that comes later goes to ``unheard``. An error that comes later is logged, unless it is a
+    ``SchedulerError``.
     """
     outer: Deferred[T] = Deferred()
 
     def pass_on(result: Any) -> None:
         if not outer.called:
             outer.callback(result)  # a Failure starts the errbacks
-        elif isinstance(result, Failure) and not result.check(SchedulerError):
+        elif not isinstance(result, Failure):
+            unheard(result)
+        elif not result.check(SchedulerError):
             _log.failure("an operation failed after its caller had given up", result)
 
     inner.addBoth(pass_on)

@@ -23,9 +23,8 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration, RequestKey
-from scheduler.model import IdempotencyKey, Job, JobSpec, Ref, Stream, Worker
-from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
+from scheduler.model import IdempotencyKey, Job, JobSpec, Ref, RequestKey, Stream, Submission, Worker
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 
@@ -47,8 +46,13 @@ class IOutputReader(Interface):
         """Release all resources and cancel a pending read. May be called twice."""
 
 
-#: Called with a job whose worker is being called to start it.
-Starting = Callable[[Job], None]
+@frozen
+class Accepted:
+    """A job that is durable: queued, or starting on its worker, which is being called."""
+
+    job: Job
+    #: The job as its request is answered: queued, running or final. Handle its error.
+    answered: Deferred[Job]
 
 
 class IScheduler(Interface):
@@ -59,27 +63,19 @@ class IScheduler(Interface):
     ``scheduler.cluster.jobs.attendance``.
     """
 
-    def submit(
-        spec: JobSpec,
-        target: Target,
-        terms: QueueTerms = NO_WAITING,
-        key: RequestKey | None = None,
-        starting: Starting | None = None,
-    ) -> Deferred[Job]:
-        """Start a job. Fires once its worker has answered, with a job that is running or already final.
+    def submit(wanted: Submission) -> Deferred[Accepted]:
+        """Start a job. Fires once it is durable; its output may be requested from then on.
 
-        ``starting`` is called with the job once it is durable and its worker is called. Its output may be requested
-        from then on, and arrives earlier than if it were requested after the answer. It is not called for a job that is
-        queued first, nor for one that existed before.
+        ``Accepted.answered`` fires once its worker has answered, with a job that is running or already final. If no
+        worker can take the job and its terms let it wait, it fires with the job ``queued``.
 
-        If no worker can take the job now and ``terms`` let it wait, this fires once the job is ``queued``.
+        Errors of either: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``,
+        ``Unreachable`` and ``Unavailable`` (the worker can't be reached, or lacks a resource: nothing was started, no
+        job exists), ``QueueFull``, ``StartUnanswered`` (the job exists, unknown), ``Unsupported`` (the named worker
+        can't do everything in the spec), ``Busy``, ``StoreFailed``, ``ShuttingDown``. Cancelling has no effect on the
+        job.
 
-        Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``, ``Unreachable`` and
-        ``Unavailable`` (the worker can't be reached, or lacks a resource: nothing was started, no job exists),
-        ``QueueFull``, ``StartUnanswered`` (the job exists, unknown), ``Unsupported`` (the named worker can't do
-        everything in the spec), ``Busy``, ``StoreFailed``, ``ShuttingDown``. Cancelling has no effect on the job.
-
-        A request with a ``key`` is carried out once. If it is sent again, it gets the first answer: the job as it was
+        A request with a key is carried out once. If it is sent again, it gets the first answer: the job as it was
         then, or as it is now if the first answer was never given. It gets ``StartUnanswered`` while that is the job's
         state, and ``JobRemoved`` if a client removed the job. ``KeyReused``: the fingerprint differs. ``KeyInUse``: the
         first request is in progress. ``KeyUnsettled``: the store was set back, and after a few seconds it is still not

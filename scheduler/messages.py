@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from scheduler.model import Disk, JobSpec, JobState, Usage
+from scheduler.model import Disk, JobSpec, JobState, RequestKey, Usage
 from scheduler.terms import EMPTY, frozen_mapping
 
 
@@ -94,14 +94,6 @@ REQUEST_KEY_MAX_CHARACTERS = 255
 def is_request_key(text: str) -> bool:
     """Whether ``text`` is a valid idempotency key."""
     return 1 <= len(text) <= REQUEST_KEY_MAX_CHARACTERS and text.isascii() and text.isprintable()
-
-
-@frozen
-class RequestKey:
-    """The idempotency key of a request, and the SHA-256 of the request's content, in hexadecimal."""
-
-    key: str
-    fingerprint: str
 
 
 @frozen

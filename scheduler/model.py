@@ -210,6 +210,24 @@ class Disk:
 
 
 @frozen
+class RequestKey:
+    """The idempotency key of a request, and the SHA-256 of the request's content, in hexadecimal."""
+
+    key: str
+    fingerprint: str
+
+
+@frozen
+class Submission:
+    """A job that a client wants run. ``key``: the request is carried out once, however often it is sent."""
+
+    spec: JobSpec
+    target: Target
+    terms: QueueTerms = NO_WAITING
+    key: RequestKey | None = None
+
+
+@frozen
 class Job:
     """The scheduler's record of a job."""
 

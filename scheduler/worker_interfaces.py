@@ -19,17 +19,8 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from scheduler.messages import (
-    Chunk,
-    Heartbeat,
-    HeartbeatAnswer,
-    JobReport,
-    JobStatus,
-    Registered,
-    Registration,
-    RequestKey,
-)
-from scheduler.model import JobSpec, Stream
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.model import JobSpec, RequestKey, Stream
 
 
 class IJobRunner(Interface):

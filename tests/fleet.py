@@ -208,7 +208,7 @@ class FleetTestCase(SynchronousTestCase):
     def submit(self, target: Target = W1, spec: JobSpec = ECHO) -> Job:
         """Submit a job a second later than all before; returns the job of the answer."""
         self.clock.advance(1.0)
-        job: Job = self.successResultOf(self.scheduler.submit(spec, target))
+        job: Job = self.successResultOf(self.house.submit(spec, target))
         return job
 
     def ended(self, exit_code: int = 0, output: bytes = b"") -> Job:

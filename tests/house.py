@@ -17,9 +17,9 @@ from twisted.python.failure import Failure
 from scheduler.cluster.build import ClusterParts, make_cluster, random_id
 from scheduler.errors import Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import Job, JobSpec, Worker, WorkerState
+from scheduler.model import Job, JobSpec, RequestKey, Submission, Worker, WorkerState
 from scheduler.net import DialRule
-from scheduler.terms import Target
+from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.store import ScriptedStore
 from tests.doubles.workers import Call, Workers
@@ -155,9 +155,16 @@ class Scheduler:
             return
         ledger.learn(worker).addErrback(lambda _: None)
 
-    def submit(self, spec: JobSpec = ECHO, target: Target = ANY, **facts: Any) -> Deferred[Job]:
-        """A client submits."""
-        return self.parts.service.submit(spec, target, **facts)
+    def submit(
+        self,
+        spec: JobSpec = ECHO,
+        target: Target = ANY,
+        terms: QueueTerms = NO_WAITING,
+        key: RequestKey | None = None,
+    ) -> Deferred[Job]:
+        """A client submits; the job as its request is answered."""
+        accepted = self.parts.service.submit(Submission(spec, target, terms, key))
+        return accepted.addCallback(lambda accepted: accepted.answered)
 
 
 class House(Scheduler):

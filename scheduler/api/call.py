@@ -18,8 +18,8 @@ from scheduler.api.guard import values_of
 from scheduler.api.query import Query
 from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import IScheduler
-from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
-from scheduler.model import is_id
+from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, is_request_key
+from scheduler.model import RequestKey, is_id
 from scheduler.reading import Object, shown
 
 #: Bytes of a request's body, at most.

@@ -6,13 +6,15 @@ from scheduler import wire
 from scheduler.api.answers import json_answer
 from scheduler.api.call import Call, checked_id
 from scheduler.api.context import Reply
+from scheduler.model import Submission
 
 
 async def start(call: Call) -> Reply:
     """Start a job on the named worker."""
     spec, target = call.body
     key, _ = call.key()
-    job = await call.scheduler.submit(spec, target, key=key)
+    accepted = await call.scheduler.submit(Submission(spec, target, key=key))
+    job = await accepted.answered
     return json_answer({"job_id": job.id}, 201, {"Location": f"/v1/jobs/{job.id}"})
 
 

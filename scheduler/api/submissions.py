@@ -12,14 +12,14 @@ from scheduler.api.answers import JSON, problem_answer
 from scheduler.api.call import PLAIN, Call
 from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, problem_of
-from scheduler.api.following import FromTheStart
+from scheduler.api.following import open_all, open_early
 from scheduler.api.outcomes import WANTED, Wanted
 from scheduler.api.raw import FollowStream
 from scheduler.api.sse import EventStream
 from scheduler.api.streams import Opening
 from scheduler.errors import Invalid, NotFound, SchedulerError, Unsupported
 from scheduler.interfaces import IScheduler
-from scheduler.model import Job, Stream
+from scheduler.model import Job, Stream, Submission
 
 #: The parameters of a submission.
 QUERY = (*WANTED, "follow", "stall")
@@ -46,11 +46,10 @@ async def submit(call: Call) -> Reply:
         worker = scheduler.worker(target.worker).worker
         if not worker.has_output:
             raise Unsupported(worker.name, "output")
-    streams = tuple(Stream) if as_events else (Stream.STDOUT,) if follow else ()
-    with FromTheStart(scheduler, streams) as opened:
-        job = await scheduler.submit(spec, target, terms, key, opened.starting if streams else None)
+    offsets = dict.fromkeys(Stream if as_events else (Stream.STDOUT,) if follow else (), 0)
+    job, readers = await open_early(scheduler, await scheduler.submit(Submission(spec, target, terms, key)), offsets)
     headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
-    if not streams:
+    if not offsets:
         return await outcomes.of_submission(context, await _awaited(context, job, wanted), wanted, headers)
 
     job = _now(scheduler, job)
@@ -59,7 +58,7 @@ async def submit(call: Call) -> Reply:
         return outcomes.unfollowable(context, job, problem_of(failure).detail, headers)
 
     try:
-        readers = opened.readers(job)
+        readers = readers or open_all(scheduler, job, offsets)
     except SchedulerError:
         return problem_answer(unfollowable(Failure()))
     opening = Opening(headers, 201, unfollowable)

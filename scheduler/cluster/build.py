@@ -128,7 +128,7 @@ def make_cluster(
     starts = Starts(clock, ledger, workers, choice, backoff, reach, flights)
     dispatcher = Dispatcher(clock, ledger, starts, backoff, flights, waiting, set_back)
     queue = Queue(clock, ledger, choice, flights, waiting, set_back, dispatcher, queue_max)
-    submissions = Submissions(clock, new_id, ledger, Keys(registry, set_back), choice, queue, starts, flights)
+    submissions = Submissions(clock, new_id, ledger, Keys(registry, set_back, flights), choice, queue, starts, flights)
     stops = Stops(clock, ledger, workers, flights, starts.late, reach, set_back, waits, liveness.probed)
     removals = Removals(ledger, workers, flights, reach)
     reconciler = Reconciler(ledger, workers, starts, queue, flights, backoff, removals, set_back, liveness.probed)

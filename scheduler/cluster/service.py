@@ -22,7 +22,6 @@ from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.filters import cursor_after
 from scheduler.cluster.jobs.attendance import Attendance
 from scheduler.cluster.jobs.backoff import Backoff
-from scheduler.cluster.jobs.choice import Submission
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.removals import Removals
@@ -37,11 +36,10 @@ from scheduler.cluster.waits import Waits
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import shielded
-from scheduler.errors import NotFound, StoreFailed, WorkerOnline
-from scheduler.interfaces import IOutputReader, IScheduler, Starting
-from scheduler.messages import Chunk, RequestKey
-from scheduler.model import Job, JobSpec, JobState, Stream, Worker, WorkerState
-from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.errors import NotFound, SchedulerError, StoreFailed, WorkerOnline
+from scheduler.interfaces import Accepted, IOutputReader, IScheduler
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState, RequestKey, Stream, Submission, Worker, WorkerState
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 T = TypeVar("T")
@@ -88,15 +86,11 @@ class Cluster:
 
     # -- jobs
 
-    def submit(
-        self,
-        spec: JobSpec,
-        target: Target,
-        terms: QueueTerms = NO_WAITING,
-        key: RequestKey | None = None,
-        starting: Starting | None = None,
-    ) -> Deferred[Job]:
-        return self._own(self._submissions.submit(Submission(spec, target, terms), key, starting))
+    def submit(self, wanted: Submission) -> Deferred[Accepted]:
+        def unheard(accepted: Accepted) -> None:
+            accepted.answered.addErrback(lambda reason: reason.trap(SchedulerError))
+
+        return shielded(Deferred.fromCoroutine(self._submissions.submit(wanted)), unheard)
 
     def replays(self, key: RequestKey) -> bool:
         return self._submissions.keys.replays(key)

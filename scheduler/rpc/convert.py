@@ -12,16 +12,7 @@ import signal
 from collections.abc import Sequence
 
 from scheduler.errors import Invalid, Refused
-from scheduler.messages import (
-    Chunk,
-    JobReport,
-    JobStatus,
-    Registered,
-    Registration,
-    RequestKey,
-    contradiction,
-    is_request_key,
-)
+from scheduler.messages import Chunk, JobReport, JobStatus, Registered, Registration, contradiction, is_request_key
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
     DEFAULT_STOP_GRACE_SECONDS,
@@ -32,6 +23,7 @@ from scheduler.model import (
     STOP_SIGNALS,
     JobSpec,
     JobState,
+    RequestKey,
     Stream,
     Usage,
     error_text,

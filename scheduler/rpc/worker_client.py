@@ -36,8 +36,8 @@ from zope.interface import implementer
 from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Busy, Misdirected, ShuttingDown, Unreachable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus, RequestKey
-from scheduler.model import Job, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, RequestKey, Stream, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert, worker_calls
 from scheduler.rpc.addressing import Addressee

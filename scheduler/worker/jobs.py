@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from scheduler.deferreds import Waiters
-from scheduler.messages import JobReport, JobStatus, RequestKey
-from scheduler.model import JobSpec
+from scheduler.messages import JobReport, JobStatus
+from scheduler.model import JobSpec, RequestKey
 from scheduler.threads import Pool
 from scheduler.worker.clearing import DiskUse
 from scheduler.worker.pidfd import Pidfd

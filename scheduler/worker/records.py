@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import fields, frozen
 
-from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import JobSpec, JobState, Usage
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, RequestKey, Usage
 from scheduler.worker.shim.exits import Record
 from scheduler.worker.shim.spool import Identity
 

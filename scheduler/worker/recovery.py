@@ -9,8 +9,8 @@ from collections.abc import Callable
 from attrs import define, frozen
 from twisted.logger import Logger
 
-from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import JobSpec
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, RequestKey
 from scheduler.worker.clearing import Clearing, DiskUse
 from scheduler.worker.endings import Endings
 from scheduler.worker.records import (

@@ -22,8 +22,8 @@ from scheduler.errors import (
     ShuttingDown,
     Unavailable,
 )
-from scheduler.messages import Chunk, JobStatus, RequestKey
-from scheduler.model import JobSpec, JobState, Stream, is_id
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
 from scheduler.random_ids import random_uuid
 from scheduler.threads import Pool
 from scheduler.worker import signals

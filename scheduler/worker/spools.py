@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from scheduler.completeness import output_cut
 from scheduler.daemon import failpoints
 from scheduler.errors import JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
-from scheduler.messages import Chunk, RequestKey
-from scheduler.model import Disk, JobSpec, JobState, Stream, is_id
+from scheduler.messages import Chunk
+from scheduler.model import Disk, JobSpec, JobState, RequestKey, Stream, is_id
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, DiskUse, Remains
 from scheduler.worker.commands import mounted_noexec
 from scheduler.worker.disk import disk_of

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from attrs import define
 
 from scheduler.errors import Conflict, Unavailable
-from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import JobSpec, JobState
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, RequestKey
 from scheduler.units import Share
 from scheduler.worker.clearing import MAKING
 from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec

@@ -20,8 +20,8 @@ from scheduler.errors import (
     ShuttingDown,
     Unavailable,
 )
-from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
-from scheduler.model import JobSpec, JobState, Stream, is_id
+from scheduler.messages import Chunk, JobReport, JobStatus
+from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
 _Notify = Callable[[], None]

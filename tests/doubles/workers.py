@@ -26,8 +26,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus, RequestKey
-from scheduler.model import Job, JobState, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, JobState, RequestKey, Stream, Worker
 from scheduler.worker_interfaces import IIdentity, IJobRunner
 
 #: Bytes of output in one chunk.

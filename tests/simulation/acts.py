@@ -11,11 +11,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from scheduler.errors import KeyInUse, KeyUnsettled, SchedulerError, StartUnanswered
-from scheduler.messages import RequestKey
-from scheduler.model import Job, JobSpec, Stream
+from scheduler.interfaces import Accepted
+from scheduler.model import Job, JobSpec, RequestKey, Stream, Submission
 from scheduler.terms import NO_WAITING, QueueTerms, Target
 from scheduler.views import JobFilter
-from tests.simulation.clients import AGAIN, TRIES, ask, carry_out, pause
+from tests.simulation.clients import AGAIN, TRIES, answer_of, ask, carry_out, pause
 from tests.simulation.follow import Follow, Follower, hung_up
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.network import CallFailed
@@ -80,7 +80,7 @@ class Submit:
                     whole = evolve(follow, stream=Stream.STDOUT, begin=0)
                     job = await self._run(world, whole, key, wire)
                 else:
-                    call = world.ask("submit", lambda service: self._asked(world, service, key), wire)
+                    call = world.ask("submit", lambda service: answer_of(self.asked(world, service, key)), wire)
                     if hang_up is not None:
                         world.loop.after(hang_up, world.network.hang_up, call, True)
                     job = await call.answer
@@ -103,9 +103,12 @@ class Submit:
                 break
         return None
 
-    def _asked(self, world: World, service: Any, key: RequestKey | None, starting: Any = None) -> Deferred[Job]:
-        submitted: Deferred[Job] = service.submit(self.spec(), world.target(self.target), self.terms, key, starting)
-        return submitted
+    def asked(self, world: World, service: Any, key: RequestKey | None) -> Deferred[Accepted]:
+        """The submission, as the scheduler accepts it."""
+        accepted: Deferred[Accepted] = service.submit(
+            Submission(self.spec(), world.target(self.target), self.terms, key)
+        )
+        return accepted
 
     async def _run(self, world: World, follow: Follow, key: RequestKey | None, wire: str) -> Job:
         """Submit the job, and follow its output on the same connection; the answered job."""
@@ -121,7 +124,7 @@ class Submit:
             return follow.take(world, followers[0], message)
 
         def serve(service: Any, flow: Any) -> None:
-            serve_run(world, service, flow, lambda service, starting: self._asked(world, service, key, starting))
+            serve_run(world, service, flow, lambda service: self.asked(world, service, key))
 
         flow = world.stream("run", serve, take, wire)
         if follow.hang_up is not None:

@@ -9,6 +9,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from scheduler.errors import SchedulerError
+from scheduler.interfaces import Accepted
+from scheduler.model import Job
 from tests.simulation.network import CallFailed
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ class Reply:
     def refused(self) -> bool:
         """Whether the scheduler answered with an error."""
         return isinstance(self.error, SchedulerError)
+
+
+def answer_of(submitting: Deferred[Accepted]) -> Deferred[Job]:
+    """The job as the request of a submission is answered."""
+    return submitting.addCallback(lambda accepted: accepted.answered)
 
 
 def carry_out(world: World, name: str, act: Coroutine[Deferred[Any], Any, None]) -> None:

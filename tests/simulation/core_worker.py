@@ -16,8 +16,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 
 from scheduler.errors import NotFound, Unsupported, WorkerFault
-from scheduler.messages import JobStatus, Registered, Registration, RequestKey
-from scheduler.model import JobSpec, JobState, Stream
+from scheduler.messages import JobStatus, Registered, Registration
+from scheduler.model import JobSpec, JobState, RequestKey, Stream
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert
 from tests.simulation.jobs import STEP

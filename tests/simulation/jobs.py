@@ -25,8 +25,8 @@ from scheduler.errors import (
     ShuttingDown,
     Unavailable,
 )
-from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
-from scheduler.model import JobSpec, JobState, Stream, is_id
+from scheduler.messages import Chunk, JobReport, JobStatus
+from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
 from scheduler.worker.identity import Identity
 from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobRunner, IJobs
 from tests.simulation.machine import COMMAND, Folder, Machine, Spool

@@ -11,8 +11,8 @@ from signal import Signals, strsignal
 
 from attrs import define, evolve, field, frozen
 
-from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import JobSpec, JobState, Stream, Usage
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, RequestKey, Stream, Usage
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.trace import Trace
 

@@ -8,9 +8,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from scheduler.errors import NotFound
-from scheduler.messages import RequestKey
-from scheduler.model import Job
-from tests.simulation.clients import AGAIN, TRIES, Reply, ask, pause
+from scheduler.model import Job, RequestKey
+from tests.simulation.clients import AGAIN, TRIES, Reply, answer_of, ask, pause
 from tests.simulation.streams import attend
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class Resubmit:
         reply: Reply = await ask(
             world,
             "resubmit",
-            lambda service: service.submit(submitted.spec(), world.target(submitted.target), submitted.terms, key),
+            lambda service: answer_of(submitted.asked(world, service, key)),
             job_id,
             f"key={submitted.key}{' with another body' if self.other else ''}",
             detail=self.other,

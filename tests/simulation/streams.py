@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError
-from scheduler.interfaces import IOutputReader
+from scheduler.interfaces import Accepted, IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Job, Stream
 from tests.simulation.flows import Flow
@@ -158,24 +158,21 @@ def serve_run(
     world: World,
     service: Any,
     flow: Flow,
-    submit: Callable[[Any, Callable[[Job], None]], Deferred[Job]],
+    submit: Callable[[Any], Deferred[Accepted]],
 ) -> None:
-    """``POST /v1/jobs?follow=1``: the job is the first message, its stdout from the first byte on is the rest.
-
-    ``submit`` takes the service, and what is called when the start of the job is on its way.
-    """
+    """``POST /v1/jobs?follow=1``: the job is the first message, its stdout from the first byte on is the rest."""
     readers: list[IOutputReader] = []
 
     def open_output(job: Job) -> None:
-        if not readers and not left:
+        if not readers:
             readers.append(service.open_output(job.id, Stream.STDOUT, 0))
 
-    def starting(job: Job) -> None:
+    def accepted(accepted: Accepted) -> Deferred[Job]:
         with contextlib.suppress(SchedulerError):  # it is raised below, if it is still so
-            open_output(job)
+            open_output(accepted.job)
+        return accepted.answered
 
-    left: list[bool] = []
-    submitting = submit(service, starting)
+    submitting = submit(service).addCallback(accepted)
 
     def answered(job: Job) -> None:
         flow.send(job)
@@ -187,7 +184,6 @@ def serve_run(
             RawFollow(readers[0], flow, attend(world, job.id))
 
     def failed(reason: Failure) -> None:
-        left.append(True)
         for reader in readers:
             reader.close()
         error = reason.value

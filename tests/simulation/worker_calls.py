@@ -30,8 +30,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus, RequestKey
-from scheduler.model import Job, JobSpec, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, JobSpec, RequestKey, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.rpc.reasons import no_answer
 from scheduler.rpc.worker_calls import CHECK_DEADLINE_SECONDS

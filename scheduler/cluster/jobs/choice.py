@@ -13,8 +13,7 @@ from scheduler.cluster.reach import Reach
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Conflict, Draining, NoFreeSlot, Unreachable, Unsupported
-from scheduler.model import Job, JobSpec, JobState, Worker
-from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.model import Job, JobState, Submission, Worker
 
 #: Workers that one start is sent to in turn, at most: if none of these can take it, the others may lack the same.
 MAX_WORKERS_TRIED = 10
@@ -24,15 +23,6 @@ REQUEST_WAIT_MAX_SECONDS = 10.0
 
 #: Seconds after which a start that somebody waits for is sent to no other worker.
 RETRY_ELSEWHERE_MAX_SECONDS = 10.0
-
-
-@frozen
-class Submission:
-    """A job that a client wants run: its spec, its target and its terms."""
-
-    spec: JobSpec
-    target: Target
-    terms: QueueTerms = NO_WAITING
 
 
 @frozen

@@ -63,5 +63,8 @@ class Flights:
     def close(self) -> Deferred[None]:
         """Let no new start begin; fires when all that are under way are over."""
         self.closed = True
-        starts = [shielded(start) for start in self._under_way.values()]
-        return DeferredList(starts, consumeErrors=True).addCallback(lambda _: None)
+        return Deferred.fromCoroutine(self._until_idle())
+
+    async def _until_idle(self) -> None:
+        while self._under_way:  # what follows a commit begins when that is over
+            await DeferredList([shielded(start) for start in self._under_way.values()], consumeErrors=True)

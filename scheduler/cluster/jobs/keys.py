@@ -14,12 +14,12 @@ from contextlib import contextmanager
 
 from attrs import evolve
 
+from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import KeyInUse, KeyReused, KeyUnsettled
-from scheduler.messages import RequestKey
-from scheduler.model import IdempotencyKey, Job
+from scheduler.model import IdempotencyKey, Job, JobState, RequestKey
 
 #: Seconds for which one request waits until it is known whether its key was used: longer than after a mere restart.
 KEY_WAIT_MAX_SECONDS = SILENCE_MAX_SECONDS + 2.0
@@ -28,24 +28,27 @@ KEY_WAIT_MAX_SECONDS = SILENCE_MAX_SECONDS + 2.0
 class Keys:
     """The keys of requests under way, beside those that the registry holds."""
 
-    def __init__(self, registry: Registry, set_back: SetBack) -> None:
+    def __init__(self, registry: Registry, set_back: SetBack, flights: Flights) -> None:
         self._registry = registry
         self._set_back = set_back
-        # key -> fingerprint
+        self._flights = flights
+        # key -> fingerprint, of requests whose jobs are not durable yet
         self._in_use: dict[str, str] = {}
 
     @property
     def idle(self) -> bool:
-        """Whether no request with a key is under way."""
+        """Whether no job of a request with a key is to be made."""
         return not self._in_use
 
-    def find(self, key: RequestKey) -> IdempotencyKey | None:
+    def find(self, key: RequestKey | None) -> IdempotencyKey | None:
         """The known key of the request; ``None``: the request is the first. ``KeyReused``, ``KeyInUse``."""
+        if key is None:
+            return None
         known = self._registry.find_key(key.key)
         fingerprint = known.fingerprint if known is not None else self._in_use.get(key.key)
         if fingerprint not in {None, key.fingerprint}:
             raise KeyReused(key.key)
-        if key.key in self._in_use:
+        if self._is_under_way(key, known):
             raise KeyInUse(key.key)
         return known
 
@@ -66,11 +69,11 @@ class Keys:
     def replays(self, key: RequestKey) -> bool:
         """Whether the request is one that came before and is over."""
         known = self._registry.find_key(key.key)
-        return known is not None and known.fingerprint == key.fingerprint and key.key not in self._in_use
+        return known is not None and known.fingerprint == key.fingerprint and not self._is_under_way(key, known)
 
     @contextmanager
     def in_use(self, key: RequestKey | None) -> Iterator[None]:
-        """The first request with that key is under way."""
+        """The job of the first request with that key is to be made."""
         if key is not None:
             self._in_use[key.key] = key.fingerprint
         try:
@@ -78,6 +81,13 @@ class Keys:
         finally:
             if key is not None:
                 del self._in_use[key.key]
+
+    def _is_under_way(self, key: RequestKey, known: IdempotencyKey | None) -> bool:
+        """Whether the first request is not answered. A queued job is the answer once that is durable."""
+        job = None if known is None else self._registry.find_job(known.job_id)
+        if job is None:
+            return key.key in self._in_use
+        return job.id in self._flights and (not job.promised or job.state is JobState.QUEUED)
 
 
 def request_of(registry: Registry, job: Job) -> RequestKey | None:

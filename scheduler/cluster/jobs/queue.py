@@ -29,7 +29,7 @@ from twisted.logger import Logger
 from scheduler import units
 from scheduler.cluster import lifecycle
 from scheduler.cluster.changes import Change, WorkerChanged
-from scheduler.cluster.jobs.choice import Choice, Submission
+from scheduler.cluster.jobs.choice import Choice
 from scheduler.cluster.jobs.deadlines import Deadlines
 from scheduler.cluster.jobs.dispatcher import SWEEP_INTERVAL_SECONDS, Dispatcher
 from scheduler.cluster.jobs.flights import Flights
@@ -38,8 +38,7 @@ from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.errors import QueueFull, SchedulerError
-from scheduler.messages import RequestKey
-from scheduler.model import Job, JobState
+from scheduler.model import Job, JobState, RequestKey, Submission
 from scheduler.views import JobFilter
 
 #: Seconds after a restart for which a job with only one chance waits like others: workers may not be back yet.

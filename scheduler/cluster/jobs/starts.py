@@ -11,7 +11,6 @@ If the start may have arrived, the job is ``unknown`` until its worker reports.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -74,15 +73,13 @@ class Starts:
         """Whether no answer is listened for after its time."""
         return self.late.idle
 
-    async def start(
-        self, worker: Worker, job: Job, since: float, sent: Callable[[], None] | None = None
-    ) -> Job | NotSent:
+    async def start(self, worker: Worker, job: Job, since: float) -> Job | NotSent:
         """Have the worker begin a job that is committed as starting there; the job as its request is answered.
 
-        ``since``: when the start began, by the clock. ``sent`` is called once this worker is called.
+        ``since``: when the start began, by the clock.
         ``StartUnanswered``: nobody can say yet whether it runs. Other errors: what came of it could not be saved.
         """
-        return await self._elsewhere(worker, job.id, await self._call(worker, job, sent), since)
+        return await self._elsewhere(worker, job.id, await self._call(worker, job), since)
 
     async def dispatch(self, worker: Worker, job: Job) -> Job | NotSent:
         """Commit that a queued job starts on that worker, and have the worker begin it, as ``start`` does."""
@@ -145,17 +142,14 @@ class Starts:
             return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
         return await self._call(worker, job)
 
-    async def _call(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Job | NotSent:
+    async def _call(self, worker: Worker, job: Job) -> Job | NotSent:
         now = self._registry.find_registered(worker.id)
         if now is None or lacking(job.spec, now):  # it went during the commit, or is another
             return self._not_sent(worker, Unreachable(worker.name))
         worker = now  # its address may be another: whoever listens at the one before is not meant
         late: list[Deferred[JobStatus]] = []
         try:
-            start = self._client.start_job(worker, job, request_of(self._registry, job), late.append)
-            if sent is not None:
-                sent()
-            status = await start
+            status = await self._client.start_job(worker, job, request_of(self._registry, job), late.append)
         except SchedulerError as error:
             outcome = outcome_of(error, worker.is_core)
             if outcome.fate is Fate.NOT_SENT:

@@ -1,9 +1,9 @@
 """Submissions: what clients want run, until they are answered.
 
-A worker is chosen, the job is committed as ``starting`` there, and the start is made (``starts``). Where no worker can
-take the job now, and it may wait, it goes to the queue instead, and that is the answer. Where it may not wait in the
-queue, or that is full, the choice waits for a few seconds for a worker that may be online at any moment
-(``scheduler.cluster.expected``).
+A worker is chosen, and the job is committed as ``starting`` there: so it is accepted. Then the start is made
+(``starts``), and its result is the answer. Where no worker can take the job now, and it may wait, it goes to the queue
+instead, and that is the answer. Where it may not wait in the queue, or that is full, the choice waits for a few seconds
+for a worker that may be online at any moment (``scheduler.cluster.expected``).
 
 A start that was never sent puts the job into the queue, if it may wait there, and else drops it, as if it had never
 been.
@@ -12,13 +12,12 @@ been.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from scheduler.cluster.jobs.choice import Choice, Submission
+from scheduler.cluster.jobs.choice import Choice
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.keys import Keys, kept_with
 from scheduler.cluster.jobs.queue import Queue
@@ -35,9 +34,8 @@ from scheduler.errors import (
     Unavailable,
     Unreachable,
 )
-from scheduler.interfaces import Starting
-from scheduler.messages import RequestKey
-from scheduler.model import IdempotencyKey, Job, JobState, Worker
+from scheduler.interfaces import Accepted
+from scheduler.model import IdempotencyKey, Job, JobState, RequestKey, Submission, Worker
 
 
 class Submissions:
@@ -66,7 +64,7 @@ class Submissions:
 
     @property
     def idle(self) -> bool:
-        """Whether no request with a key is under way."""
+        """Whether no job of a request with a key is to be made."""
         return self.keys.idle
 
     def close(self) -> Deferred[None]:
@@ -74,27 +72,25 @@ class Submissions:
         self._choice.close()
         return self._flights.close()
 
-    async def submit(self, wanted: Submission, key: RequestKey | None, starting: Starting | None) -> Job:
+    async def submit(self, wanted: Submission) -> Accepted:
         """See ``IScheduler.submit``."""
         since = self._clock.seconds()
-        known = self.keys.find(key) if key is not None else None
+        known = self.keys.find(wanted.key)
         if known is not None:
             return self._replay(known)
-        with self.keys.in_use(key):
-            known = await self.keys.told_of(key)
-            return self._replay(known) if known else await self._submit(wanted, key, starting, since)
+        with self.keys.in_use(wanted.key):
+            known = await self.keys.told_of(wanted.key)
+            return await self._submit(wanted, since) if known is None else self._replay(known)
 
-    def _replay(self, key: IdempotencyKey) -> Job:
+    def _replay(self, key: IdempotencyKey) -> Accepted:
         if key.removed_at is not None:
             raise JobRemoved(key.job_id)
-        if key.answer is not None:
-            return key.answer
-        job = self._registry.job(key.job_id)
-        if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+        job = key.answer or self._registry.job(key.job_id)
+        if key.answer is None and job.state in {JobState.STARTING, JobState.UNKNOWN}:
             raise StartUnanswered(job.worker_name or "", job.id)
-        return job
+        return Accepted(job, succeed(job))
 
-    async def _submit(self, wanted: Submission, key: RequestKey | None, starting: Starting | None, since: float) -> Job:
+    async def _submit(self, wanted: Submission, since: float) -> Accepted:
         self._check_open()
         try:
             if wanted.terms.queue_timeout and self._queue.has_room:
@@ -106,11 +102,14 @@ class Submissions:
             if not wanted.terms.queue_timeout:
                 raise
             job = self._new_job(wanted)
-            return await self._flights.run(job.id, self._queue.enter(job, key))
+            job = await self._flights.run(job.id, self._queue.enter(job, wanted.key))
+            return Accepted(job, succeed(job))
         self._check_open()
         job = self._new_job(wanted)
         job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
-        return await self._flights.run(job.id, self._start(worker, job, key, starting))
+        chosen = self._clock.seconds()
+        await self._flights.run(job.id, self._commit(job, wanted.key))
+        return Accepted(job, self._flights.run(job.id, self._start(worker, job, chosen)))
 
     def _check_open(self) -> None:
         if self._flights.closed:
@@ -128,12 +127,14 @@ class Submissions:
             terms=wanted.terms,
         )
 
-    async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
-        since = self._clock.seconds()
+    async def _commit(self, job: Job, key: RequestKey | None) -> Job:
         await self._ledger.decide(job, *kept_with(job, key))
+        return job
+
+    async def _start(self, worker: Worker, job: Job, since: float) -> Job:
         failpoints.hit("scheduler.after-commit-before-rpc")
         try:
-            result = await self._starts.start(worker, job, since, None if starting is None else partial(starting, job))
+            result = await self._starts.start(worker, job, since)
             return await self._not_started(job, result.error) if isinstance(result, NotSent) else result
         except StartUnanswered:
             raise

@@ -9,8 +9,8 @@ from zope.interface import implementer
 
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus, RequestKey
-from scheduler.model import Job, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, RequestKey, Stream, Worker
 
 
 @implementer(IWorkerClient)

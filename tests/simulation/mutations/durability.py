@@ -63,11 +63,11 @@ DURABILITY: tuple[Mutation, ...] = (
         "start before the commit",
         "A worker is told of a job only when that there is such a job is durable.",
         "cluster/jobs/submissions.py",
-        "        since = self._clock.seconds()\n        await",
+        "        chosen = self._clock.seconds()\n",
         """\
-        since = self._clock.seconds()
+        chosen = self._clock.seconds()
         self._starts._client.start_job(worker, job).addErrback(lambda _: None)
-        await""",
+""",
         "store",
         ("P4 refused", "one job for each key", "P2 one run"),
     ),

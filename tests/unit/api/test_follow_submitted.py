@@ -1,11 +1,8 @@
 """Submissions that are answered with a stream."""
 
-from twisted.internet.defer import CancelledError
-
-from scheduler.api.following import FromTheStart
 from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, ShuttingDown, Unreachable, Unsupported
-from scheduler.model import JobState, Stream
+from scheduler.model import JobState
 from tests.unit.api.cases import EVENTS, StreamTestCase
 from tests.unit.api.documents import check_problem
 
@@ -43,11 +40,14 @@ class SubmittedTests(StreamTestCase):
         client.hang_up()
 
     def test_gone_before_the_start(self) -> None:
-        """If the client leaves before the start is sent, no reader is opened; the job is started all the same."""
-        output = FromTheStart(self.scheduler, [Stream.STDOUT])
-        with self.assertRaises(CancelledError), output:
-            raise CancelledError
-        output.starting(self.fleet.add_job())
+        """If the client leaves before the job is durable, no reader is opened; the job is started all the same."""
+        self.house.workers.hold("start_job", "stream_output")
+        self.house.store.held = True
+        client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}')
+        client.hang_up()
+        self.house.store.commit()
+        self.house.store.held = False
+        self.house.take("start_job").answer.errback(DeadlineExceeded("start", 10.0))
 
     def test_queued(self) -> None:
         """A job that waits for a worker is answered with headers at once, and with bytes when it runs."""

@@ -8,8 +8,8 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from scheduler.errors import Unavailable
-from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobState, Worker
+from scheduler.messages import JobStatus
+from scheduler.model import Job, JobState, RequestKey, Worker
 from scheduler.terms import QueueTerms, Target
 from tests.doubles.workers import Call
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
@@ -31,7 +31,7 @@ class QueueTestCase(ClusterTestCase):
 
     def run_job(self, target: Target = ANY) -> Job:
         """A job that runs at once."""
-        answer = self.cluster.submit(ECHO, target)
+        answer = self.house.submit(ECHO, target)
         self.running(self.take("start_job"))
         return self.successResultOf(answer)
 
@@ -42,7 +42,7 @@ class QueueTestCase(ClusterTestCase):
         return self.cluster.job(job.id)
 
     def submit(self, target: Target = ANY, terms: QueueTerms = PATIENT, **more: Any) -> Deferred[Job]:
-        return self.cluster.submit(more.pop("spec", ECHO), target, terms, **more)
+        return self.house.submit(more.pop("spec", ECHO), target, terms, **more)
 
     def queued(self, target: Target = ANY, terms: QueueTerms = PATIENT, **more: Any) -> Job:
         """A job that has to wait."""

@@ -16,7 +16,7 @@ from scheduler.cluster.jobs.attendance import (
 )
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobState, Stream
+from scheduler.model import Job, JobState, Stream, Submission
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
@@ -147,18 +147,16 @@ class AttendanceTests(ClusterTestCase):
 
     def test_follower_of_one_that_starts(self) -> None:
         """A client whose submission is answered with the output attends the job from when its worker is called."""
-        opened: list[Job] = []
-        self.cluster.submit(ECHO, W1, ATTENDED, starting=opened.append)
-        (job,) = opened
-        reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
+        accepted = self.successResultOf(self.cluster.submit(Submission(ECHO, W1, ATTENDED)))
+        reader = self.cluster.open_output(accepted.job.id, Stream.STDOUT, 0)
         self.clock.advance(600)
-        self.assertIsNone(self.cluster.job(job.id).stop_requested_at)
+        self.assertIsNone(self.cluster.job(accepted.job.id).stop_requested_at)
         reader.close()
 
     def test_while_starting(self) -> None:
         """A job is not stopped before its start is answered, however long that takes: its client may wait for that."""
         for error in (None, DeadlineExceeded("start", 100.0)):
-            answer = self.cluster.submit(ECHO, W1, ATTENDED)
+            answer = self.house.submit(ECHO, W1, ATTENDED)
             start = self.take("start_job")
             (job,) = (job for job in self.jobs() if job.state is JobState.STARTING)
             self.clock.advance(100)

@@ -18,7 +18,7 @@ WHY = "stopped: no client followed it or waited for it for 60 s"
 
 class AttendingTests(FleetTestCase):
     def begin(self, terms: QueueTerms = ATTENDED, target: Target = W1) -> Job:
-        job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, terms))
+        job: Job = self.successResultOf(self.house.submit(ECHO, target, terms))
         self.house.settle()
         return job
 

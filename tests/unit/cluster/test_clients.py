@@ -30,7 +30,7 @@ class SubmittingTests(FleetTestCase):
     def refused(self, error: type[SchedulerError], target: Target, spec: JobSpec = ECHO) -> SchedulerError:
         """A submission comes to that, and to no job."""
         before = self.ids()
-        refusal: SchedulerError = self.refusal(error, self.scheduler.submit, spec, target)
+        refusal: SchedulerError = self.refusal(error, self.house.submit, spec, target)
         self.assertEqual(self.ids(), before)
         return refusal
 
@@ -56,7 +56,7 @@ class SubmittingTests(FleetTestCase):
     def test_unanswered(self) -> None:
         """A start that may have arrived is a job: unknown, until its worker reports."""
         self.house.workers.fail("start_job", DeadlineExceeded("start", 10), arrives=True)
-        error = self.refusal(StartUnanswered, self.scheduler.submit, ECHO, W1)
+        error = self.refusal(StartUnanswered, self.house.submit, ECHO, W1)
         job = self.scheduler.job(error.job_id)
         self.assertEqual((error.worker, self.ids()), ("w1", [job.id]))
         self.assertEqual((job.state, job.worker_name, job.target), (JobState.UNKNOWN, "w1", W1))
@@ -79,8 +79,8 @@ class SubmittingTests(FleetTestCase):
         self.assertEqual({(job.state, job.worker_name) for job in jobs}, {(JobState.RUNNING, "well")})
         self.assertEqual(self.scheduler.worker("w1").reason, why)
         self.assertEqual(self.scheduler.worker("well").reason, None)
-        self.assertEqual(str(self.refusal(Unavailable, self.scheduler.submit, ECHO, W1)), why)
-        self.refusal(Unavailable, self.scheduler.submit, ECHO, ANY)
+        self.assertEqual(str(self.refusal(Unavailable, self.house.submit, ECHO, W1)), why)
+        self.refusal(Unavailable, self.house.submit, ECHO, ANY)
         self.assertEqual(len(self.ids()), 40)
         for job in jobs:
             self.fleet.end(job.id)
@@ -95,7 +95,7 @@ class SubmittingTests(FleetTestCase):
         """A worker that says that it takes no job gets none by selector; one that names it is tried all the same."""
         self.fleet.says("w1", refusing="no room on its disk")
         self.assertEqual(self.scheduler.worker("w1").reason, "no room on its disk")
-        self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, ANY)
+        self.refusal(NoFreeSlot, self.house.submit, ECHO, ANY)
         self.assertIs(self.submit().state, JobState.RUNNING)
         self.fleet.says("w1", refusing="")
         self.assertIsNone(self.scheduler.worker("w1").reason)
@@ -188,7 +188,7 @@ class WatchingTests(FleetTestCase):
     def test_queued(self) -> None:
         """The start of a queued job is a change."""
         self.fleet.lose("w1")
-        job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
+        job = self.successResultOf(self.house.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         told, _ = self.watch(job)
         self.fleet.find("w1")
         self.flow()

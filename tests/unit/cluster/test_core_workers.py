@@ -32,7 +32,7 @@ class CoreCase(ClusterTestCase):
         self.add(a_worker("core", boot_id="", slots=None))
 
     def submit(self) -> Deferred[Job]:
-        return self.cluster.submit(ECHO, CORE)
+        return self.house.submit(ECHO, CORE)
 
     def refused(self, error: SchedulerError) -> Deferred[Job]:
         """A start that the worker answers with that error."""

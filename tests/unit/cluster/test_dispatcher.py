@@ -75,7 +75,7 @@ class FindingTests(QueueTestCase):
         """The load at a worker's turn counts, not the load when the worker was found worth a look."""
         self.queued()
         self.house.know(a_worker("w-2"), a_worker("w-3"))
-        self.cluster.submit(ECHO, Target(worker="w-2"))
+        self.house.submit(ECHO, Target(worker="w-2"))
         self.settle()
         self.assertEqual(self.starts_sent(), ["w-2", "w-3"])
 

@@ -14,8 +14,8 @@ from scheduler.cluster.output.bounds import length
 from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.logs import observer
 from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
-from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
+from scheduler.model import Job, JobSpec, JobState, RequestKey, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
@@ -293,33 +293,33 @@ class QueryTests(EndingsTestCase):
 class StartTests(EndingsTestCase):
     def test_answer(self) -> None:
         """A start that is answered with an end, and the same request again, is unanswered until that is durable."""
-        answer = self.cluster.submit(ECHO, W1, NO_WAITING, KEY)
+        answer = self.house.submit(ECHO, W1, NO_WAITING, KEY)
         call = self.take("start_job")
         job_id = self.only_job().id
         self.break_store()
         call.answer.callback(JobStatus(job_id, JobState.FAILED, "not allowed"))
-        for each in (answer, self.cluster.submit(ECHO, W1, NO_WAITING, KEY)):
+        for each in (answer, self.house.submit(ECHO, W1, NO_WAITING, KEY)):
             self.assertEqual(self.failureResultOf(each, StartUnanswered).value.job_id, job_id)
         self.assertEqual(self.shown(job_id), (JobState.STARTING, REASON))
         self.mend()
         self.assertEqual(self.shown(job_id), (JobState.FAILED, "not allowed"))
-        again = self.successResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, KEY))
+        again = self.successResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY))
         self.assertEqual((again.id, again.state), (job_id, JobState.FAILED))
         (key,) = self.successResultOf(self.store.load()).keys
         self.assertIs(key.answer and key.answer.state, JobState.FAILED)
 
     def test_answer_behind_the_end(self) -> None:
         """The answer of the request is held with the end, whichever of the two came first."""
-        answer = self.cluster.submit(ECHO, W1, NO_WAITING, KEY)
+        answer = self.house.submit(ECHO, W1, NO_WAITING, KEY)
         call = self.take("start_job")
         job_id = self.only_job().id
         self.break_store()
         self.beat(ended(job_id))
         call.answer.callback(ended(job_id))
         self.failureResultOf(answer, StartUnanswered)
-        self.failureResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, KEY), StartUnanswered)
+        self.failureResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY), StartUnanswered)
         self.mend()
-        self.assertIs(self.successResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, KEY)).state, JobState.SUCCEEDED)
+        self.assertIs(self.successResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY)).state, JobState.SUCCEEDED)
         (key,) = self.successResultOf(self.store.load()).keys
         self.assertIs(key.answer and key.answer.state, JobState.SUCCEEDED)
 

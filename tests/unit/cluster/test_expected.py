@@ -8,9 +8,8 @@ from twisted.internet.defer import Deferred
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, MAX_WAITING_REQUESTS
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import KeyInUse, Misdirected, NoFreeSlot, NotFound, QueueFull, ShuttingDown, Unreachable
-from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import Job, JobState, WorkerState
+from scheduler.model import Job, JobState, RequestKey, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
@@ -28,7 +27,7 @@ class ExpectedTestCase(ClusterTestCase):
 
     def submit(self, target: Target = W1, terms: QueueTerms = NO_WAITING) -> Deferred[Job]:
         """A request that waits."""
-        answer = self.cluster.submit(ECHO, target, terms)
+        answer = self.house.submit(ECHO, target, terms)
         self.assertNoResult(answer)
         return answer
 
@@ -91,7 +90,7 @@ class RegisteredTests(ExpectedTestCase):
     def test_a_selector_that_it_does_not_match(self) -> None:
         """A request that this worker could not take is refused at once."""
         self.add(a_worker("w-2", state=WorkerState.UNREACHABLE))
-        answer = self.cluster.submit(ECHO, Target(selector={"name": "w-2"}))
+        answer = self.house.submit(ECHO, Target(selector={"name": "w-2"}))
         self.failureResultOf(answer, NoFreeSlot)
 
     def test_answered_by_another(self) -> None:
@@ -105,7 +104,7 @@ class RegisteredTests(ExpectedTestCase):
 
     def test_in_the_queue(self) -> None:
         """A job that may be queued is queued at once, and starts when the probe is answered."""
-        job = self.successResultOf(self.cluster.submit(ECHO, W1, PATIENT))
+        job = self.successResultOf(self.house.submit(ECHO, W1, PATIENT))
         self.assertIs(job.state, JobState.QUEUED)
         self.probe()
         self.assertEqual(self.take("start_job").job_id, job.id)
@@ -114,7 +113,7 @@ class RegisteredTests(ExpectedTestCase):
         """A job that can't be queued for want of room waits like a job that must not be queued."""
         self.add(*[a_job(f"j-{n}", JobState.QUEUED, None, terms=PATIENT) for n in range(self.queue_max)])
         self.add(a_worker("w-2", slots=0, state=WorkerState.UNREACHABLE))
-        self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-2"), PATIENT), QueueFull)
+        self.failureResultOf(self.house.submit(ECHO, Target(worker="w-2"), PATIENT), QueueFull)
         answer = self.submit(W1, PATIENT)
         for n in range(self.queue_max):
             self.ledger.decide(a_job(f"j-{n}", JobState.STOPPED, None, terms=PATIENT))
@@ -127,7 +126,7 @@ class RegisteredTests(ExpectedTestCase):
         self.probe(Unreachable("w-1", reason="connection refused"))
         error = self.failureResultOf(answer, Unreachable).value
         self.assertEqual(str(error), "worker 'w-1' can't be reached: calls to it fail: connection refused")
-        self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
+        self.failureResultOf(self.house.submit(ECHO, W1), Unreachable)
 
     def test_too_long(self) -> None:
         """No request waits for longer than a few seconds."""
@@ -210,11 +209,11 @@ class RegisteredTests(ExpectedTestCase):
     def test_key(self) -> None:
         """The key of a request that waits is in use."""
         key = RequestKey("k", "f" * 64)
-        answer = self.cluster.submit(ECHO, W1, NO_WAITING, key)
-        self.failureResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, key), KeyInUse)
+        answer = self.house.submit(ECHO, W1, NO_WAITING, key)
+        self.failureResultOf(self.house.submit(ECHO, W1, NO_WAITING, key), KeyInUse)
         self.probe()
         job = self.started(answer)
-        self.assertEqual(self.successResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, key)).id, job.id)
+        self.assertEqual(self.successResultOf(self.house.submit(ECHO, W1, NO_WAITING, key)).id, job.id)
 
     def test_a_client_that_leaves(self) -> None:
         """A request whose client has gone is carried out all the same."""
@@ -255,8 +254,8 @@ class RegisteredTests(ExpectedTestCase):
     def test_many(self) -> None:
         """When too many requests wait, further ones are refused at once."""
         for _ in range(MAX_WAITING_REQUESTS):
-            self.cluster.submit(ECHO, W1).addErrback(lambda _: None)
-        self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
+            self.house.submit(ECHO, W1).addErrback(lambda _: None)
+        self.failureResultOf(self.house.submit(ECHO, W1), Unreachable)
 
     def test_only_chance(self) -> None:
         """A next attempt that may not wait for its worker waits for the probe of one that has just registered."""
@@ -339,7 +338,7 @@ class LoadedTests(ExpectedTestCase):
         answer = self.submit()
         self.clock.pump([5.0] * 7)
         self.failureResultOf(answer, Unreachable)
-        self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
+        self.failureResultOf(self.house.submit(ECHO, W1), Unreachable)
 
     def test_deregistered(self) -> None:
         """A worker that has deregistered is not called, and requests do not wait for it."""
@@ -347,7 +346,7 @@ class LoadedTests(ExpectedTestCase):
         self.ledger.learn(a_worker(deregistered_at=900.0))
         self.begin()
         self.assertEqual(self.calls(), [("probe", "core")])
-        self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
+        self.failureResultOf(self.house.submit(ECHO, W1), Unreachable)
 
     def test_selector(self) -> None:
         """A start by selector waits for any of the workers that match, and no longer when none is expected."""

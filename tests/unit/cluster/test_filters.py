@@ -20,7 +20,7 @@ class ByWorkerTests(FleetTestCase):
         """A job that waits for that worker."""
         self.clock.advance(1.0)
         terms = QueueTerms(queue_timeout=3600)
-        job: Job = self.successResultOf(self.scheduler.submit(ECHO, Target(worker=worker), terms))
+        job: Job = self.successResultOf(self.house.submit(ECHO, Target(worker=worker), terms))
         self.assertIs(job.state, JobState.QUEUED)
         return job
 

@@ -50,7 +50,7 @@ class ForgettingTests(SynchronousTestCase):
         service = self.house.parts.service
         lost = a_job(state=JobState.UNKNOWN)
         self.house.add(lost)
-        queued = self.successResultOf(service.submit(ECHO, Target(worker="w-1"), QueueTerms(queue_timeout=30 * DAY)))
+        queued = self.successResultOf(self.house.submit(ECHO, Target(worker="w-1"), QueueTerms(queue_timeout=30 * DAY)))
         self.pass_time(self.keep - 60)
         self.assertEqual(len(self.listed()), 1)
         self.assertIs(service.job(queued.id).state, JobState.QUEUED)

@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
-from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration, RequestKey
-from scheduler.model import Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
+from scheduler.model import Job, JobSpec, JobState, RequestKey, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms
 from tests.house import ANY, ECHO, HOME, House
 from tests.unit.cluster.values import a_job, a_removal, a_worker
@@ -45,7 +45,7 @@ class IdleTests(SynchronousTestCase):
         self.clock.advance(0.2)  # what was noted is saved
 
     def run_job(self, **terms: float) -> Job:
-        answer = self.cluster.submit(ECHO, ANY, QueueTerms(**terms))
+        answer = self.house.submit(ECHO, ANY, QueueTerms(**terms))
         call = self.workers.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
         self.clock.advance(0.2)
@@ -55,13 +55,13 @@ class IdleTests(SynchronousTestCase):
     def test_start(self) -> None:
         """A start is under way from its request to its answer, and reserves load until it is committed."""
         self.store.held = True
-        answer = self.cluster.submit(ECHO, ANY, NO_WAITING, RequestKey("k", "f"))
+        answer = self.house.submit(ECHO, ANY, NO_WAITING, RequestKey("k", "f"))
         self.assert_busy("flights", "submissions", "registry")
         self.store.commit()
-        self.assert_busy("flights", "submissions")
+        self.assert_busy("flights")
         call = self.workers.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
-        self.assert_busy("flights", "submissions")
+        self.assert_busy("flights")
         self.store.commit()
         self.successResultOf(answer)
         self.assert_busy()
@@ -76,7 +76,7 @@ class IdleTests(SynchronousTestCase):
     def test_queue(self) -> None:
         """A job is in the queue until its start was answered, and what it waits for is kept until then."""
         running = self.run_job()
-        queued = self.successResultOf(self.cluster.submit(ECHO, ANY, WAITS))
+        queued = self.successResultOf(self.house.submit(ECHO, ANY, WAITS))
         self.assert_busy("queue")
         self.cluster.waiting_for(queued)
         self.assert_busy("queue", "outlook")
@@ -171,7 +171,7 @@ class IdleTests(SynchronousTestCase):
         """A request waits for a worker until that has answered; who waited is not kept."""
         self.parts.liveness.reset("w-1", "it was stopped")
         self.parts.liveness.heard("w-1")
-        self.cluster.submit(ECHO, ANY).addErrback(lambda _: None)
+        self.house.submit(ECHO, ANY).addErrback(lambda _: None)
         self.assert_busy("expected", "liveness")
         self.workers.take("probe").answer.errback(Unreachable("w-1"))
         self.assert_busy()

@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
-from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobState
+from scheduler.messages import JobStatus
+from scheduler.model import Job, JobState, RequestKey
 from scheduler.terms import NO_WAITING
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
@@ -19,7 +19,7 @@ OTHER = RequestKey("k", "0" * 64)
 
 class KeyTests(ClusterTestCase):
     def submit(self, key: RequestKey = KEY) -> Deferred[Job]:
-        return self.cluster.submit(ECHO, W1, NO_WAITING, key)
+        return self.house.submit(ECHO, W1, NO_WAITING, key)
 
     def started(self) -> Job:
         """The first request, answered."""
@@ -67,7 +67,7 @@ class KeyTests(ClusterTestCase):
 
     def test_nothing_came_of_it(self) -> None:
         """A request that made no job leaves no key: not found, not committed, never sent."""
-        self.failureResultOf(self.cluster.submit(ECHO, evolve(W1, worker="w-9"), NO_WAITING, KEY), NotFound)
+        self.failureResultOf(self.house.submit(ECHO, evolve(W1, worker="w-9"), NO_WAITING, KEY), NotFound)
         answer = self.submit()
         self.take("start_job").answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, Unreachable)

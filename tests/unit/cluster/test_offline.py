@@ -47,7 +47,7 @@ class OfflineTestCase(ClusterTestCase):
         return self.house.worker(worker_id).state
 
     def submit(self, target: Target, terms: QueueTerms = WAITS) -> Deferred[Job]:
-        return self.cluster.submit(ECHO, target, terms)
+        return self.house.submit(ECHO, target, terms)
 
     def queued(self, target: Target) -> Job:
         job: Job = self.successResultOf(self.submit(target))

@@ -37,7 +37,7 @@ class EnteringTests(QueueTestCase):
 
     def test_not_by_default(self) -> None:
         """Without a ``queue_timeout`` it is now or never."""
-        self.failureResultOf(self.cluster.submit(ECHO, ANY), NoFreeSlot)
+        self.failureResultOf(self.house.submit(ECHO, ANY), NoFreeSlot)
         self.assertEqual(self.jobs(), [self.first])
 
     def test_unreachable_ones_match(self) -> None:
@@ -53,7 +53,7 @@ class EnteringTests(QueueTestCase):
         """For a named worker a job waits only where that can't be reached; its slots do not bind."""
         self.assertEqual(self.run_job(W1).worker_id, "w-1")
         self.change(a_worker(state=WorkerState.UNREACHABLE))
-        self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
+        self.failureResultOf(self.house.submit(ECHO, W1), Unreachable)
         job = self.queued(W1)
         self.assertEqual((job.worker_id, job.worker_name), (None, "w-1"))
         self.change(a_worker(slots=1))

@@ -24,7 +24,7 @@ class QueueingTests(FleetTestCase):
     def wanted(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
         """Submit such a job a second later than all before; returns the job of the answer."""
         self.clock.advance(1.0)
-        job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        job: Job = self.successResultOf(self.house.submit(spec, target, terms))
         self.house.settle()
         return job
 
@@ -90,7 +90,7 @@ class QueueingTests(FleetTestCase):
 class RetryingTests(FleetTestCase):
     def begin(self, terms: QueueTerms, target: Target = W1, spec: JobSpec = ECHO) -> Job:
         self.clock.advance(1.0)
-        job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        job: Job = self.successResultOf(self.house.submit(spec, target, terms))
         self.house.settle()
         return job
 

@@ -26,7 +26,7 @@ class ReconcileTests(MembershipTestCase):
         self.online(worker_id="w-1")
 
     def submit(self) -> tuple[Deferred[Job], Call]:
-        answer = self.cluster.submit(JobSpec(command="echo"), Target(worker="w-1"))
+        answer = self.house.submit(JobSpec(command="echo"), Target(worker="w-1"))
         return answer, self.workers.take("start_job")
 
     def only_job(self) -> Job:

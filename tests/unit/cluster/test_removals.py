@@ -19,8 +19,8 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, Stream, WorkerState
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, RequestKey, Stream, WorkerState
 from scheduler.terms import NO_WAITING
 from scheduler.views import JobFilter
 from tests.house import HOME
@@ -214,7 +214,7 @@ class StepTests(RemovalCase):
 
     def test_while_its_start_is_under_way(self) -> None:
         """A job whose end a heartbeat told before its start was answered is removed after that answer."""
-        submission = self.cluster.submit(ECHO, W1)
+        submission = self.house.submit(ECHO, W1)
         start = self.take("start_job")
         job_id = start.args[0].id
         ended = JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5, exit_code=0)
@@ -341,7 +341,7 @@ class ReportTests(RemovalCase):
 class KeyTests(RemovalCase):
     def test_across_a_restart(self) -> None:
         """A request whose job was removed runs nothing again, whatever is restarted."""
-        submission = self.cluster.submit(ECHO, W1, NO_WAITING, KEY)
+        submission = self.house.submit(ECHO, W1, NO_WAITING, KEY)
         start = self.take("start_job")
         job_id = start.args[0].id
         start.answer.callback(JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5))
@@ -350,7 +350,7 @@ class KeyTests(RemovalCase):
         self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
         for _ in range(2):
-            error = self.failureResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, KEY), JobRemoved).value
+            error = self.failureResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY), JobRemoved).value
             self.assertEqual(error.job_id, job_id)
             self.begin()
             self.online()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound
-from scheduler.messages import RequestKey
-from scheduler.model import Job, JobState, Stream
+from scheduler.model import Job, JobState, RequestKey, Stream
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from scheduler.views import JobFilter
 from tests.fleet import W1, FleetTestCase
@@ -43,7 +42,7 @@ class RemovingTests(FleetTestCase):
         """A job that runs, or is queued, stays as it is; a job that never was is not found."""
         running = self.submit()
         self.fleet.lose("w1")
-        queued = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
+        queued = self.successResultOf(self.house.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         for job in (running, queued):
             before = self.scheduler.job(job.id)
             error = self.refusal(JobNotEnded, self.scheduler.remove, job.id)
@@ -85,7 +84,7 @@ class RemovingTests(FleetTestCase):
     def test_never_given_to_a_worker(self) -> None:
         """A job that was stopped in the queue is removed at once."""
         self.fleet.lose("w1")
-        job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
+        job = self.successResultOf(self.house.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         self.successResultOf(self.scheduler.stop(job.id))
         self.assertTrue(self.remove(job))
         self.check_gone(job)
@@ -111,21 +110,21 @@ class RemovingTests(FleetTestCase):
 
     def test_key(self) -> None:
         """Its key stays: the request sent again is told that the job was removed, and runs nothing."""
-        job = self.successResultOf(self.scheduler.submit(ECHO, W1, NO_WAITING, KEY))
+        job = self.successResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY))
         self.fleet.end(job.id)
         self.assertTrue(self.remove(job))
         self.assertTrue(self.scheduler.replays(KEY))
         for _ in range(2):
-            submitting = maybeDeferred(self.scheduler.submit, ECHO, W1, NO_WAITING, KEY)
+            submitting = maybeDeferred(self.house.submit, ECHO, W1, NO_WAITING, KEY)
             error = self.failureResultOf(submitting, JobRemoved).value
             self.assertEqual(error.job_id, job.id)
         other = RequestKey(KEY.key, "0" * 64)
-        self.failureResultOf(maybeDeferred(self.scheduler.submit, ECHO, W1, NO_WAITING, other), KeyReused)
+        self.failureResultOf(maybeDeferred(self.house.submit, ECHO, W1, NO_WAITING, other), KeyReused)
         self.assertEqual(self.ids(), [])
 
     def attempts(self) -> tuple[Job, Job]:
         """A job that failed, and the one that followed it and did, too."""
-        first = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0, retry=Retry(1))))
+        first = self.successResultOf(self.house.submit(ECHO, W1, QueueTerms(queue_timeout=60.0, retry=Retry(1))))
         self.fleet.end(first.id, 3)
         self.flow()
         first = self.scheduler.job(first.id)

@@ -10,8 +10,8 @@ from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
-from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobSpec, JobState, Ref, WorkerState
+from scheduler.messages import JobStatus
+from scheduler.model import Job, JobSpec, JobState, Ref, RequestKey, WorkerState
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
 from tests.unit.cluster.case import W1, ClusterTestCase
@@ -25,7 +25,7 @@ FULL = JobSpec(command="sh", args=("-c", "x"), stdin=b"in", labels={"a": "b"})
 class RetryTestCase(ClusterTestCase):
     def begin_job(self, terms: QueueTerms = TWICE, target: Target = W1) -> Job:
         """A job that runs."""
-        answer = self.cluster.submit(FULL, target, terms)
+        answer = self.house.submit(FULL, target, terms)
         (job,) = self.held()[-1].args
         self.run_it(job)
         return self.successResultOf(answer)
@@ -149,13 +149,13 @@ class RetryTests(RetryTestCase):
 
     def test_what_could_not_start(self) -> None:
         """A job that its worker could not start is tried again, too."""
-        answer = self.cluster.submit(FULL, W1, TWICE, KEY)
+        answer = self.house.submit(FULL, W1, TWICE, KEY)
         (job,) = self.held()[0].args
         self.take("start_job").answer.callback(JobStatus(job.id, JobState.FAILED, "command not found"))
         failed = self.successResultOf(answer)
         self.assertIs(failed.state, JobState.FAILED)
         self.assertEqual(failed.retried_by, self.next(job).id)
-        self.assertEqual(self.successResultOf(self.cluster.submit(FULL, W1, TWICE, KEY)), failed.trimmed())
+        self.assertEqual(self.successResultOf(self.house.submit(FULL, W1, TWICE, KEY)), failed.trimmed())
 
     def test_one_chance(self) -> None:
         """For a named worker that does not wait the next attempt has one chance when it is due, or it has failed."""

@@ -20,8 +20,8 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, Ref, WorkerState
-from scheduler.terms import Target
+from scheduler.model import Job, JobSpec, JobState, Ref, Submission, WorkerState
+from scheduler.terms import QueueTerms, Target
 from tests.doubles.workers import Call
 from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase, call_or_fail
@@ -30,7 +30,7 @@ from tests.unit.cluster.values import a_job, a_worker
 
 class SubmitTests(ClusterTestCase):
     def submit(self, spec: JobSpec = ECHO, target: Target = W1) -> tuple[Deferred[Job], Call]:
-        answer = self.cluster.submit(spec, target)
+        answer = self.house.submit(spec, target)
         self.assertNoResult(answer)
         return answer, self.take("start_job")
 
@@ -49,14 +49,27 @@ class SubmitTests(ClusterTestCase):
         started = self.successResultOf(answer)
         self.assertEqual((started.state, started.started_at, started.remote_id), (JobState.RUNNING, 1000.5, None))
 
-    def test_starting(self) -> None:
-        """The caller of ``submit`` is told of the job when its worker is called, before that is answered."""
-        told: list[Job] = []
+    def test_accepted(self) -> None:
+        """A submission is accepted when the job is durable and its worker is being called, before that answers."""
         self.store.held = True
-        self.cluster.submit(ECHO, W1, starting=told.append)
-        self.assertEqual(told, [])
+        submitted = self.cluster.submit(Submission(ECHO, W1))
+        self.assertNoResult(submitted)
+        called: list[int] = []
+        submitted.addCallback(lambda accepted: called.append(len(self.held())) or accepted)
         self.store.commit()
-        self.assertEqual(told, [self.only_job()])
+        accepted = self.successResultOf(submitted)
+        self.assertEqual((accepted.job, called), (self.only_job(), [1]))
+        self.store.held = False
+        self.assertNoResult(accepted.answered)
+        self.take("start_job").answer.errback(Unreachable("w-1"))
+        self.failureResultOf(accepted.answered, Unreachable)
+
+    def test_accepted_in_the_queue(self) -> None:
+        """A job that is queued is the answer at once."""
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        accepted = self.successResultOf(self.cluster.submit(Submission(ECHO, W1, QueueTerms(queue_timeout=60.0))))
+        self.assertEqual(self.successResultOf(accepted.answered), accepted.job)
+        self.assertIs(accepted.job.state, JobState.QUEUED)
 
     def test_what_the_worker_refuses(self) -> None:
         """A job its worker will not run exists and has failed, with the reason, without ever having started."""
@@ -166,17 +179,17 @@ class SubmitTests(ClusterTestCase):
 
     def test_named_worker(self) -> None:
         """A named worker must be known, not draining, reachable; its slots do not bind."""
-        self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-9")), NotFound)
+        self.failureResultOf(self.house.submit(ECHO, Target(worker="w-9")), NotFound)
         self.add(a_worker("w-2", draining=True), a_worker("w-3", state=WorkerState.UNREACHABLE))
-        self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-2")), Conflict)
-        self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-3")), Unreachable)
+        self.failureResultOf(self.house.submit(ECHO, Target(worker="w-2")), Conflict)
+        self.failureResultOf(self.house.submit(ECHO, Target(worker="w-3")), Unreachable)
         self.add(a_worker("w-4", slots=0))
         self.submit(target=Target(worker="w-4"))
 
     def test_core_protocol(self) -> None:
         """A core worker takes a command and a path; more is not supported."""
         self.add(a_worker("old", boot_id="", slots=None))
-        more = self.cluster.submit(JobSpec(command="sh", args=("x",)), Target(worker="old"))
+        more = self.house.submit(JobSpec(command="sh", args=("x",)), Target(worker="old"))
         self.failureResultOf(more, Unsupported)
         self.submit(JobSpec(command="sh", path="x", labels={"team": "blue"}), Target(worker="old"))
 
@@ -186,14 +199,18 @@ class SubmitTests(ClusterTestCase):
         _, first = self.submit(target=ANY)
         _, second = self.submit(target=ANY)
         self.assertEqual({first.worker_id, second.worker_id}, {"w-1", "w-2"})
-        self.assertIn("slots", str(self.failureResultOf(self.cluster.submit(ECHO, ANY)).value))
+        self.assertIn("slots", str(self.failureResultOf(self.house.submit(ECHO, ANY)).value))
 
     def test_shutting_down(self) -> None:
-        """A shutdown waits for the starts under way and refuses new ones."""
-        answer, call = self.submit()
+        """A shutdown waits for the commits and starts under way and refuses new ones."""
+        self.store.held = True
+        answer = self.house.submit(ECHO, W1)
         down = self.cluster.shut_down()
+        self.store.commit()
+        self.store.held = False
+        call = self.take("start_job")
         self.assertNoResult(down)
-        self.failureResultOf(self.cluster.submit(ECHO, W1), ShuttingDown)
+        self.failureResultOf(self.house.submit(ECHO, W1), ShuttingDown)
         self.assertEqual(self.cluster.readiness().reasons, ("shutting down",))
         call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
         self.successResultOf(down)
@@ -287,9 +304,9 @@ class WorkersTests(ClusterTestCase):
     def test_drain_and_resume(self) -> None:
         """A drained worker takes no job until it is resumed."""
         self.assertTrue(self.successResultOf(self.cluster.drain("w-1")).worker.draining)
-        self.failureResultOf(self.cluster.submit(ECHO, ANY), Conflict)
+        self.failureResultOf(self.house.submit(ECHO, ANY), Conflict)
         self.assertFalse(self.successResultOf(self.cluster.resume("w-1")).worker.draining)
-        self.cluster.submit(ECHO, ANY)
+        self.house.submit(ECHO, ANY)
         self.take("start_job")
 
     def test_forget(self) -> None:

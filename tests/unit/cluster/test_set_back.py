@@ -13,8 +13,8 @@ from scheduler.cluster.settling import REGISTRATION_MAX_SECONDS, SILENCE_MAX_SEC
 from scheduler.commits import next_timeline
 from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, Unreachable
 from scheduler.interfaces import Loaded
-from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration, RequestKey
-from scheduler.model import FEATURES, JobState
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.model import FEATURES, JobState, RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import ANY, ECHO, HOME, House
 

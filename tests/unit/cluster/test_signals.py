@@ -14,7 +14,7 @@ from tests.unit.cluster.values import a_job
 class SignalTests(ClusterTestCase):
     def test_while_starting(self) -> None:
         """A signal to a job that is starting is sent once the start was answered."""
-        self.cluster.submit(ECHO, W1)
+        self.house.submit(ECHO, W1)
         start, job = self.take("start_job"), self.only_job()
         answer = self.cluster.signal(job.id, "SIGUSR1", "main")
         self.assertEqual(self.held(), [])
@@ -27,12 +27,12 @@ class SignalTests(ClusterTestCase):
 
     def test_start_that_fails(self) -> None:
         """Where the start comes to nothing there is no job; where the job fails at once, none that runs."""
-        self.cluster.submit(ECHO, W1).addErrback(lambda reason: reason.trap(Unreachable))
+        self.house.submit(ECHO, W1).addErrback(lambda reason: reason.trap(Unreachable))
         start, job = self.take("start_job"), self.only_job()
         answer = self.cluster.signal(job.id, "SIGUSR1", "main")
         start.answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, NotFound)
-        self.cluster.submit(ECHO, W1)
+        self.house.submit(ECHO, W1)
         start, job = self.take("start_job"), self.only_job()
         answer = self.cluster.signal(job.id, "SIGUSR1", "main")
         start.answer.callback(JobStatus(job.id, JobState.FAILED, "no such command"))
@@ -82,7 +82,7 @@ class SignallingTests(FleetTestCase):
         """A job that has ended, or is queued, gets none; one that never was is not found."""
         ended = self.ended(3)
         self.fleet.lose("w1")
-        queued = self.successResultOf(self.scheduler.submit(ECHO, Target(worker="w1"), QueueTerms(queue_timeout=60.0)))
+        queued = self.successResultOf(self.house.submit(ECHO, Target(worker="w1"), QueueTerms(queue_timeout=60.0)))
         for job, state in ((ended, "failed"), (queued, "queued")):
             error = self.refusal(JobNotRunning, self.scheduler.signal, job.id, "SIGUSR1", "main")
             self.assertEqual((error.job_id, error.state), (job.id, state))
@@ -123,7 +123,7 @@ class SignallingTests(FleetTestCase):
     def test_core_worker(self) -> None:
         """A core worker can't do it."""
         self.fleet.add_worker("old", core=True)
-        job = self.successResultOf(self.scheduler.submit(ECHO, Target(worker="old"), NO_WAITING))
+        job = self.successResultOf(self.house.submit(ECHO, Target(worker="old"), NO_WAITING))
         error = self.refusal(Unsupported, self.scheduler.signal, job.id, "SIGUSR1", "main")
         self.assertEqual(error.worker, "old")
 

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.errors import StoreFailed
-from scheduler.messages import JobReport, JobStatus, RequestKey
-from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref
+from scheduler.messages import JobReport, JobStatus
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.test_membership import MembershipTestCase, ended
@@ -42,7 +42,7 @@ class TrimmedTests(SynchronousTestCase):
 
 class SpecTests(ClusterTestCase):
     def run_one(self, **facts: Any) -> Job:
-        answer = self.cluster.submit(LARGE, W1, key=KEY, **facts)
+        answer = self.house.submit(LARGE, W1, key=KEY, **facts)
         call = self.take("start_job")
         self.assertEqual(call.args[0].spec, LARGE)
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING))
@@ -70,7 +70,7 @@ class SpecTests(ClusterTestCase):
     def test_answer_to_a_key(self) -> None:
         """The answer to a key never has them; the job has while it runs, and then the store."""
         job = self.run_one()
-        again = self.successResultOf(self.cluster.submit(LARGE, W1, key=KEY))
+        again = self.successResultOf(self.house.submit(LARGE, W1, key=KEY))
         self.assertEqual((again.id, again.spec.args), (job.id, ()))
         self.store.problem = "disk full"  # it is not asked
         self.assertEqual(self.filled(again), [WHOLE])

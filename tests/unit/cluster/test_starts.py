@@ -10,6 +10,7 @@ from scheduler.errors import (
     Busy,
     Conflict,
     DeadlineExceeded,
+    KeyInUse,
     NoFreeSlot,
     NotFound,
     StoreFailed,
@@ -221,7 +222,7 @@ class StartingTests(QueueTestCase):
         job = self.successResultOf(answer)
         self.assertEqual((job.state, job.worker_id, job.promised), (JobState.QUEUED, None, True))
         self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
-        self.failureResultOf(self.cluster.submit(ECHO, ANY), NoFreeSlot)
+        self.failureResultOf(self.house.submit(ECHO, ANY), NoFreeSlot)
         self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assertEqual(self.taken().id, job.id)
 
@@ -231,6 +232,7 @@ class StartingTests(QueueTestCase):
         answer = self.submit(key=KEY)
         self.store.held = True
         self.take("start_job").answer.errback(Busy("calls", 4))
+        self.failureResultOf(self.submit(key=KEY), KeyInUse)
         self.store.fail()
         self.failureResultOf(answer, StoreFailed)
         self.assertEqual(([job.id for job in self.jobs()], self.cluster.replays(KEY)), ([self.first.id], False))
@@ -257,7 +259,7 @@ class StartingTests(QueueTestCase):
         """A worker that has gone when the job is durable is not called: another may listen at its address."""
         self.end(self.first)
         self.store.held = True
-        answers = [self.submit(), self.cluster.submit(ECHO, W1)]
+        answers = [self.submit(), self.house.submit(ECHO, W1)]
         self.membership.deregister("w-1", "")
         while len(self.store.saves):
             self.store.commit()

@@ -110,7 +110,7 @@ class StopTests(ClusterTestCase):
 
     def test_while_starting(self) -> None:
         """A stop of a job that is starting is sent once the start was answered."""
-        self.cluster.submit(ECHO, W1)
+        self.house.submit(ECHO, W1)
         start = self.take("start_job")
         job_id = self.only_job().id
         self.cluster.stop(job_id)
@@ -267,7 +267,7 @@ class DurableStopTests(ClusterTestCase):
 
     def test_a_start_that_is_not_answered(self) -> None:
         """A job whose start is not answered is asked about first; one that came up is then stopped."""
-        started = self.cluster.submit(ECHO, W1)
+        started = self.house.submit(ECHO, W1)
         start = self.take("start_job")
         job_id = next(job.id for job in self.jobs() if job.state is JobState.STARTING)
         answer = self.cluster.stop(job_id)
@@ -305,7 +305,7 @@ class DurableStopTests(ClusterTestCase):
 
     def test_a_start_that_was_never_sent(self) -> None:
         """A job whose start never left is none, and so can't be stopped."""
-        self.cluster.submit(ECHO, W1).addErrback(lambda _: None)
+        self.house.submit(ECHO, W1).addErrback(lambda _: None)
         start = self.take("start_job")
         answer = self.cluster.stop(next(job.id for job in self.jobs() if job.state is JobState.STARTING))
         start.answer.errback(Unreachable("w-1"))

@@ -20,7 +20,7 @@ class WaitingTests(FleetTestCase):
 
     def begin(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
         self.clock.advance(1.0)
-        job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        job: Job = self.successResultOf(self.house.submit(spec, target, terms))
         self.house.settle()
         return job
 

@@ -66,9 +66,9 @@ class WorkersTests(FleetTestCase):
         self.assertEqual(self.scheduler.readiness(), Readiness((), 1))
         self.successResultOf(self.scheduler.resume("w2"))
         gpu = Target(selector={"gpu": "yes"})
-        self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, gpu)
-        self.refusal(Unreachable, self.scheduler.submit, ECHO, Target(worker="w2"))
-        job = self.successResultOf(self.scheduler.submit(ECHO, gpu, QueueTerms(queue_timeout=600.0)))
+        self.refusal(NoFreeSlot, self.house.submit, ECHO, gpu)
+        self.refusal(Unreachable, self.house.submit, ECHO, Target(worker="w2"))
+        job = self.successResultOf(self.house.submit(ECHO, gpu, QueueTerms(queue_timeout=600.0)))
         waiting = self.scheduler.waiting_for(job)
         assert waiting is not None
         self.assertEqual((job.state, waiting.why), (JobState.QUEUED, "unreachable"))
@@ -94,7 +94,7 @@ class WorkersTests(FleetTestCase):
     def test_not_ready(self) -> None:
         """While the store fails, as the last submission showed, it is not ready, and says why."""
         self.house.store.problem = "disk full"
-        self.refusal(StoreFailed, self.scheduler.submit, ECHO, W1)
+        self.refusal(StoreFailed, self.house.submit, ECHO, W1)
         readiness = self.scheduler.readiness()
         self.assertFalse(readiness.ready)
         self.assertIn("disk full", " ".join(readiness.reasons))

@@ -12,7 +12,7 @@ from scheduler.errors import (
     Unreachable,
     WorkerFault,
 )
-from scheduler.model import JobSpec
+from scheduler.model import JobSpec, Submission
 from scheduler.terms import QueueTerms, Target
 from tests.unit.api.scenarios.base import Scenarios, scenario
 
@@ -26,8 +26,8 @@ class CoreScenarios(Scenarios):
         for worker in ("w1", "id-w1"):
             reply = await self.post("/start", {"worker_id": worker, "command": "echo", "path": "p"})
             self.assertEqual((reply.status, set(reply.json())), (201, {"job_id"}))
-            submitted = self.scheduler.asked("submit")[-1][:2]
-            self.assertEqual(submitted, (JobSpec(command="echo", path="p"), Target(worker=worker)))
+            (submitted,) = self.scheduler.asked("submit")[-1]
+            self.assertEqual(submitted, Submission(JobSpec(command="echo", path="p"), Target(worker=worker)))
             self.assertEqual(self.scheduler.job(reply.json()["job_id"]).terms, QueueTerms())
 
     @scenario

@@ -57,7 +57,7 @@ class SubmissionScenarios(Scenarios):
         """The terms reach the scheduler, and are part of the job."""
         terms = {"queue_timeout": "2m", "priority": -3, "retry": {"attempts": 2, "delay": "1m"}}
         reply = await self.post("/v1/jobs", {"selector": {}, "command": "a", **terms})
-        self.assertEqual(self.scheduler.asked("submit")[-1][2], QueueTerms(120.0, -3, Retry(2, 60.0)))
+        self.assertEqual(self.scheduler.asked("submit")[-1][0].terms, QueueTerms(120.0, -3, Retry(2, 60.0)))
         shown = {name: reply.json()[name] for name in terms}
         self.assertEqual(shown, {"queue_timeout": 120, "priority": -3, "retry": {"attempts": 2, "delay": 60}})
 
