@@ -24,7 +24,7 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, Unavailable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, JobStatus, Registration
-from scheduler.model import FEATURES, Job, JobSpec, JobState, RequestKey, Stream, Worker
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Worker
 from scheduler.net import DialRule
 from scheduler.store.memory import MemoryStore
 from scheduler.terms import Target
@@ -87,11 +87,7 @@ class _Workers:
         return succeed(None)
 
     def start_job(
-        self,
-        worker: Worker,
-        job: Job,
-        key: RequestKey | None = None,
-        late: Callable[[Deferred[JobStatus]], None] | None = None,
+        self, worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None = None
     ) -> Deferred[JobStatus]:
         return succeed(JobStatus(job.id, JobState.RUNNING, started_at=time.time()))
 

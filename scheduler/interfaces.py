@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
-from scheduler.model import IdempotencyKey, Job, JobSpec, Ref, RequestKey, Stream, Submission, Worker
+from scheduler.model import Job, JobSpec, Ref, RemovedJob, RequestKey, Stream, Submission, Worker
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 
@@ -75,15 +75,15 @@ class IScheduler(Interface):
         can't do everything in the spec), ``Busy``, ``StoreFailed``, ``ShuttingDown``. Cancelling has no effect on the
         job.
 
-        A request with a key is carried out once. If it is sent again, it gets the first answer: the job as it was
-        then, or as it is now if the first answer was never given. It gets ``StartUnanswered`` while that is the job's
-        state, and ``JobRemoved`` if a client removed the job. ``KeyReused``: the fingerprint differs. ``KeyInUse``: the
-        first request is in progress. ``KeyUnsettled``: the store was set back, and after a few seconds it is still not
-        known whether the key was used. A request that made no job leaves no key.
+        A request with a key is carried out once. If it is sent again, it gets the job as it is now. It gets
+        ``StartUnanswered`` while no answer to the job's start is known, and ``JobRemoved`` if a client removed the job.
+        ``KeyReused``: the fingerprint differs. ``KeyInUse``: the first request is in progress. ``KeyUnsettled``: the
+        store was set back, and after a few seconds it is still not known whether the key was used. A request that made
+        no job leaves no key.
         """
 
     def replays(key: RequestKey) -> bool:
-        """Whether ``submit`` would repeat an earlier answer for this key."""
+        """Whether ``submit`` would answer with the job of an earlier request with this key."""
 
     def job(job_id: str) -> Job:
         """The present state of the job."""
@@ -264,14 +264,9 @@ class IWorkerClient(Interface):
         """
 
     def start_job(
-        worker: Worker,
-        job: Job,
-        key: RequestKey | None = None,
-        late: Callable[[Deferred[JobStatus]], None] | None = None,
+        worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None = None
     ) -> Deferred[JobStatus]:
         """Start a job. ``JobStatus.job_id`` is the worker's id for it, ours or not.
-
-        ``key`` is the idempotency key of the job's request; the worker keeps it with the job.
 
         ``late`` may be called before ``DeadlineExceeded`` if the worker is a core worker. Its argument is a Deferred
         for the late answer, which is awaited for at most 5 minutes.
@@ -327,7 +322,7 @@ class IWorkerClient(Interface):
 
 
 #: A record to save, or the ``Ref`` of one to remove.
-Record = Job | Worker | IdempotencyKey | Ref
+Record = Job | Worker | RemovedJob | Ref
 
 
 @frozen
@@ -336,7 +331,7 @@ class Loaded:
 
     jobs: tuple[Job, ...] = ()
     workers: tuple[Worker, ...] = ()
-    keys: tuple[IdempotencyKey, ...] = ()
+    removed: tuple[RemovedJob, ...] = ()
     commit_count: int = field(default=0, eq=False)
     #: The count to which the store was set back. Commits with a higher count, from before the present timeline
     #: (``scheduler.commits``), are not in this store. ``None``: it was never set back.
@@ -354,13 +349,13 @@ class IStore(Interface):
     commit_count = Attribute("The count of the last known commit, int; 0 before ``load``.")
 
     def load() -> Deferred[Loaded]:
-        """Everything saved so far; ended jobs and the answers of keys are ``trimmed``. ``StoreFailed``."""
+        """Everything saved so far; ended jobs are ``trimmed``. ``StoreFailed``."""
 
     def save(records: Iterable[Record]) -> Deferred[None]:
         """Save records, in the order of calls. Fires once all of them are durable.
 
         ``StoreFailed``: some may be durable all the same, if the answer to a commit was lost. A job keeps the spec with
-        which it was first saved. The answer of a key is stored without its spec, which is that of the job.
+        which it was first saved.
         """
 
     def read_specs(job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:

@@ -54,7 +54,7 @@ def is_id(text: str) -> bool:
 
 @frozen
 class Ref:
-    """The key of a durable record (its ``ref``); ``kind`` is ``"job"``, ``"worker"`` or ``"key"``."""
+    """The key of a durable record (its ``ref``); ``kind`` is ``"job"``, ``"worker"`` or ``"removed"``."""
 
     kind: str
     id: str
@@ -269,6 +269,8 @@ class Job:
     #: The requested worker; ``None`` if the scheduler first heard of the job from its worker.
     target: Target | None = None
     terms: QueueTerms = NO_WAITING
+    #: The key of the request that it came from. The next attempt of a job has none.
+    key: RequestKey | None = None
     #: A client was answered that the job is queued. It must be started exactly once.
     promised: bool = False
     #: The job is ``lost`` here, but its worker came back and still runs it. It can be stopped and followed.
@@ -375,28 +377,15 @@ class Worker:
 
 
 @frozen
-class IdempotencyKey:
-    """The idempotency key of a client's request, and the job that the request created.
+class RemovedJob:
+    """The rest of a job that a client removed. It is kept as long as the job would be kept."""
 
-    It is kept as long as the job would be kept, even if a client removed the job.
-    """
-
-    key: str
-    #: SHA-256 of the request, in hexadecimal.
-    fingerprint: str
     job_id: str
-    #: The job as shown in the first answer; ``None`` before that.
-    answer: Job | None = None
-    #: When a client removed the job.
-    removed_at: float | None = None
+    #: When it was removed.
+    removed_at: float
+    key: RequestKey | None = None
 
     @property
     def ref(self) -> Ref:
         """The key of this record."""
-        return Ref("key", self.key)
-
-    def trimmed(self) -> IdempotencyKey:
-        """The key, with its answer without the parts that only a run needs."""
-        return (
-            self if self.answer is None else evolve(self, answer=evolve(self.answer, spec=self.answer.spec.trimmed()))
-        )
+        return Ref("removed", self.job_id)

@@ -18,7 +18,6 @@ from scheduler.api.raw import FollowStream
 from scheduler.api.sse import EventStream
 from scheduler.api.streams import Opening
 from scheduler.errors import Invalid, NotFound, SchedulerError, Unsupported
-from scheduler.interfaces import IScheduler
 from scheduler.model import Job, Stream, Submission
 
 #: The parameters of a submission.
@@ -52,8 +51,6 @@ async def submit(call: Call) -> Reply:
     if not offsets:
         return await outcomes.of_submission(context, await _awaited(context, job, wanted), wanted, headers)
 
-    job = _now(scheduler, job)
-
     def unfollowable(failure: Failure) -> Problem:
         return outcomes.unfollowable(context, job, problem_of(failure).detail, headers)
 
@@ -71,15 +68,8 @@ async def _awaited(context: Context, job: Job, wanted: Wanted) -> Job:
     """The job to answer with: its last attempt at its end, or as it is when ``wanted.wait`` is over."""
     scheduler = context.scheduler
     if wanted.wait is None:
-        return job if wanted.output is None else _now(scheduler, job)
+        return job
     with suppress(NotFound):  # the job ended, and is no longer kept
         waiting = scheduler.wait_for_attempts(job.id, wanted.wait)
         return await context.unless_shut_down(waiting, partial(scheduler.last_attempt, job.id))
-    return job
-
-
-def _now(scheduler: IScheduler, job: Job) -> Job:
-    """The job as it is now; the answer to an idempotency key has it as it was the first time."""
-    with suppress(NotFound):
-        return scheduler.job(job.id)
     return job

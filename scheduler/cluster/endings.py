@@ -7,15 +7,14 @@ durable nothing else changes the job.
 When the store fails, an end that was decided by the scheduler is void. An end that a worker
 reported is true, so it is held: the job stays as it was, with a ``reason`` that says so,
 the end is not acknowledged to the worker, and it is shown once the store has taken it.
-What would become visible with it (the next attempt, and the answer to the request's key)
-is held with it.
+The next attempt, which would become visible with it, is held with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,7 +22,7 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.registry import Registry
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Record
-from scheduler.model import IdempotencyKey, Job, Ref
+from scheduler.model import Job, Ref
 
 #: The reason of a job whose end is held; ``{}`` says why the store fails.
 UNSAVED_END = "it has ended, and its end can't be saved yet: {}"
@@ -31,12 +30,10 @@ UNSAVED_END = "it has ended, and its end can't be saved yet: {}"
 
 @define(eq=False)
 class Ending:
-    """The end of one job, and what becomes visible with it."""
+    """The end of one job, and its next attempt, which becomes visible with it."""
 
     job: Job
-    #: Its next attempt.
     following: Job | None = None
-    keys: dict[str, IdempotencyKey] = field(factory=dict)
     #: Why the store did not take it; ``None``: it is being saved.
     problem: str | None = None
 
@@ -45,10 +42,9 @@ class Ending:
         """Whether the store failed to take the end, which is held until it does."""
         return self.problem is not None
 
-    def records(self) -> list[Job | IdempotencyKey]:
-        """The records to be saved with it, its own included."""
-        following = [] if self.following is None else [self.following]
-        return [self.job, *following, *self.keys.values()]
+    def jobs(self) -> list[Job]:
+        """The job, and its next attempt."""
+        return [self.job] if self.following is None else [self.job, self.following]
 
 
 class Endings:
@@ -61,8 +57,8 @@ class Endings:
         self._registry = registry
         self._show_job = show
         self._endings: dict[str, Ending] = {}
-        # the records of those that are held
-        self._held: dict[Ref, Record] = {}
+        # the jobs of those that are held
+        self._held: dict[Ref, Job] = {}
 
     def __contains__(self, job_id: str) -> bool:
         """Whether the end of that job is known, and not yet durable."""
@@ -74,16 +70,6 @@ class Endings:
     def begin(self, ending: Ending) -> None:
         """Keep an end that is being saved from now on."""
         self._endings[ending.job.id] = ending
-
-    def add_key(self, key: IdempotencyKey) -> bool:
-        """Have the key become visible with the end of its job; ``False``: that is not among these."""
-        ending = self._endings.get(key.job_id)
-        if ending is None:
-            return False
-        ending.keys[key.key] = key
-        if ending.held:
-            self._held[key.ref] = key
-        return True
 
     def settle(self, ending: Ending, result: object, decided: bool) -> None:
         """Show, forget or hold an end, by the ``result`` of saving it.
@@ -109,8 +95,8 @@ class Endings:
             if ending is not None and ending.held and ending.job is record:
                 self._show(ending)
 
-    def find(self, ref: Ref) -> Record | None:
-        """The record of that name that is held."""
+    def find(self, ref: Ref) -> Job | None:
+        """The job of that name that is held."""
         return self._held.get(ref)
 
     def following(self, job_id: str) -> Job | None:
@@ -134,20 +120,20 @@ class Endings:
         own = sum(job.worker_id == worker_id for job in ending)
         return self._registry.adopted(worker_id) + own, self._registry.adopted() + len(ending)
 
-    def records(self) -> list[Record]:
-        """The records that are held: the jobs, and those that become visible with their ends."""
+    def jobs(self) -> list[Job]:
+        """The jobs that are held, with the next attempts that become visible with their ends."""
         return list(self._held.values())
 
     def forget(self, job_id: str) -> None:
         """Forget the end of that job: it is durable, or void, or the job is gone."""
         ending = self._endings.pop(job_id, None)
         if ending is not None and ending.held:
-            for record in ending.records():
-                self._held.pop(record.ref, None)
+            for job in ending.jobs():
+                self._held.pop(job.ref, None)
 
     def _hold(self, ending: Ending, problem: str) -> None:
         ending.problem = problem
-        self._held.update({record.ref: record for record in ending.records()})
+        self._held.update({job.ref: job for job in ending.jobs()})
 
     def _show(self, ending: Ending) -> None:
         self.forget(ending.job.id)
@@ -159,8 +145,6 @@ class Endings:
                 self._show_job(ending.following)
         self._show_job(ending.job)
         self._log_end(ending.job)
-        for key in ending.keys.values():
-            self._registry.put_key(key)
 
     def _log_end(self, job: Job) -> None:
         facts: dict[str, object] = {"exit_code": job.exit_code, "signal": job.signal, "reason": job.reason}

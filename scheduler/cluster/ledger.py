@@ -1,4 +1,4 @@
-"""The registry and its durable copy: every change of a job, a worker or a key is made here, by one of three verbs.
+"""The registry and its durable copy: every change of a job or a worker is made here, by one of three verbs.
 
 | verb | who decided | visible | if the store fails |
 | --- | --- | --- | --- |
@@ -36,7 +36,7 @@ from scheduler.cluster.saving import Saving
 from scheduler.cluster.specs import Specs
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import IdempotencyKey, Job, JobState, Ref, Worker, WorkerState
+from scheduler.model import Job, JobState, Ref, RemovedJob, Worker, WorkerState
 
 T = TypeVar("T")
 R = TypeVar("R", Job, Worker)
@@ -55,17 +55,16 @@ class _Plan:
     ends: list[Ending]
     #: The jobs that are not as they were, at their ends those that end.
     jobs: list[Job]
-    workers: list[Worker]
+    others: list[Worker | RemovedJob]
     #: The names of what goes.
     gone: list[Ref]
-    keys: list[IdempotencyKey]
     #: All of these but what becomes visible with an end.
     visible: list[Record]
 
     def records(self) -> list[Record]:
         """All records to be saved."""
         following = [ending.following for ending in self.ends if ending.following is not None]
-        return [*self.jobs, *following, *self.workers, *self.gone, *self.keys]
+        return [*self.jobs, *following, *self.others, *self.gone]
 
 
 class Ledger:
@@ -116,8 +115,8 @@ class Ledger:
                 self.registry.put_worker(evolve(worker, state=state))
             for job in sorted(lifecycle.linked(loaded.jobs), key=lambda job: job.finished_at or 0):
                 self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
-            for key in sorted(loaded.keys, key=lambda key: key.removed_at or 0):
-                self.registry.put_key(key)
+            for removed in sorted(loaded.removed, key=lambda removed: removed.removed_at):
+                self.registry.put_removed(removed)
             self.loaded_count, self.set_back_to = loaded.commit_count, loaded.set_back_to
             self._store.restore_from(self._everything)
 
@@ -125,10 +124,9 @@ class Ledger:
 
     def _everything(self) -> Loaded:
         """All that the store has to hold, less what is being saved."""
-        known, held = self.registry.everything(), self.endings.records()
-        jobs = {record.id: record for record in (*known.jobs, *held) if isinstance(record, Job)}
-        keys = {record.key: record for record in (*known.keys, *held) if isinstance(record, IdempotencyKey)}
-        return Loaded(tuple(jobs.values()), known.workers, tuple(keys.values()))
+        known = self.registry.everything()
+        jobs = {job.id: job for job in (*known.jobs, *self.endings.jobs())}
+        return evolve(known, jobs=tuple(jobs.values()))
 
     def close(self) -> Deferred[None]:
         """Save what is not saved yet, if that is possible now; fires when nothing more will be tried."""
@@ -140,7 +138,7 @@ class Ledger:
         """Commit a decision, and only then make it visible. After ``StoreFailed`` nothing has happened.
 
         Until then a new job counts into the load of its worker, and nothing else changes a job that ends or goes. The
-        next attempt of a job that ends comes with its end. A ``Ref`` says that a job goes; a key says so with it.
+        next attempt of a job that ends comes with its end. A ``Ref`` says that a job goes, and leaves a ``RemovedJob``.
         """
         plan = self._plan(records)
         known = {job.id: self.registry.find_job(job.id) for job in plan.jobs}
@@ -151,19 +149,14 @@ class Ledger:
             self.registry.reserve(worker_id)
 
         def is_outdated(record: Record) -> bool:
-            if isinstance(record, Job):
-                return self.registry.find_job(record.id) is not known[record.id]
-            if not isinstance(record, IdempotencyKey) or record.job_id in known:
-                return False
-            return self.registry.find_job(record.job_id) is None
+            return isinstance(record, Job) and self.registry.find_job(record.id) is not known[record.id]
 
         def show(_: None) -> None:
             for record in filter(is_outdated, plan.visible):
                 self._saving.note(record)  # the store gets it as it is now
             self._show(*(record for record in plan.visible if not is_outdated(record)))
-            surplus = self.registry.surplus_keys(self._keep_finished) if leaving else []
-            if surplus:
-                self.learn(*(Ref("key", key) for key in surplus)).addErrback(lambda reason: reason.trap(StoreFailed))
+            if surplus := self.registry.surplus_removed(self._keep_finished):
+                self.learn(*surplus).addErrback(lambda reason: reason.trap(StoreFailed))
 
         def over(result: T) -> T:
             self._leaving -= leaving
@@ -192,7 +185,7 @@ class Ledger:
         """Make facts visible, and save them. After ``StoreFailed`` they are saved later, and an end is visible then.
 
         Fires when they and all earlier changes are durable, also where they are nothing new. The end of a job comes
-        with its next attempt. A ``Ref`` says that a record is gone; a job takes its key with it.
+        with its next attempt. A ``Ref`` says that a record is gone.
 
         ``lazily``: for jobs that have not ended, if nobody waits until they are saved.
         """
@@ -203,7 +196,6 @@ class Ledger:
                     self._saving.note(record)
             return succeed(None)
         plan = self._plan(records)
-        plan.gone = _with_keys(plan.gone, self.registry)
         self._show(*plan.visible)
         return self._save(plan, decided=False)
 
@@ -220,24 +212,20 @@ class Ledger:
     def _plan(self, records: Iterable[Record]) -> _Plan:
         """Sort the changes out, and keep the ends among them from now on."""
         told: list[Job] = []
-        workers: list[Worker] = []
+        others: list[Worker | RemovedJob] = []
         gone: list[Ref] = []
-        keys: list[IdempotencyKey] = []
         for record in records:
             if isinstance(record, Job):
                 told.append(record)
-            elif isinstance(record, Worker):
-                workers.append(record)
             elif isinstance(record, Ref):
                 gone.append(record)
-            elif self.registry.find_key(record.key) != (key := record.trimmed()):
-                keys.append(key)
+            else:
+                others.append(record)
         jobs, ends = self._jobs_after(told)
         for ending in ends:
             self.endings.begin(ending)
         visible_jobs = [job for job in jobs if job.id not in self.endings] if ends else jobs
-        visible_keys = [key for key in keys if not self.endings.add_key(key)] if keys else keys
-        return _Plan(ends, jobs, workers, gone, keys, [*visible_jobs, *workers, *gone, *visible_keys])
+        return _Plan(ends, jobs, others, gone, [*visible_jobs, *others, *gone])
 
     def _jobs_after(self, jobs: list[Job]) -> tuple[list[Job], list[Ending]]:
         """The jobs that change, as they are saved, and the ends among them."""
@@ -272,7 +260,7 @@ class Ledger:
         most = self._keep_finished - sum(not ending.job.is_adopted for ending in plan.ends)
         records = plan.records()
         if surplus := [Ref("job", job_id) for job_id in self.registry.surplus(most)]:
-            records += _with_keys(surplus, self.registry)
+            records += surplus
             self._show(*surplus)
 
         def settle(result: T) -> T:
@@ -301,8 +289,8 @@ class Ledger:
             known = registry.find_worker(record.id)
             registry.put_worker(record)
             return WorkerChanged(known, record)
-        if isinstance(record, IdempotencyKey):
-            registry.put_key(record)
+        if isinstance(record, RemovedJob):
+            registry.put_removed(record)
             return None
         gone = registry.find(record)
         if isinstance(gone, Job):
@@ -313,7 +301,7 @@ class Ledger:
             registry.remove_worker(gone.id)
             return WorkerChanged(gone, None)
         if gone is not None:
-            registry.remove_key(gone.key)
+            registry.drop_removed(gone)
         return None
 
     def _present(self, ref: Ref) -> Record:
@@ -328,12 +316,6 @@ class Ledger:
     def _is_settled(self, job_id: str) -> bool:
         """Whether the job's end or removal is known and not durable yet: then no other change of the job is saved."""
         return job_id in self.endings or job_id in self._leaving
-
-
-def _with_keys(refs: list[Ref], registry: Registry) -> list[Ref]:
-    """The names of records that go, with those of the keys that go with jobs."""
-    keys = [registry.key_of(ref.id) for ref in refs if ref.kind == "job"]
-    return [*refs, *(key.ref for key in keys if key is not None)]
 
 
 def _durable_part(record: Job | Worker) -> Job | Worker:

@@ -257,7 +257,7 @@ def linked(jobs: Iterable[Job]) -> list[Job]:
 
 
 def adopted(report: JobReport, worker: Worker, now: float) -> Job:
-    """A job that the scheduler learns of from its worker; ``report.spec`` is set."""
+    """A job that the scheduler learns of from its worker; ``report.spec`` is set, and ``report.key`` is its own."""
     assert report.spec is not None
     job = Job(
         id=report.status.job_id,
@@ -266,6 +266,7 @@ def adopted(report: JobReport, worker: Worker, now: float) -> Job:
         created_at=min(report.created_at or report.status.started_at or now, now),
         worker_id=worker.id,
         worker_name=worker.name,
+        key=report.key,
     )
     return reported(job, report.status, now)
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.listing import Listing
 from scheduler.errors import NotFound
 from scheduler.interfaces import Loaded
-from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Ref, Worker, WorkerState
+from scheduler.model import TRANSITIONS, Job, Ref, RemovedJob, Worker, WorkerState
 
 K = TypeVar("K")
 
 
 class Registry:
-    """Workers and jobs by id, and the keys of the requests that jobs came from."""
+    """Workers and jobs by id, and what is left of jobs that clients removed."""
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
@@ -58,25 +58,24 @@ class Registry:
         self._of_worker: Counter[str | None] = Counter()
         self._adopted: Counter[str | None] = Counter()
         self._reserved: Counter[str] = Counter()
-        self._keys: dict[str, IdempotencyKey] = {}
-        # job id -> its key
-        self._key_of: dict[str, str] = {}
-        # the keys of removed jobs, in the order in which these were removed
-        self._removed: dict[str, None] = {}
+        # in the order of removal
+        self._removed: dict[str, RemovedJob] = {}
+        # the text of the key of a request -> the job that came from it, or what is left of that
+        self._of_key: dict[str, Ref] = {}
         # kind -> its records by id
-        self._records: Mapping[str, Mapping[str, Job | Worker | IdempotencyKey]] = {
+        self._records: Mapping[str, Mapping[str, Job | Worker | RemovedJob]] = {
             "job": self._jobs,
             "worker": self._workers,
-            "key": self._keys,
+            "removed": self._removed,
         }
 
-    def find(self, ref: Ref) -> Job | Worker | IdempotencyKey | None:
+    def find(self, ref: Ref) -> Job | Worker | RemovedJob | None:
         """The record of that name; ``None`` where there is none."""
         return self._records[ref.kind].get(ref.id)
 
     def everything(self) -> Loaded:
         """All records there are."""
-        return Loaded(tuple(self._jobs.values()), tuple(self._workers.values()), tuple(self._keys.values()))
+        return Loaded(tuple(self._jobs.values()), tuple(self._workers.values()), tuple(self._removed.values()))
 
     # -- workers
 
@@ -287,6 +286,8 @@ class Registry:
             if old.is_adopted is not job.is_adopted:
                 self._finished_like(old).pop(job.id, None)
         self._jobs[job.id] = job
+        if job.key is not None:
+            self._of_key.setdefault(job.key.key, job.ref)
         self.listing.put(job, old)
         self._list(job)
         self._refile(job.worker_id)
@@ -304,48 +305,45 @@ class Registry:
     def remove_job(self, job_id: str) -> None:
         """Remove a job and its key, as if it had never been. Raises ``NotFound`` if there is none."""
         job = self.job(job_id)
-        self.remove_key(self._key_of.get(job_id, ""))
+        self._drop_key(job)
         self._unlist(job)
         self._finished_like(job).pop(job_id, None)
         del self._jobs[job_id]
         self.listing.remove(job)
         self._refile(job.worker_id)
 
-    def put_key(self, key: IdempotencyKey) -> None:
-        """Add it, or replace what is known under its name; its job is here, or was removed."""
-        self._keys[key.key] = key
-        self._key_of[key.job_id] = key.key
-        if key.removed_at is not None:
-            self._removed.setdefault(key.key)
+    def put_removed(self, removed: RemovedJob) -> None:
+        """A client removed that job, or once more. Its key, if it has one, counts before that of any other job."""
+        self._removed.pop(removed.job_id, None)
+        self._removed[removed.job_id] = removed
+        if removed.key is not None:
+            self._of_key[removed.key.key] = removed.ref
 
-    def remove_key(self, key: str) -> None:
-        """As if nobody had used it; does nothing where there is none."""
-        known = self._keys.pop(key, None)
-        if known is not None:
-            self._removed.pop(key, None)
-            self._key_of.pop(known.job_id, None)
-
-    def find_key(self, key: str) -> IdempotencyKey | None:
-        """By its name; ``None`` where there is none."""
-        return self._keys.get(key)
-
-    def key_of(self, job_id: str) -> IdempotencyKey | None:
-        """The key of the request that the job came from."""
-        return self._keys.get(self._key_of.get(job_id, ""))
+    def drop_removed(self, removed: RemovedJob) -> None:
+        """As if that job had never been."""
+        del self._removed[removed.job_id]
+        self._drop_key(removed)
 
     def was_removed(self, job_id: str) -> bool:
-        """Whether a client removed the job of that id, as far as its key is still here."""
-        key = self.key_of(job_id)
-        return key is not None and key.removed_at is not None
+        """Whether a client removed the job of that id, and not long ago."""
+        return job_id in self._removed
 
-    def removed_keys(self) -> Iterator[IdempotencyKey]:
-        """The keys of removed jobs, in the order of removal; do not change the registry meanwhile."""
-        return map(self._keys.__getitem__, self._removed)
+    def removed(self) -> Iterator[RemovedJob]:
+        """The rests of removed jobs, in the order of removal; do not change the registry meanwhile."""
+        return iter(self._removed.values())
 
-    def surplus_keys(self, keep: int) -> list[str]:
-        """The keys of removed jobs beyond the ``keep`` that were removed last, oldest first."""
-        excess = len(self._removed) - keep
-        return [key for key, _ in zip(self._removed, range(excess), strict=False)]
+    def surplus_removed(self, keep: int) -> list[Ref]:
+        """The names of these beyond the ``keep`` that were removed last, oldest first."""
+        return [removed.ref for removed in islice(self._removed.values(), max(0, len(self._removed) - keep))]
+
+    def find_key(self, key: str) -> Job | RemovedJob | None:
+        """The job of the request with that key, or what is left of it; ``None`` where there is none."""
+        ref = self._of_key.get(key)
+        return None if ref is None else cast("Job | RemovedJob", self.find(ref))
+
+    def _drop_key(self, record: Job | RemovedJob) -> None:
+        if record.key is not None and self._of_key.get(record.key.key) == record.ref:
+            del self._of_key[record.key.key]
 
     def _finished_like(self, job: Job) -> dict[str, None]:
         return self._finished_adopted if job.is_adopted else self._finished

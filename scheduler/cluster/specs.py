@@ -1,7 +1,6 @@
 """The specs of jobs as their clients gave them.
 
-For a job that has ended, only a few KiB of ``args`` and ``env`` stay in memory (``JobSpec.trimmed``); the store has the
-whole spec. The first answer to an ``Idempotency-Key`` has no more of them either: its job has them, or the store.
+For an ended job, only a few KiB of ``args`` and ``env`` stay in memory (``JobSpec.trimmed``); the store has all.
 """
 
 from __future__ import annotations

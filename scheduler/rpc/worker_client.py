@@ -37,7 +37,7 @@ from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Busy, Misdirected, ShuttingDown, Unreachable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus
-from scheduler.model import Job, RequestKey, Stream, Worker
+from scheduler.model import Job, Stream, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert, worker_calls
 from scheduler.rpc.addressing import Addressee
@@ -144,11 +144,7 @@ class WorkerClient(MultiService):
         return self._probes.answers(stubs, Addressee.of(worker, self._nonce)).addBoth(over)
 
     def start_job(
-        self,
-        worker: Worker,
-        job: Job,
-        key: RequestKey | None = None,
-        late: Callable[[Deferred[JobStatus]], None] | None = None,
+        self, worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None = None
     ) -> Deferred[JobStatus]:
         listen_thd = None
         if worker.is_core:
@@ -156,7 +152,7 @@ class WorkerClient(MultiService):
                 listen_thd = self._listener(worker.id, late)
             request = convert.core_start_to_pb(job.spec)
         else:
-            request = convert.start_to_pb(job.id, job.spec, job.created_at, key)
+            request = convert.start_to_pb(job.id, job.spec, job.created_at, job.key)
         return self._call(worker, partial(worker_calls.start_thd, listen_thd), request)
 
     def _listener(

@@ -15,24 +15,13 @@ from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
 
 
-def _with_its_first_spec(job: Job, before: Job | None) -> Job:
-    return job if before is None else evolve(job, spec=before.spec)
-
-
-#: Kind -> a function of the record to save and the saved one, or ``None``. It returns the record to keep.
-KINDS: Mapping[str, Callable[[Any, Any], Any]] = {
-    "job": _with_its_first_spec,
-    "worker": lambda worker, _: worker,
-    "key": lambda key, _: key.trimmed(),
-}
-
-
 @implementer(IStore)
 class MemoryStore(Service):
     """Commits at once. As a service it has nothing to start or stop."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        #: Kind -> id -> record.
+        self.kept: dict[str, dict[str, Any]] = {"job": {}, "worker": {}, "removed": {}}
         self.commit_count = 0
         self.counting = False
         self.set_back_to: int | None = None
@@ -42,8 +31,8 @@ class MemoryStore(Service):
         return succeed(self.loaded())
 
     def loaded(self) -> Loaded:
-        jobs, workers, keys = (tuple(self.kept[kind].values()) for kind in ("job", "worker", "key"))
-        return Loaded(tuple(job.trimmed() for job in jobs), workers, keys, self.commit_count, self.set_back_to)
+        jobs, workers, removed = (tuple(self.kept[kind].values()) for kind in ("job", "worker", "removed"))
+        return Loaded(tuple(job.trimmed() for job in jobs), workers, removed, self.commit_count, self.set_back_to)
 
     def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
         kept = self.kept["job"]
@@ -72,6 +61,7 @@ class MemoryStore(Service):
                 self.kept[record.kind].pop(record.id, None)
             else:
                 ref = record.ref
-                kept = self.kept[ref.kind]
-                kept[ref.id] = KINDS[ref.kind](record, kept.get(ref.id))
+                before: Any = self.kept[ref.kind].get(ref.id)
+                is_new = before is None or not isinstance(record, Job)
+                self.kept[ref.kind][ref.id] = record if is_new else evolve(record, spec=before.spec)
         return succeed(None)

@@ -10,7 +10,7 @@ all others.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
@@ -25,16 +25,17 @@ from scheduler.model import (
     SPEC_KEPT_MAX_CHARACTERS,
     STOP_MODES,
     STOP_SIGNALS,
-    IdempotencyKey,
     Job,
     JobSpec,
     JobState,
+    RemovedJob,
+    RequestKey,
     ScriptSummary,
     Usage,
     Worker,
     WorkerState,
 )
-from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
+from scheduler.store.schema import JOBS, REMOVED, SPECS, WORKERS
 from scheduler.terms import QueueTerms, Retry, Target
 
 Row = dict[str, Any]
@@ -76,7 +77,7 @@ def job_row(job: Job) -> Row:
     row["usage"] = None if job.usage is None else _compact(asdict(job.usage))
     row["target"] = _target(job.target)
     row["terms"] = _terms(job.terms)
-    return row
+    return row | _key_columns(job.key)
 
 
 def spec_row(job: Job) -> Row:
@@ -124,11 +125,9 @@ def worker_row(worker: Worker) -> Row:
     }
 
 
-def key_row(key: IdempotencyKey) -> Row:
-    """The row in ``idempotency_keys``. The answer is stored without its spec, which is that of the job."""
-    answer = None if key.answer is None else _compact(job_row(key.answer))
-    row: Row = {"key": key.key, "fingerprint": key.fingerprint, "job_id": key.job_id}
-    return row | {"answer": answer, "removed_at": key.removed_at}
+def removed_row(removed: RemovedJob) -> Row:
+    """The row in ``removed_jobs``."""
+    return {"job_id": removed.job_id, "removed_at": removed.removed_at, **_key_columns(removed.key)}
 
 
 def load_jobs(connection: Connection) -> Iterator[Job]:
@@ -189,11 +188,10 @@ def load_workers(connection: Connection) -> Iterator[Worker]:
     return map(_worker, _rows(connection, select(WORKERS).order_by(WORKERS.c.id)))
 
 
-def load_keys(connection: Connection, jobs: Iterable[Job]) -> Iterator[IdempotencyKey]:
-    """All keys, by name. A key whose job is gone is left out, unless a client removed it. ``jobs`` are all jobs."""
-    specs = {job.id: job.spec for job in jobs}
-    keys = (_key(row, specs) for row in _rows(connection, select(KEYS).order_by(KEYS.c.key)))
-    return (key for key in keys if key is not None)
+def load_removed(connection: Connection) -> Iterator[RemovedJob]:
+    """The rests of all removed jobs, by id."""
+    found = _rows(connection, select(REMOVED).order_by(REMOVED.c.job_id))
+    return (RemovedJob(row["job_id"], row["removed_at"], _key_of(row)) for row in found)
 
 
 def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row]:
@@ -204,7 +202,7 @@ def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row]:
 
 
 def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
-    facts: Any = {name: row.get(name) for name in _PLAIN}  # the answer stored with a key may be of an earlier version
+    facts: Any = {name: row[name] for name in _PLAIN}
     for name in ("worker_id", "worker_name", "reason", "created_by"):  # few distinct values in many rows
         if facts[name] is not None:
             facts[name] = intern(facts[name])
@@ -213,9 +211,10 @@ def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
         state=JobState(row["state"]),
         target=_target_of(row["target"]),
         terms=_terms_of(row["terms"]),
-        leftover=_list_of(row.get("leftover")),
-        background_ended=row.get("background_ended") or 0,
-        usage=_usage_of(row.get("usage")),
+        key=_key_of(row),
+        leftover=_list_of(row["leftover"]),
+        background_ended=row["background_ended"] or 0,
+        usage=_usage_of(row["usage"]),
         **facts,
     )
 
@@ -250,16 +249,13 @@ def _worker(row: Row) -> Worker:
     return Worker(**row | {"state": state, "labels": labels, "features": features} | identity)
 
 
-def _key(row: Row, specs: Mapping[str, JobSpec]) -> IdempotencyKey | None:
-    spec = specs.get(row["job_id"])
-    if spec is None:
-        if row["removed_at"] is None:
-            return None
-        return IdempotencyKey(row["key"], row["fingerprint"], row["job_id"], removed_at=row["removed_at"])
-    answer = None
-    if row["answer"] is not None:
-        answer = _job(json.loads(row["answer"]), spec.trimmed())
-    return IdempotencyKey(row["key"], row["fingerprint"], row["job_id"], answer, row["removed_at"])
+def _key_columns(key: RequestKey | None) -> Row:
+    text, fingerprint = (None, None) if key is None else (key.key, key.fingerprint)
+    return {"request_key": text, "request_fingerprint": fingerprint}
+
+
+def _key_of(row: Mapping[str, Any]) -> RequestKey | None:
+    return None if row["request_key"] is None else RequestKey(row["request_key"], row["request_fingerprint"])
 
 
 def _usage_of(text: str | None) -> Usage | None:

@@ -24,7 +24,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    bindparam,
+    case,
     delete,
+    func,
     insert,
     inspect,
     select,
@@ -82,6 +85,9 @@ JOBS = Table(
     Column("usage", Text),
     Column("remove_requested_at", Double),
     Column("stop_reason", Text),
+    # since version 6; both NULL: its request had no key
+    Column("request_key", Text),
+    Column("request_fingerprint", Text),
 )
 
 SPECS = Table(
@@ -129,16 +135,15 @@ WORKERS = Table(
     Column("deregistered_at", Double),
 )
 
-KEYS = Table(
-    "idempotency_keys",
+# since version 6
+REMOVED = Table(
+    "removed_jobs",
     METADATA,
-    Column("key", Text, primary_key=True),
-    Column("fingerprint", Text, nullable=False),
-    Column("job_id", Text, nullable=False),
-    # the changing fields of the job, as in the first answer
-    Column("answer", Text),
-    # since version 3
-    Column("removed_at", Double),
+    Column("job_id", Text, primary_key=True),
+    Column("removed_at", Double, nullable=False),
+    # both NULL: its request had no key
+    Column("request_key", Text),
+    Column("request_fingerprint", Text),
 )
 
 #: A step upgrades the tables by one version; the first one makes version 2.
@@ -162,7 +167,7 @@ def _to_version_2(connection: Connection) -> None:
 def _to_version_3(connection: Connection) -> None:
     """Add a job's usage, the reason of its stop, and removals by clients."""
     _add_columns(connection, JOBS, "usage", "remove_requested_at", "stop_reason")
-    _add_columns(connection, KEYS, "removed_at")
+    connection.execute(DDL("ALTER TABLE idempotency_keys ADD COLUMN removed_at DOUBLE PRECISION"))
 
 
 def _to_version_4(connection: Connection) -> None:
@@ -176,7 +181,25 @@ def _to_version_5(connection: Connection) -> None:
     _add_columns(connection, VERSIONS, "transactions")
 
 
-STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4, _to_version_5)
+def _to_version_6(connection: Connection) -> None:
+    """Move the keys of requests to their jobs, and those of removed jobs to a table that lists all removed jobs.
+
+    A removed job whose request had no key has a key of its own, without a fingerprint.
+    """
+    _add_columns(connection, JOBS, "request_key", "request_fingerprint")
+    REMOVED.create(connection)
+    keys = Table("idempotency_keys", MetaData(), autoload_with=connection)
+    of_jobs = select(keys.c.key, keys.c.fingerprint, keys.c.job_id).where(keys.c.removed_at.is_(None))
+    if found := [row._asdict() for row in connection.execute(of_jobs)]:
+        values: dict[str, Any] = {"request_key": bindparam("key"), "request_fingerprint": bindparam("fingerprint")}
+        connection.execute(update(JOBS).where(JOBS.c.id == bindparam("job_id")).values(values), found)
+    its_key = (func.max(case((keys.c.fingerprint != "", column))) for column in (keys.c.key, keys.c.fingerprint))
+    removed = select(keys.c.job_id, func.max(keys.c.removed_at), *its_key).where(keys.c.removed_at.is_not(None))
+    connection.execute(insert(REMOVED).from_select(REMOVED.c.keys(), removed.group_by(keys.c.job_id)))
+    keys.drop(connection)
+
+
+STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4, _to_version_5, _to_version_6)
 
 
 class UnfitDatabase(SchedulerError):

@@ -18,7 +18,7 @@ from scheduler.interfaces import Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
 from scheduler.store import rows
 from scheduler.store.database import Database, why
-from scheduler.store.schema import JOBS, KEYS, SPECS, VERSIONS, WORKERS
+from scheduler.store.schema import JOBS, REMOVED, SPECS, VERSIONS, WORKERS
 
 T = TypeVar("T")
 
@@ -58,8 +58,8 @@ class Writer:
         self._begun = {kind: ids.union(record.ref.id for record in found[kind]) for kind, ids in begun.items()}
         self._lost = {job.id for job in found["job"] if rows.lacks_args(job)}
         self._counts = counts
-        jobs, workers, keys = (tuple(found[kind]) for kind in ("job", "worker", "key"))
-        return Loaded(jobs, workers, keys, counts.commits, set_back_to)
+        jobs, workers, removed = (tuple(found[kind]) for kind in ("job", "worker", "removed"))
+        return Loaded(jobs, workers, removed, counts.commits, set_back_to)
 
     def write_thd(self, records: Sequence[Record], probe: bool = False, commits: bool = False) -> int:
         """Write all records in one transaction and return the count of commits; ``StoreFailed``.
@@ -183,9 +183,7 @@ class Writer:
 
 def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, set[str]], _Counts, int | None]:
     """The records by kind, the ids whose row that is written once exists, the counts, and ``set_back_to``."""
-    found: dict[str, list[Any]] = {}
-    for name, kind in KINDS.items():
-        found[name] = list(kind.load(connection, found))
+    found = {name: list(kind.load(connection)) for name, kind in KINDS.items()}
     columns = (VERSIONS.c.commits, VERSIONS.c.transactions, VERSIONS.c.set_back_to)
     commits, transactions, set_back_to = connection.execute(select(*columns)).one()
     return found, _begun_thd(connection), _Counts(commits or 0, transactions or 0), set_back_to
@@ -240,8 +238,8 @@ class Kind:
 
     table: Table
     to_row: Callable[[Any], rows.Row]
-    #: Reads all records; it is given those of the kinds before it.
-    load: Callable[[Connection, Mapping[str, Sequence[Any]]], Iterable[Any]]
+    #: Reads all records.
+    load: Callable[[Connection], Iterable[Any]]
     #: A table for the fields that never change, written with the first save of a record, and the function for its row.
     once: tuple[Table, Callable[[Any], rows.Row]] | None = None
 
@@ -250,11 +248,11 @@ class Kind:
         return (self.table,) if self.once is None else (self.table, self.once[0])
 
 
-#: By ``Ref.kind``, in the order in which they are loaded.
+#: By ``Ref.kind``.
 KINDS: Mapping[str, Kind] = {
-    "job": Kind(JOBS, rows.job_row, lambda connection, _: rows.load_jobs(connection), once=(SPECS, rows.spec_row)),
-    "worker": Kind(WORKERS, rows.worker_row, lambda connection, _: rows.load_workers(connection)),
-    "key": Kind(KEYS, rows.key_row, lambda connection, found: rows.load_keys(connection, found["job"])),
+    "job": Kind(JOBS, rows.job_row, rows.load_jobs, once=(SPECS, rows.spec_row)),
+    "worker": Kind(WORKERS, rows.worker_row, rows.load_workers),
+    "removed": Kind(REMOVED, rows.removed_row, rows.load_removed),
 }
 
 

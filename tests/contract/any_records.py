@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from attrs import evolve
 from hypothesis import strategies as st
 
 from scheduler.model import (
@@ -10,10 +9,11 @@ from scheduler.model import (
     SPEC_KEPT_MAX_CHARACTERS,
     STOP_MODES,
     STOP_SIGNALS,
-    IdempotencyKey,
     Job,
     JobSpec,
     JobState,
+    RemovedJob,
+    RequestKey,
     ScriptSummary,
     Usage,
     Worker,
@@ -52,12 +52,14 @@ _SPECS = st.builds(
     umask=st.none() | st.integers(0, 0o777),
     script_summary=st.none() | st.builds(ScriptSummary, size=st.integers(0, 2**40), first_line=_TEXT),
 )
+_KEYS = st.none() | st.builds(RequestKey, key=_TEXT, fingerprint=_TEXT)
 ANY_JOBS = st.builds(
     Job,
     id=st.uuids().map(str),
     spec=_SPECS,
     state=st.sampled_from(JobState),
     created_at=_TIME,
+    key=_KEYS,
     worker_id=_SOME,
     worker_name=_SOME,
     remote_id=_SOME,
@@ -107,9 +109,4 @@ ANY_WORKERS = st.builds(
 )
 
 
-@st.composite
-def any_keys(draw: st.DrawFn) -> tuple[Job, IdempotencyKey]:
-    """A key and its job, which has changed since the answer."""
-    job = draw(ANY_JOBS)
-    answer = draw(st.none() | ANY_JOBS.map(lambda then: evolve(then, id=job.id, spec=job.spec)))
-    return job, IdempotencyKey(draw(st.uuids().map(str)), draw(_TEXT), job.id, answer)
+ANY_REMOVED = st.builds(RemovedJob, job_id=st.uuids().map(str), removed_at=_TIME, key=_KEYS)

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import evolve
 
 from scheduler.interfaces import Loaded, Record
-from scheduler.model import IdempotencyKey, JobState, Ref
+from scheduler.model import JobState, Ref, RemovedJob
 from scheduler.store.rows import ARGS_LOST
 from tests.contract.any_records import LARGE
 from tests.unit.cluster.values import a_job, a_worker
@@ -24,8 +24,13 @@ class SetBackContract:
         raise NotImplementedError
 
     #: Records that the standby has, and records that were saved later.
-    kept: Sequence[Record] = (a_job(), a_job("j-2"), a_worker(), IdempotencyKey("k", "f", "j-1"))
-    since: Sequence[Record] = (Ref("job", "j-1"), Ref("key", "k"), a_job("j-3"), evolve(a_worker(), draining=True))
+    kept: Sequence[Record] = (a_job(), a_job("j-2"), a_worker(), RemovedJob("j-0", 1.0))
+    since: Sequence[Record] = (
+        Ref("job", "j-1"),
+        Ref("removed", "j-0"),
+        a_job("j-3"),
+        evolve(a_worker(), draining=True),
+    )
     held = Loaded((a_job("j-2"), a_job("j-3")), (evolve(a_worker(), draining=True),))
     #: The counts that the standby has.
     kept_commits, kept_transactions = 1, 1
@@ -63,7 +68,7 @@ class SetBackContract:
     async def test_set_back_with_large_arguments(self) -> None:
         """If memory has a part of a job, the rest comes from the standby; otherwise it is lost, and the job says so."""
         there, lost = (a_job(job_id, JobState.FAILED, spec=LARGE, reason="why") for job_id in ("j-2", "j-3"))
-        self.kept = (a_job(), there, a_worker(), IdempotencyKey("k", "f", "j-1"))
+        self.kept = (a_job(), there, a_worker(), RemovedJob("j-0", 1.0))
         self.since = (lost,)
         self.held = Loaded((a_job(), there.trimmed(), lost.trimmed()))
         await self._in_use()

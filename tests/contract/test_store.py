@@ -19,16 +19,16 @@ from zope.interface.verify import verifyObject
 from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, IdempotencyKey, Job, JobSpec, JobState, Ref, Worker
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Worker
 from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
 from scheduler.store.rows import NO_SPEC
-from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
+from scheduler.store.schema import JOBS, REMOVED, SPECS, WORKERS
 from scheduler.store.sql import SqlStore, make_store
 from scheduler.store.writer import Writer
 from scheduler.terms import Target
 from tests import postgres
-from tests.contract.any_records import ANY_JOBS, ANY_WORKERS, LARGE, any_keys
+from tests.contract.any_records import ANY_JOBS, ANY_REMOVED, ANY_WORKERS, LARGE
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
 from tests.contract.store_set_back import SetBackContract
 from tests.simulation.store import Backup, Database
@@ -70,24 +70,24 @@ class StoreContract:
         self.assertEqual(await self.store.load(), Loaded())
 
     async def test_saved_is_loaded(self) -> None:
-        """Jobs, workers and keys come back as they were saved."""
-        key = IdempotencyKey("k", "f" * 64, "j-1", a_job(state=JobState.STARTING))
-        await self.store.save([a_job(), a_worker(), key])
-        self.assertEqual(await self.again(), Loaded((a_job(),), (a_worker(),), (key,)))
+        """Jobs, workers and the rests of removed jobs come back as they were saved."""
+        job, removed = a_job(key=RequestKey("k", "f" * 64)), RemovedJob("j-0", 1.0, RequestKey("l", "f" * 64))
+        await self.store.save([job, a_worker(), removed])
+        self.assertEqual(await self.again(), Loaded((job,), (a_worker(),), (removed,)))
 
     async def test_the_last_one_counts(self) -> None:
         """A record saved again replaces the one before, also within one save."""
         ended = a_job(state=JobState.SUCCEEDED)
-        key = IdempotencyKey("k", "f" * 64, "j-1")
-        await self.store.save([a_job(), key, ended, evolve(key, answer=ended)])
+        removed = RemovedJob("j-0", 1.0)
+        await self.store.save([a_job(), removed, ended, evolve(removed, removed_at=2.0)])
         await self.store.save([evolve(a_worker(), draining=True)])
         await self.store.save([a_worker()])
-        self.assertEqual(await self.again(), Loaded((ended,), (a_worker(),), (evolve(key, answer=ended),)))
+        self.assertEqual(await self.again(), Loaded((ended,), (a_worker(),), (RemovedJob("j-0", 2.0),)))
 
     async def test_removed(self) -> None:
         """A removed record is gone; removing an unknown one does nothing."""
-        await self.store.save([a_job(), a_worker(), IdempotencyKey("k", "f", "j-1")])
-        gone = [Ref("job", "j-1"), Ref("worker", "w-1"), Ref("key", "k")]
+        await self.store.save([a_job(), a_worker(), RemovedJob("j-0", 1.0)])
+        gone = [Ref("job", "j-1"), Ref("worker", "w-1"), Ref("removed", "j-0")]
         await self.store.save(gone)
         await self.store.save(gone)
         self.assertEqual(await self.again(), Loaded())
@@ -114,16 +114,13 @@ class StoreContract:
         self.assertEqual((await self.again()).jobs, (evolve(done, spec=spec.trimmed()), queued))
 
     async def test_large_arguments(self) -> None:
-        """Large arguments of an ended job, and of its key's answer, are not loaded, and can be read."""
+        """Large arguments of an ended job are not loaded, and can be read."""
         done, runs = a_job("j-1", JobState.FAILED, spec=LARGE), a_job("j-2", spec=LARGE)
-        await self.store.save([done, runs, IdempotencyKey("k", "f", "j-2", runs)])
+        await self.store.save([done, runs])
         loaded = await self.again()
         self.assertEqual((loaded.jobs[0].spec.args, dict(loaded.jobs[0].spec.env)), ((), {}))
         self.assertEqual(loaded.jobs, (done.trimmed(), runs))
         self.assertGreater(loaded.jobs[0].spec.stored, SPEC_KEPT_MAX_CHARACTERS)
-        (key,) = loaded.keys
-        assert key.answer is not None
-        self.assertEqual((key.answer.spec.args, bool(key.answer.spec.stored)), ((), True))
         whole = evolve(LARGE, stdin=None)
         specs = await self.store.read_specs({"j-1", "j-2"})
         self.assertEqual(dict(specs), {"j-1": whole, "j-2": whole})
@@ -246,10 +243,9 @@ class SqlContract(SetBackContract, StoreContract):
         other.close_thd()
 
     async def test_a_job_without_its_spec(self) -> None:
-        """A job without its spec is shown, is not started any more, and its key answers; a spec alone is no job."""
+        """A job without its spec is shown, and is not started any more; a spec alone is no job."""
         running, queued = a_job("j-2", JobState.RUNNING, reason="why", promised=True), a_job("j-3", JobState.QUEUED)
-        key = IdempotencyKey("k", "f", "j-2", running)
-        await self.store.save([a_job(), running, queued, key])
+        await self.store.save([a_job(), running, queued])
         with self.database.engine.begin() as connection:
             connection.execute(delete(SPECS).where(SPECS.c.job_id != "j-1"))
             connection.execute(delete(JOBS).where(JOBS.c.id == "j-1"))
@@ -261,7 +257,6 @@ class SqlContract(SetBackContract, StoreContract):
                 "j-3": (JobState.FAILED, JobSpec(), NO_SPEC),
             },
         )
-        self.assertEqual([key.job_id for key in loaded.keys], ["j-2"])
         self.assertFalse(any(job.promised for job in loaded.jobs))
         await self.store.save([evolve(loaded.jobs[0], reason=None), loaded.jobs[1]])  # no spec is made up by this save
         reasons = {job.id: job.reason for job in (await self.again()).jobs}
@@ -296,11 +291,12 @@ class SqlContract(SetBackContract, StoreContract):
 
     def test_every_field_has_its_column(self) -> None:
         """Every field of a record has a column, and every column a field."""
+        key = {"key", "request_key", "request_fingerprint"}
         for record, table, beside in (
-            (Job, JOBS, {"spec"}),
+            (Job, JOBS, {"spec", *key}),
             (JobSpec, SPECS, {"job_id", "stored"}),
             (Worker, WORKERS, {"refusing", "disk", "clock_difference"}),
-            (IdempotencyKey, KEYS, set()),
+            (RemovedJob, REMOVED, key),
         ):
             names = {field.name for field in fields(record)}
             self.assertEqual(names ^ {column.name for column in table.c}, beside)
@@ -312,16 +308,14 @@ class SqlContract(SetBackContract, StoreContract):
         self.addCleanup(writer.close_thd)
 
         @settings(max_examples=60)
-        @given(st.lists(ANY_JOBS, max_size=3), st.lists(any_keys(), max_size=3), st.lists(ANY_WORKERS, max_size=3))
-        def come_back(jobs: list[Job], pairs: list[tuple[Job, IdempotencyKey]], workers: list[Worker]) -> None:
-            keys = [key for _, key in pairs]
-            jobs = [*jobs, *(job for job, _ in pairs)]
-            writer.write_thd([*jobs, *keys, *workers], False)
+        @given(st.lists(ANY_JOBS, max_size=3), st.lists(ANY_REMOVED, max_size=3), st.lists(ANY_WORKERS, max_size=3))
+        def come_back(jobs: list[Job], removed: list[RemovedJob], workers: list[Worker]) -> None:
+            writer.write_thd([*jobs, *removed, *workers], False)
             loaded = writer.load_thd()
             self.assertEqual({job.id: job for job in loaded.jobs}, {job.id: job.trimmed() for job in jobs})
             self.assertEqual({worker.id: worker for worker in loaded.workers}, {each.id: each for each in workers})
-            self.assertEqual({key.key: key for key in loaded.keys}, {key.key: key.trimmed() for key in keys})
-            gone: list[Record] = [Ref("key", key.key) for key in keys]
+            self.assertEqual({each.job_id: each for each in loaded.removed}, {each.job_id: each for each in removed})
+            gone: list[Record] = [each.ref for each in removed]
             gone += [Ref("job", job.id) for job in jobs] + [Ref("worker", worker.id) for worker in workers]
             writer.write_thd(gone, False)
             self.assertEqual(writer.load_thd(), Loaded())

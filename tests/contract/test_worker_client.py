@@ -15,7 +15,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import JobSpec, JobState, Stream
+from scheduler.model import JobSpec, JobState, RequestKey, Stream
 from tests.contract.worker_clients import InMemory, OverTheWire, Simulated
 from tests.integration.rpc import a_job
 
@@ -28,14 +28,16 @@ class Contract:
         verifyObject(IWorkerClient, self.client)
 
     async def test_start(self) -> None:
-        """A start is answered with the job's status, and the worker gets the whole spec."""
+        """A start is answered with the job's status, and the worker gets the whole spec, and the key of the request."""
         spec = JobSpec(
             "sh", ("-c", "x"), "a.sh", {"A": "b"}, "/tmp", b"\0in", b"#!\xff", 1.5, 2.5, {"l": "v"}, merge_stderr=True
         )
-        status = await self.client.start_job(self.worker, evolve(a_job(), spec=spec))
+        key = RequestKey("k", "f" * 64)
+        status = await self.client.start_job(self.worker, evolve(a_job(), spec=spec, key=key))
         self.assertEqual((status.job_id, status.state), ("j", JobState.RUNNING))
         self.assertEqual(status, self.runner.query("j"))
         self.assertEqual(self.runner.started, [("j", spec, 7.0)])
+        self.assertEqual([report.key for report in await self.runner.describe(("j",))], [key])
 
     async def test_start_again(self) -> None:
         """A repeated start is answered with the existing job."""

@@ -27,7 +27,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus
-from scheduler.model import Job, JobState, RequestKey, Stream, Worker
+from scheduler.model import Job, JobState, Stream, Worker
 from scheduler.worker_interfaces import IIdentity, IJobRunner
 
 #: Bytes of output in one chunk.
@@ -167,18 +167,14 @@ class Workers:
         return self._call(Call("answers", worker, ()), lambda runner: True).addErrback(failed)
 
     def start_job(
-        self,
-        worker: Worker,
-        job: Job,
-        key: RequestKey | None = None,
-        late: Callable[[Deferred[JobStatus]], None] | None = None,
+        self, worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None = None
     ) -> Deferred[JobStatus]:
         if late is not None and worker.is_core:
             self.late.append(late)
 
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
             if not worker.is_core:
-                return runner.start(job.id, job.spec, job.created_at, key)
+                return runner.start(job.id, job.spec, job.created_at, job.key)
             return runner.start("", job.spec, None).addCallback(
                 lambda status: JobStatus(status.job_id, JobState.RUNNING)
             )

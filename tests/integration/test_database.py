@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded, Record
-from scheduler.model import IdempotencyKey, JobSpec, JobState
+from scheduler.model import JobSpec, JobState, RemovedJob, RequestKey
 from scheduler.store.database import Database, PostgresServer, SqliteFile, prepare
-from scheduler.store.schema import METADATA, STEPS
+from scheduler.store.schema import STEPS
 from scheduler.store.writer import Writer
 from scheduler.terms import QueueTerms, Retry, Target
 from tests import postgres
@@ -55,9 +55,32 @@ HELD: tuple[Record, ...] = (
         target=Target(selector={"gpu": "yes"}),
         terms=QueueTerms(60.0, 5, Retry(2, 1.5)),
         promised=True,
+        key=RequestKey("k", "f" * 64),
     ),
     a_worker(features=frozenset()),
-    IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed(), target=None)),
+)
+
+
+def _key(name: str) -> RequestKey:
+    return RequestKey(name, "f" * 64)
+
+
+#: The records in tests/fixtures/store-5.sql, store-5-postgresql.sql and store-6.sql.
+HELD_5 = Loaded(
+    (
+        a_job("j-back", JobState.LOST, reason="forgotten", orphan=True),
+        a_job("j-ended", JobState.FAILED, exit_code=3, reason="exit status 3", key=_key("k-ended")),
+        a_job("j-plain"),
+        a_job("j-queued", JobState.QUEUED, None, promised=True, terms=QueueTerms(60.0), key=_key("k-queued")),
+        a_job("j-running", started_at=1000.5, key=_key("k-running")),
+        a_job("j-unanswered", JobState.UNKNOWN, unknown_since=1001.0, key=_key("k-unanswered")),
+    ),
+    (a_worker(),),
+    (
+        RemovedJob("j-back", 1004.0, _key("k-back")),
+        RemovedJob("j-keyless", 1003.0),
+        RemovedJob("j-removed", 1002.0, _key("k-removed")),
+    ),
 )
 
 #: Columns that version 1 lacks, by the version that added them.
@@ -144,9 +167,8 @@ class DatabaseTests:
 
     def columns(self, database: Database) -> dict[str, list[str]]:
         with closing(database.connect_thd()) as connection:
-            return {
-                name: [column["name"] for column in inspect(connection).get_columns(name)] for name in METADATA.tables
-            }
+            there = inspect(connection)
+            return {name: [column["name"] for column in there.get_columns(name)] for name in there.get_table_names()}
 
     def test_from_the_future(self) -> None:
         """A database of a later version is refused, with both versions, and not changed."""
@@ -241,18 +263,20 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
         problem = self.refusal(lambda: self.use().prepare())
         self.assertTrue("is damaged" in problem or "malformed" in problem, problem)
 
-    def test_of_version_1(self) -> None:
-        """A database of version 1 is read; before a change, a copy is kept."""
-        self.run_sql((FIXTURES / "store-1.sql").read_text())
-        database = self.use()
-        database.prepare()
-        writer = Writer(database)
-        held = Loaded(HELD[:2], HELD[2:3], HELD[3:])
-        self.assertEqual(writer.load_thd(), held)
-        writer.close_thd()
-        fresh = SqliteFile(str(Path(self.mktemp()).absolute()))
-        fresh.prepare()
-        self.assertEqual(self.columns(database), self.columns(fresh))
+    def test_of_earlier_versions(self) -> None:
+        """A database of an earlier version is read, and becomes like a new one; one of the present version is read."""
+        held_1 = Loaded(HELD[:2], HELD[2:])
+        for version, held in ((1, held_1), (5, HELD_5), (6, HELD_5)):
+            self.setUp()
+            self.run_sql((FIXTURES / f"store-{version}.sql").read_text())
+            database = self.use()
+            database.prepare()
+            writer = Writer(database)
+            self.assertEqual(writer.load_thd(), held)
+            writer.close_thd()
+            fresh = SqliteFile(str(Path(self.mktemp()).absolute()))
+            fresh.prepare()
+            self.assertEqual(self.columns(database), self.columns(fresh))
 
     def test_backup(self) -> None:
         """Before the first step a complete copy is made beside the file, which can replace it."""
@@ -263,7 +287,7 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
         old = SqliteFile(str(copy))
         old.prepare()
         writer = Writer(old)
-        self.assertEqual(writer.load_thd(), Loaded(HELD[:2], HELD[2:3], HELD[3:]))
+        self.assertEqual(writer.load_thd(), Loaded(HELD[:2], HELD[2:]))
         writer.close_thd()
         self.assertEqual(list(self.file.parent.glob(f"{self.file.name}*.tmp")), [])
 
@@ -281,23 +305,25 @@ class PostgresTests(DatabaseTests, TestCase):
     def run_sql(self, statement: str) -> None:
         self.server.sql(statement, self.url.rpartition("/")[2])
 
-    def test_of_version_1(self) -> None:
-        """A database of version 1 gets the missing columns, and its records are read with their defaults."""
-        database = self.use()
-        database.prepare()
-        writer = Writer(database)
-        writer.write_thd([HELD[0], HELD[2]], False)
-        writer.close_thd()
-        for version in (VERSION_2, VERSION_3, VERSION_4, VERSION_5):
-            for table, columns in version.items():
-                for column in columns:
-                    self.run_sql(f"alter table {table} drop column {column}")
-        self.run_sql("update scheduler_schema set version = 1")
-        database = self.use()
-        database.prepare()
-        writer = Writer(database)
-        self.addCleanup(writer.close_thd)
-        self.assertEqual(writer.load_thd(), Loaded((HELD[0],), (HELD[2],)))
+    def test_of_earlier_versions(self) -> None:
+        """A database of an earlier version is read; columns that it lacks have their defaults."""
+        held_1 = Loaded(HELD_5.jobs, (a_worker(features=frozenset()),))
+        for lacking, held in (((), HELD_5), ((VERSION_2, VERSION_3, VERSION_4, VERSION_5), held_1)):
+            self.url = self.server.url()
+            self.run_sql((FIXTURES / "store-5-postgresql.sql").read_text())
+            if lacking:
+                self.run_sql("delete from idempotency_keys where removed_at is not null")
+                self.run_sql("update scheduler_schema set version = 1")
+            for version in lacking:
+                for table, columns in version.items():
+                    for column in columns:
+                        self.run_sql(f"alter table {table} drop column {column}")
+            database = self.use()
+            database.prepare()
+            writer = Writer(database)
+            self.assertEqual(writer.load_thd(), held)
+            writer.close_thd()
+            database.release()
 
     def test_alone(self) -> None:
         """A second scheduler is refused until the session of the first has ended."""

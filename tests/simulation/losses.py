@@ -51,7 +51,7 @@ def set_back(facts: Facts, database: Loaded) -> None:
     """The database was set back to this state; no running scheduler knows more."""
     jobs = {job.id: job for job in database.jobs}
     spools = {job_id for node in facts.world.workers.values() for job_id in node.folder.spools}
-    removed = {key.job_id for key in database.keys if key.removed_at is not None}
+    removed = {each.job_id for each in database.removed}
     undone = {job_id for job_id in facts.removed if job_id not in removed}
     changed = [job_id for job_id, shown in facts.shown.items() if jobs.get(job_id) != shown or job_id in undone]
     for job_id in changed:

@@ -82,8 +82,7 @@ class Database:
         found: list[Loaded] = []
         self._durable.load().addCallback(found.append)
         jobs = tuple(job for job in found[0].jobs if job.id in self._described)
-        keys = tuple(key for key in found[0].keys if key.job_id in self._described or key.removed_at is not None)
-        return evolve(found[0], jobs=jobs, keys=keys, commit_count=self.commits, set_back_to=self.set_back_to)
+        return evolve(found[0], jobs=jobs, commit_count=self.commits, set_back_to=self.set_back_to)
 
     def backup(self) -> Backup:
         """A copy of the present database."""
@@ -253,7 +252,7 @@ class SimulatedStore:
         self._trace.add("store", "was set back, and is restored from memory")
 
         def part() -> None:
-            self._database.hold(evolve(held, jobs=held.jobs[: len(held.jobs) // 2], keys=()))
+            self._database.hold(evolve(held, jobs=held.jobs[: len(held.jobs) // 2], removed=()))
             self._process.after(self._seconds(), whole)
 
         def whole() -> None:

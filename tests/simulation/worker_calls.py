@@ -31,7 +31,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus
-from scheduler.model import Job, JobSpec, RequestKey, Stream, Worker
+from scheduler.model import Job, JobSpec, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.rpc.reasons import no_answer
 from scheduler.rpc.worker_calls import CHECK_DEADLINE_SECONDS
@@ -150,25 +150,15 @@ class SimulatedWorkerClient:
         return asked.answer.addErrback(failed)
 
     def start_job(
-        self,
-        worker: Worker,
-        job: Job,
-        key: RequestKey | None = None,
-        late: Callable[[Deferred[JobStatus]], None] | None = None,
+        self, worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None = None
     ) -> Deferred[JobStatus]:
         def failed(reason: Failure) -> Failure:
             self._start_failed(worker)
             return reason
 
-        return Deferred.fromCoroutine(self._start(worker, job, key, late)).addErrback(failed)
+        return Deferred.fromCoroutine(self._start(worker, job, late)).addErrback(failed)
 
-    async def _start(
-        self,
-        worker: Worker,
-        job: Job,
-        key: RequestKey | None,
-        late: Callable[[Deferred[JobStatus]], None] | None,
-    ) -> JobStatus:
+    async def _start(self, worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None) -> JobStatus:
         line = self._line(worker)
         if self._caller.process.loop.now - line.answered > FRESH:
             await self.probe(worker)
@@ -178,10 +168,8 @@ class SimulatedWorkerClient:
                 worker, "start", lambda server: server.core_start(spec, job.id), DEADLINE + LISTENS, f"job={job.id}"
             )
             return await self.core_starts.follow(job.id, started, late)
-        start = self._call(
-            worker, "start", lambda server: server.start(job.id, job.spec, job.created_at, key), wire=f"job={job.id}"
-        )
-        return await start
+        facts = (job.id, job.spec, job.created_at, job.key)
+        return await self._call(worker, "start", lambda server: server.start(*facts), wire=f"job={job.id}")
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         self._stopping(worker, job_id)

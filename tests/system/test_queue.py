@@ -56,17 +56,17 @@ async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], 
 
 @pytest_twisted.ensureDeferred
 async def test_a_key_outlives_the_scheduler(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
-    """A request that is repeated after a crash starts nothing again, and gets the first answer."""
+    """A request that is repeated after a crash starts nothing again, and gets the job as it is now."""
     scheduler, _ = cluster
     api = await online_api(scheduler)
     body = {"worker": "w1", **python(NOTE, tmp_path / "notes", "x")}
     key = {"Idempotency-Key": "8f14e45f"}
     status, first = await api.call("POST", "/v1/jobs", body, **key)
     assert status == 201
-    await api.ended(first["id"])
+    ended = await api.ended(first["id"])
     scheduler.kill(signal.SIGKILL)
     scheduler.start()
-    assert await api.call("POST", "/v1/jobs", body, **key) == (201, first)
+    assert await api.call("POST", "/v1/jobs", body, **key) == (201, ended)
     assert (await api.call("POST", "/v1/jobs", {**body, "priority": 1}, **key))[0] == 422
     assert (tmp_path / "notes").read_text() == "x"
 

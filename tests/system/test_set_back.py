@@ -70,7 +70,7 @@ async def test_rows_that_a_standby_lacks(daemons: Callable[..., Daemon], tmp_pat
     job_id = (await submit(api, tmp_path / "file", "key"))["id"]
     await api.ended(job_id)
     with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as database:
-        for table in ("jobs", "job_specs", "idempotency_keys"):
+        for table in ("jobs", "job_specs", "removed_jobs"):
             database.execute(f"delete from {table}")
         database.execute("update scheduler_schema set commits = 1")
     await deferToThread(wait_until, lambda: "the database holds all" in scheduler.log.read_text(), "it is saved again")

@@ -33,12 +33,11 @@ from scheduler.cluster.jobs.choice import Choice
 from scheduler.cluster.jobs.deadlines import Deadlines
 from scheduler.cluster.jobs.dispatcher import SWEEP_INTERVAL_SECONDS, Dispatcher
 from scheduler.cluster.jobs.flights import Flights
-from scheduler.cluster.jobs.keys import kept_with
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.errors import QueueFull, SchedulerError
-from scheduler.model import Job, JobState, RequestKey, Submission
+from scheduler.model import Job, JobState, Submission
 from scheduler.views import JobFilter
 
 #: Seconds after a restart for which a job with only one chance waits like others: workers may not be back yet.
@@ -134,8 +133,8 @@ class Queue(Service):
 
     # -- who enters and who leaves
 
-    async def enter(self, job: Job, key: RequestKey | None) -> Job:
-        """Commit that a new job waits, with the key of its request; ``QueueFull``, ``StoreFailed``: there is no job."""
+    async def enter(self, job: Job) -> Job:
+        """Commit that a new job waits; ``QueueFull``, ``StoreFailed``: there is no job."""
         assert job.target is not None
         if not self.has_room:
             raise QueueFull(self._most)
@@ -143,7 +142,7 @@ class Queue(Service):
         job = evolve(job, worker_name=named, promised=True)
         self._entering += 1
         try:
-            await self._ledger.decide(job, *kept_with(job, key, answer=job))
+            await self._ledger.decide(job)
         finally:
             self._entering -= 1
         self._log.info("job {job_id} is queued", job_id=job.id)

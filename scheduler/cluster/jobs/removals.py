@@ -10,10 +10,9 @@ A job that no known worker has, or that ran on a core worker, is removed at
 once: nobody can be told, or nothing is to be removed there. So is a job of a worker of an
 earlier version, which can't be told: it keeps the output as long as that of any other job.
 
-A removed job leaves the key of its request, or, where it came without one, a key that no
-client can send: so its id is known as one that was removed. A report of it that a worker
-sends later is acknowledged, and the worker is told to remove the job, instead of making it
-anew.
+A removed job leaves a ``RemovedJob``, with the key of its request. A report of it that a
+worker sends later is acknowledged, and the worker is told to remove the job, instead of
+making it anew.
 """
 
 from __future__ import annotations
@@ -40,10 +39,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import IdempotencyKey, Job, Worker, WorkerState
-
-#: The key that a removed job leaves whose request had none. No client can send it: it is not printable.
-_TOMBSTONE = "removed\n{}"
+from scheduler.model import Job, Ref, RemovedJob, Worker, WorkerState
 
 
 class Removals:
@@ -119,9 +115,10 @@ class Removals:
         worker = self._registry.find_worker(job.worker_id)
         return None if worker is None or worker.is_core else worker
 
-    def _tombstone(self, job_id: str) -> IdempotencyKey:
-        key = self._registry.key_of(job_id) or IdempotencyKey(_TOMBSTONE.format(job_id), "", job_id)
-        return evolve(key, answer=None, removed_at=self._ledger.now())
+    def _rest(self, job: Job) -> RemovedJob:
+        """The rest of the job. If the job was removed before, and came back, its key is in the rest from then."""
+        before = self._registry.find(Ref("removed", job.id))
+        return RemovedJob(job.id, self._ledger.now(), before.key if isinstance(before, RemovedJob) else job.key)
 
     def _carry_out(self, job_id: str) -> Deferred[bool]:
         return self._under_way.join(job_id, lambda: Deferred.fromCoroutine(self._remove(job_id)))
@@ -145,7 +142,7 @@ class Removals:
                 return False
             failpoints.hit("scheduler.after-removal-rpc")
         try:
-            await self._ledger.decide(job.ref, self._tombstone(job_id))
+            await self._ledger.decide(job.ref, self._rest(job))
         except StoreFailed:
             if job.remove_requested_at is None:
                 raise

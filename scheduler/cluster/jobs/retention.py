@@ -8,7 +8,7 @@ Jobs are looked at in the order of their ends. If none of the first ones is old 
 looks at those after them, and in the end begins again: a job with a time in the future must not keep
 those that ended after it.
 
-The key of a job that a client removed is kept as long after that.
+What is left of a job that a client removed is kept as long after that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.daemon.cautious_time import CautiousTime
 from scheduler.daemon.services import Periodic
 from scheduler.errors import StoreFailed
-from scheduler.model import Job, Ref
+from scheduler.model import Job
 
 #: Seconds between looks, how many of the jobs that ended first are looked at, and how many may go at a time.
 SWEEP_INTERVAL_SECONDS = 10.0
@@ -55,14 +55,13 @@ class Retention(Periodic):
             return
         jobs = list(registry.finished_first(JOBS_EXAMINED_PER_SWEEP, self._skip))
         over = (job for job in jobs if job.over and _newest(job) < limit)
-        gone = [job.id for job in islice(over, REMOVED_PER_SWEEP)]
+        gone = [job.ref for job in islice(over, REMOVED_PER_SWEEP)]
         self._skip = self._skip + JOBS_EXAMINED_PER_SWEEP if jobs and not gone else 0
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
-            self._ledger.learn(*(Ref("job", job_id) for job_id in gone)).addErrback(_ignore_store_failure)
-        keys = [key.ref for key in islice(registry.removed_keys(), REMOVED_PER_SWEEP) if (key.removed_at or 0) < limit]
-        if keys:
-            self._ledger.learn(*keys).addErrback(_ignore_store_failure)
+        gone += [each.ref for each in islice(registry.removed(), REMOVED_PER_SWEEP) if each.removed_at < limit]
+        if gone:
+            self._ledger.learn(*gone).addErrback(_ignore_store_failure)
 
 
 def _newest(job: Job) -> float:

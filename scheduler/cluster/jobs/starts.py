@@ -21,7 +21,6 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.backoff import Backoff, is_shortage
 from scheduler.cluster.jobs.choice import Choice, Tried
 from scheduler.cluster.jobs.flights import Flights
-from scheduler.cluster.jobs.keys import first_answer, request_of
 from scheduler.cluster.jobs.late_answers import LateAnswers
 from scheduler.cluster.jobs.outcomes import Fate, outcome_of
 from scheduler.cluster.jobs.placement import lacking
@@ -98,7 +97,7 @@ class Starts:
         waiting = lifecycle.waiting(self._registry.job(job.id), why, self._ledger.now())
         if waiting.state.final:
             return await self._conclude(waiting)
-        await self._ledger.learn(waiting, *first_answer(self._registry, waiting))
+        await self._ledger.learn(waiting)
         return waiting
 
     async def fail(self, job: Job, error: SchedulerError) -> Job:
@@ -149,7 +148,7 @@ class Starts:
         worker = now  # its address may be another: whoever listens at the one before is not meant
         late: list[Deferred[JobStatus]] = []
         try:
-            status = await self._client.start_job(worker, job, request_of(self._registry, job), late.append)
+            status = await self._client.start_job(worker, job, late.append)
         except SchedulerError as error:
             outcome = outcome_of(error, worker.is_core)
             if outcome.fate is Fate.NOT_SENT:
@@ -174,7 +173,7 @@ class Starts:
 
     async def _again(self, worker: Worker, job: Job) -> Job:
         try:
-            status = await self._client.start_job(worker, job, key=request_of(self._registry, job))
+            status = await self._client.start_job(worker, job)
         except Conflict:
             lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
             await self._ledger.decide(lost)
@@ -192,13 +191,12 @@ class Starts:
             status = evolve(status, started_at=status.started_at or now)
         started, _ = lifecycle.followed(lifecycle.reported(current, status, now), now)  # as it is going to be shown
         # The job is durable, and its worker tells again that it runs: this need not be saved at once, nor at all.
-        # An end must be durable before it is told, and so must the first answer to a key, and an id that is not ours.
-        told_again = not started.state.final and started.remote_id is None and self._registry.key_of(job.id) is None
-        if told_again:
+        # An end must be durable before it is told, and so must an id that is not ours.
+        if not started.state.final and started.remote_id is None:
             self._ledger.learn(started, lazily=True)
         else:
             try:
-                await self._ledger.learn(started, *first_answer(self._registry, started))
+                await self._ledger.learn(started)
             except StoreFailed as failure:
                 if started.state.final:
                     raise StartUnanswered(worker.name, job.id, StoreFailed.sentence(str(failure))) from failure
@@ -209,5 +207,5 @@ class Starts:
         return started
 
     async def _conclude(self, job: Job) -> Job:
-        await self._ledger.decide(job, *first_answer(self._registry, job))
+        await self._ledger.decide(job)
         return job

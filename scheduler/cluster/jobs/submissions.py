@@ -17,9 +17,10 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.choice import Choice
 from scheduler.cluster.jobs.flights import Flights
-from scheduler.cluster.jobs.keys import Keys, kept_with
+from scheduler.cluster.jobs.keys import Keys
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.jobs.starts import NotSent, Starts
 from scheduler.cluster.ledger import Ledger
@@ -35,7 +36,7 @@ from scheduler.errors import (
     Unreachable,
 )
 from scheduler.interfaces import Accepted
-from scheduler.model import IdempotencyKey, Job, JobState, RequestKey, Submission, Worker
+from scheduler.model import Job, JobState, RemovedJob, Submission, Worker
 
 
 class Submissions:
@@ -75,18 +76,21 @@ class Submissions:
     async def submit(self, wanted: Submission) -> Accepted:
         """See ``IScheduler.submit``."""
         since = self._clock.seconds()
+        if wanted.key is None:
+            return await self._submit(wanted, since)
         known = self.keys.find(wanted.key)
         if known is not None:
-            return self._replay(known)
+            return await self._replay(known)
         with self.keys.in_use(wanted.key):
             known = await self.keys.told_of(wanted.key)
-            return await self._submit(wanted, since) if known is None else self._replay(known)
+            return await (self._submit(wanted, since) if known is None else self._replay(known))
 
-    def _replay(self, key: IdempotencyKey) -> Accepted:
-        if key.removed_at is not None:
-            raise JobRemoved(key.job_id)
-        job = key.answer or self._registry.job(key.job_id)
-        if key.answer is None and job.state in {JobState.STARTING, JobState.UNKNOWN}:
+    async def _replay(self, known: Job | RemovedJob) -> Accepted:
+        """The answer to a request that came before: its job as it is now."""
+        if isinstance(known, RemovedJob):
+            raise JobRemoved(known.job_id)
+        job = await self._flights.settled(known.id)
+        if lifecycle.unconfirmed(job):
             raise StartUnanswered(job.worker_name or "", job.id)
         return Accepted(job, succeed(job))
 
@@ -102,13 +106,13 @@ class Submissions:
             if not wanted.terms.queue_timeout:
                 raise
             job = self._new_job(wanted)
-            job = await self._flights.run(job.id, self._queue.enter(job, wanted.key))
+            job = await self._flights.run(job.id, self._queue.enter(job))
             return Accepted(job, succeed(job))
         self._check_open()
         job = self._new_job(wanted)
         job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
         chosen = self._clock.seconds()
-        await self._flights.run(job.id, self._commit(job, wanted.key))
+        await self._flights.run(job.id, self._commit(job))
         return Accepted(job, self._flights.run(job.id, self._start(worker, job, chosen)))
 
     def _check_open(self) -> None:
@@ -125,10 +129,11 @@ class Submissions:
             group_id=None if wanted.terms.retry is None else job_id,
             target=wanted.target,
             terms=wanted.terms,
+            key=wanted.key,
         )
 
-    async def _commit(self, job: Job, key: RequestKey | None) -> Job:
-        await self._ledger.decide(job, *kept_with(job, key))
+    async def _commit(self, job: Job) -> Job:
+        await self._ledger.decide(job)
         return job
 
     async def _start(self, worker: Worker, job: Job, since: float) -> Job:

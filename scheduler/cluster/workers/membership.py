@@ -308,7 +308,7 @@ class Membership:
         self._set_back.heard(heartbeat)
         changed, describe = self._reconciler.apply_report(told, heartbeat)
         reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
-        saved = self._ledger.learn(*changed, *self._reconciler.keys_told(heartbeat, changed))
+        saved = self._ledger.learn(*changed)
         if reported:
             saved = self._set_back.verified(saved)
         if told.boot_id != worker.boot_id:

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus
-from scheduler.model import Job, RequestKey, Stream, Worker
+from scheduler.model import Job, Stream, Worker
 
 
 @implementer(IWorkerClient)
@@ -28,17 +28,13 @@ class ObservedClient:
         return self._client.answers(worker)  # the process may not have registered
 
     def start_job(
-        self,
-        worker: Worker,
-        job: Job,
-        key: RequestKey | None = None,
-        late: Callable[[Deferred[JobStatus]], None] | None = None,
+        self, worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None = None
     ) -> Deferred[JobStatus]:
         def observed(answer: Deferred[JobStatus]) -> None:
             assert late is not None
             late(self._liveness.observe(worker.id, answer))
 
-        start = self._client.start_job(worker, job, key, None if late is None else observed)
+        start = self._client.start_job(worker, job, None if late is None else observed)
         return self._liveness.observe(worker.id, start)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:

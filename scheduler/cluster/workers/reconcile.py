@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
@@ -43,7 +44,7 @@ from scheduler.deferreds import Shared
 from scheduler.errors import DeadlineExceeded, Invalid, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.messages import Heartbeat, JobReport, contradiction
-from scheduler.model import IdempotencyKey, Job, JobState, Worker, WorkerState
+from scheduler.model import Job, JobState, Worker, WorkerState
 
 
 class Reconciler:
@@ -139,6 +140,8 @@ class Reconciler:
         if job is None:
             if report.spec is None or self._is_removed(worker, report) or not self.adoption.admits(worker, report):
                 return None
+            if report.key is not None and self._registry.find_key(report.key.key) is not None:
+                report = evolve(report, key=None)  # the key belongs to another job, or the job was removed
             returned = self._registry.was_removed(report.status.job_id)
             return (lifecycle.returned if returned else lifecycle.adopted)(report, worker, now)
         its = self._owned(worker, job)
@@ -173,20 +176,6 @@ class Reconciler:
         if job.worker_id is None:
             return None
         raise Invalid("jobID", f"the job is worker {job.worker_id}'s")
-
-    def keys_told(self, heartbeat: Heartbeat, changed: list[Job]) -> list[IdempotencyKey]:
-        """The idempotency keys of adopted jobs, which the store lost when it was set back.
-
-        A key that is known belongs to another job.
-        """
-        adopted = {job.id for job in changed if self._registry.find_job(job.id) is None}
-        return [
-            IdempotencyKey(report.key.key, report.key.fingerprint, report.status.job_id)
-            for report in heartbeat.described
-            if report.key is not None
-            and report.status.job_id in adopted
-            and self._registry.find_key(report.key.key) is None
-        ]
 
     def awaits_descriptions(self, worker_id: str) -> bool:
         """Whether that worker has jobs to describe."""

@@ -29,7 +29,7 @@ JOBS: tuple[Mutation, ...] = (
         "A start is sent again under the id of the job: its worker runs that once.",
         "cluster/jobs/starts.py",
         """\
-            status = await self._client.start_job(worker, job, key=request_of(self._registry, job))
+            status = await self._client.start_job(worker, job)
         except Conflict:""",
         """\
             job = evolve(job, id=f"{job.id}-{int(1000 * self._clock.seconds())}")

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from scheduler.cluster.endings import UNSAVED_END
-from scheduler.errors import JobRemoved, KeyReused, NotFound, SchedulerError
+from scheduler.errors import JobRemoved, KeyReused, NotFound, SchedulerError, StartUnanswered
 from scheduler.model import Job, JobState, Worker
 from tests.simulation.clients import Reply
 from tests.simulation.machine import EPOCH, Run
@@ -32,6 +32,8 @@ class Answers(Rule):
         super().__init__(facts, broken)
         # ids of all workers that were shown, including programs that are no workers
         self._workers: dict[str, None] = {}
+        # when jobs were shown as ended for the first time, or anew after the database was set back
+        self._ended: dict[str, float] = {}
 
     def replied(self, reply: Reply) -> None:
         self._not_found(reply)
@@ -136,6 +138,9 @@ class Answers(Rule):
         other = reply.detail
         if self.facts.is_key_unknown(reply.job_id):
             return
+        had_ended = self.facts.set_back_at < self._ended.get(reply.job_id, math.inf) < reply.asked_at
+        if had_ended and (isinstance(reply.error, StartUnanswered) or (reply.answered and not reply.value.state.final)):
+            self._broken(reply, "the job had ended, and is not answered as it is now")
         if other and reply.answered:
             self.broken("one job for each key", f"a key came with another body, and made job {reply.value.id}")
         if not other and isinstance(reply.error, KeyReused):
@@ -173,6 +178,8 @@ class Answers(Rule):
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if scheduler is not None and job.id in self.facts.removed and job.state is not JobState.LOST:
             self.broken("a removal holds", f"job {job.id} was removed, and is there", job.id)
+        if job.state.final and not (before is not None and before.state.final):
+            self._ended[job.id] = self.facts.world.loop.now
         if before is None and job.retry_of is not None:
             self._follows(job)
         if job.stop_reason and (before is None or before.stop_requested_at is None):

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from tests.simulation.facts import Facts
     from tests.simulation.nodes import SchedulerProcess
 
-#: Requests whose answers show the present state of a job, by the names of their replies. A repeated submission shows an
-#: earlier state.
-SHOWING = frozenset({"query", "job", "wait", "wait_for_attempts", "stop"})
+#: Requests whose answers show the present state of a job, by the names of their replies.
+SHOWING = frozenset({"query", "job", "wait", "wait_for_attempts", "stop", "resubmit"})
 
 
 def status_of(error: Exception | None) -> int | None:

@@ -89,15 +89,15 @@ def _by_worker(registry: Registry, jobs: list[Job], workers: list[Worker]) -> It
 
 
 def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:
-    keys = Counter(key.key for key in (registry.key_of(job.id) for job in jobs) if key is not None)
-    for known in jobs:
-        key = registry.key_of(known.id)
-        if key is not None and (key.job_id != known.id or registry.find_key(key.key) != key):
-            yield f"the key of job {known.id} is that of job {key.job_id}"
+    left = list(registry.removed())
+    keys = Counter(record.key.key for record in (*jobs, *left) if record.key is not None)
+    for record in (*jobs, *left):
+        if record.key is not None and registry.find_key(record.key.key) != record:
+            yield f"{record.ref} is not found by its key"
     for key_name, count in keys.items():
         if count > 1:
             yield f"key {key_name} is that of {count} jobs"
-    for removed in registry.removed_keys():
+    for removed in left:
         job = registry.find_job(removed.job_id)
         if job is not None and job.state is not JobState.LOST:  # a lost job that ran all the same is listed again
             yield f"job {removed.job_id} was removed, and is there"

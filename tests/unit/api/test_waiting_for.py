@@ -56,9 +56,9 @@ class WaitingForTests(SynchronousTestCase):
         self.assertEqual([(job["id"], job["waiting_for"]) for job in stopped], [(self.second["id"], None)])
 
     def test_sent_again(self) -> None:
-        """A replayed answer says nothing of the place of a job that is no longer queued."""
+        """A request that is sent again is answered with the job's place as it is now."""
         first = self.submit(idempotency_key="k").response().json()
         self.assertEqual(first["waiting_for"]["place"], 3)
-        self.server.ask("POST", f"/v1/jobs/{first['id']}/stop")
+        self.server.ask("POST", f"/v1/jobs/{self.first['id']}/stop")
         again = self.submit(idempotency_key="k").response().json()
-        self.assertEqual((again["id"], again["state"], again["waiting_for"]), (first["id"], "queued", None))
+        self.assertEqual((again["id"], again["waiting_for"]["place"]), (first["id"], 2))

@@ -6,6 +6,7 @@ from attrs import asdict, evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.jobs.lines import Lines
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
@@ -61,9 +62,9 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy("flights")
         call = self.workers.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
-        self.assert_busy("flights")
-        self.store.commit()
         self.successResultOf(answer)
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.store.commit()
         self.assert_busy()
 
     def test_key(self) -> None:

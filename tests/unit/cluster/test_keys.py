@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.messages import JobStatus
@@ -28,11 +29,12 @@ class KeyTests(ClusterTestCase):
         return self.successResultOf(answer)
 
     def test_again(self) -> None:
-        """The same request is answered with the job as it was then, whatever became of it, and calls nobody."""
+        """The same request is answered with the job as it is now, and calls nobody."""
         job = self.started()
+        self.assertEqual(self.successResultOf(self.submit()), job)
         self.ledger.learn(evolve(job, state=JobState.FAILED, finished_at=1001.0))
         self.assertTrue(self.cluster.replays(KEY))
-        self.assertEqual(self.successResultOf(self.submit()), job)
+        self.assertIs(self.successResultOf(self.submit()).state, JobState.FAILED)
         self.assertEqual((self.held(), len(self.jobs())), ([], 1))
 
     def test_keys_are_apart(self) -> None:
@@ -60,10 +62,20 @@ class KeyTests(ClusterTestCase):
         self.assertFalse(self.cluster.replays(KEY))
 
     def test_the_client_hangs_up(self) -> None:
-        """The answer that nobody waited for is kept for who asks again."""
+        """A client that hung up, and asks again, is answered with the job once its start is over."""
         self.submit().addErrback(lambda _: None).cancel()
+        self.failureResultOf(self.submit(), KeyInUse)
         self.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
+
+    def test_the_client_hangs_up_during_the_commit(self) -> None:
+        """Where it hung up before the job was durable, nobody hears how the start went, and that is no bug."""
+        self.store.held = True
+        self.submit().addErrback(lambda _: None).cancel()
+        self.store.commit()
+        self.store.held = False
+        self.take("start_job").answer.errback(Unreachable("w-1", sent=True))
+        self.failureResultOf(self.submit(), StartUnanswered)
 
     def test_nothing_came_of_it(self) -> None:
         """A request that made no job leaves no key: not found, not committed, never sent."""
@@ -89,8 +101,10 @@ class KeyTests(ClusterTestCase):
         job_id = self.failureResultOf(answer, StartUnanswered).value.job_id
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, job_id)
-        self.ledger.learn(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None))
+        self.ledger.learn(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None, started_at=1000.0))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
+        self.ledger.learn(evolve(self.only_job(), state=JobState.UNKNOWN, unknown_since=1001.0))
+        self.assertIs(self.successResultOf(self.submit()).state, JobState.UNKNOWN)
 
     def test_an_end_that_could_not_be_saved(self) -> None:
         """An answer that could not be decided on is none: the same again is told what there is to say of the job."""
@@ -102,10 +116,12 @@ class KeyTests(ClusterTestCase):
             self.assertEqual(self.failureResultOf(each, StartUnanswered).value.job_id, self.only_job().id)
 
     def test_across_a_restart(self) -> None:
-        """Key and answer are as durable as the job."""
+        """The key is as durable as the job."""
         job = self.started()
+        self.clock.advance(UNSAVED_MAX_SECONDS)
         self.begin()
-        self.assertEqual(self.successResultOf(self.submit()), job)
+        again = self.successResultOf(self.submit())
+        self.assertEqual((again.id, again.state), (job.id, JobState.UNKNOWN))
         self.failureResultOf(self.submit(OTHER), KeyReused)
 
     def test_killed_before_the_answer(self) -> None:

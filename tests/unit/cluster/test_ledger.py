@@ -12,14 +12,14 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.lifecycle import next_attempt
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.errors import StoreFailed
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, RequestKey, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
 from tests.doubles.store import ScriptedStore
 from tests.unit.cluster.values import a_job, a_removal, a_worker
 
-A_KEY = IdempotencyKey("k", "f" * 64, "j-1")
+A_KEY = RequestKey("k", "f" * 64)
 
 
 class LedgerCase(SynchronousTestCase):
@@ -38,8 +38,8 @@ class LedgerCase(SynchronousTestCase):
         if isinstance(change, JobChanged):
             self.seen.append((change.last.id, change.last.state))
 
-    def add(self, job: Job, key: IdempotencyKey | None = None) -> None:
-        added = self.ledger.decide(*([job] if key is None else [job, key]))
+    def add(self, job: Job) -> None:
+        added = self.ledger.decide(job)
         self.store.commit()
         self.successResultOf(added)
         self.clock.advance(0)
@@ -65,14 +65,14 @@ class LedgerTests(LedgerCase):
 
     def test_a_failed_commit_drops_the_job(self) -> None:
         """A job whose commit failed has never been, even if its records got to the disk."""
-        added = self.ledger.decide(a_job(), A_KEY)
+        added = self.ledger.decide(a_job())
         self.store.fail()
         self.failureResultOf(added, StoreFailed)
         self.assertIsNone(self.ledger.registry.find_job("j-1"))
         self.assertEqual(self.ledger.registry.load("w-1"), 0)
         self.assertIn("disk full", self.ledger.store_problem)
         self.clock.advance(1)
-        self.assertEqual(self.store.saves[0][0], [Ref("job", "j-1"), Ref("key", "k")])
+        self.assertEqual(self.store.saves[0][0], [Ref("job", "j-1")])
 
     def test_a_queued_job_loads_nobody(self) -> None:
         """A job without a worker is committed and shown like any other, and counts into no load."""
@@ -80,29 +80,14 @@ class LedgerTests(LedgerCase):
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.QUEUED)
         self.assertEqual(self.ledger.registry.load("w-1"), 0)
 
-    def test_a_key_comes_with_its_job(self) -> None:
-        """Job and key go into one save, and are seen together once it is committed."""
-        added = self.ledger.decide(a_job(), A_KEY)
-        self.assertEqual(self.store.saves[0][0], [a_job(), A_KEY])
+    def test_a_key_comes_and_goes_with_its_job(self) -> None:
+        """The job of a key is found from its commit on; the key of a job that never came to be is free again."""
+        added = self.ledger.decide(job := a_job(key=A_KEY))
         self.assertIsNone(self.ledger.registry.find_key("k"))
         self.store.commit()
         self.successResultOf(added)
-        self.assertEqual(self.ledger.registry.find_key("k"), A_KEY)
-
-    def test_a_key_learns_its_answer(self) -> None:
-        """A changed key goes into the save of what changed its job; an unchanged one into none."""
-        self.add(a_job(), A_KEY)
-        answered = evolve(A_KEY, answer=a_job())
-        for _ in range(2):
-            self.ledger.learn(a_job(stdout_bytes=3), answered)
-        self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=3), answered], []])
-        self.assertEqual(self.ledger.registry.find_key("k"), answered)
-
-    def test_a_key_goes_with_its_job(self) -> None:
-        """The key of a job that never came to be is free again, here and in the store."""
-        self.add(a_job(), A_KEY)
-        self.ledger.learn(a_job().ref)
-        self.assertEqual(self.store.saves[0][0], [Ref("job", "j-1"), Ref("key", "k")])
+        self.assertEqual(self.ledger.registry.find_key("k"), job)
+        self.ledger.learn(job.ref)
         self.assertIsNone(self.ledger.registry.find_key("k"))
 
     def test_an_end_is_invisible_until_committed(self) -> None:
@@ -211,12 +196,13 @@ class LedgerTests(LedgerCase):
     def test_load(self) -> None:
         """After a restart nobody is reachable, what ran is unknown, and the rest is as it was."""
         store = MemoryStore()
-        queued, ended = a_job("j-2", JobState.QUEUED, worker_id=None), a_job("j-3", JobState.FAILED)
-        store.save([a_job(), queued, ended, a_job("j-4", JobState.STARTING), a_worker(), A_KEY])
+        queued, ended = a_job("j-2", JobState.QUEUED, worker_id=None), a_job("j-3", JobState.FAILED, key=A_KEY)
+        store.save([a_job(), queued, ended, a_job("j-4", JobState.STARTING), a_worker(), *a_removal("j-5")])
         ledger = Ledger(self.clock, lambda: 2000.0, store)
         self.successResultOf(ledger.load())
         registry = ledger.registry
-        self.assertEqual([registry.job("j-2"), registry.job("j-3"), registry.find_key("k")], [queued, ended, A_KEY])
+        self.assertEqual([registry.job("j-2"), registry.job("j-3"), registry.find_key("k")], [queued, ended, ended])
+        self.assertTrue(registry.was_removed("j-5"))
         for job_id in ("j-1", "j-4"):
             job = registry.job(job_id)
             expected = (JobState.UNKNOWN, "the scheduler was restarted", 2000.0)

@@ -11,6 +11,7 @@ from scheduler.errors import (
     NoFreeSlot,
     NotFound,
     QueueFull,
+    StartUnanswered,
     StoreFailed,
     Unavailable,
     Unreachable,
@@ -87,13 +88,25 @@ class EnteringTests(QueueTestCase):
             self.queued()
 
     def test_key(self) -> None:
-        """The answer with a key is the queued job, whatever became of it, across a restart too."""
+        """A request with a key that is sent again is answered with the job, queued or not, across a restart too."""
         job = self.queued(key=KEY)
-        self.end(self.first)
-        self.assertEqual(self.taken().id, job.id)
-        for _ in range(2):
-            self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
-            self.begin()
+        self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
+        self.begin()
+        self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
+
+    def test_key_while_it_starts(self) -> None:
+        """While its queued job is being started, such a request waits for how that comes out."""
+        job = self.queued(key=KEY)
+        for error in (Unavailable("no more processes", 5), Unreachable("w-1", sent=True)):
+            self.end(self.first)
+            start = self.take("start_job")
+            again = self.submit(key=KEY)
+            self.assertNoResult(again)
+            start.answer.errback(error)
+            if not isinstance(error, Unreachable):
+                self.assertIs(self.successResultOf(again).state, JobState.QUEUED)
+                self.clock.pump([1.0] * 10)
+        self.assertEqual(self.failureResultOf(again, StartUnanswered).value.job_id, job.id)
 
     def test_newcomers_wait_their_turn(self) -> None:
         """A slot that was freed this moment is not for one who just came, unless that goes first."""

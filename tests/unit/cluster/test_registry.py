@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,7 +12,7 @@ from scheduler.cluster import listing
 from scheduler.cluster.filters import selects
 from scheduler.cluster.registry import Registry
 from scheduler.errors import Invalid, NotFound
-from scheduler.model import IdempotencyKey, JobSpec, JobState, Ref, WorkerState
+from scheduler.model import JobSpec, JobState, Ref, RemovedJob, RequestKey, WorkerState
 from scheduler.views import JobFilter
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -70,16 +71,35 @@ class WorkerTests(SynchronousTestCase):
     def test_found_by_ref(self) -> None:
         """Each kind of record is found by what its ``ref`` says, until it is removed."""
         registry = Registry()
-        key = IdempotencyKey("k", "f", "j-1")
+        removed = RemovedJob("j-0", 5.0)
         registry.put_worker(a_worker())
         registry.put_job(a_job())
-        registry.put_key(key)
-        for record in (a_worker(), a_job(), key):
+        registry.put_removed(removed)
+        for record in (a_worker(), a_job(), removed):
             self.assertEqual(registry.find(record.ref), record)
         self.assertIsNone(registry.find(Ref("job", "w-1")))
         registry.remove_worker("w-1")
         registry.remove_job("j-1")
-        self.assertEqual([registry.find(record.ref) for record in (a_worker(), a_job(), key)], [None] * 3)
+        registry.drop_removed(removed)
+        self.assertEqual([registry.find(record.ref) for record in (a_worker(), a_job(), removed)], [None] * 3)
+
+    def test_found_by_key(self) -> None:
+        """A key leads to its first job, then to what is left of that, and then nowhere."""
+        registry, key = Registry(), RequestKey("k", "f")
+        registry.put_job(job := a_job(state=JobState.FAILED, key=key))
+        registry.put_job(a_job("j-2", JobState.FAILED, key=key))
+        self.assertEqual(registry.find_key("k"), job)
+        registry.remove_job("j-2")
+        registry.put_job(job := evolve(job, leftover=(7,)))
+        self.assertEqual(registry.find_key("k"), job)
+        removed = RemovedJob("j-1", 5.0, key)
+        registry.remove_job("j-1")
+        registry.put_removed(removed)
+        registry.put_job(a_job("j-3", key=key))
+        registry.remove_job("j-3")
+        self.assertEqual(registry.find_key("k"), removed)
+        registry.drop_removed(removed)
+        self.assertIsNone(registry.find_key("k"))
 
     def test_load_counts_what_is_reserved(self) -> None:
         """A start under way counts into the load before its job is there, so two can't take one slot."""

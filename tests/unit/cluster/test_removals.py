@@ -20,7 +20,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, RequestKey, Stream, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Stream, WorkerState
 from scheduler.terms import NO_WAITING
 from scheduler.views import JobFilter
 from tests.house import HOME
@@ -271,7 +271,7 @@ class StoreTests(RemovalCase):
             self.assertEqual([job.id for job in self.successResultOf(self.store.load()).jobs], ["j-1"])
 
     def test_retention_meanwhile(self) -> None:
-        """A job whose time is over while it is being removed is gone once, with its key."""
+        """A job whose time is over while it is being removed is gone once, and known as removed."""
         self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
         self.store.held = True
         removal = self.cluster.remove("j-2")
@@ -281,7 +281,8 @@ class StoreTests(RemovalCase):
         self.assertTrue(self.successResultOf(removal))
         self.store.held = False
         self.clock.advance(UNSAVED_MAX_SECONDS)
-        self.assertEqual(self.successResultOf(self.store.load()).keys, ())
+        (rest,) = self.successResultOf(self.store.load()).removed
+        self.assertEqual((rest.job_id, self.ledger.registry.was_removed("j-2")), ("j-2", True))
 
 
 class ReportTests(RemovalCase):
@@ -356,12 +357,22 @@ class KeyTests(RemovalCase):
             self.online()
         self.assertEqual(self.held(), [])
 
-    def test_no_key_of_a_client(self) -> None:
-        """A removed job without a key leaves no key that a client may send."""
+    def test_removed_once_more(self) -> None:
+        """Its key stays when a removed job turns out to run, and is removed once more."""
+        self.add(evolve(self.cluster.job("j-1"), key=KEY))
         self.removed()
-        (key,) = self.successResultOf(self.store.load()).keys
-        self.assertEqual((key.job_id, key.removed_at), ("j-1", 1000.0))
-        self.assertFalse(key.key.isprintable())
+        self.beat(running=("j-1",))
+        self.beat(running=("j-1",), described=(RUNNING,))
+        self.beat(ended=(ENDED,))
+        self.removed()
+        self.begin()
+        self.online()
+        self.failureResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY), JobRemoved)
+
+    def test_rest(self) -> None:
+        """A removed job leaves the fact that it was removed, and when."""
+        self.removed()
+        self.assertEqual(self.successResultOf(self.store.load()).removed, (RemovedJob("j-1", 1000.0),))
 
     def test_limit(self) -> None:
         """As many are kept as finished jobs are, those of the jobs that were removed last."""
@@ -370,11 +381,11 @@ class KeyTests(RemovalCase):
         for number in range(5):
             self.add(evolve(a_job(f"l-{number}", JobState.LOST), worker_id="w-gone"))
             self.assertTrue(self.successResultOf(self.cluster.remove(f"l-{number}")))
-        kept = [key.job_id for key in self.ledger.registry.removed_keys()]
+        kept = [each.job_id for each in self.ledger.registry.removed()]
         self.assertEqual(kept, ["l-2", "l-3", "l-4"])
-        self.assertEqual({key.job_id for key in self.successResultOf(self.store.load()).keys}, set(kept))
+        self.assertEqual({each.job_id for each in self.successResultOf(self.store.load()).removed}, set(kept))
         self.begin()
-        self.assertEqual([key.job_id for key in self.ledger.registry.removed_keys()], kept)
+        self.assertEqual([each.job_id for each in self.ledger.registry.removed()], kept)
         self.assertFalse(self.ledger.registry.was_removed("l-1"))
 
 
@@ -399,15 +410,3 @@ class FollowerTests(RemovalCase):
         if not pull.answer.called:
             pull.answer.errback(OutputPruned("j-1"))
         self.settle()
-
-
-class RegistryTests(RemovalCase):
-    def test_key_of_a_removed_job(self) -> None:
-        """A key is found by its job's id until it is removed, and then neither way."""
-        registry = self.ledger.registry
-        registry.put_key(IdempotencyKey("k", "f", "j-9", removed_at=5.0))
-        self.assertTrue(registry.was_removed("j-9"))
-        registry.remove_key("k")
-        registry.remove_key("k")
-        self.assertEqual((registry.was_removed("j-9"), registry.find_key("k")), (False, None))
-        self.assertEqual((registry.key_of("j-9"), list(registry.removed_keys())), (None, []))

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.jobs import retention
 from scheduler.cluster.jobs.retention import SWEEP_INTERVAL_SECONDS
 from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
-from scheduler.model import IdempotencyKey, Job, JobState
+from scheduler.model import Job, JobState
 from scheduler.views import JobFilter
 from tests.house import House
 from tests.unit.cluster.values import a_job, a_removal
@@ -60,9 +60,9 @@ class RetentionTests(SynchronousTestCase):
         self.assertNotIn("adopted-old", self.kept())
 
     def test_when_its_time_is_over(self) -> None:
-        """A job and its key go, here and in the store, when it has been kept long enough; no other does."""
+        """A job goes, here and in the store, when it has been kept long enough; no other does."""
         self.ledger.decide(a_job("j-running", created_at=NOON - YEAR))
-        self.ledger.learn(ended("j-1", NOON - 30 * DAY + HOUR), IdempotencyKey("k", "f", "j-1"))
+        self.ledger.learn(ended("j-1", NOON - 30 * DAY + HOUR))
         self.begin(ended("j-2", NOON - 29 * DAY), ended("j-new", NOON))
         self.pass_time(HOUR - 120)
         self.assertEqual(self.kept(), {"j-1", "j-2", "j-running", "j-new"})
@@ -70,10 +70,9 @@ class RetentionTests(SynchronousTestCase):
         self.assertEqual(self.kept(), {"j-2", "j-running", "j-new"})
         loaded = self.successResultOf(self.store.load())
         self.assertEqual({job.id for job in loaded.jobs}, self.kept())
-        self.assertEqual(loaded.keys, ())
 
-    def test_key_of_a_removed_job(self) -> None:
-        """The key of a job that a client removed is kept as long after that as the job would have been."""
+    def test_removed_jobs(self) -> None:
+        """The rest of a job that a client removed is kept as long after that as the job would have been."""
         self.begin(ended("j-1", NOON - 29 * DAY), ended("j-2", NOON))
         self.ledger.decide(*a_removal("j-1", self.ledger.now()))
         self.pass_time(2 * DAY, 600)
@@ -83,9 +82,9 @@ class RetentionTests(SynchronousTestCase):
         self.assertTrue(registry.was_removed("j-1") and registry.was_removed("j-2"))
         self.pass_time(HOUR + 600, 600)
         self.assertFalse(registry.was_removed("j-1"))
-        self.assertEqual([key.job_id for key in self.successResultOf(self.store.load()).keys], ["j-2"])
+        self.assertEqual([each.job_id for each in self.successResultOf(self.store.load()).removed], ["j-2"])
         self.pass_time(2 * DAY, 600)
-        self.assertEqual(self.successResultOf(self.store.load()).keys, ())
+        self.assertEqual(self.successResultOf(self.store.load()).removed, ())
 
     def test_jobs_of_tomorrow(self) -> None:
         """Jobs from a time when the clock was ahead do not keep those that ended after them."""

@@ -17,6 +17,7 @@ from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus,
 from scheduler.model import FEATURES, JobState, RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import ANY, ECHO, HOME, House
+from tests.unit.cluster.values import a_job
 
 LEASE = 30.0
 
@@ -105,6 +106,18 @@ class SetBackTests(SetBackCase):
         again = self.house.submit(ECHO, ANY, key=KEY)
         self.house.clock.advance(LEASE)
         self.assertEqual(self.successResultOf(again).id, job_id)
+        self.flushLoggedErrors()
+
+    def test_key_of_another_job(self) -> None:
+        """A job whose key is that of a job that is known comes back without it."""
+        backup = self.backup()
+        job_id = self.run_job(KEY)
+        self.restored(backup)
+        self.beat()
+        answer = self.beat()
+        self.house.parts.ledger.learn(a_job("j-1", JobState.FAILED, key=KEY))
+        self.describe(answer)
+        self.assertIsNone(self.house.job(job_id).key)
         self.flushLoggedErrors()
 
     def test_asked_again_after_a_restart(self) -> None:
@@ -288,7 +301,7 @@ class SetBackTests(SetBackCase):
         self.house.clock.advance(SILENCE_MAX_SECONDS)
         loaded = self.backup()
         self.assertEqual([job.id for job in loaded.jobs], [job_id])
-        self.assertEqual(([key.key for key in loaded.keys], loaded.workers[0].draining), (["k"], True))
+        self.assertEqual((loaded.jobs[0].key, loaded.workers[0].draining), (KEY, True))
 
     def test_a_worker_that_was_away(self) -> None:
         """A worker that left and registers again says the count that this process told it: nothing was set back."""

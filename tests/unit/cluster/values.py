@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.model import FEATURES, IdempotencyKey, Job, JobSpec, JobState, Ref, Worker, WorkerState
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Ref, RemovedJob, Worker, WorkerState
 from scheduler.terms import Target
 
 
@@ -40,6 +40,6 @@ def a_job(
     return Job(id=job_id, state=state, worker_id=worker_id, **(facts | changes))
 
 
-def a_removal(job_id: str, when: float = 1000.0) -> tuple[Ref, IdempotencyKey]:
+def a_removal(job_id: str, when: float = 1000.0) -> tuple[Ref, RemovedJob]:
     """The records after a client removed a job that came without a key."""
-    return Ref("job", job_id), IdempotencyKey(f"removed {job_id}", "", job_id, removed_at=when)
+    return Ref("job", job_id), RemovedJob(job_id, when)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.errors import JobRemoved, KeyReused, NotFound
+from scheduler.errors import JobRemoved, KeyReused, NotFound, StartUnanswered
 from scheduler.model import JobState
 from scheduler.terms import QueueTerms
 from tests.simulation.clients import Reply
 from tests.simulation.machine import EPOCH, Run
+from tests.simulation.rules.answers import Answers
 from tests.unit.simulation.scene import Scene
 
 
@@ -142,6 +144,16 @@ class AnswersTests(SynchronousTestCase):
             self.setUp()
             self.scene.reply("resubmit", error=error, detail=False)
             self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_key_of_a_job_that_has_ended(self) -> None:
+        """The answer to a repeated request is the job as it is now."""
+        for state, error in ((JobState.RUNNING, None), (None, StartUnanswered("w1", "j1")), (JobState.FAILED, None)):
+            self.setUp()
+            rule = next(rule for rule in self.judge.rules if isinstance(rule, Answers))
+            rule.shown(None, None, job := self.scene.job(JobState.FAILED))
+            now = self.scene.loop.now = self.scene.loop.now + 1.0
+            rule.replied(Reply("resubmit", "j1", now, now, state and evolve(job, state=state), error, False))
+            self.assertEqual(self.scene.broken, "" if state is JobState.FAILED else "answers are true")
 
     def test_forgotten_worker_that_is_none(self) -> None:
         """A worker that does not exist can't be forgotten."""

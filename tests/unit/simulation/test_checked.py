@@ -97,12 +97,12 @@ class CheckedTests(SceneCase):
         self.assert_broken("checker P4", "running after it was succeeded")
 
     def test_replayed(self) -> None:
-        """A repeated request is answered with an earlier state of the job."""
+        """A repeated request is answered with the job as it is now."""
         self.ran()
         self.replied("job", self.ended(usage=USAGE))
         self.replied("resubmit", self.job(), at=7.0)
         self.over(self.ended(usage=USAGE))
-        self.assert_kept()
+        self.assert_broken("checker P4", "running after it was succeeded")
 
     def test_refused(self) -> None:
         """A refused request has no run, unless another answer left that open."""

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import NotFound
-from scheduler.model import IdempotencyKey, Job, JobState, Worker
+from scheduler.model import Job, JobState, RemovedJob, RequestKey, Worker
 from scheduler.views import JobFilter, JobPage
 from tests.simulation.rules.indexed import differences
 from tests.unit.cluster.values import a_job, a_worker
@@ -37,10 +37,10 @@ class DifferenceTests(SceneCase):
             self.doctor.put_worker(a_worker(worker_id))
         for job in self.jobs():
             self.doctor.put_job(job)
-        self.doctor.put_key(IdempotencyKey("k", "f", "j-1"))
+        self.doctor.put_removed(RemovedJob("j-0", 1.0, RequestKey("gone", "f")))
 
     def jobs(self) -> Iterable[Job]:
-        yield a_job("j-1")
+        yield a_job("j-1", key=RequestKey("k", "f"))
         yield a_job("j-2", stop_requested_at=1.0)
         yield a_job("j-3", JobState.SUCCEEDED)
         yield a_job("j-4", JobState.SUCCEEDED, remove_requested_at=1.0)
@@ -58,8 +58,7 @@ class DifferenceTests(SceneCase):
         """Each index with a wrong answer is found."""
         none: Callable[..., list[Any]] = lambda *_: []  # noqa: E731
         stranger: Callable[..., list[Worker]] = lambda *_: [a_worker("stranger")]  # noqa: E731
-        key = IdempotencyKey("k", "f", "another")
-        removed = IdempotencyKey("gone", "f", "j-3", removed_at=1.0)
+        listed = RemovedJob("j-3", 1.0)
         cases: dict[str, Callable[..., Any]] = {
             "unfinished": none,
             "stopping": none,
@@ -70,9 +69,8 @@ class DifferenceTests(SceneCase):
             "finished": none,
             "named": none,
             "at_address": stranger,
-            "key_of": lambda _: key,
             "find_key": lambda _: None,
-            "removed_keys": lambda: iter([removed]),
+            "removed": lambda: iter([listed]),
         }
         for name, answer in cases.items():
             self.doctor.doctored, self.doctor.answer = name, answer

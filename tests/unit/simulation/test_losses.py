@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound, WorkerOnline
 from scheduler.interfaces import Loaded
-from scheduler.model import IdempotencyKey, Job, JobState, Stream
+from scheduler.model import Job, JobState, RemovedJob, Stream
 from scheduler.terms import QueueTerms, Target
 from scheduler.views import JobFilter
 from tests.simulation.clients import Reply
@@ -32,9 +32,9 @@ class SetBackTests(SceneCase):
         spools = self.world.workers["w1"].folder.spools
         spools["j1"] = Spool("j1", self.job().spec, 0.0, "boot")
 
-    def set_back(self, *jobs: Job, keys: tuple[IdempotencyKey, ...] = ()) -> None:
-        """The database is set back to these jobs and keys."""
-        self.judge.set_back(Loaded(jobs=jobs, workers=(), keys=keys))
+    def set_back(self, *jobs: Job, removed: tuple[RemovedJob, ...] = ()) -> None:
+        """The database is set back to these jobs, and jobs that were removed."""
+        self.judge.set_back(Loaded(jobs, (), removed))
         self.world.loop.now += 1.0
 
     def reply(
@@ -113,14 +113,14 @@ class SetBackTests(SceneCase):
 
     def test_removal(self) -> None:
         """A removal that the database does not know is undone; one that it knows holds."""
-        removed = IdempotencyKey("k", "", "j1", removed_at=1.0)
-        for keys, jobs, rule in (((), (), None), ((), (self.ended(),), None), ((removed,), (), "a removal holds")):
+        rest = RemovedJob("j1", 1.0)
+        for removed, jobs, rule in (((), (), None), ((), (self.ended(),), None), ((rest,), (), "a removal holds")):
             self.setUp()
             self.begin()
             self.judge.removal_asked("j1")
             self.put(self.ended())
             self.reply("remove", True)
-            self.set_back(*jobs, keys=keys)
+            self.set_back(*jobs, removed=removed)
             self.assertIn("j1", self.facts.set_back)
             self.put(self.ended())
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
