@@ -49,7 +49,7 @@ class NoMatch(Conflict):
 
 
 class NameTaken(Conflict):
-    """Another online worker has the name, or the name is the id of something else."""
+    """Another online worker has the name, or the name is the id of another worker or of a job."""
 
 
 class WorkerOnline(Conflict):

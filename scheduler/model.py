@@ -387,5 +387,5 @@ class RemovedJob:
 
     @property
     def ref(self) -> Ref:
-        """The key of this record."""
+        """The reference to this record."""
         return Ref("removed", self.job_id)

@@ -25,7 +25,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def is_made_id(text: str) -> bool:
-    """Whether it has the form of an id that was derived from a worker's folder id or address."""
+    """Whether ``text`` has the form of an id that was derived from a worker's folder id or address."""
     return _VERSION_5.fullmatch(text) is not None
 
 

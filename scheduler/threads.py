@@ -54,7 +54,7 @@ class Pool(Service):
         self._threads.start()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when every thread has ended. Running work must end by its own deadline."""
+        """Stop the pool. Fires when every thread has ended. Running work must end by its own deadline."""
         super().stopService()
         threads, self._threads = self._threads, None
         done: Deferred[None] = Deferred()
@@ -96,7 +96,7 @@ class Pool(Service):
 
 
 class _Answer(NamedTuple):
-    """A value, or a list with one error."""
+    """The result of a call: a value, or a list with one error."""
 
     value: Any
     errors: list[BaseException]
@@ -180,7 +180,7 @@ def _settle(answer: futures.Future[_Answer], value: Any, reason: Failure | None)
 
 @define
 class _Queue:
-    """The calls for one key: the number in flight, and the others in order."""
+    """The calls for one key: the number in flight, and the waiting ones in order."""
 
     running: int = 0
     waiting: deque[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = field(factory=deque)

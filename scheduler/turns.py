@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Turns:
-    """At most ``most`` calls at once."""
+    """Makes at most ``most`` calls at once."""
 
     def __init__(self, most: int) -> None:
         self._most = self._free = most
@@ -53,7 +53,7 @@ class Turns:
 
 
 class KeyedTurns:
-    """At most ``most`` calls at once for each key."""
+    """Makes at most ``most`` calls at once for each key."""
 
     def __init__(self, most: int) -> None:
         self._most = most

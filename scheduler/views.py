@@ -62,7 +62,7 @@ class Readiness:
 
 @frozen
 class WaitingFor:
-    """Why a job is queued: a constant of ``scheduler.cluster.jobs.outlook`` for programs, and a sentence."""
+    """Why a job is queued: ``why`` is a constant of ``scheduler.cluster.jobs.outlook``, ``detail`` a sentence."""
 
     why: str
     detail: str

@@ -1,4 +1,4 @@
-"""A complete response as a value, and its way into a Twisted request."""
+"""A complete response as a value, and how it is sent as the response to a Twisted request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBLEM = "application/problem+json"
 class Answer:
     """A response whose body is known: ``body``, or the document of ``problem``.
 
-    ``Content-Length`` is the length of the body, unless ``headers`` have another (HEAD).
+    ``Content-Length`` is the length of the body, unless ``headers`` contain it (HEAD).
     """
 
     body: bytes = b""

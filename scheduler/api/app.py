@@ -20,7 +20,7 @@ from scheduler.api.routes import ROUTES, SUBMISSIONS, Route
 
 
 def make_app(context: Context) -> Klein:
-    """A fresh app. Each path is one rule of the router, whatever the method, so a longer match never hides a 405."""
+    """Make a Klein app. Each path is one rule of the router, for all methods, so a longer match never hides a 405."""
     app = Klein()
     app.url_map.merge_slashes = False
     for path in dict.fromkeys(route.path for route in ROUTES):

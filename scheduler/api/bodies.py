@@ -22,13 +22,13 @@ from zope.interface import implementer
 
 from scheduler.api.answers import JSON, Answer, prepare
 
-#: Bytes of a piece, at least. A smaller answer is written at once.
+#: Bytes of a piece, at least. A smaller answer is written as a whole.
 PIECE_BYTES = 64 * 1024
 
 #: Bytes held for all clients that read nothing, at most.
 HELD_MAX_BYTES = 128 * 1024 * 1024
 
-#: The reason in the log when a client is cut.
+#: The reason in the log if a client is cut.
 TAKES_NOTHING = "its client has taken nothing for the longest time, and others need the memory"
 
 _log = Logger()
@@ -38,7 +38,7 @@ class Holder(Protocol):
     """A response that holds bytes that its client has not read."""
 
     def cut_off(self) -> None:
-        """Drop the bytes and the connection."""
+        """Drop the held bytes and the connection."""
 
 
 class Held:
@@ -46,7 +46,7 @@ class Held:
 
     def __init__(self, most: int = HELD_MAX_BYTES) -> None:
         self.most = most
-        # in the order in which their clients last read something
+        # in the order in which the holders' clients last read something
         self._sizes: dict[Holder, int] = {}
         self.total = 0
 
@@ -61,19 +61,19 @@ class Held:
             first.cut_off()
 
     def release(self, holder: Holder) -> None:
-        """Forget a holder: it holds no bytes."""
+        """Note that the holder holds no bytes."""
         self.total -= self._sizes.pop(holder, 0)
 
 
 def abort(request: Request | None, why: str) -> None:
-    """Drop the connection and all bytes that were to be sent there."""
+    """Drop a request's connection and all bytes that were to be sent there."""
     if request is not None:
         _log.info("cut {path}: {why}", path=request.path.decode("latin-1"), why=why)
         cast(ITCPTransport, request.transport).abortConnection()
 
 
 async def answer_of(parts: AsyncIterator[bytes], held: Held) -> Answer | PiecedBody:
-    """An answer with a JSON document made of these parts."""
+    """Make an answer with the JSON document that consists of ``parts``. A large document is written in pieces."""
     pieces = _joined(parts)
     first = await anext(pieces, b"")
     if len(first) < PIECE_BYTES:  # the document is complete
@@ -82,7 +82,7 @@ async def answer_of(parts: AsyncIterator[bytes], held: Held) -> Answer | PiecedB
 
 
 def in_pieces(answer: Answer, held: Held) -> PiecedBody:
-    """A complete answer, written in pieces."""
+    """Write a complete answer in pieces, as its client reads. ``held`` counts the bytes that it has not read."""
     body = answer.body
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -93,7 +93,7 @@ def in_pieces(answer: Answer, held: Held) -> PiecedBody:
 
 
 async def _joined(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Join the parts into pieces of at least ``PIECE_BYTES``; the last one may be smaller."""
+    """Join the parts into pieces of at least ``PIECE_BYTES``; the last piece may be smaller."""
     waiting: list[bytes] = []
     size = 0
     async for part in parts:
@@ -113,7 +113,7 @@ class PiecedBody(Resource):
     isLeaf = True  # noqa: N815
 
     def __init__(self, held: Held, answer: Answer, pieces: AsyncIterator[bytes], size: int = 0) -> None:
-        """``answer`` has the first piece, or the whole body: then ``size`` is its length."""
+        """``answer`` has the first piece, or the whole body; then ``size`` is the body's length."""
         super().__init__()
         self._held = held
         self._answer: Answer | None = answer

@@ -28,7 +28,7 @@ BODY_MAX_BYTES = 1024 * 1024
 #: The media types in which a job's output can be answered.
 EVENTS, PLAIN = "text/event-stream", "text/plain"
 
-#: The request header with an idempotency key, and the response header of an answer that was given before.
+#: The request header with an idempotency key, and the response header of a repeated answer.
 KEY_HEADER, REPLAYED_HEADER = "Idempotency-Key", b"Idempotent-Replayed"
 
 _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
@@ -55,7 +55,7 @@ class Call:
 
     @property
     def head(self) -> bool:
-        """Whether only the headers are wanted (HEAD)."""
+        """Whether the client asks for the headers alone (HEAD)."""
         return self.request.method == b"HEAD"
 
     def header(self, name: str) -> str | None:
@@ -64,10 +64,10 @@ class Call:
         return ",".join(values) if values else None
 
     def key(self) -> tuple[RequestKey | None, bool]:
-        """The idempotency key, and whether its request was answered before: then the answer has a header for that.
+        """The idempotency key, and whether it was answered before; then this answer gets a header that says so.
 
-        ``Invalid``. Two requests are the same if route and body are: not how the body is written, and not in which
-        form the answer is wanted.
+        Two requests are the same if route and body are; the form of the body, and of the wanted answer, do not count.
+        Raises ``Invalid`` for a malformed key, or several.
         """
         values = values_of(self.request.requestHeaders, KEY_HEADER.lower())
         if not values:
@@ -87,16 +87,16 @@ class Call:
         return key, again
 
     def wants_events(self, otherwise: str) -> bool:
-        """Whether ``Accept`` names server-sent events, with no lower ``q`` than the type of the other answer has.
+        """Whether ``Accept`` names server-sent events, with at least the ``q`` that it gives to ``otherwise``.
 
-        As in RFC 9110, 12.5.1: a type that is named goes before a wildcard, and ``q=0`` is never.
+        As in RFC 9110, 12.5.1: a type that is named goes before a wildcard, and a type with ``q=0`` is never sent.
         """
         accepted = parse_accept_header(self.header("accept"), MIMEAccept)
         named = max((q for kind, q in accepted if parse_options_header(kind)[0].lower() == EVENTS), default=0)
         return named > 0 and named >= accepted.quality(otherwise)
 
     def check_chunks(self) -> None:
-        """426 for a client of HTTP/1.0. It has no chunks, so it could not tell the end of a body from a cut."""
+        """Refuse (426) clients of HTTP/1.0: without chunks they can't tell the end of a body from a cut connection."""
         if self.request.clientproto == b"HTTP/1.0":
             detail = (
                 "follow needs HTTP/1.1: a client of HTTP/1.0 can't tell the end of the output from a cut connection; "
@@ -107,7 +107,7 @@ class Call:
 
 
 def read_document(request: Request) -> Object:
-    """The JSON object in a request's body; ``Invalid``, or 413 or 415."""
+    """The JSON object in a request's body. Raises ``Invalid``, or ``ProblemError`` for a 413 or 415."""
     if values_of(request.requestHeaders, "content-encoding"):
         raise ProblemError(415, "the body must not be encoded (Content-Encoding)", type="unsupported-media-type")
     for header in values_of(request.requestHeaders, "content-type"):
@@ -123,7 +123,7 @@ def read_document(request: Request) -> Object:
 
 
 def checked_id(job_id: str) -> str:
-    """``job_id``, if a job can have that id; ``NotFound``."""
+    """``job_id``, if a job can have that id. Raises ``NotFound`` if not."""
     if not is_id(job_id):
         raise NotFound("job", job_id)
     return job_id

@@ -20,23 +20,23 @@ from scheduler.api.context import UnderWay
 from scheduler.api.peers import gone, keep_alive
 from scheduler.api.request import BaseChannel, BaseSite, Request
 
-#: How long a connection may be silent between requests, in seconds.
+#: Seconds that a connection may be silent between two requests.
 IDLE_MAX_SECONDS = 60.0
 
-#: How many connections over the limit are answered with 503; beyond that they are closed at once.
+#: Connections over the limit that are answered with 503. Further connections are closed at once.
 MAX_SPARE_CONNECTIONS = 64
 
-#: How long all headers of a request may take, and then all of its body, in seconds.
+#: Seconds that all headers of a request may take, and seconds that all of its body may take after that.
 HEADERS_DEADLINE_SECONDS, BODY_DEADLINE_SECONDS = 20.0, 60.0
 
-#: For how many seconds and bytes the rest of a refused body is thrown away.
+#: Seconds for which the rest of a refused body is received and thrown away, and bytes of that rest.
 LINGER_MAX_SECONDS, LINGER_MAX_BYTES = 30.0, 256 * 1024 * 1024
 
 _log = Logger()
 
 
 class Channel(BaseChannel):
-    """A connection that can't be held open by sending slowly."""
+    """A connection that a client can't hold open by sending slowly."""
 
     site: ApiSite
 
@@ -49,7 +49,7 @@ class Channel(BaseChannel):
         self._host: IAddress | None = None
 
     def getHost(self) -> IAddress:
-        """The address that the connection came in on. The system is asked for it once, not with each request."""
+        """The address that the connection came in on. The system is asked once for each connection."""
         if self._host is None:
             self._host = super().getHost()
         return self._host
@@ -113,7 +113,7 @@ class Channel(BaseChannel):
                 half_close()
 
     def close_when_done(self) -> None:
-        """Close the connection, after the answer to a request under way."""
+        """Close the connection, after the answer to a request that is under way."""
         self.persistent = 0
         if not self.requests:
             self.loseConnection()
@@ -155,7 +155,7 @@ class ApiSite(BaseSite):
         self._drained: Deferred[None] | None = None
 
     def startFactory(self) -> None:
-        """Open no log file and start no timer for its time stamps: each request logs itself."""
+        """Do nothing. Twisted would open a log and start a timer for its time stamps, but each request logs itself."""
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]
@@ -172,7 +172,7 @@ class ApiSite(BaseSite):
             drained.callback(None)
 
     def cut_off_the_gone(self) -> None:
-        """Abort the connections whose clients are gone; to be called every ``peers.CHECK_INTERVAL_SECONDS``."""
+        """Abort the connections whose clients are gone; call this every ``peers.CHECK_INTERVAL_SECONDS``."""
         for channel in list(self.channels):
             if gone(channel.transport):
                 channel.abort()
@@ -180,7 +180,7 @@ class ApiSite(BaseSite):
     def drain(self, grace: float) -> Deferred[None]:
         """Refuse new requests, end streams and long polls, let other requests be answered.
 
-        Fires when the last connection is closed. Connections that are left after ``grace`` seconds are cut.
+        Fires when the last connection is closed. Connections that are open after ``grace`` seconds are cut.
         """
         self.draining = True
         for channel in list(self.channels):

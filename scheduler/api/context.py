@@ -1,4 +1,4 @@
-"""Shared by the handlers: the scheduler, the clocks, the reader of excerpts, and the streams and waits under way."""
+"""Common objects of the handlers: the scheduler, clocks, reader of excerpts, and the streams and waits under way."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Reply = Answer | Resource
 
 
 class UnderWay:
-    """Streams and long polls, which would not end soon by themselves: at shutdown each is told to.
+    """Streams and long polls, which would not end soon by themselves: at shutdown each one is ended.
 
-    ``held`` counts the bytes that clients have yet to take.
+    ``held`` counts the bytes that clients have yet to read.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class UnderWay:
         self._ends: set[Callable[[], None]] = set()
 
     def add(self, end: Callable[[], None]) -> None:
-        """``end`` is called at shutdown, unless discarded before."""
+        """Have ``end`` called at shutdown, unless it is discarded before."""
         self._ends.add(end)
 
     def discard(self, end: Callable[[], None]) -> None:
@@ -51,7 +51,7 @@ class UnderWay:
 
 @frozen
 class Context:
-    """The context of all calls to an app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
+    """The collaborators of all handlers of an app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
 
     scheduler: IScheduler
     clock: IReactorTime
@@ -81,11 +81,11 @@ class Context:
         return shown
 
     async def document(self, parts: AsyncIterator[bytes]) -> Reply:
-        """A JSON document of these parts, which may be large."""
+        """Answer with the JSON document that consists of ``parts``, which may be large."""
         return await answer_of(parts, self.under_way.held)
 
     async def stopped(self, stopping: Deferred[Job], job_id: str) -> Job:
-        """The result of a stop; at shutdown the job as it is, if the stop was recorded for later."""
+        """Wait for a stop, and return the job; at shutdown, the job as it is if the stop is recorded for later."""
 
         def recorded() -> Job:
             last = self.scheduler.last_attempt(job_id)
@@ -96,7 +96,7 @@ class Context:
         return await self.unless_shut_down(stopping, recorded)
 
     async def unless_shut_down(self, waiting: Deferred[T], instead: Callable[[], T] | None = None) -> T:
-        """The result of ``waiting``. At shutdown it is cancelled: the result is ``instead()``, or ``ShuttingDown``."""
+        """Wait for a result. At shutdown the wait is cancelled; returns ``instead()``, or raises ``ShuttingDown``."""
         ending = False
 
         def end() -> None:

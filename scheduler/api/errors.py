@@ -59,7 +59,7 @@ PROBLEMS: Mapping[type[domain.SchedulerError], tuple[int, str]] = {
 }
 
 
-#: The type of problem for each kind of ``NotFound``.
+#: The type of the problem for each kind of ``NotFound``.
 NOT_FOUND: Mapping[str, str] = {
     "worker": "worker-unknown",
     "job": "job-unknown",
@@ -70,7 +70,7 @@ NOT_FOUND: Mapping[str, str] = {
 CORE_PATHS = frozenset({b"/start", b"/stop", b"/query"})
 
 #: Errors after which it is not known whether a job was started. After any other error of the domain no job was started.
-#: With ``KeyInUse`` and ``KeyUnsettled`` it may have been started by another request with that key.
+#: With ``KeyInUse`` and ``KeyUnsettled`` the job may have been started by another request with the same key.
 _MAY_HAVE_STARTED = (
     domain.DeadlineExceeded,
     domain.StartUnanswered,
@@ -82,7 +82,7 @@ _MAY_HAVE_STARTED = (
 
 @frozen
 class Problem:
-    """An error as the client sees it; ``members`` are further members of the document.
+    """An error as the client sees it; ``members`` are added to the usual members of the document.
 
     ``type`` is the name of one of ``scheduler.api.problems.TYPES``.
     """
@@ -107,7 +107,7 @@ class Problem:
         )
 
     def of_submission(self, started: bool | str) -> Problem:
-        """The problem of a submission; ``started``: whether its job was started, or ``"unknown"``."""
+        """The problem as the answer to a submission; ``started``: whether its job was started, or ``"unknown"``."""
         return evolve(self, members={**self.members, "started": started})
 
 
@@ -120,7 +120,7 @@ class ProblemError(Exception):
 
 
 def problem_of(failure: Failure) -> Problem:
-    """The problem of a failure. A failure that is a bug is logged."""
+    """The problem for a failure. An exception that is not in ``PROBLEMS`` is a bug, and is logged."""
     error = failure.value
     if isinstance(error, ProblemError):
         return error.problem
@@ -137,7 +137,7 @@ def problem_of(failure: Failure) -> Problem:
 
 
 def submission_problem(failure: Failure) -> Problem:
-    """The problem of a submission that failed, with whether its job was started."""
+    """The problem for a submission that failed. It says whether the job was started."""
     error, problem = failure.value, problem_of(failure)
     started: bool | str = False
     sent = isinstance(error, domain.Unreachable) and error.sent
@@ -166,5 +166,5 @@ def _members(error: domain.SchedulerError) -> dict[str, Any]:
 
 
 def no_such_route() -> Problem:
-    """The problem of a path that no route has."""
+    """The problem for a path that no route has."""
     return Problem(404, "there is no such route", type="route-unknown")

@@ -21,12 +21,12 @@ from scheduler.wire import dump
 #: Bytes of output in one event, at most.
 EVENT_MAX_BYTES = 64 * 1024
 
-#: A comment. While there is no output, it shows proxies and clients that the connection lives.
+#: An event without content (a comment). It shows proxies and clients that the connection lives.
 HEARTBEAT = b":\n\n"
 
 Offsets = dict[Stream, int]
 
-#: The rest of an id, after the offsets, when everything was sent.
+#: The end of an id, after the offsets, if everything was sent.
 _END = ",end"
 
 _DECODER = codecs.getincrementaldecoder("utf-8")
@@ -35,22 +35,22 @@ _OFFSETS = re.compile(r"([0-9]{1,18})(?:,([0-9]{1,18}))?")
 
 
 def event(name: str, data: Object, identity: str) -> bytes:
-    """The bytes of an event. JSON has no raw line breaks, so the data is one line."""
+    """The bytes of an event; ``identity`` is its id. JSON has no raw line breaks, so the data is one line."""
     return f"event: {name}\nid: {identity}\ndata: ".encode() + dump(data) + b"\n"
 
 
 def event_id(offsets: Offsets, ended: bool = False) -> str:
-    """The id for these offsets of both streams; ``ended``: nothing follows."""
+    """The id for these offsets of both streams; ``ended``: this is the last event."""
     return f"{offsets[Stream.STDOUT]},{offsets[Stream.STDERR]}" + (_END if ended else "")
 
 
 def says_end(text: str) -> bool:
-    """Whether an event's id says that nothing follows it."""
+    """Whether ``text`` is the id of a last event."""
     return text.endswith(_END) and _OFFSETS.fullmatch(text.removesuffix(_END)) is not None
 
 
 def read_offsets(field: str, text: str) -> Offsets:
-    """Read ``<stdout>,<stderr>``, as in an event's id; one number alone is stdout's. ``Invalid``, naming ``field``."""
+    """Read ``<stdout>,<stderr>``; a single number is stdout's. Raises ``Invalid`` for ``field`` if malformed."""
     match = _OFFSETS.fullmatch(text)
     if match is None:
         raise Invalid(field, f"{shown(text)} must be <stdout>,<stderr>, two offsets in bytes")
@@ -66,7 +66,7 @@ class Pieces:
         self._held = b""
 
     def feed(self, data: bytes) -> Iterator[Object]:
-        """The data of the events that are complete with ``data``; ``sent`` grows with each."""
+        """Take more bytes, and give the data of each event that is complete. ``sent`` grows with each."""
         waiting, start = self._held + data, 0
         while start < len(waiting):
             piece = waiting[start : start + EVENT_MAX_BYTES]
@@ -78,7 +78,7 @@ class Pieces:
         self._held = waiting[start:]
 
     def flush(self) -> Iterator[Object]:
-        """The data of a last event with the bytes held back, if there are any: the stream has ended."""
+        """Give the data of a last event with the bytes held back, if there are any: the stream has ended."""
         if self._held:
             held, self._held = self._held, b""
             yield self._data(held)

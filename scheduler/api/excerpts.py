@@ -33,10 +33,10 @@ from scheduler.reading import Object
 from scheduler.turns import KeyedTurns, Turns
 from scheduler.views import JobPage
 
-#: How long an answer waits for the output of one job, and after how long a page takes no further job, in seconds.
+#: Seconds that an answer waits for the output of one job, and seconds after which no further job is added to a page.
 READ_DEADLINE_SECONDS, PAGE_DEADLINE_SECONDS = 10.0, 10.0
 
-#: How long a read waits that was refused with ``Busy``, in seconds.
+#: Seconds until a read that was refused with ``Busy`` is tried again.
 BUSY_RETRY_SECONDS = 0.2
 
 #: Streams that are read at once from one worker.
@@ -48,7 +48,7 @@ READS_PER_PAGE, MAX_PAGES_READ = 8, 4
 
 @frozen
 class Excerpt:
-    """The last bytes of a stream; ``offset`` is the offset of the first of them."""
+    """The last bytes of a stream; ``offset`` is that of the first of these bytes."""
 
     data: bytes
     offset: int
@@ -60,7 +60,7 @@ class Excerpt:
         return Excerpt(self.data[skipped:], self.offset + skipped, self.ended)
 
     def members(self, name: str) -> Object:
-        """``<name>``, or ``<name>_base64`` if it is not UTF-8; ``<name>_offset`` and ``<name>_cut``."""
+        """The members for a job's JSON: ``<name>`` (or ``<name>_base64``), ``<name>_offset`` and ``<name>_cut``."""
         start = 0
         if self.offset:  # the first bytes may be the rest of a character
             while start < min(3, len(self.data)) and self.data[start] & 0xC0 == 0x80:
@@ -77,7 +77,7 @@ class Excerpt:
 
 @frozen
 class Excerpts:
-    """The excerpts of a job's streams; ``missing`` is the reason if one could not be read."""
+    """The excerpts of a job's streams; ``missing`` is the reason if a stream could not be read."""
 
     found: Mapping[Stream, Excerpt] = field(factory=dict)
     missing: str | None = None
@@ -95,12 +95,12 @@ class Excerpts:
 
 
 class ExcerptReader:
-    """Reads the excerpts of a server."""
+    """Reads excerpts, within the limits of one server."""
 
     def __init__(
         self, scheduler: IScheduler, clock: IReactorTime, describe: Callable[[Job], Awaitable[Object]]
     ) -> None:
-        """``describe`` makes a job's JSON."""
+        """``describe`` makes the JSON of a job."""
         self._scheduler = scheduler
         self._clock = clock
         self._describe = describe
@@ -113,14 +113,14 @@ class ExcerptReader:
         return {**await self._describe(job), **excerpts.members(limit)}
 
     async def page(self, page: JobPage, limit: int) -> bytes:
-        """The JSON of a listing, with the output of each job; it ends early rather than exceed ``PAGE_MAX_BYTES``.
+        """The JSON of a page of jobs, each with its output; it ends early rather than exceed ``PAGE_MAX_BYTES``.
 
-        At least one job is in it, if the page has one.
+        If ``page`` has a job, at least one is in it.
         """
         return await self._pages.run(self._page, page, limit)
 
     async def read(self, job: Job, limit: int) -> Excerpts:
-        """The last bytes of each stream, at most ``limit``."""
+        """Read the last bytes of both streams, at most ``limit`` of each."""
         found: dict[Stream, Excerpt] = {}
 
         async def read_all() -> None:

@@ -3,8 +3,8 @@
 Any page can make a browser send requests to 127.0.0.1, and by DNS rebinding even under the page's own name. So these
 rules apply to every method of every path, before anything else is looked at:
 
-- The request has exactly one ``Host``, and it is allowed. Unless configured, these are allowed: a loopback name, and
-  the IP address that the connection came in on, because DNS can't make an address lead elsewhere.
+- The request has exactly one ``Host``, and this host is allowed. Unless configured, a loopback name is allowed, and the
+  IP address that the connection came in on, because DNS can't make an address lead elsewhere.
 - An ``Origin``, if there is one, is the server's own.
 - A ``Sec-Fetch-Site``, if there is one, says that no other site is behind the request.
 
@@ -21,7 +21,7 @@ from twisted.web.http_headers import Headers
 from scheduler.api.errors import Problem
 from scheduler.net import same_ip
 
-#: The hosts allowed unless configured, beside the address that a connection came in on.
+#: Hosts that are allowed unless configured, beside the address that a connection came in on.
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # The zone of an IPv6 address is dropped: it has a meaning on the client's machine only (RFC 6874).

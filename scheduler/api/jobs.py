@@ -1,4 +1,7 @@
-"""The handlers of ``/v1/jobs`` and the routes below it, except submissions and output."""
+"""The handlers of ``/v1/jobs`` and the routes below it, except submissions and output.
+
+A new route is a handler here, or in a module beside, and a row of ``scheduler.api.routes``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PAGE_QUERY = (*FILTERS, "limit", "cursor", "output")
 
 
 async def page(call: Call) -> Reply:
-    """A page of the jobs that match, newest first."""
+    """List the jobs that match, newest first, one page."""
     context, query = call.context, call.query
     output = query.output()
     limit = query.number("limit", 1, PAGE_MAX_JOBS) or 100
@@ -29,7 +32,7 @@ async def page(call: Call) -> Reply:
 
 
 async def one(call: Call, job_id: str) -> Reply:
-    """A job, as it is now or at its end."""
+    """Answer with a job, as it is now or at its end."""
     wanted = Wanted.read(call.query)
     job = call.scheduler.job(checked_id(job_id))
     if wanted.wait is not None and not job.state.final and not call.head:

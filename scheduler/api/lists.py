@@ -17,13 +17,13 @@ from scheduler.views import JobPage, WorkerView
 #: Bytes of a page of jobs, at most. A job that is larger is a page by itself.
 PAGE_MAX_BYTES = 8 * 1024 * 1024
 
-#: Bytes of a page beside its jobs, including the cursor, at most.
+#: Bytes of a page without its jobs, but with the cursor, at most.
 PAGE_FRAME_BYTES = 1024
 
-#: Bytes of a job beside its arguments and variables, roughly.
+#: Bytes of a job's JSON without its arguments and variables, roughly.
 USUAL_BYTES = 1024
 
-#: Workers in one piece.
+#: Workers in one piece of the body.
 WORKERS_AT_ONCE = 100
 
 #: Returns the JSON of jobs.
@@ -31,7 +31,7 @@ Show = Callable[[Sequence[Job]], Awaitable[list[Object]]]
 
 
 async def page_of_jobs(scheduler: IScheduler, page: JobPage, show: Show) -> AsyncIterator[bytes]:
-    """``{"jobs": [...], "next": cursor or null}``; it ends early rather than exceed ``PAGE_MAX_BYTES``."""
+    """Write ``{"jobs": [...], "next": cursor or null}``; ends early rather than exceed ``PAGE_MAX_BYTES``."""
     room = PAGE_MAX_BYTES - PAGE_FRAME_BYTES
     cursor, last = page.next, None
     yield b'{"jobs":['
@@ -49,7 +49,7 @@ async def page_of_jobs(scheduler: IScheduler, page: JobPage, show: Show) -> Asyn
 
 
 async def all_jobs(jobs: Iterable[Job], show: Show) -> AsyncIterator[bytes]:
-    """``{"jobs": [...]}``, with all jobs."""
+    """Write ``{"jobs": [...]}``, with all jobs."""
     yield b'{"jobs":['
     for number, group in enumerate(_groups(jobs)):
         if number:
@@ -59,7 +59,7 @@ async def all_jobs(jobs: Iterable[Job], show: Show) -> AsyncIterator[bytes]:
 
 
 async def all_workers(scheduler: IScheduler, views: Iterable[WorkerView]) -> AsyncIterator[bytes]:
-    """``{"workers": [...]}``, each worker as it is when it is written."""
+    """Write ``{"workers": [...]}``. Each worker is described at the moment at which it is written."""
     before = b'{"workers":['
     ids = iter([view.worker.id for view in views])
     while part := list(islice(ids, WORKERS_AT_ONCE)):
@@ -77,12 +77,12 @@ def _present(scheduler: IScheduler, worker_ids: Iterable[str]) -> Iterator[Worke
 
 
 def _members(values: list[Object]) -> bytes:
-    """The inside of a JSON array."""
+    """The members of a JSON array, without its brackets."""
     return wire.dump_value(values)[1:-1]
 
 
 def _groups(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """The jobs in order, in groups of about a piece; a large job is a group by itself."""
+    """The jobs in order, in groups of about ``PIECE_BYTES``; a large job is a group by itself."""
     group: list[Job] = []
     size = 0
     for job in jobs:

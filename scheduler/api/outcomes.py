@@ -32,7 +32,7 @@ class Wanted:
 
     @classmethod
     def read(cls, query: Query) -> Wanted:
-        """Read the parameters; ``Invalid`` for a combination that makes no sense."""
+        """Read the parameters. Raises ``Invalid`` for a combination that makes no sense."""
         wanted = cls(query.wait(), query.output(), query.flag("check"))
         if wanted.check and wanted.wait is None:
             raise Invalid("check", "goes with wait, which says how long the end of the job is waited for")
@@ -40,7 +40,7 @@ class Wanted:
 
 
 async def of_submission(context: Context, job: Job, wanted: Wanted, headers: Mapping[str, str]) -> Answer:
-    """The answer of ``POST /v1/jobs``; never a 5xx, because the job exists."""
+    """The answer of ``POST /v1/jobs``. The job exists, so the status is never a 5xx."""
     shown = await context.described(job, wanted.output)
     if wanted.check and job.state is not JobState.SUCCEEDED:
         return _failed(job, shown, 424, {"started": True}, headers)
@@ -48,9 +48,9 @@ async def of_submission(context: Context, job: Job, wanted: Wanted, headers: Map
 
 
 async def of_job(context: Context, job: Job, wanted: Wanted) -> Answer:
-    """The answer of ``GET /v1/jobs/{id}``. Of its errors only a 504 may go away when the request is repeated.
+    """The answer of ``GET /v1/jobs/{id}``. With ``check``: 504 if the job has not ended, 424 if it did not succeed.
 
-    ``StoreFailed``: only the store has a part of the job.
+    Repeating the request can change only a 504. Raises ``StoreFailed`` if the store fails and has a part of the job.
     """
     if job.spec.stored:
         (job,) = await context.scheduler.with_specs([job])
@@ -63,14 +63,14 @@ async def of_job(context: Context, job: Job, wanted: Wanted) -> Answer:
 
 
 def unfollowable(context: Context, job: Job, why: str, headers: Mapping[str, str]) -> Problem:
-    """The answer of a submission that was to be the job's output, which can't be read now."""
+    """The problem for a submission that asks for the job's output, if the output can't be read now."""
     detail = f"job {job.id!r} was submitted, but its output can't be followed now: {why}"
     members = {"job_id": job.id, "job": context.job_json(job), "started": True}
     return Problem(424, detail, headers, members, type="output-unavailable")
 
 
 def _unended(job: Job, wanted: Wanted) -> bool:
-    """Whether the answer has output that is not complete yet."""
+    """Whether the answer shows output that may still grow."""
     return wanted.output is not None and not job.state.final
 
 

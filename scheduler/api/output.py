@@ -23,7 +23,7 @@ _RAW = {"Content-Type": "text/plain; charset=utf-8"}
 
 
 async def output(call: Call, job_id: str) -> Reply:
-    """``GET /v1/jobs/{id}/output``."""
+    """Handle ``GET /v1/jobs/{id}/output``."""
     query, scheduler = call.query, call.scheduler
     as_events, follow, tail = call.wants_events(PLAIN), query.flag("follow"), query.number("tail", 0, 10**9)
     if tail is not None and query.given("offset"):
@@ -56,10 +56,10 @@ async def output(call: Call, job_id: str) -> Reply:
 
 
 async def _snapshot(call: Call, job: Job, stream: Stream, offset: int, tail: int | None) -> Reply:
-    """The output that exists now, or a part of it, with its length."""
+    """Answer with the output that exists now, or a part of it, and its length."""
     scheduler = call.scheduler
     headers, status, end = {**_RAW, "Accept-Ranges": "bytes"}, 200, None
-    # No validator is ever sent, so a client that sends If-Range can't have the present output: it gets all of it.
+    # No validator is ever sent, so no If-Range can match: such a client gets all of the output.
     wanted = read_range(call.header("range")) if call.header("if-range") is None else None
     if tail is not None:
         offset, end = await offset_of_tail(scheduler, job.id, stream, tail)
@@ -79,9 +79,9 @@ async def _snapshot(call: Call, job: Job, stream: Stream, offset: int, tail: int
 
 
 async def _check_offset(scheduler: IScheduler, job: Job, stream: Stream, offset: int) -> Chunk | None:
-    """The chunk at ``offset``, if it can be read now; raises the error that refuses a follower from there on.
+    """The chunk at ``offset``, if it can be read now. Raises the error that refuses a follower at this offset.
 
-    The headers of a job that has not ended do not wait for the first byte, so the offset is checked before them.
+    The headers of a job that has not ended do not wait for the first byte, so the offset is checked before.
     """
     if not offset or not (job.over or job.state is JobState.RUNNING):
         return None

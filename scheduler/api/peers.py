@@ -15,13 +15,13 @@ from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
 
-#: A peer is gone after so many seconds without an acknowledgement, and so many unanswered repetitions in a row.
+#: A peer is gone after so many seconds without an acknowledgement, if so many repetitions in a row are unanswered.
 SILENCE_MAX_SECONDS, MAX_REPETITIONS = 45.0, 3
 
 #: Seconds between checks. With SILENCE_MAX_SECONDS, a gone peer is noticed within a minute.
 CHECK_INTERVAL_SECONDS = 10.0
 
-#: Keepalive: seconds until the first probe, seconds between probes, number of probes. 50 s in all.
+#: Keepalive of the kernel: seconds until the first probe, seconds between probes, number of probes. 50 s in all.
 _PROBES = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 2))
 
 # the first fields of struct tcp_info in linux/tcp.h
@@ -52,7 +52,7 @@ def gone(transport: Any) -> bool:
 
 
 def silent(info: bytes) -> bool:
-    """Whether the kernel's ``tcp_info`` is that of a peer that is gone."""
+    """Whether a ``tcp_info`` of the kernel (bytes) shows that the peer is gone."""
     fields = _TCP_INFO.unpack(info)
     repeated: int = max(fields[_RETRANSMITS], fields[_PROBES_OUT])
     last_answer: int = fields[_LAST_ACK_RECV]

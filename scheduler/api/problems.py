@@ -15,7 +15,7 @@ from scheduler.reading import Object
 
 @frozen
 class ProblemType:
-    """A type of problem: its HTTP statuses, and the members that its documents may have beside the usual ones."""
+    """A type of problem: its HTTP statuses, and the members of its documents beside the usual ones."""
 
     statuses: tuple[int, ...]
     #: Sentences for the reader of the document.
@@ -248,6 +248,6 @@ TYPES: Mapping[str, ProblemType] = {
 
 
 def type_json(name: str) -> Object:
-    """The JSON of the type of that name; ``KeyError``."""
+    """The JSON of the type of that name. Raises ``KeyError`` if there is none."""
     found = asdict(TYPES[name])
     return {"type": f"/problems/{name}", "status": found.pop("statuses"), **found}

@@ -11,12 +11,12 @@ from scheduler.api.problems import TYPES, type_json
 
 
 async def healthz(_: Call) -> Reply:
-    """200 while the process lives."""
+    """Answer 200 while the process lives."""
     return json_answer({"alive": True})
 
 
 async def readyz(call: Call) -> Reply:
-    """200 while the scheduler can take work, else 503 with the reasons."""
+    """Answer 200 while the scheduler can take work, else 503 with the reasons."""
     readiness = call.scheduler.readiness()
     if readiness.ready:
         return json_answer({"ready": True, "workers_online": readiness.workers_online})
@@ -26,10 +26,10 @@ async def readyz(call: Call) -> Reply:
 
 
 async def version(_: Call) -> Reply:
-    """The version of the program and of its API."""
+    """Answer with the version of the program and of its API."""
     return json_answer({"version": __version__, "api": "v1"})
 
 
 async def problem(_: Call, name: str) -> Reply:
-    """The meaning of a type of problem documents."""
+    """Answer with the meaning of a type of problem."""
     return json_answer(type_json(name)) if name in TYPES else problem_answer(no_such_route())

@@ -1,4 +1,4 @@
-"""The query string, read strictly, and the filters of jobs that it and a JSON body may have."""
+"""Reads query strings strictly, and the filters of jobs in a query string or a JSON body."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ FILTERS = (
     "id_prefix",
 )
 
-#: The longest wait for an answer, in seconds.
+#: Seconds of the longest wait for an answer.
 WAIT_MAX_SECONDS = 300.0
 
-#: The longest wait of a follower for a byte, in seconds.
+#: Seconds of the longest ``stall``: the time without a byte after which a follower's connection is cut.
 STALL_MAX_SECONDS = 86_400.0
 
-#: Bytes of each stream in an answer: if ``output`` has no value, and at most.
+#: Bytes of each stream in an answer: the number if ``output`` has no value, and the largest.
 DEFAULT_OUTPUT_BYTES, OUTPUT_MAX_BYTES = 64 * 1024, 1024 * 1024
 
 PAGE_MAX_JOBS = 1000
 
-#: The least number of characters of an id's beginning by which jobs can be listed.
+#: Characters of an id's beginning by which jobs can be listed, at least.
 ID_PREFIX_MIN_LENGTH = 6
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
@@ -53,14 +53,14 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\
 # An unescaped "+" arrives as a space.
 _PLUS = re.compile(" (?=[0-9:]{5}$)")
 
-# A value may have commas. But a comma and "key=" was meant as the next label.
+# A value may have commas. But after a comma, "key=" was meant as the next label.
 _NEXT_LABEL = re.compile(r",\s*[A-Za-z0-9][A-Za-z0-9._/-]*=")
 
 Pairs = list[tuple[str, str]]
 
 
 def read_pairs(query: bytes) -> Pairs:
-    """The parameters of a query string, in order; ``Invalid`` if they are not UTF-8."""
+    """The parameters of a query string, in order. Raises ``Invalid`` if they are not UTF-8, or hold a NUL."""
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
@@ -73,10 +73,10 @@ def read_pairs(query: bytes) -> Pairs:
 
 
 class Query(Reader):
-    """The parameters of one request. Each may be given once; ``label`` more often."""
+    """The parameters of one request. Each may be given once; ``label`` several times."""
 
     def __init__(self, pairs: Pairs, allowed: Collection[str]) -> None:
-        """``Invalid`` for a parameter that is not among ``allowed``, or given twice."""
+        """Raises ``Invalid`` for a parameter that is not among ``allowed``, or is given twice."""
         check_names((name for name, _ in pairs), allowed, "a parameter of this route")
         values: dict[str, str] = {}
         super().__init__(values)
@@ -91,15 +91,15 @@ class Query(Reader):
         return Invalid(name, unfit.complaint(value))
 
     def text(self, name: str) -> str | None:
-        """A value that is not empty; ``None`` if it is absent."""
+        """A parameter as text, which must not be empty; ``None`` if it is absent."""
         return self.find(name, reading.text(empty=False))
 
     def flag(self, name: str) -> bool:
-        """``1`` or ``true``, ``0`` or ``false``; absent is false."""
+        """A parameter that is ``1`` or ``true``, ``0`` or ``false``; false if it is absent."""
         return self.get(name, _flag, "0")
 
     def number(self, name: str, least: int, most: int) -> int | None:
-        """An integer, both bounds included; ``None`` if it is absent."""
+        """A parameter that is an integer from ``least`` to ``most``; ``None`` if it is absent."""
 
         def check(value: str) -> int:
             if re.fullmatch("[0-9]{1,18}", value) is None or not least <= int(value) <= most:
@@ -109,23 +109,23 @@ class Query(Reader):
         return self.find(name, check)
 
     def wait(self) -> float | None:
-        """``wait`` in seconds; ``None`` if it is absent."""
+        """The parameter ``wait``, in seconds; ``None`` if it is absent."""
         return self.find("wait", reading.duration(f"at most {WAIT_MAX_SECONDS:g} s", WAIT_MAX_SECONDS))
 
     def stall(self) -> float | None:
-        """``stall`` in seconds, more than 0; ``None`` if it is absent."""
+        """The parameter ``stall``, in seconds, more than 0; ``None`` if it is absent."""
         return self.find("stall", reading.duration("more than 0 and at most a day", STALL_MAX_SECONDS, zero=False))
 
     def output(self) -> int | None:
-        """``output`` in bytes, ``DEFAULT_OUTPUT_BYTES`` if it has no value; ``None`` if it is absent."""
+        """The parameter ``output``, in bytes; ``DEFAULT_OUTPUT_BYTES`` if it has no value, ``None`` if it is absent."""
         return self.find("output", _output)
 
     def stream(self) -> Stream:
-        """``stream``; stdout if it is absent."""
+        """The parameter ``stream``; stdout if it is absent."""
         return self.get("stream", _stream, Stream.STDOUT.value)
 
     def filter(self, now: float) -> JobFilter:
-        """The filter of jobs; ``now`` is the POSIX time that ``24h`` is counted back from."""
+        """The filter of jobs; ``now`` is the POSIX time from which ``24h`` is counted back."""
         moment = partial(_moment, now)
         return JobFilter(
             worker=self.text("worker"),
@@ -206,10 +206,10 @@ def _moment(now: float, value: str) -> float:
 
 @reads(*FILTERS)
 def pairs_of(fields: Fields) -> Pairs:
-    """Filters in a JSON body as the pairs they would be in a query string.
+    """Filters in a JSON body, as pairs of a query string.
 
-    A number or a boolean stands for its text. ``state`` and ``label`` may also be lists, and
-    ``label`` an object of keys and values.
+    A number or a boolean stands for its text. ``state`` and ``label`` may also be lists, and ``label`` an object of
+    keys and values.
     """
     pairs: Pairs = []
     for name, value in fields.values.items():
@@ -226,12 +226,12 @@ def pairs_of(fields: Fields) -> Pairs:
 
 
 def _as_text(value: Any) -> Any:
-    """The text of a whole number or a boolean, as in a query string; any other value unchanged."""
+    """The text of a whole number or a boolean, as it is in a query string; any other value unchanged."""
     return json.dumps(value) if isinstance(value, int) else value
 
 
 def _one_label(text: str) -> str:
-    """A filter by one label; ``Invalid`` if several labels are meant."""
+    """The text of a filter by one label. Raises ``Invalid`` if several labels are meant."""
     if (more := _NEXT_LABEL.search(text)) is None:
         return text
     first, second = text[: more.start()], text[more.start() + 1 :].strip()

@@ -34,13 +34,13 @@ def follow_headers(job: Job, offset: int) -> dict[str, str]:
 
 
 class Trailed(Protocol):
-    """A request whose chunked response has ``trailers``, which are sent when it is finished."""
+    """A request whose chunked response has ``trailers``, which are sent at the end of the response."""
 
     trailers: dict[str, str]
 
 
 class RawStream(StreamResource):
-    """The bytes of one reader of a job's output, unchanged."""
+    """A response with the bytes of one reader of a job's output, unchanged."""
 
     def __init__(
         self,
@@ -69,10 +69,10 @@ class RawStream(StreamResource):
 
 
 class FollowStream(RawStream):
-    """The bytes of one reader up to the end of the job, whose state and exit code are trailers.
+    """A response with the bytes of one reader up to the end of the job; trailers have its state and exit code.
 
-    ``stall``: seconds without a byte of output after which the connection is cut, ``None`` for never. The time in
-    which the client takes nothing does not count.
+    ``stall``: seconds without a byte of output after which the connection is cut, ``None`` for never. Time in which the
+    client reads nothing does not count.
     """
 
     def __init__(

@@ -50,18 +50,18 @@ class BaseChannel(http.HTTPChannel):
 
 
 class Request(server.Request):
-    """A request whose body never exceeds its limit, and that has an id and one line in the log."""
+    """A request whose body is never stored beyond its limit, with an id and one line in the log."""
 
     site: BaseSite
     channel: BaseChannel
-    #: The body is larger than it may be.
+    #: Whether the body is larger than ``BODY_MAX_BYTES``.
     oversized = False
 
     def __init__(self, channel: BaseChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
         self.site = channel.site
         self.request_id = ""
-        #: Fields that are sent after the last chunk of a chunked response that ends properly.
+        #: Trailers of a chunked response: sent after the last chunk if the response ends properly.
         self.trailers: dict[str, str] = {}
         self._received = 0
         self._began = self.site.clock.seconds()
@@ -103,7 +103,7 @@ class Request(server.Request):
         return (self.method.decode("latin-1"), self.path.decode("latin-1")) in SUBMISSIONS
 
     def _refusal(self) -> Problem | None:
-        """The problem with which the request is refused before the routes see it."""
+        """The problem if the request is refused before it reaches the routes; ``None`` if it is not."""
         problem = refusal(self.requestHeaders, self.site.allowed_hosts, getattr(self.host, "host", ""))
         if problem is None and self.oversized:
             problem = Problem(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")

@@ -19,7 +19,7 @@ from scheduler.api.outcomes import WANTED
 from scheduler.api.query import FILTERS, pairs_of
 from scheduler.reading import BodyReader
 
-#: A function of a ``Call`` and of the names in the path.
+#: A function of a ``Call`` and of the variable parts of the path.
 Handler = Callable[..., Awaitable[Reply]]
 
 #: Types of problems that any route may answer with.
@@ -30,7 +30,7 @@ ANYWHERE = (
 
 
 class Scope(IntEnum):
-    """The rights that a caller of a route needs. A scope includes those below it; ``OPEN`` is for everyone."""
+    """The rights that a caller of a route needs. A scope includes the scopes below it; ``OPEN`` is for everyone."""
 
     OPEN = 0
     READ = 1
@@ -43,7 +43,7 @@ class Route:
     """A row of the table.
 
     ``path`` has ``<name>`` for a part that the handler takes by that name. A route for GET answers HEAD, too.
-    ``statuses`` are those of a success, ``problems`` the types of problem documents beside those of ``ANYWHERE``.
+    ``statuses`` are the statuses of success, ``problems`` the types of problem documents beside those of ``ANYWHERE``.
     """
 
     method: str
@@ -54,12 +54,12 @@ class Route:
     problems: tuple[str, ...] = ()
     #: The parameters that the query string may have.
     query: tuple[str, ...] = ()
-    #: ``None``: a body is ignored.
+    #: Reads the body; ``None``: a body is ignored.
     body: BodyReader[Any] | None = None
 
     @property
     def name(self) -> str:
-        """Method and path."""
+        """The method and path of the route."""
         return f"{self.method} {self.path}"
 
     @property
@@ -73,17 +73,17 @@ class Route:
         return frozenset((*ANYWHERE, *self.problems, *(("unsupported-media-type",) if self.body else ())))
 
 
-#: Failures of a call to a worker.
+#: Problems of a call to a worker.
 _CALL = ("worker-unreachable", "worker-fault", "unavailable", "timeout", "unsupported")
 
-#: Failures of a submission, to a core route and to ``POST /v1/jobs``.
+#: Problems of a submission, to a core route and to ``POST /v1/jobs``.
 _START = (
     *("worker-unknown", "worker-draining", "no-match", "no-free-slot", "queue-full", "start-unanswered"),
     *("key-in-use", "key-reused", "key-unsettled", "job-removed", "conflict", "store-failing", *_CALL),
 )
 _SUBMIT = (*_START, "job-failed", "job-not-ended", "output-unavailable", "http-version")
 
-#: Failures of reading output.
+#: Problems of reading output.
 _OUTPUT = (
     *("job-unknown", "output-unknown", "output-pruned", "output-cut", "output-gone"),
     *("offset-beyond-end", "http-version", *_CALL),

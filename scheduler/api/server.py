@@ -33,10 +33,10 @@ def make_site(
     allowed_hosts: Collection[str] | None,
     max_connections: int = 10_000,
 ) -> ApiSite:
-    """The factory to listen with.
+    """Make the factory of connections, to listen with.
 
-    ``clock`` is the reactor; ``wall_time`` gives POSIX times, for filters like ``24h``;
-    ``allowed_hosts`` are names and addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``.
+    ``clock`` is the reactor; ``wall_time`` gives POSIX times, for filters like ``24h``; ``allowed_hosts`` are names and
+    addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``.
     """
     under_way = UnderWay()
     routes = make_app(Context(scheduler, clock, wall_time, under_way)).resource()
@@ -53,7 +53,7 @@ class HttpServer(Service):
     _log = Logger()
 
     def __init__(self, reactor: IReactorTCP, address: Address, site: ApiSite, drain: float) -> None:
-        """``drain``: how long requests under way may take when the service stops, in seconds."""
+        """``drain``: seconds that requests under way may take after the service is told to stop."""
         self.bound: Address | None = None
         self._reactor = reactor
         self._address = address
@@ -63,7 +63,7 @@ class HttpServer(Service):
         self._looking = Periodic(cast(IReactorTime, reactor), CHECK_INTERVAL_SECONDS, site.cut_off_the_gone)
 
     def privilegedStartService(self) -> None:
-        """Bind the port; ``CannotListenError``."""
+        """Bind the port. Raises ``CannotListenError`` if that fails."""
         super().privilegedStartService()
         self._port = self._reactor.listenTCP(
             self._address.port,
@@ -85,7 +85,7 @@ class HttpServer(Service):
         self._log.info("HTTP on {address}", address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:
-        """Fires when the last connection is closed."""
+        """Stop the server. Fires when the last connection is closed."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 

@@ -14,22 +14,22 @@ from scheduler.model import Stream
 #: Bytes of one read, at most.
 READ_MAX_BYTES = 1024 * 1024
 
-#: Bytes of the first read in a search for the beginning of the last lines. Each read is twice the one before, up to the
-#: second number.
+#: Bytes of the first read in a search for the beginning of the last lines. Each read is twice as large as the one
+#: before, up to the second number.
 FIRST_BLOCK_BYTES, BLOCK_MAX_BYTES = 64 * 1024, 1024 * 1024
 
-#: A range of bytes: the first byte and the one after the last, ``None`` for the end. ``-n`` begins the last ``n``.
+#: A range of bytes: its first byte and the byte after its last, ``None`` for the end. ``(-n, None)``: the last ``n``.
 Range = tuple[int, int | None]
 
 
 def read_range(header: str | None) -> Range | None:
-    """The range in a ``Range`` header; ``None``, for the whole output, if it is malformed or has several."""
+    """The range in a ``Range`` header; ``None``, for the whole output, if it is malformed or has several ranges."""
     found = parse_range_header(header)
     return found.ranges[0] if found is not None and found.units == "bytes" and len(found.ranges) == 1 else None
 
 
 def span_of(wanted: Range, size: int) -> tuple[int, int]:
-    """The first byte of a range, and the one after the last, in a stream of that size; ``OffsetBeyondEnd``."""
+    """The first byte of a range, and the byte after its last. Raises ``OffsetBeyondEnd`` if ``size`` is too small."""
     begin, end = wanted
     if begin < 0:
         return max(0, size + begin), size
@@ -39,14 +39,14 @@ def span_of(wanted: Range, size: int) -> tuple[int, int]:
 
 
 async def size_of(scheduler: IScheduler, job_id: str, stream: Stream) -> int:
-    """The length of a stream now, in bytes."""
+    """The present length of a stream, in bytes."""
     return (await scheduler.read_output(job_id, stream, 0, 0)).size
 
 
 async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lines: int) -> tuple[int, int]:
-    """The offset of the last ``lines`` lines, and the size of the stream when they were counted.
+    """The offset of the last ``lines`` lines, and the size of the stream at which they were counted.
 
-    A last line without a line feed counts as one. Reads backward, and holds one block at a time.
+    A last line without a line feed counts as a line. Reads backward, and holds one block at a time.
     """
     size = end = await size_of(scheduler, job_id, stream)
     if not lines:
@@ -56,7 +56,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
     while end > 0:
         start = max(0, end - block)
         data = await read_between(scheduler, job_id, stream, start, end)
-        # The last line feed of the stream ends the last line and begins no other.
+        # The last line feed of the stream ends the last line; no line begins after it.
         position = len(data) - (end == size and data.endswith(b"\n"))
         while left and (position := data.rfind(b"\n", 0, position)) >= 0:
             left -= 1
@@ -67,7 +67,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
 
 
 async def read_between(scheduler: IScheduler, job_id: str, stream: Stream, start: int, end: int) -> bytes:
-    """All bytes from ``start`` to ``end``, which must exist. One read may return fewer bytes than it asks for."""
+    """All bytes from ``start`` to ``end``, which must exist. Repeats reads, as a read may return fewer bytes."""
     data = b""
     while start + len(data) < end:
         chunk = await scheduler.read_output(job_id, stream, start + len(data), end - start - len(data))
@@ -79,7 +79,7 @@ async def read_between(scheduler: IScheduler, job_id: str, stream: Stream, start
 
 @implementer(IOutputReader)
 class SpanReader:
-    """Reads a stream from the first chunk's offset up to ``end``."""
+    """Reads a stream from the offset of the first chunk up to ``end``."""
 
     def __init__(self, scheduler: IScheduler, job_id: str, stream: Stream, first: Chunk, end: int) -> None:
         self._read = lambda offset, size: scheduler.read_output(job_id, stream, offset, size)

@@ -1,8 +1,8 @@
 """A job as server-sent events: its state, both of its streams, and its end.
 
 The first event is ``job``. Another ``job`` follows each change of the job's ``state`` or ``reason``, or of the reason
-why it is queued. A client that does not read gets only the latest of them when it reads again. The last event is
-``end``, or ``resume`` before this process shuts down.
+why it is queued. A client that does not read for a while gets only the latest ``job`` when it reads again. The last
+event is ``end``, or ``resume`` before this process shuts down.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def events_headers(job: Job) -> dict[str, str]:
 
 
 class EventStream(StreamResource):
-    """Both streams of a job as server-sent events, and then its end."""
+    """A response with both streams of a job as server-sent events, and then its end."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class EventStream(StreamResource):
         opening: Opening,
         limit: int | None,
     ) -> None:
-        """With ``limit`` the event ``end`` has that many of the last bytes of each stream."""
+        """With ``limit`` the event ``end`` has the last ``limit`` bytes of each stream."""
         super().__init__(context, events_headers(job), opening, not job.over)
         self._job = job
         self._limit = limit
-        # the data of the last event ``job``
+        # the data of the latest event ``job``
         self._told: Object = {}
         self._news = False
         self._unwatch: Callable[[], None] | None = None
@@ -104,7 +104,7 @@ class EventStream(StreamResource):
         self._await_silence()
 
     def end(self) -> None:
-        # A browser drops an event without data.
+        # The event has data, as a browser drops an event without.
         self._begin()
         self._event("resume", {})
         self._finish()
@@ -130,7 +130,7 @@ class EventStream(StreamResource):
                 )
 
     def _end_of(self, job: Job) -> Deferred[Object | None]:
-        """The data of the event ``end``; ``None`` if the job's end is not known."""
+        """The data of the event ``end``; ``None`` if the job has not ended, as far as is known."""
 
         async def described() -> Object | None:
             return await self._context.described(job, self._limit) if job.state.final else None

@@ -7,8 +7,8 @@ is never a Klein Deferred: a Deferred that failed after the first byte would end
 
 The end of the body has a meaning. The body ends properly only when the job has ended and every byte that it wrote was
 sent. After any other end the connection is cut. So a body whose output was cut (full disk, ``output_limit``) is cut
-after its last byte, and the next request at that offset is refused with the reason. Event streams have an event for
-that.
+after its last byte, and the next request at that offset is refused with the reason. Event streams tell of cut output in
+the event ``end``.
 
 The headers of a job that has not ended go out at once, because nothing is known that could still be refused. The
 headers of an ended job wait for the first chunk, at most ``HEADERS_WAIT_MAX_SECONDS``, so that unreadable output is
@@ -40,17 +40,17 @@ from scheduler.api.errors import Problem, problem_of
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 
-#: How long headers wait for the first chunk or the first failure, in seconds.
+#: Seconds that headers wait for the first chunk or the first failure.
 HEADERS_WAIT_MAX_SECONDS = 1.0
 
-#: How long a job may take to be final once its output has ended, in seconds.
+#: Seconds that a job may take to be final once its output has ended.
 END_WAIT_MAX_SECONDS = 30.0
 
 _log = Logger()
 
 
 class Pull:
-    """Reads chunks from one reader while they are wanted."""
+    """Reads chunks from one reader while ``wanted()`` is true."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Pull:
         self._reading = self._pulling = self._closed = False
 
     def pull(self) -> None:
-        """Read until a chunk has to be waited for or none is wanted. A loop, so the stack does not grow."""
+        """Read until a chunk must be waited for or none is wanted. A loop, so that the stack does not grow."""
         if self._pulling:
             return
         self._pulling = True
@@ -104,7 +104,7 @@ class Pull:
 
 @frozen
 class Opening:
-    """The beginning of a stream: further headers, the status, and the problem of a failure before any output."""
+    """The beginning of a stream: further headers, the status, and the problem for a failure before any output."""
 
     headers: Mapping[str, str] = field(factory=dict)
     status: int = 200
@@ -118,7 +118,7 @@ class StreamResource(Resource):
     isLeaf = True  # noqa: N815
 
     def __init__(self, context: Context, headers: Mapping[str, str], opening: Opening, at_once: bool) -> None:
-        """``headers`` are those of this kind of stream; ``at_once``: they wait for nothing."""
+        """``headers`` are those of this kind of stream; ``at_once``: they are sent without waiting for output."""
         super().__init__()
         self._context = context
         self._headers = {**headers, **opening.headers}
@@ -126,10 +126,10 @@ class StreamResource(Resource):
         self._at_once = at_once
         self._problem = opening.problem
         self._request: Request | None = None
-        # the same until its connection is closed, even if the response was cut
+        # the same request until its connection is closed, even if the response was cut
         self._connected: Request | None = None
         self._paused = self._begun = self._over = self._finishing = False
-        # bytes written since the socket last took everything
+        # bytes written since the socket last had room
         self._unsent = 0
         self._timer: IDelayedCall | None = None
         self._settling: Deferred[Any] | None = None
@@ -179,7 +179,7 @@ class StreamResource(Resource):
     # -- for subclasses
 
     def _opened(self) -> None:
-        """Called when the response is registered and nothing of it was sent."""
+        """Hook for subclasses: the response is registered, and nothing is sent yet."""
 
     @abstractmethod
     def end(self) -> None:
@@ -193,7 +193,7 @@ class StreamResource(Resource):
             pull.pull()
 
     def _begin(self) -> None:
-        """Send the headers, once."""
+        """Send the headers, unless they are sent already."""
         if self._begun or self._over:
             return
         self._begun = True
@@ -209,7 +209,7 @@ class StreamResource(Resource):
             self._context.under_way.held.hold(self, self._unsent)
 
     def _finish(self) -> None:
-        """End the body properly, once the client has taken everything that was written."""
+        """End the body properly, once the client has read everything that was written."""
         self._begin()
         if self._paused and not self._over:
             self._finishing = True
@@ -223,7 +223,7 @@ class StreamResource(Resource):
             request.finish()
 
     def _cut(self, failure: Failure) -> None:
-        """End after a failure: with a problem document before the headers, else by cutting the connection."""
+        """End after a failure: with a problem document if no headers are sent yet, else by cutting the connection."""
         request = self._release()
         if request is None:
             return
@@ -240,7 +240,7 @@ class StreamResource(Resource):
             cast(ITCPTransport, request.transport).abortConnection()
 
     def _release(self) -> Request | None:
-        """Close the readers and timers. Returns the request, if it can still be answered."""
+        """Close the readers and timers. Returns the request if it can still be answered, else ``None``."""
         request = self._request
         if self._over or request is None:
             return None
@@ -249,7 +249,7 @@ class StreamResource(Resource):
         return request
 
     def _ended(self, _: object) -> None:
-        """The response is complete, or the connection is closed."""
+        """Clean up: the response is complete, or the connection is closed."""
         self._context.under_way.held.release(self)
         self._connected = None
         self._close()

@@ -25,7 +25,7 @@ QUERY = (*WANTED, "follow", "stall")
 
 
 async def submit(call: Call) -> Reply:
-    """``POST /v1/jobs``."""
+    """Handle ``POST /v1/jobs``."""
     query, context, scheduler = call.query, call.context, call.scheduler
     wanted, follow = Wanted.read(query), query.flag("follow")
     as_events = call.wants_events(PLAIN if follow else JSON)
@@ -65,7 +65,7 @@ async def submit(call: Call) -> Reply:
 
 
 async def _awaited(context: Context, job: Job, wanted: Wanted) -> Job:
-    """The job to answer with: its last attempt at its end, or as it is when ``wanted.wait`` is over."""
+    """The job to answer with: its last attempt once that has ended, or as it is after ``wanted.wait`` seconds."""
     scheduler = context.scheduler
     if wanted.wait is None:
         return job

@@ -10,7 +10,7 @@ from scheduler.api.lists import WORKERS_AT_ONCE, all_workers
 
 
 async def every(call: Call) -> Reply:
-    """All workers, by name."""
+    """Answer with all workers, by name."""
     views = call.scheduler.workers()
     if len(views) <= WORKERS_AT_ONCE:
         return json_answer({"workers": [wire.worker_json(view) for view in views]})
@@ -18,7 +18,7 @@ async def every(call: Call) -> Reply:
 
 
 async def one(call: Call, worker: str) -> Reply:
-    """A worker, by id or name."""
+    """Answer with a worker, by id or name."""
     return json_answer(wire.worker_json(call.scheduler.worker(worker)))
 
 

@@ -1,6 +1,6 @@
 """Shell completion of workers, recent jobs, contexts, signals and files, and the shells' scripts.
 
-If the candidates can't be fetched, or not quickly, there are none. Nothing else may be printed, because the user is
+If the candidates can't be fetched, or not quickly, none are offered. Nothing else may be printed, because the user is
 typing a command line.
 """
 
@@ -23,7 +23,7 @@ from scheduler.cli.failures import Failure
 from scheduler.cli.session import Session
 from scheduler.cli.wording import SHORT_ID, Object, command_line
 
-#: Seconds. The user waits at a prompt.
+#: Seconds to wait for candidates, while the user waits at a prompt.
 COMPLETION_TIMEOUT = 2.0
 
 #: Recent jobs whose ids are offered.
@@ -33,7 +33,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def complete_worker(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Names of workers; a ``shell_complete`` of click."""
+    """Complete names of workers; a ``shell_complete`` of click."""
     return [
         CompletionItem(worker["name"], help=worker["state"])
         for worker in _ask(ctx, "workers")
@@ -42,7 +42,7 @@ def complete_worker(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Ids of the newest jobs, shortened if possible; a ``shell_complete`` of click."""
+    """Complete ids of the newest jobs, shortened if possible; a ``shell_complete`` of click."""
     return [
         CompletionItem(_shown_id(job, incomplete), help=f"{job['state']}: {command_line(job)}"[:60])
         for job in _ask(ctx, "jobs")
@@ -51,7 +51,7 @@ def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 
 
 def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Names of contexts; a ``shell_complete`` of click."""
+    """Complete names of contexts; a ``shell_complete`` of click."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Failure):
         named = load(config_file(os.environ)).named
         return [CompletionItem(name, help=named[name].url) for name in named if name.startswith(incomplete)]
@@ -59,7 +59,7 @@ def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_signal(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Signals with or without SIG, in upper or lower case as typed; a ``shell_complete`` of click."""
+    """Complete signals with or without SIG, in upper or lower case as typed; a ``shell_complete`` of click."""
     names = [name for name in signal.Signals.__members__ if not name.startswith("SIGRT")]
     if not incomplete.upper().startswith("S"):
         names = [name.removeprefix("SIG") for name in names]
@@ -81,11 +81,11 @@ def _shown_id(job: Object, incomplete: str) -> str:
 
 
 def _ask(ctx: click.Context, what: str) -> list[Object]:
-    """Workers or jobs; empty if they can't be fetched in time."""
+    """Fetch workers or jobs; empty if they can't be fetched in time."""
     options = ctx.find_root().params
     session = Session(options.get("url"), options.get("token"), options.get("context"), os.environ)
     found: list[Object] = []
-    # Resolving a name may take longer than a connection's timeout, so this waits for a thread.
+    # A client's timeout does not cover the resolving of a name, so the request is made in a thread.
     thread = threading.Thread(target=_fetch_thd, args=(session, what, found), daemon=True)
     thread.start()
     thread.join(COMPLETION_TIMEOUT)

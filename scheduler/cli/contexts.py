@@ -7,11 +7,11 @@
     [contexts.lab]
     url = "https://lab.example:3000"
     token = "..."
-    ca_file = "lab-ca.pem"      # relative to this file
+    ca_file = "lab-ca.pem"        # relative to this file
 
 The first of these that is given decides: ``--url``, ``--context``, ``SCHEDULER_URL``, the default context of the file,
-``http://127.0.0.1:3000``. A token is sent only where it belongs. The token of a context is sent to its URL,
-``SCHEDULER_TOKEN`` to any URL that is not of a context, and ``--token`` always.
+``http://127.0.0.1:3000``. A token is sent only where it belongs: the token of a context to its URL, ``SCHEDULER_TOKEN``
+to any URL that is not of a context, and ``--token`` always.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CONTEXT_KEYS = ("url", "token", "ca_file")
 
 
 class Connection(NamedTuple):
-    """A scheduler, and the user's credentials."""
+    """A scheduler, and the token and certificate authority for it."""
 
     url: str
     token: str | None = None
@@ -43,14 +43,14 @@ class Connection(NamedTuple):
 
 
 class Contexts(NamedTuple):
-    """The configuration file."""
+    """The contents of ``schedctl.toml``."""
 
     default: str | None = None
     named: Mapping[str, Connection] = {}
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """The path of the file, even if there is none."""
+    """The path of ``schedctl.toml``, whether or not it exists."""
     folder = environ.get("XDG_CONFIG_HOME", "")
     # The specification says that a relative path must be ignored.
     home = Path(folder) if folder.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".config"
@@ -58,7 +58,7 @@ def config_file(environ: Mapping[str, str]) -> Path:
 
 
 def choose(url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> Connection:
-    """The scheduler to use; ``Failure`` if the choice is ambiguous, or the file has a mistake."""
+    """Choose the scheduler. Raises ``Failure`` if the choice is ambiguous, or the file has a mistake."""
     if url and context:
         raise Failure("--url and --context can't be given together", "Give one of them.")
 
@@ -83,7 +83,7 @@ def choose(url: str | None, token: str | None, context: str | None, environ: Map
 
 
 def load(file: Path) -> Contexts:
-    """Read the file; empty if there is none. Warns about a token that others can read."""
+    """Read the file, if there is one. Warns about a token that others can read. Raises ``Failure`` for a mistake."""
     try:
         with file.open("rb") as source:
             mode = stat.S_IMODE(file.stat().st_mode)
@@ -108,7 +108,7 @@ def load(file: Path) -> Contexts:
 
 
 def checked_url(url: str, where: str) -> str:
-    """``url`` without a trailing slash, if it is an HTTP URL; ``Failure`` names its origin ``where``."""
+    """``url`` without a trailing slash. Raises ``Failure`` that names the origin ``where`` if it is no HTTP URL."""
     try:
         parts = urlsplit(url)
         fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -120,7 +120,7 @@ def checked_url(url: str, where: str) -> str:
 
 
 def _checked_token(token: str | None, where: str) -> str | None:
-    """``token``, if a header can contain it; ``Failure`` names its origin ``where``."""
+    """``token``, if a header can contain it. Raises ``Failure`` that names the origin ``where`` if not."""
     if token and not all("!" <= character <= "~" for character in token):
         raise Failure(f"{where} must be printable ASCII without spaces", "Give it as it was issued.")
     return token

@@ -63,7 +63,7 @@ def command(session: Session, files: Sequence[str], as_json: bool) -> int:
 
 
 def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Sequence[Object]]) -> Iterator[Finding]:
-    """Check the chosen scheduler and its workers. On a worker's machine the scheduler may be out of reach.
+    """Check the chosen scheduler and its workers. On a worker's machine the scheduler may be out of reach over HTTP.
 
     The workers that the scheduler lists are added to ``listed``.
     """
@@ -78,7 +78,7 @@ def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Se
             return
         connection = found._replace(token=connection.token)
     version = service.ask(connection, "/v1/version")
-    # A scheduler that does not answer is not asked again, because that would take ten more seconds.
+    # A scheduler that does not answer is not asked again, because each request would take ten more seconds.
     ready = service.ask(connection, "/readyz") if isinstance(version, service.Answer) else version
     yield from service.check_service(connection, version, ready)
     workers = service.ask(connection, "/v1/workers") if isinstance(version, service.Answer) else version
@@ -93,7 +93,7 @@ def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Se
 
 
 def _scheduler_of(files: Sequence[str]) -> Connection | None:
-    """The HTTP address of the scheduler among the configured programs; ``None``: there is none, or it is unknown."""
+    """The HTTP address of the scheduler among the configured programs; ``None`` if there is none, or it is unknown."""
     for file in files:
         try:
             config = installations.load(file)

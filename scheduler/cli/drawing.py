@@ -13,15 +13,15 @@ from rich.cells import cell_len, set_cell_size
 from scheduler.cli.tables import Column
 from scheduler.cli.wording import Object, printable
 
-#: The gap between two columns of a table.
+#: Characters between two columns of a table.
 _GAP = "  "
 
-#: Columns that the shrinking column keeps, however narrow the terminal is.
+#: Characters that the shrinking column keeps, however narrow the terminal is.
 _SHRUNK_MIN_COLUMNS = 10
 
 
 def draw(columns: Sequence[Column], rows: Sequence[Object], width: int | None, coloured: bool) -> str:
-    """A table, each line with its newline. ``width``: columns of the terminal; ``None``: no limit."""
+    """Draw a table, each line with its newline. ``width``: columns of the terminal; ``None``: no limit."""
     texts = [[printable(column.text(row)) for column in columns] for row in rows]
     widths = [max(map(cell_len, [column.title, *cells])) for column, *cells in zip(columns, *texts, strict=True)]
     if width is not None:

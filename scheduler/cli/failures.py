@@ -13,17 +13,17 @@ import click
 import scheduler.client
 from scheduler.cli.wording import printable
 
-#: Exit codes. schedctl failed, nothing was started, and the command can be repeated.
+#: Exit code: schedctl failed, nothing was started, and the command can be repeated.
 OWN_FAILURE = 125
-#: A job may have run, and its outcome is not known.
+#: Exit code: a job may have run, and its outcome is not known.
 MAY_HAVE_RUN = 121
-#: schedctl was interrupted, or its output has no reader any more: 128 plus the signal's number, as usual.
+#: Exit codes if schedctl was interrupted, or its output has no reader any more: 128 plus the signal's number.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 #: Options of ``schedctl`` itself and their values, which some users type behind the command.
 _GLOBAL_OPTIONS = {"--url": "URL", "--token": "TOKEN", "--context": "NAME"}
 
-#: The next step for a problem, by its type; ``{url}`` is the scheduler's, ``{path}`` the command.
+#: The next step for a problem, by the problem's type; ``{url}`` is the scheduler's, ``{path}`` the command.
 _NEXT_STEPS = {
     "worker-unknown": "`schedctl workers` lists the workers.",
     "job-unknown": "`schedctl ps -a` lists the jobs.",
@@ -85,7 +85,7 @@ class Failure(click.ClickException):
 
 
 def _path() -> str:
-    """The present command, such as ``schedctl ps``."""
+    """The command that runs, such as ``schedctl ps``."""
     context = click.get_current_context(silent=True)
     if context is None:
         return "schedctl"
@@ -94,7 +94,7 @@ def _path() -> str:
 
 
 def say(text: str) -> None:
-    """Print a line on stderr. Failures are ignored, because nobody may read it."""
+    """Print a line on stderr. If that fails, nothing can be told to the user, so the failure is ignored."""
     with contextlib.suppress(OSError):  # a closed pipe, or a terminal that is gone
         click.echo(text, err=True)
 

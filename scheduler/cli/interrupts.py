@@ -30,20 +30,18 @@ _STOP_AGAIN_SECONDS = 2.0
 
 
 class Left(BaseException):
-    """The job is left running. Not an ``Exception``, so that no handler on the way mistakes it for a failure of its
-    own.
-    """
+    """Ends the watching; the job is left running. A ``BaseException``, so that no handler takes it for a failure."""
 
 
 class GaveUp(BaseException):
-    """The awaited event did not happen in time."""
+    """The awaited event did not happen within ``Interrupts.deadline``."""
 
 
 @define(eq=False)
 class Interrupts:
-    """A context manager for the main thread. ``job`` sets the job to stop.
+    """Handles interrupts; a context manager for the main thread. ``job`` sets the job that an interrupt stops.
 
-    The signal handlers do nothing that could block. A thread sends the stop, with a client of its own.
+    The signal handlers do nothing that could block. A thread sends the stop, with a separate client.
     """
 
     _status: Status
@@ -75,12 +73,12 @@ class Interrupts:
         return self._interrupted_at is not None
 
     def job(self, job_id: str) -> None:
-        """Set the job to stop. It is stopped at once if the interrupt came before its id was known."""
+        """Set the job to stop. The stop is sent at once if the interrupt came before the job's id was known."""
         self._job_id = job_id
         threading.Thread(target=self._stop_when_asked, args=(job_id,), daemon=True).start()
 
     def deadline(self, seconds: float | None) -> None:
-        """Raise ``GaveUp`` in the main thread after that time; ``None``: never."""
+        """Raise ``GaveUp`` in the main thread after so many seconds; ``None``: never."""
         signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else max(seconds, 0.001))
 
     def _interrupt(self, *_: object) -> None:

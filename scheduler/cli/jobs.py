@@ -1,4 +1,4 @@
-"""``schedctl stop``, ``signal`` and ``rm``: what is done to jobs."""
+"""``schedctl stop``, ``signal`` and ``rm``: commands that act on jobs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ WORKER_FIELDS = (
 
 
 def listing_options(fields: Sequence[str], example: str) -> Callable[[F], F]:
-    """The options of a command that lists objects with these fields: its arguments ``as_json`` and ``line_format``."""
+    """Make the decorator that adds ``--json`` (``as_json``) and ``--format`` (``line_format``) for these fields."""
 
     def decorate(function: F) -> F:
         format_option = click.option(
@@ -54,7 +54,7 @@ def print_listing(
     line_format: Format | None,
     names: str | None = None,
 ) -> int:
-    """Print the objects or, with ``names``, that field alone. Returns their number.
+    """Print the objects or, with ``names``, the field of that name alone. Returns the number of objects.
 
     Lines are printed as objects arrive, a table once all have arrived.
     """

@@ -65,7 +65,7 @@ def _tell_why_there_is_none(job: Job) -> None:
 
 
 def _copy(pieces: Iterator[bytes], descriptor: int) -> bool:
-    """Write all pieces to the descriptor; whether there were any."""
+    """Write all pieces to the descriptor. Returns whether there were any."""
     written = False
     for data in pieces:
         write_all(descriptor, data)
@@ -74,7 +74,7 @@ def _copy(pieces: Iterator[bytes], descriptor: int) -> bool:
 
 
 def _follow_both(client: Client, job_id: str, tail: int | None) -> bool:
-    """Follow each stream in a thread of its own. The first failure is raised. Returns whether there was any output."""
+    """Follow each stream in a separate thread. Raises the first failure. Returns whether there was any output."""
     ended: SimpleQueue[BaseException | bool] = SimpleQueue()
 
     def follow(stream: str, descriptor: int) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A command: the attribute ``attribute`` of the module ``module`` in ``scheduler.cli``."""
+    """A command: the object ``attribute`` in the module ``module`` of ``scheduler.cli``."""
 
     name: str
     module: str
@@ -61,7 +61,7 @@ _ENTRIES = {entry.name: entry for entries in COMMANDS.values() for entry in entr
 
 
 class Commands(click.Group):
-    """A group with the commands of the table."""
+    """The group of all commands. It takes names and help lines from ``COMMANDS``."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Turn exceptions of the client into a ``Failure``. If stdout's reader has gone, end the command quietly."""
@@ -93,7 +93,7 @@ class Commands(click.Group):
         return [completion.CompletionItem(entry.name, help=entry.help) for entry in found]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Print the sections from the table alone."""
+        """Print the sections of ``COMMANDS``, without importing a command."""
         for title, entries in COMMANDS.items():
             if entries:
                 with formatter.section(title):
@@ -123,7 +123,7 @@ def commands(ctx: click.Context, url: str | None, token: str | None, context: st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command, and return its exit code: the number that the command returned, or 0."""
+    """Run a command line, and return its exit code: the number that the command returned, or 0."""
     prepare()
     try:
         code = invoke(arguments)
@@ -136,13 +136,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(Failure(f"stdout can't be written: {error.strerror}", "Make room there, and repeat it."))
     except Exception:
         sys.excepthook(*sys.exc_info())
-        # A code other than Python's 1, which a job could have, too.
+        # The exit code differs from Python's 1, which a job could have, too.
         return _failed(Failure("this is a fault of schedctl", "Report it with the lines above.", MAY_HAVE_RUN))
     return code
 
 
 def invoke(arguments: Sequence[str] | None) -> int:
-    """Run the command; its exit code."""
+    """Run a command line, and return its exit code. A failure is shown."""
     given = sys.argv[1:] if arguments is None else arguments
     if "run" not in given and any("\udc80" <= char <= "\udcff" for char in "".join(given)):
         return _failed(Failure("the command line is not UTF-8, and no name or id is so", "Type it anew."))

@@ -11,13 +11,13 @@ from scheduler.cli.failures import Failure, of_client
 from scheduler.cli.wording import clock_time, command_line
 from scheduler.client import ApiProblem, Client, ClientError, Job
 
-#: Characters of an id that the scheduler chose, and of the shortest prefix.
+#: Characters of a whole id, and of the shortest prefix.
 ID_CHARACTERS, PREFIX_MIN_CHARACTERS = 36, 6
 
 #: Jobs listed if a prefix is not unique.
 _MAX_SHOWN_JOBS = 10
 
-#: Characters shown of their commands.
+#: Characters of the commands of such jobs that are shown.
 _COMMAND_MAX_CHARACTERS = 60
 
 #: Names suggested in one message.
@@ -25,7 +25,7 @@ _MAX_SUGGESTIONS = 3
 
 
 def resolve(client: Client, text: str) -> str:
-    """The id of the one job with this id or prefix; ``Failure`` if there is none, or more than one."""
+    """The id of the job with this id or prefix. Raises ``Failure`` if no job has it, or several have."""
     if len(text) >= ID_CHARACTERS:
         return text
     if len(text) < PREFIX_MIN_CHARACTERS:

@@ -12,10 +12,10 @@ from scheduler import units
 
 
 class Checked(click.ParamType[str]):
-    """Text that passes a check. It is passed on as it is, so that the API reads what the user wrote."""
+    """Text that passes a check. It is passed on unchanged, so that the API reads what the user wrote."""
 
     def __init__(self, name: str, check: Callable[[str], object]) -> None:
-        """``check`` raises ``ValueError`` with what is wrong or what is allowed."""
+        """``check`` raises ``ValueError`` that says what is wrong or what is allowed."""
         self.name = name
         self._check = check
 
@@ -42,7 +42,7 @@ class KeyValue(click.ParamType[tuple[str, str]]):
 
 
 def seconds(value: str) -> float:
-    """The seconds of a ``DURATION``; ``ValueError``."""
+    """The seconds of a ``DURATION``. Raises ``ValueError`` if it is none."""
     try:
         return units.parse_duration(float(value))
     except ValueError:
@@ -54,9 +54,9 @@ def _check_key(value: str) -> None:
         raise ValueError("must be printable characters of ASCII, one at least")
 
 
-#: ``30s``, ``5m``, or seconds.
+#: A duration: ``30s``, ``5m``, or seconds.
 DURATION = Checked("duration", seconds)
-#: ``100MB``, ``4GiB``, or bytes.
+#: A size: ``100MB``, ``4GiB``, or bytes.
 SIZE = Checked("size", partial(units.parse_size, least=1))
 #: An ``Idempotency-Key``. An empty one, as from an unset variable, is refused instead of being ignored.
 KEY = Checked("key", _check_key)

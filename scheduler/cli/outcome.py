@@ -1,7 +1,7 @@
 """The exit code of ``run`` and ``wait``: the end of a job as one number and, where needed, a sentence.
 
-The codes are those of docker and env. A job's own code is passed on even if it equals one of these. The two cases
-differ in that our own code always comes with a sentence.
+The codes of schedctl are those of docker and env. A job may have any of these codes, too, and then it is passed on. The
+two cases differ in that a code of schedctl always comes with a sentence.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from scheduler.client import Job
 
 TIMED_OUT, NOT_RUNNABLE, NOT_FOUND = 124, 126, 127
 
-#: For a job that failed without a code of its own: a core worker reports nothing else.
+#: The code for a job that failed and has no exit code: a core worker reports nothing else.
 _FAILED = 1
 
-#: A worker's refusal begins with the part of the job that it is about, and quotes the value.
+#: The beginning of a worker's refusal: the part of the job that it is about. The value follows in quotes.
 _REFUSED = re.compile(r"(command|path|script)\b")
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
 
 class Outcome(NamedTuple):
-    """An exit code. ``sentence`` explains one of our own codes; ``None`` for the job's own."""
+    """An exit code. ``sentence`` explains a code of schedctl; ``None`` for the code of the job."""
 
     code: int
     sentence: str | None = None
 
 
 def outcome(job: Job) -> Outcome:
-    """The outcome of a job at its end, or of one for which the wait is over."""
+    """The exit code for a job at its end, or for a job whose wait is over."""
     reason = job.reason or "no reason is known"
     if job.state == "succeeded":
         return Outcome(0)
@@ -52,7 +52,7 @@ def outcome(job: Job) -> Outcome:
 
 
 def refusal(reason: str) -> int:
-    """The code for a job that was not started, from the reason that its worker or the scheduler gave.
+    """The exit code for a job that was not started, from the reason that its worker or the scheduler gave.
 
     The API marks these cases by nothing but this text.
     """
@@ -62,7 +62,7 @@ def refusal(reason: str) -> int:
 
 
 def signal_number(name: str) -> int:
-    """The number of ``SIGKILL``, or of ``SIGRTMIN+3``."""
+    """The number of a signal such as ``SIGKILL`` or ``SIGRTMIN+3``; 0 if unknown."""
     name, _, above = name.partition("+")
     try:
         return signal.Signals[name] + int(above or 0)

@@ -34,7 +34,7 @@ from scheduler.cli.wording import (
     span,
 )
 
-#: Seconds between two updates of ``--watch``.
+#: Seconds between two updates with ``--watch``.
 WATCH_INTERVAL = 2.0
 
 STATES = ("queued", "starting", "running", "unknown", "succeeded", "failed", "stopped", "timed_out", "lost")
@@ -58,7 +58,7 @@ class Moment(click.ParamType[str]):
 
 
 def columns(now: float) -> Sequence[Column]:
-    """The columns of a table of jobs; ``now`` is the wall clock's time."""
+    """The columns of a table of jobs; ``now`` is the wall clock's POSIX time."""
     return (
         Column("ID", short_id),
         Column("WORKER", lambda job: job.get("worker_name") or ""),
@@ -75,7 +75,7 @@ def _span(seconds: float | None) -> str:
 
 
 def _state(job: Object) -> str:
-    """The state, with a note for a lost job that turned out to run."""
+    """The job's state, with a note for a lost job that turned out to run."""
     return f"{job['state']}, runs" if job.get("orphan") else str(job["state"])
 
 
@@ -177,7 +177,7 @@ def command(
 def _find(
     client: scheduler.client.Client, filters: Mapping[str, Any], unfinished: bool, most: int | None
 ) -> Iterator[Object]:
-    """Jobs, newest first. Orphans are final for the scheduler but still run, so they count as unfinished."""
+    """Find jobs, newest first. Orphans are final for the scheduler but still run, so they count as unfinished."""
     if not unfinished:
         yield from (job.data for job in client.jobs(**filters, limit=most))
         return
@@ -205,7 +205,7 @@ def _watch(table: Callable[[], str]) -> None:
 def screen(table: str) -> str:
     """The text that redraws the terminal: as many lines as it has, each to its right end, and nothing below.
 
-    Line wrapping is off meanwhile. Otherwise a line wider than the terminal would push others off the screen.
+    Line wrapping is off meanwhile. Otherwise a line wider than the terminal would push other lines off the screen.
     """
     lines = table.splitlines()
     height = max(shutil.get_terminal_size().lines - 1, 2)

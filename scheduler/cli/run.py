@@ -48,7 +48,7 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
 @click.command(
     "run",
     epilog=_EXAMPLES,
-    # Everything after the command belongs to it, including options.
+    # Everything after COMMAND belongs to it, including options.
     context_settings={"allow_interspersed_args": False},
 )
 @click.option(
@@ -125,7 +125,7 @@ def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdi
 
 
 def fields_of(command: tuple[str, ...], options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The API's fields for a command line; ``Failure`` if it contradicts itself."""
+    """The API's fields for a command line. Raises ``Failure`` if the command line contradicts itself."""
     options = dict(options)
     if options["worker"] and options["selector"]:
         raise Failure("--on and -l can't be given together", "--on names a worker, -l takes any that has the label.")
@@ -201,7 +201,7 @@ class Run:
         self._job_id: str | None = None
 
     def run(self, fields: Mapping[str, Any], key: str | None, detach: bool) -> int:
-        """Run the job, and return the exit code; ``Failure``."""
+        """Run the job, and return the exit code. Raises ``Failure`` if the outcome is not known."""
         new_client = partial(self._session.client, waits=True, on_trouble=None)  # its ``Status`` reports troubles
         try:
             with Interrupts(self._status, new_client) as interrupts:
@@ -252,7 +252,7 @@ class Run:
         return self._ended(job, watch.lost)
 
     def _submitted(self, client: Client, fields: Mapping[str, Any], key: str | None) -> tuple[str, Job | None]:
-        """Submit the job: its id, and the job itself unless the start was not answered."""
+        """Submit the job. Returns its id, and the job unless the start was not answered."""
         try:
             with of_worker(client, fields.get("worker"), self._session.connection.url):
                 job = client.submit(key=key, **fields)
@@ -266,7 +266,7 @@ class Run:
         return job.id, job
 
     def _detached(self, job_id: str, job: Job | None) -> int:
-        """Print the id. The code says only whether the job was started, or will be."""
+        """Print the job's id. The exit code says only whether the job was started, or will be."""
         click.echo(job_id)
         if job is None:
             return MAY_HAVE_RUN
@@ -291,7 +291,7 @@ class Run:
             ) from error
 
     def _unresolved(self, message: str) -> Failure:
-        """The failure if the outcome of the job is not known here."""
+        """Make the failure for a job whose outcome is not known here."""
         if self._job_id is None:
             return Failure(message, "`schedctl ps` shows the jobs that run.", MAY_HAVE_RUN)
         step = (

@@ -15,7 +15,7 @@ from scheduler.cli.failures import Failure, say
 from scheduler.cli.wording import printable
 
 #: For commands with a quick answer: seconds without a byte after which an answer counts as lost, and seconds for which
-#: the request is repeated then.
+#: the request is then repeated.
 ANSWER_TIMEOUT, ANSWER_PATIENCE = 15.0, 10.0
 
 #: Seconds for which a request must fail before the user is told.
@@ -23,7 +23,7 @@ TROUBLE_SHOWN_AFTER_SECONDS = 1.0
 
 
 class Trouble:
-    """Tells the user, once for each trouble, that a request is repeated; the ``on_trouble`` of a client."""
+    """Tells the user, once for each trouble, that a request is repeated. It is the ``on_trouble`` of a client."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Trouble:
         self._told = False
 
     def __call__(self, why: str | None) -> None:
-        """Called with the failure, or with ``None`` when it is over."""
+        """Take a failure, as a clause, or ``None`` when an answer came."""
         if why is None:
             self._since, self._told = None, False
         elif self._since is None:
@@ -42,7 +42,7 @@ class Trouble:
 
 
 class Session:
-    """A use of ``schedctl``. Nothing is read or opened before it is needed, so ``--help`` is fast."""
+    """A run of ``schedctl``. Nothing is read or opened before it is needed, so ``--help`` is fast."""
 
     def __init__(self, url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> None:
         self._options = url, token, context
@@ -50,13 +50,13 @@ class Session:
 
     @cached_property
     def connection(self) -> Connection:
-        """The chosen scheduler; ``Failure``."""
+        """The chosen scheduler. Raises ``Failure`` as ``contexts.choose`` does."""
         return choose(*self._options, self.environ)
 
     def client(self, waits: bool = False, **options: Any) -> scheduler.client.Client:
-        """A new client of the scheduler, for the caller to close; ``Failure`` if it can't be made.
+        """Make a client of the scheduler, for the caller to close. Raises ``Failure`` for unfit options.
 
-        ``waits``: for a command that may last; other commands give up sooner. ``options`` are those of ``Client``.
+        ``waits``: for a command that may last; other commands give up earlier. ``options`` are those of ``Client``.
         Unless they contain ``on_trouble``, the user is told about requests that are repeated for long.
         """
         where = self.connection

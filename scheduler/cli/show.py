@@ -25,7 +25,7 @@ from scheduler.cli.wording import (
     span,
 )
 
-#: Characters of row names, including the gap behind them.
+#: Characters for the names of rows, including the gap behind a name.
 _NAME_WIDTH = 12
 
 
@@ -53,7 +53,7 @@ def command(session: Session, ids: Sequence[str], as_json: bool, line_format: Fo
 
 
 def describe(job: Object, now: float) -> str:
-    """The rows about a job, each with its newline; ``now`` is the wall clock's time."""
+    """The rows about a job, each with its newline; ``now`` is the wall clock's POSIX time."""
     rows = [("job", str(job["id"])), *_state(job, now), ("command", command_line(job)), *_about(job), *_times(job, now)]
     rows += [*_exit(job), *_output(job), *_attempts(job)]
     colours = {"state": STATE_COLOURS.get(job["state"], "")}

@@ -12,14 +12,14 @@ from attrs import define, field
 
 from scheduler.cli.wording import printable, span
 
-#: Seconds between two updates of the line.
+#: Seconds between two updates of the line about the present wait.
 UPDATE_INTERVAL = 0.5
 
 _ERASE = "\r\x1b[K"
 
 
 def write_stderr(text: str) -> None:
-    """Write to the descriptor itself. A signal handler may interrupt ``sys.stderr`` in the middle of a write."""
+    """Write to the descriptor of stderr. A signal handler may interrupt ``sys.stderr`` in the middle of a write."""
     try:
         os.write(2, text.encode("utf-8", "replace"))
     except OSError:
@@ -27,7 +27,7 @@ def write_stderr(text: str) -> None:
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal on stderr; ``None`` if it is none, or can't redraw a line."""
+    """The columns of the terminal on stderr; ``None`` if stderr is no terminal, or the terminal can't redraw a line."""
     if os.environ.get("TERM") == "dumb":
         return None
     try:
@@ -40,8 +40,8 @@ def terminal_width() -> int | None:
 class Status:
     """Notes, and at most one line about the present wait, which appears once the wait has taken some time.
 
-    On a terminal this line is updated in place with the elapsed time, and disappears when the wait is over. Elsewhere
-    it is written once for each wait.
+    On a terminal the line is updated in place with the elapsed time, and disappears when the wait is over. Otherwise it
+    is written once for each wait.
     """
 
     _write: Callable[[str], None] = write_stderr
@@ -75,7 +75,7 @@ class Status:
         return self._width() is not None
 
     def note(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays on the screen."""
         with self._lock:
             self._erase()
             self._write(f"schedctl: {printable(text)}\n")
@@ -106,7 +106,7 @@ class Status:
                 self._draw()
 
     def done(self) -> bool:
-        """End the wait; whether it was shown."""
+        """End the present wait. Returns whether it was shown."""
         self._waiting.clear()
         with self._lock:
             self._erase()

@@ -29,8 +29,8 @@ _PIECE = 64 * 1024
 def prepare() -> None:
     """Make descriptors 0, 1 and 2 safe to use, and any text printable. Call it before anything else is opened.
 
-    A closed one (``>&-``, some daemons) becomes /dev/null. Otherwise the next socket would get its number, and would
-    receive a job's output. A character that stdout's encoding lacks is written as an escape.
+    A closed descriptor (``>&-``, some daemons) becomes /dev/null. Otherwise the next socket would get its number, and
+    would receive a job's output. A character that stdout's encoding lacks is written as an escape.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -55,7 +55,7 @@ def abandon_stdout() -> None:
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all data at once, without a buffer.
 
-    ``BrokenPipeError`` if the pipe's reader or the terminal is gone; another ``OSError`` if writing fails.
+    Raises ``BrokenPipeError`` if the pipe's reader or the terminal is gone, another ``OSError`` if writing fails.
     """
     view = memoryview(data)
     while view:

@@ -1,7 +1,7 @@
 """Prints results of commands: a table for people, JSON lines or a custom format for programs.
 
-A table is as wide as the terminal, and its long column is shortened to fit. In a pipe or a file nothing is shortened or
-coloured.
+A table is as wide as the terminal, and its longest column is shortened to fit. In a pipe or a file nothing is shortened
+or coloured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Column:
 
     title: str
     text: Callable[[Object], str]
-    #: The colour of the text, by the names that click and rich share; ``""``: none.
+    #: Returns the colour of the text, by a name that click and rich share; ``""``: none.
     colour: Callable[[Object], str] = lambda _: ""
     right: bool = False
     #: Whether the column is shortened if the terminal is too narrow.
@@ -61,17 +61,17 @@ def paint(text: str, colour: str) -> str:
 
 
 def json_line(document: Object) -> str:
-    """A document of the API as one line of JSON."""
+    """A JSON object of the API on one line."""
     encoding = sys.stdout.encoding or "utf-8"
     text = json.dumps(dict(document), ensure_ascii=not encoding.lower().startswith("utf"), separators=(",", ":"))
     return _UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Format:
-    """A format such as ``{id} {labels.team} {state:<9}``, whose fields are those of an object."""
+    """A format such as ``{id} {labels.team} {state:<9}``, for the fields of a JSON object."""
 
     def __init__(self, text: str, fields: Sequence[str]) -> None:
-        """``click.UsageError`` for an invalid format, and for a field that is not in ``fields``."""
+        """Raises ``click.UsageError`` for an invalid format, and for a field that is not in ``fields``."""
         try:
             self._parts = list(string.Formatter().parse(re.sub(r"\\[tn\\]", lambda found: _ESCAPES[found[0]], text)))
         except ValueError as error:
@@ -88,7 +88,7 @@ class Format:
                 raise click.UsageError(f"--format: {{{name}:{spec}}}: {error}.") from None
 
     def line(self, document: Object) -> str:
-        """The format, filled with an object's fields. A field that is absent or ``null`` is empty."""
+        """The format, filled with an object's fields. An absent field, or ``null``, becomes ``""``."""
         made = ""
         for literal, name, spec, _ in self._parts:
             made += literal
@@ -98,7 +98,7 @@ class Format:
 
 
 def _look_up(document: Any, name: str) -> Any:
-    """A field, or part of one: ``labels.team``. Names that contain dots are found, too."""
+    """The field of that name, or a part of a field: ``labels.team``. Names that contain dots are found, too."""
     first, dot, rest = name.partition(".")
     value = document.get(first)
     if not dot:
@@ -117,7 +117,7 @@ def _text(value: Any) -> str:
 
 
 def draw(columns: Sequence[Column], rows: Sequence[Object]) -> str:
-    """A table, each line with its newline. Imports rich only now."""
+    """Draw a table, each line with its newline. rich is imported only now."""
     drawing = importlib.import_module("scheduler.cli.drawing")
     made: str = drawing.draw(columns, rows, shutil.get_terminal_size().columns if terminal() else None, coloured())
     return made

@@ -43,7 +43,7 @@ def command(session: Session, job: str, timeout: str | None) -> int:
 
 
 def _last_attempt(client: Client, status: Status, job_id: str, timeout: float | None) -> Job:
-    """The last attempt at its end."""
+    """Wait for the end of a job's last attempt. Raises ``Failure`` if it does not come within ``timeout`` seconds."""
     deadline = None if timeout is None else time.monotonic() + timeout
     following: str | None = job_id
     while following is not None:

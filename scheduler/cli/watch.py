@@ -17,14 +17,14 @@ from scheduler.client import ApiProblem, Changed, Client, ClientError, Ended, Jo
 #: The descriptor for each stream of a job.
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
-#: Seconds that a wait must last to be shown, and the same for a broken connection without a terminal. If stderr is a
-#: file that also has the job's stderr, a short break is not worth a line.
+#: Seconds that a wait must last to be shown, and seconds for a broken connection if stderr is no terminal: stderr may
+#: be a file with the job's stderr, and a short break is not worth a line there.
 _SHOWN_AFTER_SECONDS, _BREAK_SHOWN_AFTER_SECONDS = 1.0, 10.0
 
 #: Seconds between two queries for the place of a queued job.
 _PLACE_INTERVAL_SECONDS = 5.0
 
-#: Seconds between two queries of a job whose start alone is awaited.
+#: Seconds between two queries of a job that is watched only until it starts.
 LOOK_INTERVAL = 1.0
 
 
@@ -53,7 +53,7 @@ class Watch:
     lost: str | None = None
 
     def trouble(self, why: str | None) -> None:
-        """The scheduler can't be reached, a clause that says why; or it can be again. As ``on_trouble`` of a client."""
+        """Note why the scheduler can't be reached, or ``None`` when it can be; the ``on_trouble`` of a client."""
         self._trouble = why
         if why is None:
             self._trouble_since = None
@@ -62,9 +62,9 @@ class Watch:
         self._show()
 
     def until_end(self, client: Client, job_id: str, job: Job | None) -> Job:
-        """The job, or its last retry, at its end. ``job``: the job as it was accepted.
+        """Watch the job and its retries, and return the last one at its end. ``job``: the job as it was accepted.
 
-        ``ClientError`` if it can't be watched any longer, ``GaveUp`` if it stays ``unknown``, ``BrokenPipeError``.
+        Raises ``ClientError`` if watching is impossible, ``GaveUp`` if the job stays ``unknown``, ``BrokenPipeError``.
         """
         if job is not None:
             self.seen(job)
@@ -156,7 +156,7 @@ class Watch:
 
 
 def queue_text(job: Job) -> str:
-    """A clause that the job is queued, and why."""
+    """A clause that says that the job is queued, and why."""
     waiting = job.waiting_for
     if waiting is None:
         return f"job {short_id(job.data)} is queued" + (f": {job.reason}" if job.reason else "")
@@ -170,7 +170,7 @@ def out_of_queue(
     deadline: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Job:
-    """The job once it is no longer queued, or its state at ``deadline``, a time of ``clock``; ``ClientError``."""
+    """Wait until the job is no longer queued, or until ``deadline``, a time of ``clock``. Raises ``ClientError``."""
     job, since = client.job(job_id), clock()
     while job.state == "queued" and (deadline is None or clock() < deadline):
         status.waiting(queue_text(job), LOOK_INTERVAL, since)

@@ -1,6 +1,6 @@
 """Jobs and workers in words and figures for people: ages, sizes, command lines, exits.
 
-Every function takes JSON values of the API and returns text without control characters, so that no part of a job can
+Every function takes JSON values of the API. Texts are returned without control characters, so that no part of a job can
 control the terminal.
 """
 
@@ -43,7 +43,7 @@ _UNPRINTABLE = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\
 
 
 def printable(text: str) -> str:
-    r"""The text on one line, control characters as escapes such as ``\n`` and ``\x1b``."""
+    r"""The text on one line; control characters become escapes such as ``\n`` and ``\x1b``."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -62,7 +62,7 @@ def clock_time(text: str | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration to about two digits: ``0.4s``, ``43s``, ``5m 3s``, ``2h 5m``, ``3d 4h``."""
+    """A number of seconds as text, to about two digits: ``0.4s``, ``43s``, ``5m 3s``, ``2h 5m``, ``3d 4h``."""
     seconds = max(seconds, 0.0)
     if seconds < 9.95:
         return f"{seconds:.1f}s"
@@ -75,7 +75,7 @@ def span(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes, to three digits."""
+    """A number of bytes as text, to three digits."""
     if count < 1000:
         return f"{count} B"
     value, unit = float(count), ""
@@ -92,7 +92,7 @@ def short_id(job: Object) -> str:
 
 
 def command_line(job: Object) -> str:
-    """The command of a job as typed in a shell; for a script, its first line."""
+    """The command of a job as it would be typed in a shell; for a script, its first line."""
     script = job.get("script")
     if script is not None:
         return printable(f"{script['first_line']} ({size(script['bytes'])} script)")
@@ -102,7 +102,7 @@ def command_line(job: Object) -> str:
 
 
 def run_time(job: Object, now: float) -> float | None:
-    """Seconds for which a job has run, or ran; ``None`` if it never started."""
+    """Seconds for which a job has run so far, or ran; ``None`` if it never started."""
     started, finished = moment(job.get("started_at")), moment(job.get("finished_at"))
     if started is None:
         return None
@@ -116,12 +116,12 @@ def age(job: Object, now: float) -> float | None:
 
 
 def ending(job: Object) -> str:
-    """The exit code or signal of a job, briefly; ``""`` if it has neither."""
+    """The exit code or signal of a job; ``""`` if it has neither."""
     if job.get("signal"):
         return printable(str(job["signal"]))
     return "" if job.get("exit_code") is None else str(job["exit_code"])
 
 
 def labels(of: Object) -> str:
-    """Labels as on a command line, sorted by name."""
+    """Labels as they are typed on a command line, sorted by name."""
     return printable(",".join(f"{key}={value}" for key, value in sorted((of.get("labels") or {}).items())))

@@ -20,14 +20,14 @@ from scheduler.cli.wording import STATE_COLOURS, Object, labels, moment, size, s
 #: Seconds between two queries of ``drain --wait``.
 DRAIN_INTERVAL = 1.0
 
-#: The exit code of a ``drain --wait`` that timed out, as of timeout(1).
+#: The exit code of ``drain --wait`` if its timeout is over, as for timeout(1).
 TIMED_OUT = 124
 
 _names = click.argument("names", metavar="WORKER...", nargs=-1, required=True, shell_complete=complete_worker)
 
 
 def columns(now: float) -> Sequence[Column]:
-    """The columns of a table of workers; ``now`` is the wall clock's time."""
+    """The columns of a table of workers; ``now`` is the wall clock's POSIX time."""
 
     def seen(worker: Object) -> str:
         when = moment(worker.get("last_seen"))
@@ -50,7 +50,7 @@ def _state(worker: Object) -> str:
 
 
 def _jobs(worker: Object) -> str:
-    """The running jobs, out of the slots."""
+    """The number of running jobs, and of slots."""
     slots = worker.get("slots")
     return str(worker["running_jobs"]) if slots is None else f"{worker['running_jobs']}/{slots}"
 
@@ -132,7 +132,7 @@ def _stays(names: Sequence[str]) -> str:
 
 
 def _wait_until_empty(client: scheduler.client.Client, left: list[str], deadline: float | None) -> None:
-    """Remove the workers without running jobs from ``left``, until it is empty or the time is over."""
+    """Remove each worker without running jobs from ``left``, until it is empty or ``deadline`` has passed."""
     told: dict[str, tuple[int, str]] = {}
     while True:
         for name in tuple(left):

@@ -16,7 +16,7 @@ DEFAULT_URL = "http://127.0.0.1:3000"
 
 @frozen
 class Target:
-    """A scheduler's base URL, and the token with which this client identifies itself."""
+    """A scheduler's base URL, and the token by which the scheduler knows this client."""
 
     scheme: str
     #: An IPv6 address includes its zone: ``fe80::1%eth0``.
@@ -28,7 +28,7 @@ class Target:
 
     @property
     def base(self) -> str:
-        """The URL up to the path."""
+        """The URL up to the path: scheme, host and port."""
         return f"{self.scheme}://{self.host_in_url}:{self.port}"
 
     @property
@@ -50,12 +50,12 @@ class Target:
 
 
 def body(request: Request) -> bytes | None:
-    """The body as sent. Half surrogate pairs, as in undecodable arguments, are escaped; the scheduler refuses them."""
+    """The request's body in bytes. Half surrogate pairs, as in undecodable arguments, are escaped."""
     return None if request.body is None else json.dumps(request.body).encode("ascii")
 
 
 def read_target(url: str, token: str | None) -> Target:
-    """The target for a URL. ``ValueError`` for an invalid URL, or one with more than scheme, host, port and path."""
+    """The target for a URL. Raises ``ValueError`` for an invalid URL, or parts beside scheme, host, port and path."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} must be like http://host:3000 or https://host:3000")

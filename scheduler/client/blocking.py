@@ -61,7 +61,7 @@ class Client:
         ca_file: str | None = None,
         on_trouble: Callable[[str | None], object] | None = None,
     ) -> None:
-        """Does not send anything yet.
+        """Make a client. It connects with the first request.
 
         - ``token``: sent as ``Authorization: Bearer``.
         - ``timeout``: seconds without a byte after which an answer counts as lost.

@@ -43,7 +43,7 @@ _HTTP = b"HTTP/"
 
 @define(eq=False)
 class Channel:
-    """The connection of one script: one request at a time."""
+    """The requests of one script (``exchange``), one at a time."""
 
     _pool: urllib3.HTTPConnectionPool
     _target: Target
@@ -64,7 +64,7 @@ class Channel:
         return None
 
     def close(self) -> None:
-        """End the script. A connection whose body was not read to its end is closed, because it can't be used again."""
+        """End the script. A connection whose body was not read to its end can't be used again, and is closed."""
         response, self._response = self._response, None
         if response is not None:
             response.close()
@@ -114,7 +114,7 @@ class Channel:
 
 
 class _NotConnected(Exception):
-    """Raised inside urllib3 when connecting fails, so that no other error counts as "nothing was sent"."""
+    """Raised inside urllib3 if connecting fails, so that only this error counts as "nothing was sent"."""
 
     def __init__(self, outcome: NoAnswer) -> None:
         super().__init__(outcome.why)
@@ -122,7 +122,7 @@ class _NotConnected(Exception):
 
 
 class _NotHttp(http.client.BadStatusLine):
-    """The first line of an answer is not HTTP."""
+    """The first line of an answer is not one of HTTP."""
 
     def __init__(self, line: bytes) -> None:
         super().__init__(repr(line))
@@ -176,7 +176,7 @@ def _connect(connect: Callable[[], None]) -> None:
     try:
         connect()
     except ssl.SSLError as error:
-        # A handshake that was cut may succeed another time; an untrusted certificate can't.
+        # A handshake that was cut may succeed another time; a handshake with an untrusted certificate can't.
         loss = Loss.UNSENT if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else Loss.UNTRUSTED
         raise _NotConnected(NoAnswer(loss, f"TLS: {_why(error)}")) from error
     except (HTTPError, OSError) as error:
@@ -184,7 +184,7 @@ def _connect(connect: Callable[[], None]) -> None:
 
 
 def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
-    """The connection pool for a scheduler; ``OSError`` or ``ssl.SSLError`` for an unreadable ``ca_file``."""
+    """The connection pool for a scheduler. Raises ``OSError`` or ``ssl.SSLError`` for an unreadable ``ca_file``."""
     if target.scheme == "http":
         plain = urllib3.HTTPConnectionPool(target.host_in_url, target.port)
         plain.ConnectionCls = _Plain
@@ -202,14 +202,14 @@ def _loss(error: BaseException) -> Loss:
 
 
 def _within(error: BaseException) -> BaseException:
-    """The exception inside one of urllib3's, which is not set as its cause."""
+    """The exception that urllib3 wrapped in ``error``, without setting it as the cause; otherwise ``error``."""
     if isinstance(error, ProtocolError) and len(error.args) > 1 and isinstance(error.args[1], Exception):
         return error.args[1]
     return error
 
 
 def _why(error: BaseException) -> str:
-    """The reason as a clause, without urllib3's own names if possible."""
+    """The reason of a failure as a clause, without urllib3's own names if possible."""
     error = _within(error)
     if isinstance(error, _NotHttp):
         return "what answers there does not speak HTTP"

@@ -1,4 +1,4 @@
-"""The errors of the client. A job that failed is no error, unless ``check`` asks for one.
+"""The errors of the client. A job that failed is an error only if the caller asks for that with ``check``.
 
 Three cases are separate: the scheduler refused (``ApiProblem``), no answer came (``ConnectionFailed``), and the job
 itself did not succeed (``JobFailed``).
@@ -36,7 +36,7 @@ class ClientError(Exception):
 
 
 class ConnectionFailed(ClientError):
-    """No complete answer came: refused, cut, or too late. Repetitions within ``patience`` have failed, too."""
+    """No complete answer came: refused, cut, or too late. The repetitions within ``patience`` failed, too."""
 
 
 class ApiProblem(ClientError):
@@ -50,19 +50,19 @@ class ApiProblem(ClientError):
         started: Started = None,
         job_id: str | None = None,
     ) -> None:
-        """``document`` is the JSON of the answer; ``{}`` if there is none."""
+        """``document`` is the JSON of the answer; ``{}`` if it has none."""
         #: The HTTP status.
         self.status = status
-        #: The last part of the document's ``type``, such as ``"worker-unknown"``; ``""`` if it has none.
+        #: The last part of the document's ``type``, such as ``"worker-unknown"``; ``""`` if it has no ``type``.
         self.type = _slug(document.get("type"))
-        #: A sentence.
+        #: The reason, as a sentence.
         self.detail = str(document.get("detail") or document.get("title") or f"HTTP status {status}")
         self.document = document
         super().__init__(self.detail, started=started, job_id=job_id)
 
 
 class OutputLost(ClientError):
-    """Requested output is missing: it is no longer kept, or was cut when the job wrote it (410).
+    """Requested output is missing: it is no longer kept, or was never kept in full (410).
 
     ``result``: the job and the existing output, if ``run`` raises this.
     """

@@ -1,13 +1,13 @@
-"""Requests and answers as values, and the steps of which operations consist. The core knows no socket.
+"""Requests and answers as values, and the steps of which operations consist. No socket is used here.
 
 Theory of operation. Every operation of the client is a generator, a *script*. It yields the steps that need the world
 outside, and is sent the result of each:
 
 - ``Open``: send a request; the result is a ``Head``, or ``NoAnswer``. One request
   of a script is open at a time: the next ``Open`` abandons the previous one.
-- ``Read``: the next bytes of its body; ``b""`` at its proper end, else ``NoAnswer``.
-- ``Pause``: some seconds.
-- ``Deliver``: an item for the caller, in scripts that are iterators.
+- ``Read``: read the next bytes of the body; ``b""`` at its proper end, else ``NoAnswer``.
+- ``Pause``: wait for some seconds.
+- ``Deliver``: hand an item to the caller, in scripts that are iterators.
 
 ``blocking`` carries the steps out with urllib3, and ``twisted`` with treq. The scripts alone decide about requests,
 repetitions and resumptions.
@@ -30,18 +30,18 @@ Item = TypeVar("Item")
 
 @frozen
 class Request:
-    """A request, and the ways in which it may be treated."""
+    """A request, and how it may be treated."""
 
     method: str
     #: The path below the base URL, percent-encoded: ``/v1/jobs``.
     path: str
     query: tuple[tuple[str, str], ...] = ()
-    #: JSON; ``None``: no body.
+    #: A value for JSON; ``None``: no body.
     body: Any = None
     headers: Mapping[str, str] = field(factory=dict)
-    #: Whether it may be repeated although it may have been carried out.
+    #: Whether the request may be sent again although it may have been carried out.
     repeatable: bool = True
-    #: Whether it starts a job. If so, an error says whether one was started.
+    #: Whether the request starts a job. If so, an error says whether a job was started.
     submits: bool = False
     #: Statuses beyond 2xx that are answers, not problems.
     expected: frozenset[int] = frozenset()
@@ -65,7 +65,7 @@ class Answer(Head):
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """Its JSON object; ``{}`` if it has none."""
+        """The JSON object in the body; ``{}`` if there is none."""
         try:
             found = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -74,12 +74,12 @@ class Answer(Head):
 
     @property
     def is_problem(self) -> bool:
-        """Whether a scheduler wrote it to refuse a request. The error page of a proxy is none."""
+        """Whether a scheduler wrote the answer to refuse a request, and not a proxy."""
         return str(self.document.get("type")).startswith("/problems/")
 
     @property
     def is_cut(self) -> bool:
-        """Whether it should be JSON but is not: a proxy may properly end an answer that was cut before it."""
+        """Whether the body should be JSON but is not: a proxy may end a cut body properly."""
         if not self.headers.get("content-type", "").startswith("application/json"):
             return False
         try:
@@ -90,12 +90,12 @@ class Answer(Head):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds in ``Retry-After``; ``None`` without it (or for a date, which the scheduler never sends)."""
+        """Seconds in ``Retry-After``; ``None`` without it, or for a date, which the scheduler never sends."""
         text = self.headers.get("retry-after", "").strip()
         return float(text) if text.isascii() and text.isdigit() else None
 
     def json(self) -> Any:
-        """Its JSON; ``ClientError`` if there is none."""
+        """The JSON in the body. Raises ``ClientError`` if it is not JSON."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
@@ -121,7 +121,7 @@ class Loss(enum.Enum):
 
 @frozen
 class NoAnswer:
-    """No answer came, or an incomplete one."""
+    """No answer came, or only a part of it."""
 
     loss: Loss
     #: The reason as a clause: ``connection refused``.
@@ -130,40 +130,40 @@ class NoAnswer:
 
 @frozen
 class Open:
-    """Send this request; abandons the one that is open."""
+    """Step: send this request. The request that is open is abandoned."""
 
     request: Request
 
 
 @frozen
 class Read:
-    """Read some bytes of the body."""
+    """Step: read some bytes of the body."""
 
 
 @frozen
 class Pause:
-    """Wait for some seconds."""
+    """Step: wait for some seconds."""
 
     seconds: float
-    #: The failure that will be tried again, as a clause; ``""`` if there was none.
+    #: The failure before the next attempt, as a clause; ``""`` if there was none.
     why: str = ""
 
 
 @frozen
 class Deliver(Generic[Item]):
-    """An item for the caller."""
+    """Step: hand an item to the caller."""
 
     item: Item
 
 
 def loss_of(greeting: bytes) -> Loss:
-    """The kind of an answer that is not HTTP, judged by its first bytes: those of other protocols are known."""
+    """Whether an answer that is not HTTP is ``FOREIGN`` or ``GARBLED``, judged by its first bytes."""
     is_http2 = greeting[3:5] == b"\4\0" and greeting[:1] == b"\0"  # a SETTINGS frame, as of gRPC
     return Loss.FOREIGN if is_http2 or greeting.startswith((b"SSH-", b"\x15\3")) else Loss.GARBLED
 
 
 class Trouble:
-    """Tells the client's caller about failures on the way, and about their end."""
+    """Tells the client's caller about failures of requests that are repeated, and about their end."""
 
     def __init__(self, told: Callable[[str | None], object] | None) -> None:
         """``told`` is the client's ``on_trouble``."""
@@ -171,7 +171,7 @@ class Trouble:
         self._troubled = False
 
     def before(self, pause: Pause) -> None:
-        """A request will be tried again after this pause, if the pause has a reason."""
+        """Note that a request will be tried again after this pause, if the pause has a reason."""
         if pause.why:
             self._tell(pause.why)
 
@@ -203,7 +203,7 @@ def exchange(request: Request) -> Script[Answer | NoAnswer]:
 
 
 def whole(head: Head) -> Script[Answer | NoAnswer]:
-    """The rest of an answer whose head was received."""
+    """Read the rest of an answer whose head was received."""
     pieces: list[bytes] = []
     while True:
         data = yield Read()

@@ -22,7 +22,7 @@ from scheduler.client.values import Ended, Event, Job, Output, Readiness, Result
 #: Seconds for which one request waits for the end of a job. A dead connection is noticed after that long.
 WAIT_REQUEST_SECONDS = 30.0
 
-#: Seconds that the answer to a stop may take beyond the client's ``timeout``, because the scheduler waits for the end.
+#: Seconds that the answer to a stop may take beyond the client's ``timeout``, as the scheduler waits for the job's end.
 STOP_ANSWER_SECONDS = 75.0
 
 #: Jobs in one page of a list.
@@ -34,7 +34,7 @@ Filter = str | int | bool | datetime | Sequence[str] | Mapping[str, str] | None
 
 
 def presented(method: M, operation: Callable[..., Any]) -> M:
-    """The method of a client with the name, arguments and docstring of its operation. The result is not a script."""
+    """Give ``method`` of a client the name, arguments and docstring of its operation; the result is not a script."""
     update_wrapper(method, operation)
     signature = inspect.signature(operation).replace(return_annotation=inspect.Signature.empty)
     method.__signature__ = signature  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def presented(method: M, operation: Callable[..., Any]) -> M:
 
 
 class Operations:
-    """The scripts of one client. Their docstrings are those of ``Client``, whose methods return the results."""
+    """The scripts (``exchange``) of one client. Their docstrings are those of ``Client``, which returns the results."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Operations:
         return result
 
     def _collect(self, job_id: str) -> Script[Result]:
-        """Collect one attempt, from its first byte to its end."""
+        """Collect the output of one attempt, from its first byte to its end."""
         pieces: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         with contextlib.closing(self.follow(job_id)) as source:
             step = next(source)
@@ -121,14 +121,14 @@ class Operations:
                 step = next(source)
 
     def job(self, job_id: str, wait: float | None = None) -> Script[Job]:
-        """The job. With ``wait``, once it has ended, or its state after so many seconds (at most 300)."""
+        """The job; with ``wait``, once it has ended, or as it is after so many seconds (at most 300)."""
         query = () if wait is None else (("wait", f"{wait:g}"),)
         silence = None if wait is None else self._timeout + wait
         answer = yield from self.repeater.answer(Request("GET", _job_path(job_id), query, silence=silence))
         return Job.from_json(answer.json())
 
     def wait(self, job_id: str, timeout: float | None = None) -> Script[Job]:
-        """The job once it has ended; ``WaitTimedOut`` (a ``TimeoutError``) if it has not within ``timeout`` seconds.
+        """Wait for a job's end. Raises ``WaitTimedOut`` (a ``TimeoutError``) after ``timeout`` seconds without it.
 
         Waits for this attempt only; a job that was retried has ``retried_by``.
         """
@@ -167,8 +167,8 @@ class Operations:
     def stop(self, job_id: str) -> Script[Job]:
         """Stop a job and wait for its end.
 
-        If the job is not ``final`` then, it will be stopped when its worker can be reached. ``ApiProblem`` of type
-        ``left-running`` if processes could not be ended.
+        If the job is not ``final`` then, it will be stopped when its worker can be reached. Raises ``ApiProblem`` of
+        type ``left-running`` if processes could not be ended.
         """
         request = Request("POST", f"{_job_path(job_id)}/stop", silence=self._timeout + STOP_ANSWER_SECONDS)
         return Job.from_json((yield from self.repeater.answer(request)).json())
@@ -193,7 +193,7 @@ class Operations:
         return Job.from_json((yield from self.repeater.answer(request)).json())
 
     def remove(self, job_id: str) -> Script[bool]:
-        """Remove an ended job with its output. ``False``: it will be done when its worker can be reached."""
+        """Remove an ended job with its output. ``False``: that will be done when its worker can be reached."""
         answer = yield from self.repeater.answer(Request("DELETE", _job_path(job_id)))
         return answer.status != 202
 
@@ -202,8 +202,8 @@ class Operations:
     def follow(self, job_id: str, stdout: int = 0, stderr: int = 0) -> Source[Event]:
         """Both streams as they are written, from these offsets on, and the changes of the job.
 
-        ``Output`` for bytes, ``Changed`` when the job's state or reason changes, and at last ``Ended``. Resumes by
-        itself after a cut connection or a restart of the scheduler, without a lost or repeated byte.
+        Gives ``Output`` for bytes, ``Changed`` when the job's state or reason changes, and at last ``Ended``. Resumes
+        by itself after a cut connection or a restart of the scheduler, without a lost or repeated byte.
         """
         return streams.follow(self.repeater, f"{_job_path(job_id)}/output", job_id, stdout, stderr)
 
@@ -213,7 +213,7 @@ class Operations:
         """The bytes of one stream, in pieces, from ``offset`` on, or its last ``tail`` lines.
 
         Returns the present output or, with ``follow``, all of it until the job has ended. A broken connection is
-        resumed at the same offset, so the pieces together are the stream. ``OutputLost``: the rest was not kept.
+        resumed at the same offset, so the pieces together are the stream. Raises ``OutputLost`` if the rest is gone.
         """
         if tail is not None and offset:
             raise ValueError("tail does not go with offset")
@@ -280,7 +280,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _pairs(filters: Mapping[str, Filter]) -> list[tuple[str, str]]:
-    """Filters as in a query string. ``None`` is left out."""
+    """Filters as the pairs of a query string. ``None`` is left out."""
     pairs = []
     for name, value in filters.items():
         if value is None:

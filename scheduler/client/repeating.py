@@ -4,7 +4,7 @@ A request that starts a job carries an ``Idempotency-Key``, so it may be repeate
 not ``repeatable`` (a signal) is repeated only if it certainly never arrived.
 
 If this client never reached the scheduler, it reports the failure at once, because the address may be wrong. Once it
-was reached, or a request may have arrived, a refused connection means that the scheduler restarts. Then the request is
+did, or once a request may have arrived, a refused connection means that the scheduler restarts. Then the request is
 tried again.
 """
 
@@ -18,17 +18,17 @@ from attrs import define, evolve
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, Started
 from scheduler.client.exchange import Answer, Loss, NoAnswer, Pause, Request, Script, exchange
 
-#: Seconds before the first repetition, doubled with each, and their maximum.
+#: Seconds before the first repetition, doubled with each further one, and the longest such pause.
 FIRST_PAUSE_SECONDS, PAUSE_MAX_SECONDS = 0.1, 5.0
 
-#: Seconds for which a scheduler that restarted without its memory may not know a job; workers report back sooner.
+#: Seconds for which a scheduler that restarted without its memory may not know a job; workers report back earlier.
 FORGOTTEN_MAX_SECONDS = 15.0
 
 #: Seconds after which a stream counts as working, even if it delivered nothing new.
 LASTING_AFTER_SECONDS = 5.0
 
-#: Answers that already took the job's allowed waiting time into account. The caller may ask again; this module does
-#: not.
+#: Types of problems for which the scheduler already waited as long as the job allows. The caller may ask again; this
+#: module does not.
 DECISIONS = frozenset({"no-free-slot", "unavailable", "worker-unreachable"})
 
 
@@ -40,7 +40,7 @@ INCAPABLE = frozenset({501, 505})
 
 
 def may_repeat(request: Request, outcome: Answer | NoAnswer, reached: bool) -> bool:
-    """Whether the same request may be sent again, and may succeed then.
+    """Whether the same request may be sent again, and may then succeed.
 
     ``reached``: this client had an answer from the scheduler before, or a request may have arrived.
     """
@@ -69,14 +69,14 @@ def may_repeat(request: Request, outcome: Answer | NoAnswer, reached: bool) -> b
 
 @define
 class Attempts:
-    """The attempts of one operation: their time limit, and what their failures leave open."""
+    """The attempts of one operation: the time that they may take, and whether one of them may have been carried out."""
 
     clock: Callable[[], float]
-    #: Seconds from the first failure on.
+    #: Seconds from the first failure after which no attempt is made.
     patience: float
-    #: 0 to 1. It spreads the repetitions of many clients.
+    #: Returns a number from 0 to 1, which spreads the repetitions of many clients.
     jitter: Callable[[], float] = random.random
-    #: Whether a request may have been carried out: it had no answer, or one that does not decide this.
+    #: Whether an attempt may have been carried out: it had no answer, or an answer that does not tell.
     lost: bool = False
     #: The job that an earlier answer named.
     job_id: str | None = None
@@ -100,11 +100,11 @@ class Attempts:
         return float(min(seconds, left))
 
     def begun(self) -> None:
-        """A stream of output has begun, so the job exists."""
+        """Note that a stream of output has begun, so the job exists."""
         self._began = self.clock()
 
     def alive(self) -> None:
-        """Data arrived, if nothing new. If the stream has lasted, patience starts anew at the next failure.
+        """Note that data arrived, if nothing new. If the stream lasted, ``patience`` starts anew at the next failure.
 
         A stream that always breaks at once, at the same place, must not be retried for ever.
         """
@@ -127,7 +127,7 @@ class Attempts:
         return now - self._forgotten < FORGOTTEN_MAX_SECONDS
 
     def progressed(self) -> None:
-        """Something new arrived: reset patience and the pause."""
+        """Note that something new arrived: ``patience`` and the pauses start anew."""
         self._since = None
         self._count = 0
 
@@ -142,7 +142,7 @@ class Attempts:
 
 
 def error_of(request: Request, outcome: Answer | NoAnswer, attempts: Attempts) -> ClientError:
-    """The error for the last outcome, which ``attempts`` has noted."""
+    """The error for the last outcome, after ``attempts.note`` has had it."""
     if isinstance(outcome, NoAnswer):
         started: Started = None
         if request.submits:
@@ -178,15 +178,13 @@ def _leaves_open(outcome: Answer) -> bool:
         if isinstance(started := outcome.document.get("started"), bool):
             return False
         return started == "unknown" or outcome.status in (500, 502, 504)
-    # Written by a proxy: below 500 it did not pass the request on, unless that took too long.
+    # A proxy wrote the answer: below 500 it did not pass the request on, unless that took too long.
     return outcome.status in (408, 499) or (outcome.status >= 500 and outcome.status not in INCAPABLE)
 
 
 @define
 class Repeater:
-    """Sends requests until they are answered. It belongs to one client, and knows whether the scheduler was ever
-    reached.
-    """
+    """Sends requests until they are answered. It belongs to one client, and knows if the scheduler was ever reached."""
 
     clock: Callable[[], float]
     patience: float
@@ -197,7 +195,7 @@ class Repeater:
         return Attempts(self.clock, self.patience, self.jitter)
 
     def answer(self, request: Request) -> Script[Answer]:
-        """The answer to a request, sent as often as needed; ``ClientError``."""
+        """Send a request, as often as needed, and return its answer. Raises ``ClientError`` if no attempt succeeds."""
         attempts = self.attempts()
         while True:
             outcome = yield from exchange(request)
@@ -212,7 +210,7 @@ class Repeater:
             yield from self.again(request, outcome, attempts)
 
     def again(self, request: Request, outcome: Answer | NoAnswer, attempts: Attempts) -> Script[None]:
-        """Wait until the next attempt, or raise ``ClientError`` if there is none."""
+        """Wait until the next attempt. Raises ``ClientError`` if there is none."""
         reached = self.reached or attempts.lost
         returns = request.repeatable and attempts.may_return(outcome)
         attempts.note(outcome)

@@ -8,13 +8,13 @@ from attrs import frozen
 
 from scheduler.client.errors import ClientError
 
-#: Bytes of the longest line. The scheduler's longest is an end with 1 MiB of each stream, escaped.
+#: Bytes of the longest line. The scheduler's longest is an event ``end`` with 1 MiB of each stream, escaped.
 LINE_MAX_BYTES = 32 * 1024 * 1024
 
 
 @frozen
 class ServerEvent:
-    """An event; ``id`` is the last one that was sent, with this event or before."""
+    """An event; ``id`` is the last id that was sent, with this event or an earlier one."""
 
     name: str
     data: str
@@ -31,7 +31,7 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, data: bytes) -> list[ServerEvent]:
-        """The events that ``data`` completes; ``ClientError`` for a line without an end."""
+        """The events that ``data`` completes. Raises ``ClientError`` for a line that is too long."""
         new = self._rest[-1:] + data
         self._rest += data
         if b"\n" not in new and b"\r" not in new and len(self._rest) <= LINE_MAX_BYTES:

@@ -3,10 +3,10 @@
 The position in each stream is counted in bytes. A byte that arrives again is skipped, and a missing byte is an error
 (``OutputLost``). So the delivered data is the stream, exactly once.
 
-A connection counts as cut when it breaks, when its body ends without the end of the job, and when nothing arrived for
+A connection counts as cut if it breaks, if its body ends without the end of the job, and if nothing arrived for
 ``EVENT_SILENCE_SECONDS`` or ``RAW_SILENCE_SECONDS``. The scheduler sends a comment every 15 s on an event stream, so
-silence there means a dead connection. A raw body has no such comments. There, asking again at the same offset costs one
-request and loses nothing.
+silence there means a dead connection. A raw body has no such comments: another request at the same offset loses
+nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from scheduler.client.repeating import Repeater
 from scheduler.client.sse import Parser, ServerEvent
 from scheduler.client.values import Changed, Ended, Event, Job, Output
 
-#: Seconds without a byte: three of the scheduler's comments.
+#: Seconds without a byte after which a connection counts as cut. The first is three times that of the scheduler's
+#: comments.
 EVENT_SILENCE_SECONDS = 45.0
 
 RAW_SILENCE_SECONDS = 60.0
@@ -63,7 +64,7 @@ def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int)
 
 
 class _Progress:
-    """The delivered part of both streams, and the part of each event that is new."""
+    """The offsets up to which both streams were delivered, and the new part of each event."""
 
     def __init__(self, job_id: str, reached: dict[str, int]) -> None:
         self._job_id = job_id
@@ -75,7 +76,7 @@ class _Progress:
         return ",".join(str(self._reached[stream]) for stream in STREAMS)
 
     def take(self, event: ServerEvent) -> Event | None:
-        """The new part of an event; ``None`` if there is none, and for events that this version does not know."""
+        """The new part of an event; ``None`` if nothing is new, and for events that this version does not know."""
         if event.name not in (*STREAMS, "job", "end"):
             return None
         try:
@@ -101,7 +102,7 @@ class _Progress:
         return self.output(stream, offset, piece)
 
     def output(self, stream: str, offset: int, data: bytes) -> Output | None:
-        """The new bytes of ``data``, which begins at ``offset``; ``OutputLost`` if bytes before it are missing."""
+        """The new bytes of ``data``, which begins at ``offset``. Raises ``OutputLost`` if earlier bytes are missing."""
         reached = self._reached[stream]
         if offset > reached:
             raise OutputLost(f"{stream} goes on at byte {offset}, and ends at {reached}", job_id=self._job_id)
@@ -115,9 +116,9 @@ class _Progress:
 def output(
     repeater: Repeater, path: str, job_id: str, stream: str, offset: int, tail: int | None, follow: bool
 ) -> Source[bytes]:
-    """The bytes of one stream: the present ones or, with ``follow``, all until the job has ended."""
+    """The bytes of one stream: the present bytes or, with ``follow``, all until the job has ended."""
     attempts = repeater.attempts()
-    #: The offset of the next byte, and the one after the last; ``None`` while unknown.
+    #: The offset of the next byte, and the offset after the last; ``None`` while unknown.
     reached: int | None = None if tail is not None else offset
     end: int | None = None
     while True:
@@ -167,7 +168,7 @@ def _raw_request(
 
 
 def _extent(head: Head) -> tuple[int, int | None]:
-    """The offset and length of a body; length ``None`` if it is not given. ``ClientError`` if the body is no output."""
+    """The offset of a body, and its length or ``None``. Raises ``ClientError`` if the body is no output."""
     start, length = head.headers.get("x-output-offset", ""), head.headers.get("content-length", "")
     if not start.isdigit():
         raise ClientError("the answer is not the output of a job: is there a scheduler?")
@@ -175,9 +176,9 @@ def _extent(head: Head) -> tuple[int, int | None]:
 
 
 def _unfinished(repeater: Repeater, path: str, stream: str, reached: int) -> Script[NoAnswer | None]:
-    """Why a body is not complete that should last until the job's end, and ended properly; ``None`` if it is.
+    """Why a body that ended properly is not all of the job's output; ``None`` if it is.
 
-    A proxy may properly end a body that was cut before it, and not every client can see the trailer that would tell.
+    A proxy may properly end a body that was cut on its way there, and not every client sees trailers, which would tell.
     """
     answer = yield from repeater.answer(Request("GET", path.removesuffix("/output"), expected=frozenset({404})))
     if answer.status == 404:
@@ -192,7 +193,7 @@ def _unfinished(repeater: Repeater, path: str, stream: str, reached: int) -> Scr
 def _refusal(
     repeater: Repeater, head: Head | NoAnswer, path: str, job_id: str, begun: bool = False
 ) -> Script[Answer | NoAnswer | None]:
-    """``None`` if output follows, else the failure. ``OutputLost`` if the output will never come."""
+    """The failure of a request for output; ``None`` if output follows. Raises ``OutputLost`` if it will never come."""
     if isinstance(head, NoAnswer):
         return head
     repeater.reached = True
@@ -209,5 +210,5 @@ def _refusal(
 
 
 def _job(repeater: Repeater, path: str) -> Script[Job]:
-    """The job of that output, in its present state."""
+    """The present state of the job whose output has this path."""
     return Job.from_json((yield from repeater.answer(Request("GET", path.removesuffix("/output")))).json())

@@ -23,7 +23,7 @@ class JobFields(TypedDict, total=False):
     selector: Mapping[str, str]
     #: A line for ``/bin/sh -c``.
     shell: str
-    #: Text that is run by its ``#!`` line.
+    #: Text of a script, which its ``#!`` line runs.
     script: str
     path: str
     args: Sequence[str]
@@ -31,7 +31,7 @@ class JobFields(TypedDict, total=False):
     cwd: str
     #: ``str`` is sent as UTF-8.
     stdin: bytes | str
-    #: The job's timeout. Its worker then ends it as ``timed_out``.
+    #: The job's timeout: after it, the worker ends the job as ``timed_out``.
     timeout: Duration | None
     unattended_timeout: Duration | None
     linger: Duration
@@ -51,7 +51,7 @@ class JobFields(TypedDict, total=False):
 
 
 def body_of(command: str | Sequence[str] | None, fields: JobFields) -> dict[str, Any]:
-    """The JSON of a submission.
+    """The JSON object of a submission. Raises ``ValueError`` for a contradiction.
 
     ``command`` as a list is the command and its arguments. A field that is ``None`` is left out.
     """

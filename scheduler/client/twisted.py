@@ -1,8 +1,8 @@
 """The client for programs with a reactor: the methods of ``Client``, with Deferreds, on treq.
 
-A method that returns a value in ``Client`` returns a Deferred of it here. One that returns an iterator returns
-``Items`` here: read them with ``async for`` in a coroutine, or with ``each`` and a callback elsewhere. Cancelling a
-Deferred closes its connection and abandons the request. A job that it started continues.
+A method that returns a value in ``Client`` returns a Deferred of this value here. A method that returns an iterator
+there returns ``Items`` here: read them with ``async for`` in a coroutine, or with ``each`` and a callback elsewhere.
+Cancelling a Deferred closes its connection and abandons the request. A job that the request started continues.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class TwistedClient:
 
 
 class Items(Generic[T]):
-    """Items that arrive one after the other: ``async for item in items``, or ``items.each(callback)``.
+    """Items that arrive one after the other: use ``async for item in items``, or ``items.each(callback)``.
 
     The connection is paused while no item is requested. Reading to the end closes it. A caller that may stop earlier
     uses ``async with items:``, or calls ``close``.
@@ -174,7 +174,7 @@ class Items(Generic[T]):
         return self
 
     def __anext__(self) -> Deferred[T]:
-        """The next item; ``StopAsyncIteration`` at the end. Cancelling it closes the items."""
+        """Wait for the next item. Fails with ``StopAsyncIteration`` at the end. Cancelling closes the items."""
         return self._channel.cancellable(self._next())
 
     def each(self, consume: Callable[[T], Any]) -> Deferred[None]:

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @define(eq=False)
 class Channel:
-    """The connection of one script: one request at a time."""
+    """The requests of one script (``exchange``), one at a time."""
 
     _reactor: Any
     _http: HTTPClient
@@ -55,7 +55,7 @@ class Channel:
     _cancelled: bool = False
 
     def cancellable(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
-        """The coroutine's result. A cancellation never counts as a cut connection."""
+        """Run the coroutine, for its result. A cancelled Deferred fails at once, never as a lost answer."""
         result: Deferred[T] = Deferred(self._cancel)
 
         def settle(outcome: T | Failure) -> None:
@@ -79,7 +79,7 @@ class Channel:
         return None
 
     def close(self) -> None:
-        """End the script. A connection whose body was not read to its end is closed, because it can't be used again."""
+        """End the script. A connection whose body was not read to its end can't be used again, and is closed."""
         shut, self._body = self._body, None
         if shut is not None:
             shut.close()
@@ -145,7 +145,7 @@ class Channel:
 
 
 class _Late(Exception):
-    """No result came in time."""
+    """No result came within the given seconds."""
 
 
 @implementer(IAgent)
@@ -168,9 +168,9 @@ class Uncompressed:
 
 
 class _Body(Protocol):
-    """A body that is read on demand. Its connection is paused in between.
+    """A body that is read on demand. Its connection is paused while nothing is read.
 
-    Data is handed out in a turn of the reactor of its own. So a caller that hangs up is not inside the parser, which
+    Data is handed out in a separate turn of the reactor. So a caller that hangs up is not inside the parser, which
     would continue, and keep the connection for the next request.
     """
 
@@ -183,7 +183,7 @@ class _Body(Protocol):
         self._waiting: Deferred[bytes | NoAnswer] | None = None
 
     def read(self) -> Deferred[bytes | NoAnswer]:
-        """The data that has arrived, or arrives next; ``b""`` at the end."""
+        """Wait for data, or take the data that has arrived; ``b""`` at the end."""
         self._waiting = Deferred()
         if self._pieces or self._end is not None:
             self._reactor.callLater(0, self._tell)
@@ -221,7 +221,7 @@ class _Body(Protocol):
 
 
 def trust_root(ca_file: str | None) -> Any:
-    """The trust root for a TLS policy; ``None``: the system's authorities. ``ValueError`` or ``OSError``."""
+    """The trust root for TLS; ``None``: the system's. Raises ``OSError`` or ``ValueError`` for an unfit file."""
     if ca_file is None:
         return None
     pem = Path(ca_file).read_bytes()
@@ -232,7 +232,7 @@ def trust_root(ca_file: str | None) -> Any:
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """The error, and those that twisted.web wraps in it."""
+    """The error, and the errors that twisted.web wraps in it."""
     found = []
     waiting = [error]
     while waiting:
@@ -261,7 +261,7 @@ def _refused_by_tls(error: BaseException) -> bool:
 
 
 def _why(error: BaseException | None) -> str:
-    """The reason as a clause."""
+    """The reason of a failure as a clause."""
     last = _causes(error)[-1]
     if isinstance(last, ParseError):
         return "what answers there does not speak HTTP"

@@ -1,7 +1,7 @@
 """The values that the client returns, frozen and made from the JSON of the API.
 
-They are tolerant in both directions. A field that this version does not know is in ``data``, the whole JSON object. A
-field that the scheduler did not send is ``None``, or empty. Times are aware datetimes in UTC.
+They tolerate other versions of the scheduler. A field that this version does not know is in ``data``, the whole JSON
+object. A field that the scheduler did not send is ``None``, or empty. Times are datetimes in UTC, with their time zone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _known(cls: type[V], data: Object) -> dict[str, Any]:
 
 
 def _part(cls: type[V], value: Any) -> V | None:
-    """An object as a ``cls``; ``None`` if it is none, or lacks a field that ``cls`` needs."""
+    """A JSON object as a ``cls``; ``None`` if it is no object, or lacks a field that ``cls`` needs."""
     if not isinstance(value, Mapping):
         return value if isinstance(value, cls) else None
     try:
@@ -67,17 +67,17 @@ class Usage:
 class WaitingFor:
     """Why a queued job waits."""
 
-    #: ``no-free-slot``, ``draining``, ``unreachable``, ``backoff``, ``no-match``, ``delay``.
+    #: A word for programs: ``no-free-slot``, ``draining``, ``unreachable``, ``backoff``, ``no-match``, ``delay``.
     why: str
-    #: The same as a sentence.
+    #: The reason as a sentence.
     detail: str
-    #: The place in its queue; 1 is next.
+    #: The job's place in the queue; 1 is next.
     place: int
 
 
 @frozen
 class Disk:
-    """The disk with a worker's output: bytes and inodes."""
+    """The disk with a worker's spools: bytes and inodes."""
 
     size: int
     free: int
@@ -129,7 +129,7 @@ class Job:
     remove_requested_at: datetime | None = field(default=None, converter=_time)
     stdout_bytes: int | None = None
     stderr_bytes: int | None = None
-    #: Why not all of its output was kept; ``None``: every byte was kept.
+    #: Why not all of the job's output was kept; ``None``: every byte was kept.
     output_error: str | None = None
     leftover: tuple[int, ...] = field(default=(), converter=_tuple)
     background_ended: int | None = None
@@ -148,17 +148,17 @@ class Job:
 
     @property
     def final(self) -> bool:
-        """Whether it has ended, and never changes again."""
+        """Whether the job has ended, and never changes again."""
         return self.state in FINAL_STATES
 
     @property
     def succeeded(self) -> bool:
-        """Whether it ended with exit code 0."""
+        """Whether the job ended with exit code 0."""
         return self.state == "succeeded"
 
     @classmethod
     def from_json(cls, data: Any) -> Job:
-        """The job in an answer's JSON; ``ClientError`` if it is not a job."""
+        """The job in an answer's JSON. Raises ``ClientError`` if the JSON is not a job."""
         if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not isinstance(data.get("state"), str):
             raise ClientError(f"the answer is not a job: {str(data)[:200]}")
         return cls(**{**_known(cls, data), "data": data})
@@ -190,7 +190,7 @@ class Worker:
 
     @classmethod
     def from_json(cls, data: Any) -> Worker:
-        """The worker in an answer's JSON; ``ClientError`` if it is not a worker."""
+        """The worker in an answer's JSON. Raises ``ClientError`` if the JSON is not a worker."""
         needed = ("id", "name", "state")
         if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in needed):
             raise ClientError(f"the answer is not a worker: {str(data)[:200]}")
@@ -202,7 +202,7 @@ class Version:
     """The scheduler's version."""
 
     version: str
-    #: The version of its API: ``"v1"``.
+    #: The version of the API: ``"v1"``.
     api: str
 
 
@@ -230,8 +230,8 @@ class Result:
     def exit_code(self) -> int | None:
         """The exit code of the main process, 0 to 255.
 
-        ``None`` if there is none: a signal ended it (``job.signal``, like ``"SIGKILL"``), it could not be started, or
-        the code is not known (``job.state`` is ``"lost"``). It is never made up: a shell's 128+n is not used here.
+        ``None`` if there is none: a signal ended the process (``job.signal``, like ``"SIGKILL"``), it could not be
+        started, or the code is not known (``job.state`` is ``"lost"``). A shell's 128+n is not used.
         """
         return self.job.exit_code
 
@@ -248,7 +248,7 @@ class Result:
 
 @frozen
 class Output:
-    """Some bytes of one stream of a job."""
+    """An event: some bytes of one stream of a job."""
 
     #: ``"stdout"`` or ``"stderr"``.
     stream: str
@@ -259,14 +259,14 @@ class Output:
 
 @frozen
 class Changed:
-    """The job's state or reason has changed. Also the first event of every job."""
+    """An event: the job's state or reason has changed. It is also the first event of every job."""
 
     job: Job
 
 
 @frozen
 class Ended:
-    """The job has ended, and all of its output was delivered. Nothing follows."""
+    """An event: the job has ended, and all of its output was delivered. Nothing follows."""
 
     job: Job
 

@@ -34,12 +34,12 @@ class Pair:
 
 
 def public_key(certificate: Certificate) -> bytes:
-    """The public key in a certificate, DER."""
+    """The public key in a certificate, as DER."""
     return certificate.public_key().public_bytes(*_PUBLIC)
 
 
 def read_pair(files: TlsFiles) -> Pair:
-    """Read the files; ``Invalid`` with ``crt_file``, ``key_file`` or ``ca_file`` and the fault of that file."""
+    """Read the files. Raises ``Invalid`` with ``crt_file``, ``key_file`` or ``ca_file`` and the fault of that file."""
     chain = _certificates("crt_file", files.crt_file)
     authorities = () if files.ca_file is None else _certificates("ca_file", files.ca_file)
     path = files.key_file

@@ -1,8 +1,11 @@
 """The two configuration files as frozen values, with every key checked and every default filled in.
 
 ``load_scheduler`` and ``load_worker`` return the whole configuration, or raise a ``ConfigError`` that names file,
-table, key, value and the allowed values. This module lists all keys; ``tomlfile`` has the checks of values. Nothing
-runs beyond loopback unprotected unless the file says so: see ``_UNPROTECTED``.
+table, key, value and the allowed values. Nothing runs beyond loopback unprotected unless the file says so
+(``_UNPROTECTED``).
+
+This module lists all keys. A new key is a field here, and is read in the function for its table, with a check of
+``tomlfile``; ``tap`` hands its value on; the sample in ``etc/`` and ``docs/configuration.md`` describe it.
 """
 
 from __future__ import annotations
@@ -55,13 +58,13 @@ class TlsFiles:
 
     crt_file: Path
     key_file: Path
-    #: The trusted CA; if it is set, client certificates are required.
+    #: The trusted certificate authority; if it is set, client certificates are required.
     ca_file: Path | None
 
 
 @frozen
 class GrpcServerSettings:
-    """``[grpc_server]``."""
+    """The table ``[grpc_server]``."""
 
     addr: Address
     #: ``None``: plain text, for serving and dialling.
@@ -76,42 +79,42 @@ class GrpcServerSettings:
 
 @frozen
 class HttpServerSettings:
-    """``[http_server]``."""
+    """The table ``[http_server]``."""
 
     addr: Address
-    #: The hosts that a request may name: lower case, without port or brackets. ``None``: loopback names, and the IP
-    #: address that the connection came in on.
+    #: Hosts that a request may name in ``Host``: lower case, without port or brackets. ``None``: loopback names, and
+    #: the IP address that the connection came in on.
     allowed_hosts: tuple[str, ...] | None
     allow_insecure: bool
 
 
 @frozen
 class ClusterSettings:
-    """``[cluster]``."""
+    """The table ``[cluster]``."""
 
     #: Networks in which a worker's address may be, although it is not the caller's own.
     allowed_networks: tuple[IPNetwork, ...]
-    #: How long a worker counts as reachable after a sign of life, in seconds.
+    #: Seconds for which a worker counts as reachable after a sign of life.
     lease: float
     #: The number of jobs that may be queued.
     queue_max: int
-    #: How long a deregistered worker stays listed, in seconds.
+    #: Seconds for which a deregistered worker stays listed.
     forget_after: float
 
 
 @frozen
 class StoreSettings:
-    """``[store]``."""
+    """The table ``[store]``."""
 
     #: ``memory:``, ``sqlite:///`` and an absolute path, or ``postgresql+psycopg://...``, perhaps with a password.
     url: str
-    #: How long a job is kept after its end, in seconds.
+    #: Seconds for which a job is kept after its end.
     keep_jobs: float
 
 
 @frozen
 class ProcessConfig:
-    """The part that both files have."""
+    """The part that both configuration files have."""
 
     #: The file's name, as given.
     file: str
@@ -136,20 +139,20 @@ class SchedulerConfig(ProcessConfig):
 
 @frozen
 class WorkerSettings:
-    """``[worker]``."""
+    """The table ``[worker]``."""
 
     name: str
-    #: The labels of the file, and ``name``.
+    #: The labels in the file, and the label ``name``.
     labels: Mapping[str, str]
     slots: int
     scripts_dir: Path
     scripts_only: bool
     allowed_commands: tuple[str, ...]
-    #: Environment variables of every job.
+    #: Environment variables that every job gets.
     env: Mapping[str, str]
     #: The address that the scheduler calls; ``None``: the address on which the gRPC server listens.
     advertise_addr: Address | None
-    #: How long the spool of an ended job is kept, in seconds.
+    #: Seconds for which the spool of an ended job is kept.
     keep_spool: float
     #: The part of the disk that all spools may use, and the part that must be free for a start.
     spool_max: Share
@@ -168,7 +171,7 @@ class WorkerConfig(ProcessConfig):
 
 
 def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> SchedulerConfig:
-    """Read and check ``scheduler.toml``; ``ConfigError``."""
+    """Read and check ``scheduler.toml``. Raises ``ConfigError`` for a mistake."""
     root = read(path)
     common = _common(root, path, _default_state_dir("scheduler", environ), "127.0.0.1:50000")
     config = SchedulerConfig(
@@ -185,7 +188,7 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
 
 
 def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerConfig:
-    """Read and check ``worker.toml``; ``ConfigError``."""
+    """Read and check ``worker.toml``. Raises ``ConfigError`` for a mistake."""
     root = read(path)
     common = _common(root, path, _default_state_dir("scheduler-worker", environ), "127.0.0.1:30000")
     dialled = root.table("scheduler")
@@ -198,7 +201,7 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
 
 
 def _common(root: Table, path: str, state_dir: str, grpc_addr: str) -> dict[str, Any]:
-    """The fields of a ``ProcessConfig``; the last two arguments are defaults."""
+    """The fields of a ``ProcessConfig``. ``state_dir`` and ``grpc_addr`` are the defaults of these keys."""
     return {
         "file": path,
         "state_dir": root.get("state_dir", root.path, state_dir),
@@ -318,7 +321,7 @@ def _labels(table: Table, name: str) -> Mapping[str, str]:
 
 
 def _check_reachable(config: WorkerConfig, root: Table) -> None:
-    """``ConfigError`` if a scheduler elsewhere could not call back, or would be called without protection."""
+    """Raise ``ConfigError`` if a scheduler elsewhere could not call back, or would be called without protection."""
     if config.scheduler.loopback:
         return
     theirs = f"the scheduler at {config.scheduler} can't call a loopback address"

@@ -1,8 +1,8 @@
 """Failpoints: places where a test can make this process die as if by ``kill -9``. Standard library only.
 
-``SCHEDULER_FAILPOINTS="worker.before-start-answer scheduler.before-answer:3"`` in the environment arms them. The
-process kills itself when it passes the first, or when it passes the second for the third time. Each process counts for
-itself. Without the variable ``hit`` does nothing.
+The variable ``SCHEDULER_FAILPOINTS="worker.before-start-answer scheduler.before-answer:3"`` arms two of them: the
+process kills itself when it passes the first, or when it passes the second for the third time. Each process counts its
+own passes. Without the variable ``hit`` does nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import count
 
 _VARIABLE = "SCHEDULER_FAILPOINTS"
 
-#: All failpoints. Others are refused: a misspelt one would never be passed, and its test would prove nothing.
+#: All failpoints. Other names are refused: a misspelt one would never be passed, and its test would prove nothing.
 POINTS = frozenset(
     {
         "scheduler.after-commit-before-rpc",  # the job is durable, and its worker has not been told
@@ -37,7 +37,7 @@ POINTS = frozenset(
 
 
 def _armed(setting: str) -> dict[str, Iterator[bool]]:
-    """The failpoints that a setting arms, each with whether its next pass is the fatal one; ``ValueError``."""
+    """The failpoints that are armed, each with whether its next pass is fatal. ``ValueError`` for an unknown name."""
     armed: dict[str, Iterator[bool]] = {}
     for word in setting.replace(",", " ").split():
         name, _, number = word.partition(":")
@@ -51,6 +51,6 @@ _ARMED = _armed(os.environ.get(_VARIABLE, ""))
 
 
 def hit(name: str) -> None:
-    """Pass the failpoint: die if it is armed, and this is the given pass."""
+    """Pass the failpoint: die if it is armed, and this is the fatal pass."""
     if name in _ARMED and next(_ARMED[name]):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -22,14 +22,12 @@ MAX_ROTATED_FILES = 10
 
 
 class LogFile:
-    """A log file. May be written to from any thread."""
+    """A log file, for writes from any thread."""
 
     _log = Logger()
 
     def __init__(self, path: str, owner: tuple[int | None, int | None] = (None, None)) -> None:
-        """``OSError`` if the file can't be written. ``owner``: user and group of a new file, ``None`` for the process's
-        own.
-        """
+        """Open the file, or raise ``OSError``. ``owner``: user and group of a new file, ``None``: the process's own."""
         self._path = os.path.abspath(path)  # a daemon changes its folder
         self._owner = owner
         self._mode: int | None = None
@@ -45,15 +43,15 @@ class LogFile:
             self._file.write(text.encode("utf-8"))
 
     def flush(self) -> None:
-        """Nothing to do, since nothing is buffered."""
+        """Do nothing, since nothing is buffered."""
 
     def rotate(self) -> None:
-        """Rename the file and its predecessors, remove the oldest beyond ``MAX_ROTATED_FILES``, and begin a new one."""
+        """Rename the file and the rotated ones, remove those beyond ``MAX_ROTATED_FILES``, and begin a new file."""
         with self._lock:
             self._rotate()
 
     def reopen(self) -> None:
-        """Continue in the file that has the name now. It is created if there is none."""
+        """Continue in the file that has the name now, or in a new one if there is none."""
         try:
             with self._lock:
                 self._go_on_in(self._open())

@@ -1,9 +1,9 @@
 """Logs: one line for each event, with named fields, as text or JSON. A request id connects the lines of one request.
 
 Theory of operation. twistd starts its log after the service was made, and before the process becomes a daemon. It uses
-the ``ILogObserver`` that is set on the application, else one of its own. Our service gets to know its application only
-when that becomes its parent, so ``LoggingService`` sets our observer then. So there is one observer from the first line
-on, and it logs to the place that twistd's options name.
+the ``ILogObserver`` that is set on the application, else its own. Our service gets to know its application only when
+that becomes its parent, so ``LoggingService`` sets our observer at that moment. So there is one observer from the first
+line on, and it logs to the place that twistd's options name.
 
 A name, a command or an address in an event is text of unknown origin. It is a field, never a format. In a line of text
 every unprintable character is escaped, so no value can forge a line or control a terminal. Only a traceback has lines
@@ -44,7 +44,7 @@ from twisted.python.reflect import safe_str
 from scheduler.daemon import signals
 from scheduler.daemon.logfile import LogFile
 
-#: The id of the HTTP request for which the present code runs, ``""`` if there is none. It is sent in the gRPC metadata
+#: The id of the HTTP request for which the present code runs, ``""`` if there is none. It is sent in gRPC metadata
 #: under ``METADATA_KEY``, and appears in the log lines of scheduler and worker.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -58,7 +58,7 @@ LEVELS: Mapping[str, Any] = {
     "error": LogLevel.error,
 }
 
-#: Keys without ``log_`` that Twisted's older log adds to every event.
+#: Keys without ``log_`` that Twisted's older log (``twisted.python.log``) adds to every event.
 _ADDED = frozenset({"message", "time", "system", "isError", "format", "logLevel", "printed"})
 _ADDED_TO_OLDER = _ADDED | {"why", "failure"}
 
@@ -69,7 +69,7 @@ _PLAIN = re.compile(r"""[^\s"\\=]+""")
 
 
 def observer(out: IO[Any], json: bool) -> FileLogObserver:
-    """An observer that writes every event as a line to ``out``: text for people, or a JSON object."""
+    """Make an observer that writes every event as a line to ``out``: text for people, or a JSON object."""
     if json:
         return FileLogObserver(out, _as_json)
     encoding = getattr(out, "encoding", None) or "utf-8"
@@ -78,7 +78,7 @@ def observer(out: IO[Any], json: bool) -> FileLogObserver:
 
 
 def _by_the_way(event: LogEvent) -> bool:
-    """Whether Twisted reports something that is not a failure."""
+    """Whether the event is a report of Twisted that is not a failure."""
     namespace = str(event.get("log_namespace", ""))
     if _older(event):
         return not _said(event).lower().startswith(("failed", "could not", "warning"))
@@ -104,16 +104,16 @@ def from_level(observer: ILogObserver, log_level: str) -> FilteringLogObserver:
 class LoggingService(MultiService):
     """The top service of a process. Under twistd it makes the process log by ``log_format`` and ``log_level``.
 
-    twistd's options still decide where to: stdout with ``--nodaemon``, else ``--logfile``. With ``--syslog`` or
-    ``--logger`` twistd uses its own log. Once started, the service handles signals, see ``signals``.
+    The place of the log is still that of twistd's options: stdout with ``--nodaemon``, else ``--logfile``. With
+    ``--syslog`` or ``--logger`` twistd uses its own log. The started service handles signals (``daemon.signals``).
     """
 
     def __init__(
         self, reactor: ReactorBase, twistd: Mapping[str, Any] | None, log_format: str, log_level: str = "info"
     ) -> None:
-        """``twistd`` are its options, ``None`` without twistd; ``log_format`` is ``"text"`` or ``"json"``.
+        """``twistd`` are twistd's options, ``None`` without twistd; ``log_format`` is ``"text"`` or ``"json"``.
 
-        ``log_level`` is one of ``LEVELS``. ``SystemExit`` with one line if the log file can't be written.
+        ``log_level`` is one of ``LEVELS``. Raises ``SystemExit`` with one line if the log file can't be written.
         """
         super().__init__()
         self._reactor = reactor
@@ -138,7 +138,7 @@ class LoggingService(MultiService):
 
 
 def _log_file(twistd: Mapping[str, Any]) -> LogFile | None:
-    """The file that twistd's options name, ``None`` for stdout."""
+    """Open the file that twistd's options name; ``None`` for stdout."""
     name = twistd["logfile"]
     if twistd["nodaemon"]:
         if name in (None, "", "-"):
@@ -232,7 +232,7 @@ def _failure(event: LogEvent) -> Any:
 
 
 def _shortage(event: LogEvent) -> str:
-    """The missing resource, and where, if the event is a failure for lack of one; else ``""``."""
+    """The missing resource and its place, if the event is a failure for lack of a resource; else ``""``."""
     error = getattr(_failure(event), "value", None)
     if not isinstance(error, OSError) or error.errno not in _SHORTAGES:
         return ""

@@ -2,8 +2,8 @@
 
 Theory of operation. The probe binds like the real servers, with ``SO_REUSEADDR``, so ended connections of these servers
 (``TIME_WAIT``) do not block it. Ended connections of programs without that option block a port for a minute. Such a
-program is another server that used the port before, or a client that got this port for its own end, as happens to ports
-in ``net.ipv4.ip_local_port_range``. No process holds such a port, so the check waits until it is free.
+program is another server that used the port before, or a client that got this port as its local port, as happens to
+ports in ``net.ipv4.ip_local_port_range``. No process holds such a port, so the check waits until it is free.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOCAL, _INODE = 1, 9
 def why_not_listen(
     address: Address, say: Callable[[str], object], sleep: Callable[[float], object] = time.sleep
 ) -> str:
-    """Why this process can't listen there, ``""`` if it can. ``say`` is called if it has to wait."""
+    """Why this process can't listen at ``address``, ``""`` if it can. ``say`` is called with a text before it waits."""
     code, problem = _bind(address)
     if code == errno.EADDRINUSE and _left_behind(address.port):
         say("waiting for connections that have ended to give the port back, a minute at most")
@@ -39,7 +39,7 @@ def why_not_listen(
 
 
 def _bind(address: Address) -> tuple[int, str]:
-    """Try to bind: an errno and its meaning, or 0 and ``""``."""
+    """Try to bind. Returns the errno and its meaning, or 0 and ``""``."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -60,7 +60,7 @@ def _bind(address: Address) -> tuple[int, str]:
 
 
 def _left_behind(port: int) -> bool:
-    """Whether the port has sockets, and none of them belongs to a process."""
+    """Whether sockets use the port, and no process has any of them."""
     inodes: list[str] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:

@@ -44,7 +44,7 @@ class Step(Service):
 
 
 class Periodic(Service):
-    """Calls a function periodically. A call that fails is logged, and the next one is made all the same."""
+    """Calls a function periodically. A call that fails is logged, and the next call is made all the same."""
 
     _log = Logger()
 
@@ -84,7 +84,7 @@ class Ordered(MultiService):
         last_resort: Callable[[float], None],
         failing: Callable[[], None],
     ) -> None:
-        """``stop_timeout``: seconds. A stop calls ``last_resort`` with it.
+        """``stop_timeout``: seconds for the whole stop, with which a stop calls ``last_resort``.
 
         ``last_resort`` must end the process after that time, in case the reactor itself hangs. ``failing`` is called
         before a late failure of a start stops the reactor.
@@ -98,7 +98,7 @@ class Ordered(MultiService):
         self._starting: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Raises the exception of a child's start. If it is raised later, the process ends."""
+        """Start the children. Raises the exception of a child's start; if that fails later, the process ends."""
         Service.startService(self)
         failures: list[Failure] = []
         self._starting = Deferred.fromCoroutine(self._start()).addErrback(failures.append)
@@ -120,7 +120,7 @@ class Ordered(MultiService):
             self._reactor.stop()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when the first child, which stops last, has stopped, or after ``stop_timeout``."""
+        """Stop the children. Fires when the first child, which stops last, has stopped, or after ``stop_timeout``."""
         Service.stopService(self)
         self._last_resort(self._stop_timeout)
         return Deferred.fromCoroutine(self._stop(self._reactor.seconds() + self._stop_timeout))

@@ -34,7 +34,7 @@ def stop_once(reactor: ReactorBase) -> None:
 
 
 def handle(reactor: ReactorBase, foreground: bool, log_file: LogFile | None) -> None:
-    """Make this process act on signals from now on. A stop before the reactor runs takes effect when it does.
+    """Make this process act on signals from now on. A stop before the reactor runs takes effect once it runs.
 
     ``log_file`` is ``None`` for a process that logs to stdout, or by twistd's own log.
     """
@@ -49,7 +49,7 @@ def handle(reactor: ReactorBase, foreground: bool, log_file: LogFile | None) -> 
 
     def handle_stops() -> None:
         signal.signal(signal.SIGTERM, stopping)
-        # Not if it was ignored, as in a background job of a shell, and not under pdb.
+        # SIGINT stays ignored if it was, as in a background job of a shell, and stays pdb's under pdb.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, stopping)
 

@@ -57,7 +57,7 @@ ANNOUNCE_AGAIN_SECONDS = 5.0
 
 
 class StateDir:
-    """The folder in which a process keeps its state, for this process alone."""
+    """The folder in which a process keeps its state. One process at a time has it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,9 +65,9 @@ class StateDir:
         self._lock: int | None = None
 
     def take(self, uid: int | None = None, gid: int | None = None) -> None:
-        """Lock the folder, after creating it for that user if necessary.
+        """Lock the folder. If it does not exist, create it for ``uid`` and ``gid``.
 
-        ``BlockingIOError``: another process has it. Any other ``OSError``: it can't be used.
+        Raises ``BlockingIOError`` if another process has the folder, another ``OSError`` if it can't be used.
         """
         if not self.path.is_dir():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,18 +93,18 @@ class StateDir:
         draft.replace(self._endpoints)
 
     def remove_endpoints(self) -> None:
-        """Remove ``endpoints.json``, because nothing listens any more."""
+        """Remove ``endpoints.json``: nothing listens any more."""
         self._endpoints.unlink(missing_ok=True)
 
 
 class Listening(Protocol):
-    """A server. ``bound`` is its address once it listens."""
+    """A server. ``bound`` is its address while it listens."""
 
     bound: Address | None
 
 
 def lifetime(program: str, config: ProcessConfig) -> Step:
-    """The service that starts first and stops last, and logs both."""
+    """The service that starts first and stops last, and logs the start and the end."""
 
     def starting() -> None:
         _log.info(
@@ -124,7 +124,7 @@ def lifetime(program: str, config: ProcessConfig) -> Step:
 class Announcement(Service):
     """The service that starts last and stops first. It publishes the servers' addresses, and notifies systemd.
 
-    If the file can't be written, as on a full disk, the process serves all the same and tries again later.
+    If ``endpoints.json`` can't be written, as on a full disk, the process serves all the same and tries again later.
     """
 
     def __init__(self, clock: IReactorTime, state: StateDir, **servers: Listening) -> None:
@@ -161,7 +161,7 @@ class Announcement(Service):
 
 
 def make_process(reactor: Any, options: _Options, *parts: IService, **servers: Listening) -> IService:
-    """The service of a whole process. The parts start in this order and stop in the reverse order."""
+    """Make the service of a whole process. The parts start in this order and stop in the reverse order."""
     config = options.config
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     ordered = Ordered(reactor, config.shutdown_timeout, end_after, end_with_failure)
@@ -172,7 +172,7 @@ def make_process(reactor: Any, options: _Options, *parts: IService, **servers: L
 
 
 def end_after(seconds: float) -> None:
-    """End this process a second after that time, even if it hangs."""
+    """End this process a second after ``seconds``, even if it hangs."""
 
     def end_thd() -> None:
         time.sleep(seconds + 1.0)
@@ -183,7 +183,7 @@ def end_after(seconds: float) -> None:
 
 
 def end_with_failure() -> None:
-    """Make this process exit with 1 after an orderly end. twistd does so only for a start that fails at once."""
+    """Make this process exit with 1 after an orderly end. twistd does so only if the start fails at once."""
     atexit.register(os._exit, 1)
 
 
@@ -200,18 +200,18 @@ class _Options(usage.Options):
 
     config: Any
     state: StateDir
-    #: The umask that twistd was started with, or was told to use. This process itself has 0o077.
+    #: The umask with which twistd was started, or that its option names. This process itself has 0o077.
     umask: int
 
     def getSynopsis(self) -> str:
-        """Shown first by ``--help``."""
+        """The usage text for ``--help``."""
         return (
             f"Usage: twistd [twistd options] {self.program} -c FILE\n"
             f"A sample of FILE, which explains every key: {sample(self.program)}"
         )
 
     def opt_version(self) -> None:
-        """Show the version and exit."""
+        """Print the version and exit."""
         print(f"scheduler-gateway {__version__}")  # noqa: T201 - the requested output
         raise SystemExit(0)
 
@@ -242,7 +242,7 @@ class _Options(usage.Options):
             self._set_defaults(self.parent)
 
     def load(self, file: str) -> Any:
-        """Read the configuration; ``ConfigError``."""
+        """Read the configuration. Raises ``ConfigError`` for a mistake in it."""
         raise NotImplementedError
 
     def servers(self) -> list[tuple[str, Address]]:
@@ -250,7 +250,7 @@ class _Options(usage.Options):
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Prepare whatever else may have to be refused; ``ConfigError``."""
+        """Prepare what else may be refused, such as a database. Raises ``ConfigError`` if it is unusable."""
 
     @property
     def user(self) -> tuple[int | None, int | None]:
@@ -285,7 +285,7 @@ class _Options(usage.Options):
             raise ConfigError(self.config.file, problem, table, "addr", str(address))
 
     def _set_defaults(self, twistd: usage.Options) -> None:
-        """Set defaults in the state folder, so that two daemons started in one folder do not share pidfile and log."""
+        """Put pidfile and log into the state folder by default: two daemons of one folder must not share them."""
         daemon = not (twistd["nodaemon"] or twistd["debug"])
         if twistd["pidfile"] == twistd.defaults["pidfile"]:
             pidfile = self.state.path / f"{self.program}.pid"
@@ -312,7 +312,7 @@ class SchedulerOptions(_Options):
 
     @staticmethod
     def open_database(_url: str, _uid: int | None, _gid: int | None, /) -> Any:
-        """Open the database with this URL, for that user and group; ``Invalid`` of ``url``. Replaced by a tap."""
+        """Open the database for that user and group. Raises ``Invalid`` of ``url`` if unfit. Replaced by a tap."""
 
     def load(self, file: str) -> SchedulerConfig:
         return load_scheduler(file)
@@ -354,9 +354,9 @@ class WorkerOptions(_Options):
 
     @staticmethod
     def open_folder(_path: Path, _new_id: bool, _uid: int | None, _gid: int | None, /) -> Any:
-        """Read or create the identity of a state folder for that user and group, or a new one with ``new-id``.
+        """Read or create the folder id of a state folder for that user and group, or a new one with ``new-id``.
 
-        ``Invalid``, whose field is the path of the faulty file. Replaced by a tap.
+        Raises ``Invalid``, whose field is the path of the faulty file. Replaced by a tap.
         """
 
     @staticmethod

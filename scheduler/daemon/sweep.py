@@ -15,7 +15,7 @@ SLICE_SECONDS = 0.001
 
 
 class Sweep(Generic[T]):
-    """Calls ``step`` for each of many things, in order. The first slice runs at once, each other in a later turn."""
+    """Calls ``step`` for each of many things, in order. The first slice runs at once, the others in later turns."""
 
     _log = Logger()
 
@@ -26,9 +26,9 @@ class Sweep(Generic[T]):
         self._next: IDelayedCall | None = None
 
     def begin(self, things: Iterable[T]) -> None:
-        """Go through these things. Does nothing while an earlier sweep is in progress.
+        """Begin a sweep over these things. Does nothing while an earlier sweep is in progress.
 
-        The things are taken one by one, so nothing else may change their collection meanwhile.
+        The things are taken from their collection one by one, so the collection must not change meanwhile.
         """
         if self._left is None:
             self._left = iter(things)

@@ -1,4 +1,4 @@
-"""Notifies systemd, if it started this process with ``Type=notify``; see sd_notify(3)."""
+"""Notifies systemd, if systemd started this process with ``Type=notify``; see sd_notify(3)."""
 
 from __future__ import annotations
 

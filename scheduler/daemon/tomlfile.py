@@ -1,4 +1,4 @@
-"""A TOML file as tables of checked values. Each mistake is an error that names it.
+"""A TOML file as tables of checked values. The error for a mistake names file, table and key.
 
 The ``toml`` parser is lenient: it reads ``a=1 b=2`` as one key named ``"a=1 b"``, and silently drops a list or
 multi-line string that has no end, with everything behind it. So a file must read the same to the stricter parser of the
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 IPNetwork = IPv4Network | IPv6Network
 
-#: Bytes of a variable's value, at most; Linux takes four times as much, with the name.
+#: Bytes of a variable's value, at most; Linux allows four times as much, with the name.
 _VARIABLE_MAX_BYTES = 32 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -38,7 +38,7 @@ _PASSWORD = re.compile(r"(?<=//)([^:@/]*:).*(?=@)|((?:ssl)?password=)[^&]*")
 
 
 class ConfigError(SchedulerError):
-    """A mistake in a configuration file; ``str()`` is one line for the person who edits it."""
+    """A mistake in a configuration file; ``str()`` is one line for the person who edits the file."""
 
     def __init__(self, file: str, allowed: str, table: str = "", key: str = "", value: object = None) -> None:
         """A mistake in ``[table] key``; ``table`` is ``""`` for the top level, ``key`` is ``""`` for the whole file."""
@@ -52,10 +52,10 @@ class ConfigError(SchedulerError):
 
 
 class Table(Reader):
-    """A table of a file."""
+    """A table of a TOML file."""
 
     def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
-        """``name`` is ``""`` for the top level."""
+        """``name`` is the table's name, ``""`` for the top level."""
         super().__init__(values)
         self._file = file
         self._name = name
@@ -64,7 +64,7 @@ class Table(Reader):
         return iter(self.values)
 
     def table(self, key: str) -> Table:
-        """A table in this one; empty if the file does not have it."""
+        """The table with that name in this one; empty if the file does not have it."""
         self.asked.append(key)
         value = self.values.get(key, {})
         name = f"{self._name}.{key}" if self._name else key
@@ -73,7 +73,7 @@ class Table(Reader):
         return Table(self._file, name, value)
 
     def done(self, *coming: str) -> None:
-        """``ConfigError`` for a key that was not asked for and is not among ``coming``, which will be."""
+        """Raise ``ConfigError`` for a key that was not asked for, and is not among ``coming``, which will be."""
         self.asked += coming
         for key, value in self.values.items():
             if key not in self.asked:
@@ -88,11 +88,11 @@ class Table(Reader):
         return self.error(name, value if unfit.instead is None else unfit.instead, str(unfit))
 
     def path(self, value: Any) -> Path:
-        """A check: a path, made absolute; a relative one is beside the file."""
+        """Check a path, and make it absolute; a relative path begins at the folder of the file."""
         return Path(os.path.abspath(os.path.join(os.path.dirname(self._file), text(value))))
 
     def readable_file(self, value: Any) -> Path:
-        """A check: the path of a file that can be read now."""
+        """Check the path of a file that can be read now."""
         path = self.path(value)
         try:
             with path.open("rb") as opened:
@@ -103,7 +103,7 @@ class Table(Reader):
 
 
 def read(file: str) -> Table:
-    """The top level of a TOML file; ``ConfigError`` if it can't be read as one."""
+    """The top level of a TOML file. Raises ``ConfigError`` if the file can't be read, or is not TOML."""
     try:
         with open(file, encoding="utf-8") as opened:
             content = opened.read()
@@ -120,7 +120,7 @@ def read(file: str) -> Table:
 
 
 def _shown(value: object) -> str:
-    """A value nearly as the file has it, cut if it is long."""
+    """A value nearly as the file has it, cut to 400 characters."""
     if isinstance(value, bool):
         shown = str(value).lower()
     elif isinstance(value, str):
@@ -134,18 +134,18 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 400 else f"{shown[:397]}..."
 
 
-# Checks of one value
+# Checks of a value. Each raises ``Unfit`` with the allowed values.
 
 
 def text(value: Any) -> str:
-    """A string that is not empty and has no control characters."""
+    """Check a string that is not empty and has no control characters."""
     if not isinstance(value, str) or not value or _CONTROL.search(value) or len(value) > 4096:
         raise Unfit("must be a string of 1 to 4096 characters, none of them a control character")
     return value
 
 
 def command(value: Any) -> str:
-    """A pattern of commands: of names, or of absolute paths."""
+    """Check a pattern for names of commands, or for absolute paths."""
     pattern = text(value)
     if "/" in pattern and not pattern.startswith("/"):
         raise Unfit("must be names of commands or absolute paths")
@@ -153,7 +153,7 @@ def command(value: Any) -> str:
 
 
 def one_of(*choices: str) -> Check[str]:
-    """A string among a few."""
+    """Make a check for one of these strings."""
 
     def check(value: Any) -> str:
         if value not in choices:
@@ -165,7 +165,7 @@ def one_of(*choices: str) -> Check[str]:
 
 
 def list_of(check: Check[T]) -> Check[tuple[T, ...]]:
-    """A list, each of its values checked."""
+    """Make a check for a list whose values all pass ``check``."""
 
     def check_all(value: Any) -> tuple[T, ...]:
         if not isinstance(value, list):
@@ -176,13 +176,13 @@ def list_of(check: Check[T]) -> Check[tuple[T, ...]]:
 
 
 def duration(lowest: str, highest: str) -> Check[float]:
-    """Seconds, both bounds included."""
+    """Make a check for a duration from ``lowest`` to ``highest``, in seconds."""
     least, most = units.parse_duration(lowest), units.parse_duration(highest)
     return reading.duration(f"from {lowest} to {highest}", most, least)
 
 
 def disk_share(value: Any) -> units.Share:
-    """A part of a disk, as a percentage or in bytes."""
+    """Check a part of a disk, as a percentage or in bytes."""
     try:
         return units.parse_share(value)
     except ValueError as error:
@@ -195,7 +195,7 @@ def without_password(url: str) -> str:
 
 
 def database_url(value: Any, folder: Path) -> str | None:
-    """``memory:``, a PostgreSQL database, or ``sqlite:///`` with an absolute path, in ``folder`` if it was not."""
+    """The URL of a database in full, a relative path of SQLite in ``folder``; ``None`` for any other text."""
     url = value if isinstance(value, str) and not _CONTROL.search(value) else ""
     if url == "memory:" or re.fullmatch(r"postgresql\+psycopg://[^/]*/[^/?]+(\?.*)?", url):
         return url
@@ -206,7 +206,7 @@ def database_url(value: Any, folder: Path) -> str | None:
 
 
 def store_url(state_dir: Path) -> Check[str]:
-    """The URL of the database."""
+    """Make a check for the URL of the store's database."""
 
     def check(value: Any) -> str:
         url = database_url(value, state_dir)
@@ -222,7 +222,7 @@ def store_url(state_dir: Path) -> Check[str]:
 
 
 def worker_name(value: Any) -> str:
-    """The name of a worker."""
+    """Check the name of a worker."""
     problem = name_problem(value if isinstance(value, str) else "")
     if problem:
         raise Unfit(problem)
@@ -230,7 +230,7 @@ def worker_name(value: Any) -> str:
 
 
 def label(table: Table, key: str) -> str:
-    """The name of a label, which the file may choose; ``ConfigError``."""
+    """Check the name of a label, which is a key of the table. Raises ``ConfigError`` for a bad name."""
     if not LABEL_PATTERN.fullmatch(key):
         raise table.error(
             key, None, "a label is 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit"
@@ -239,7 +239,7 @@ def label(table: Table, key: str) -> str:
 
 
 def label_value(value: Any) -> str:
-    """The value of a label."""
+    """Check the value of a label."""
     given = text(value)
     problem = label_problem(given)
     if problem:
@@ -248,7 +248,7 @@ def label_value(value: Any) -> str:
 
 
 def variable(table: Table, key: str) -> str:
-    """The name of an environment variable, which the file may choose; ``ConfigError``."""
+    """Check the name of an environment variable, which is a key of the table. Raises ``ConfigError`` for a bad name."""
     problem = env_name_problem(key)
     if problem:
         raise table.error(key, None, problem)
@@ -256,14 +256,14 @@ def variable(table: Table, key: str) -> str:
 
 
 def variable_value(value: Any) -> str:
-    """The value of an environment variable."""
+    """Check the value of an environment variable."""
     if not isinstance(value, str) or "\0" in value or len(value.encode()) > _VARIABLE_MAX_BYTES:
         raise Unfit(f"must be a string of at most {_VARIABLE_MAX_BYTES} bytes, none of them NUL")
     return value
 
 
 def address(value: Any) -> Address:
-    """An address to dial."""
+    """Check an address to dial."""
     try:
         return Address(*split_address(value))
     except (Invalid, AttributeError):
@@ -271,7 +271,7 @@ def address(value: Any) -> Address:
 
 
 def listening(value: Any) -> Address:
-    """An address to listen on. ``localhost`` becomes 127.0.0.1, so that it means the same to every server."""
+    """Check an address to listen on. ``localhost`` becomes 127.0.0.1, so that it means the same to every server."""
     any_port = isinstance(value, str) and value.endswith(":0")
     try:
         dialled = address(f"{value[:-1]}1" if any_port else value)
@@ -282,7 +282,7 @@ def listening(value: Any) -> Address:
 
 
 def network(value: Any) -> IPNetwork:
-    """A network, or one IP address."""
+    """Check a network, or a single IP address."""
     try:
         return ip_network(value if isinstance(value, str) else "")
     except ValueError:
@@ -290,7 +290,7 @@ def network(value: Any) -> IPNetwork:
 
 
 def host(value: Any) -> str:
-    """A host name or IP address, lower case; IPv6 with or without brackets."""
+    """Check a host name or IP address (IPv6 with or without brackets), and return it in lower case."""
     try:
         bare = value.strip("[]")
         return without_zone(split_address(f"[{bare}]:1" if ":" in bare else f"{bare}:1")[0].lower())

@@ -60,13 +60,11 @@ class Addressee:
 
     @property
     def request_id(self) -> str:
-        """The id of the HTTP request that the call is made for; ``""`` if there is none."""
+        """The id of the HTTP request that causes the call; ``""`` if there is none."""
         return dict(self.metadata).get(METADATA_KEY, "")
 
     def gave(self, answer: Iterable[Any] | None) -> bool:
-        """Whether the addressee sent an answer with this metadata. Without a nonce there is nothing to compare: always
-        true.
-        """
+        """Whether the addressee sent an answer with this metadata; true if the addressee's nonce is unknown."""
         return not self.nonce or nonce_in(answer) == self.nonce
 
 
@@ -78,14 +76,14 @@ def nonce_in(answer: Iterable[Any] | None) -> str:
 class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Refuses calls that are meant for another process, and puts this process's nonce into every answer.
 
-    grpcio calls it on the one thread that serves all calls, before the call has a thread of its own. So it only
-    compares.
+    grpcio calls the interceptor on the one thread that serves all calls, before the call has a thread of its own. So it
+    only compares.
     """
 
     def __init__(self, identity: IIdentity) -> None:
         self._identity = identity
         self._nonce = ((WORKER_NONCE_KEY, identity.nonce),)
-        #: The signed handler of each method that was called. Only grpcio's serving thread uses it.
+        #: The handler of each method that was called, which also sends the nonce. Only grpcio's serving thread uses it.
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
@@ -109,7 +107,7 @@ class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gener
         return self._signed(grpc.stream_unary_rpc_method_handler(lambda _, context: refuse_thd(context)))
 
     def _signed(self, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        """The same handler, which also sends the nonce of this process."""
+        """Make a handler that does the same, and also sends the nonce of this process."""
 
         def signed(behaviour: Callable[..., Any]) -> Callable[..., Any]:
             def answer_thd(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:

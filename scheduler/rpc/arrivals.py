@@ -34,8 +34,8 @@ from grpc._server import (
 
 #: Seconds that a client may keep a call waiting for a message.
 MESSAGE_DEADLINE_SECONDS = 5.0
-#: The same while more than ``CROWD`` calls wait. It is short, since as many calls again may come once these are
-#: cancelled.
+#: Seconds that a client may keep a call waiting for a message while more than ``CROWD`` calls wait. The time is short,
+#: since as many calls again may come once these are cancelled.
 CROWDED_DEADLINE_SECONDS = 1.0
 CROWD = 512
 #: Seconds between two checks of the waiting calls, and the most calls that one check cancels.
@@ -69,7 +69,7 @@ class WaitingCalls:
         return len(self._since)
 
     def begin(self, call: Cancellable) -> None:
-        """The call waits from now on, even if it waited before."""
+        """Note that the call waits from now on, even if it waited before."""
         with self._lock:
             self._since.pop(call, None)
             self._since[call] = self._clock()
@@ -84,7 +84,7 @@ class WaitingCalls:
             self._since.pop(call, None)
 
     def cancel_old(self) -> None:
-        """Cancel the calls that have waited too long. Only some at once, since each may be followed by another."""
+        """Cancel calls that have waited too long. Some are left to the next check, since others may follow them."""
         now = self._clock()
         with self._lock:
             old: list[Cancellable] = []
@@ -108,7 +108,7 @@ class WaitingCalls:
 
 
 class _Entrance(futures.ThreadPoolExecutor):
-    """Passes calls on to ``pool``: at most ``most`` at once, including those that wait for one of its threads.
+    """Passes calls on to ``pool``: at most ``most`` at once, including those that wait for a thread of the pool.
 
     It is an executor only because grpcio requires this class. It has no threads of its own.
     """
@@ -138,14 +138,14 @@ class _Entrance(futures.ThreadPoolExecutor):
         self._over(event)
 
     def _over(self, event: Any) -> None:
-        """Called when the call no longer has a thread."""
+        """Note that the call no longer has a thread."""
 
 
 class AfterMessage(_Entrance):
-    """For methods with one request: passes a call on once its request is there."""
+    """Entrance of methods with one request message: passes a call on once this message has arrived."""
 
     def submit(self, run: Any, answer_thd: Any, event: Any, state: Any, *rest: Any) -> Any:  # type: ignore[override]
-        """Called on the thread that serves all calls, which holds the lock of ``state``."""
+        """Take a call from grpcio. Runs on the thread that serves all calls, which holds the lock of ``state``."""
         method, _, deserializer, serializer = rest
         received = _receive_message(state, event.call, deserializer)
 
@@ -173,10 +173,10 @@ class AfterMessage(_Entrance):
 
 
 class OtherStreams(_Entrance):
-    """For streams that wait for their client in a thread."""
+    """Entrance of streams that wait for their client in a thread."""
 
     def submit(self, run: Any, answer_thd: Any, event: Any, state: Any, *rest: Any) -> Any:  # type: ignore[override]
-        """Called on the thread that serves all calls."""
+        """Take a call from grpcio. Runs on the thread that serves all calls."""
         method, argument, *codecs = rest
 
         def heard() -> Any:
@@ -197,7 +197,7 @@ class OtherStreams(_Entrance):
 
 
 class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Gives each method its pool."""
+    """Gives each method its pool: an entrance to the threads that its calls may use."""
 
     def __init__(
         self,
@@ -208,13 +208,13 @@ class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic
         calls: int,
         streams: int,
     ) -> None:
-        """``calls`` unary calls may run on ``threads`` or wait for one, and as many ``streams`` of ``services``."""
+        """``calls`` unary calls may run on ``threads`` or wait for them, and as many ``streams`` of ``services``."""
         self._services = services
         self._calls = AfterMessage(waiting, threads, calls)
         self._streams = AfterMessage(waiting, threads, streams)
         self._other_streams = OtherStreams(waiting, other_threads, MAX_OTHER_STREAMS)
         self._watches = AfterMessage(waiting, self._other_streams, MAX_OTHER_STREAMS)
-        #: The placed handler of each method that was called. Only grpcio's serving thread uses it.
+        #: The handler, with its pool, of each method that was called. Only grpcio's serving thread uses it.
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -242,7 +242,7 @@ class MessageFirst(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic
 
 
 def wrapped(handler: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> grpc.RpcMethodHandler[Any, Any]:
-    """The same handler, whose method is wrapped."""
+    """Make a handler that does the same, by the method that ``wrap`` makes of its method."""
     kind = "_".join("stream" if many else "unary" for many in (handler.request_streaming, handler.response_streaming))
     method = getattr(handler, kind)
     make = getattr(grpc, f"{kind}_rpc_method_handler")

@@ -1,12 +1,12 @@
-"""Groups questions into batches: those that arrive while a call is in flight go together in the next one.
+"""Groups questions into batches: questions that arrive while a call is in flight go together in the next call.
 
 Theory of operation. This works like a group commit. A question that finds no call in flight is sent at once, alone.
-Those that arrive meanwhile are sent in one call as soon as it has ended. So the more questions there are, the fewer
-calls each costs, and a single question never waits.
+Questions that arrive meanwhile are sent in one call as soon as the first has ended. So the more questions there are,
+the fewer calls each costs, and a single question never waits.
 
-A slow call does not block the others for long: after ``HOLD_UP_MAX_SECONDS`` the next call is made beside it, however
-late the deadline of the first is. If a server answers nothing, its questions wait, up to a limit; further ones fail
-with ``Busy``.
+A slow call does not block later questions for long: after ``HOLD_UP_MAX_SECONDS`` the next call is made beside it, even
+if the deadline of the slow call is far away. If a server answers nothing, its questions wait, up to a limit; further
+ones fail with ``Busy``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Asked(Generic[Question, Answer]):
 
 @define
 class _Lane(Generic[Question, Answer]):
-    """The questions for one key: those that wait, whether a call delays them, and the number without an answer."""
+    """The questions for one key: those that wait, whether a call delays them, and the number of all unanswered."""
 
     waiting: deque[_Asked[Question, Answer]] = field(factory=deque)
     held_up: bool = False
@@ -54,7 +54,7 @@ class _Lane(Generic[Question, Answer]):
 
 @define(eq=False)
 class Batches(Generic[Question, Answer]):
-    """For each key, one batch after the other."""
+    """Batches of questions. For each key, a batch is sent when the call before it has ended."""
 
     _clock: IReactorTime
     #: The name of the questions in ``Busy``.
@@ -71,7 +71,7 @@ class Batches(Generic[Question, Answer]):
         return not self._lanes
 
     def ask(self, key: str, question: Question) -> Deferred[Answer]:
-        """Ask a question. Cancelling it while it waits withdraws it. If a call fails, all its questions fail."""
+        """Ask a question. Cancelling withdraws it while it waits. If a call fails, all its questions fail."""
         lane = self._lanes.setdefault(key, _Lane())
         if lane.unanswered >= self._limit:
             return fail(Busy(f"{self._what} of {key}", self._limit))
@@ -84,7 +84,7 @@ class Batches(Generic[Question, Answer]):
         return answer
 
     def drop(self, key: str, error: Callable[[Question], Exception]) -> None:
-        """Fail all questions of this key that wait."""
+        """Fail all waiting questions of this key; ``error`` makes the exception for each."""
         lane = self._lanes.get(key)
         if lane is None:
             return

@@ -1,4 +1,4 @@
-"""Channels to gRPC servers, their options, and the notice that the connection of one was cut."""
+"""Channels to gRPC servers, their options, and the notice that a channel's connection was cut."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scheduler.daemon.config import TlsFiles
 from scheduler.errors import DeadlineExceeded, Unreachable
 from scheduler.rpc import credentials, reasons
 
-#: Seconds that a unary call may take, counted from when it was requested.
+#: Seconds that a unary call may take, counted from the moment at which it was requested.
 CALL_DEADLINE_SECONDS = 10.0
 
 #: Bytes of the largest message that either side accepts.
@@ -27,17 +27,17 @@ MAX_QUERIED_AT_ONCE = 64
 #: Seconds without a call after which a connection is closed.
 IDLE_TIMEOUT_SECONDS = 300.0
 
-#: Calls that a worker serves at once, including those that wait for a thread. It refuses further ones unseen.
+#: Calls that a worker serves at once, including those that wait for a thread. Its gRPC library refuses further ones.
 MAX_WORKER_CALLS = 160
 
 #: Seconds that a connection may take to come up, TLS included.
 CONNECT_DEADLINE_SECONDS = 5.0
 
-#: Seconds after which grpc's thread has stopped watching an unsubscribed channel. It fails if the channel closes
-#: earlier.
+#: Seconds after which grpc's thread has stopped watching an unsubscribed channel. The thread fails if the channel
+#: closes earlier.
 _UNWATCHED_AFTER_SECONDS = 0.25
 
-#: Seconds by which the end of an idle connection may seem too early.
+#: Seconds by which the end of an idle connection may come before ``IDLE_TIMEOUT_SECONDS``.
 _TOLERANCE_SECONDS = 1.0
 
 Metadata = tuple[tuple[str, str], ...]
@@ -74,18 +74,18 @@ def target(address: str) -> str:
 
 
 class Dialler:
-    """Makes channels. All of them present and require the same certificates."""
+    """Makes channels. All of them present the same certificate and require the same authority."""
 
     def __init__(self, tls: TlsFiles | None) -> None:
-        """``OSError`` when the files can't be read."""
+        """Raises ``OSError`` if the certificates can't be read."""
         self._certificates = None if tls is None else credentials.Current(tls, credentials.for_client)
 
     def certificates(self) -> grpc.ChannelCredentials | None:
-        """The current certificates, a new object after a change; ``None`` for plain text."""
+        """The current certificates: a new object if they changed; ``None`` for plain text."""
         return None if self._certificates is None else self._certificates.get()
 
     def dial(self, address: str) -> Channel:
-        """A channel to ``host:port``. It connects with the first call."""
+        """Make a channel to ``host:port``. It connects with the first call."""
         return Channel(self, address)
 
 
@@ -112,7 +112,7 @@ class Channel:
         )
 
     def close(self) -> None:
-        """End all calls in flight."""
+        """Close the channel. All calls in flight end."""
         self.grpc_channel.close()
 
 
@@ -128,18 +128,18 @@ class Connection:
         self._closed = False
 
     def used(self) -> None:
-        """A call is made. After a long time without calls the channel itself ends the connection: no cut."""
+        """Note that a call is made. A channel without calls for ``IDLE_TIMEOUT_SECONDS`` closes itself: no cut."""
         self._used_at = self._clock()
 
     def close_thd(self, channel: grpc.Channel) -> None:
-        """Close the channel, and report nothing more. Blocks for a moment."""
+        """Close the channel, without a report of a cut. Blocks for a moment."""
         self._closed = True
         channel.unsubscribe(self.changed_thd)
         threading.Event().wait(_UNWATCHED_AFTER_SECONDS)  # time.sleep fails where libfaketime steps the clock meanwhile
         channel.close()
 
     def changed_thd(self, state: grpc.ChannelConnectivity) -> None:
-        """The channel is now in this state."""
+        """Take the new state of the channel."""
         was_up, self.up = self.up, state is grpc.ChannelConnectivity.READY
         idle = self._clock() - self._used_at >= IDLE_TIMEOUT_SECONDS - _TOLERANCE_SECONDS
         if was_up and not self.up and not idle and not self._closed:

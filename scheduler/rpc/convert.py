@@ -45,21 +45,21 @@ END_OF_TIME = 253402300799.0
 
 
 def checked_id(field: str, text: str) -> str:
-    """``text``, if it is a valid id; ``Invalid``."""
+    """``text``, if it is a valid id. Raises ``Invalid`` if not."""
     if not is_id(text):
         raise Invalid(field, f"{text[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
     return text
 
 
 def checked_core_id(field: str, text: str) -> str:
-    """``text``, if it is a valid id of the core protocol, where the other program chooses ids; ``Invalid``."""
+    """``text``, if it is a valid id of the core protocol, which any program may choose. Raises ``Invalid`` if not."""
     if not is_core_id(text):  # the id may differ with each call, so it is not shown
         raise Invalid(field, f"is not 1 to {CORE_ID_MAX_CHARACTERS} printable characters")
     return text
 
 
 def checked_size(field: str, value: int) -> int:
-    """``value``, if it is a valid offset or number of bytes; ``Invalid``."""
+    """``value``, if it is a valid offset or number of bytes. Raises ``Invalid`` if not."""
     if value < 0:
         raise Invalid(field, f"{value} is negative")
     return value
@@ -72,14 +72,14 @@ def _time(field: str, value: float) -> float | None:
 
 
 def checked_seconds(field: str, value: float) -> float:
-    """``value``, if it is a valid number of seconds; ``Invalid``."""
+    """``value``, if it is a valid number of seconds. Raises ``Invalid`` if not."""
     if not math.isfinite(value) or value < 0:
         raise Invalid(field, f"{value!r} is not a finite number of seconds of at least 0")
     return value
 
 
 def _one_of(field: str, value: str, allowed: Sequence[str]) -> str:
-    """``value``, or the first allowed one if it is empty; ``Invalid``."""
+    """``value`` if it is allowed; the first allowed value if it is empty. Raises ``Invalid`` for any other."""
     if not value:
         return allowed[0]
     if value not in allowed:
@@ -129,12 +129,12 @@ def start_to_pb(
 
 
 def core_start_to_pb(spec: JobSpec) -> worker_pb2.StartJobReq:
-    """The message that starts a job on a core worker."""
+    """The message that starts a job on a core worker: command and path alone."""
     return worker_pb2.StartJobReq(command=spec.command, path=spec.path)
 
 
 def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
-    """The spec in a message; ``Invalid`` for an impossible number."""
+    """The spec in the message of a start. Raises ``Invalid`` for an impossible number."""
     return JobSpec(
         command=start.command,
         path=start.path,
@@ -158,12 +158,12 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
 
 
 def created_at_from_pb(start: worker_pb2.StartJobReq) -> float | None:
-    """The time in a message; ``Invalid`` for an impossible one."""
+    """The time of the job's creation in the message of a start. Raises ``Invalid`` for an impossible time."""
     return _time("createdAt", start.createdAt)
 
 
 def key_from_pb(start: worker_pb2.StartJobReq) -> RequestKey | None:
-    """The idempotency key in a message; ``Invalid`` for a malformed key or fingerprint."""
+    """The idempotency key in the message of a start. Raises ``Invalid`` if key or fingerprint are malformed."""
     if not start.requestKey:
         return None
     if not is_request_key(start.requestKey) or not _FINGERPRINT.fullmatch(start.requestFingerprint):
@@ -172,7 +172,7 @@ def key_from_pb(start: worker_pb2.StartJobReq) -> RequestKey | None:
 
 
 def signal_from_pb(message: worker_pb2.SignalJobReq) -> tuple[str, str]:
-    """The signal and its target; ``Invalid`` for unknown ones."""
+    """The signal, and the receivers of the signal. Raises ``Invalid`` for unknown ones."""
     if not message.signal:
         raise Invalid("signal", "is empty")
     return _one_of("signal", message.signal, SIGNAL_NAMES), _one_of("to", message.to, SIGNAL_TARGETS)
@@ -203,7 +203,7 @@ def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
 
 
 def status_from_pb(message: worker_pb2.JobStatus) -> JobStatus:
-    """The status in a message; ``Invalid`` for an impossible id, outcome or number, and for a contradiction."""
+    """The status in a message. Raises ``Invalid`` for an impossible id, outcome or number, and for a contradiction."""
     status = _told_from_pb(message)
     problem = contradiction(status)
     if problem:
@@ -233,7 +233,7 @@ def _told_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
 
 
 def status_of_from_pb(job_id: str, message: worker_pb2.JobStatus) -> JobStatus:
-    """The status in a message, which must be about ``job_id``; ``Invalid``."""
+    """The status in a message. Raises ``Invalid`` also if the status is not about ``job_id``."""
     status = status_from_pb(message)
     if status.job_id != job_id:
         raise Invalid("jobID", f"{status.job_id!r} is not the job that was asked about")
@@ -241,7 +241,7 @@ def status_of_from_pb(job_id: str, message: worker_pb2.JobStatus) -> JobStatus:
 
 
 def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
-    """The answer to a query: the fields of the core protocol, and the whole status beside them."""
+    """The answer to a query: the fields of the core protocol, and the whole status in a field of ours."""
     text = error_text(status.state, status.reason)
     return worker_pb2.QueryJobRes(
         done=status.state.final,
@@ -252,9 +252,7 @@ def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
 
 
 def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
-    """The status in an answer. A core worker gives only a text: ``exit status N`` is a code, ``signal: killed`` a
-    signal.
-    """
+    """The status in an answer. A core worker gives a text: ``exit status N`` is a code, ``signal: killed`` a signal."""
     if answer.HasField("status"):
         return status_of_from_pb(job_id, answer.status)
     if not answer.done:
@@ -276,7 +274,7 @@ def report_to_pb(report: JobReport) -> scheduler_pb2.JobReport:
 
 
 def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
-    """The report in a message; ``Invalid`` like its parts. The cluster refuses contradictions, each report alone."""
+    """The report in a message. Raises ``Invalid`` if a part is impossible. Contradictions are left to the cluster."""
     status = _told_from_pb(report.status)
     if not report.HasField("start"):
         return JobReport(status)
@@ -288,7 +286,7 @@ def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
 
 
 def stream_from_pb(number: int) -> Stream:
-    """The stream with that number; ``Invalid`` if there is none."""
+    """The stream with that number. Raises ``Invalid`` if there is none."""
     if number not in _STREAMS:
         raise Invalid("stream", f"{number} is neither 0 (stdout) nor 1 (stderr)")
     return _STREAMS[number]
@@ -300,7 +298,7 @@ def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
 
 
 def chunk_from_read(message: worker_pb2.ReadOutputRes, offset: int, most: int) -> Chunk:
-    """The chunk in an answer of ``ReadOutput``; ``Invalid`` if it does not match the request."""
+    """The chunk in an answer of ``ReadOutput``. Raises ``Invalid`` if it does not match the request."""
     chunk = Chunk(message.output, message.offset, message.end, message.size, bounded_text(message.cut))
     if chunk.offset != offset or len(chunk.data) > most or chunk.next_offset > chunk.size:
         raise Invalid("output", f"{len(chunk.data)} bytes from {chunk.offset} of {chunk.size} were not asked for")
@@ -352,9 +350,9 @@ def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
 
 
 def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
-    """The registration in an answer; ``Refused`` if there is neither ``success`` nor an id.
+    """The registration in an answer. Raises ``Refused`` if there is neither ``success`` nor an id.
 
-    A core scheduler sends no lease, chooses any id, and may leave ``success`` unset: a non-empty id is a registration.
+    A core scheduler sends no lease (seconds), chooses any id, and may leave ``success`` unset: an id is enough.
     """
     if not message.success and not message.workerID:
         raise Refused("the scheduler did not take the registration")

@@ -23,7 +23,7 @@ _log = Logger()
 
 
 class Current(Generic[T]):
-    """An object made from the files, and made again after they changed."""
+    """An object made from the files, and made again after the files changed."""
 
     def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], T]) -> None:
         self._files = files
@@ -32,7 +32,7 @@ class Current(Generic[T]):
         self._made = make(files)
 
     def get(self) -> T:
-        """The object for the current files; the previous one if they are unchanged or can't be used."""
+        """The object for the current files. The previous object is kept if they are unchanged or can't be used."""
         try:
             stamp = _stamp(self._files)  # taken first, so that a change during the reading is seen the next time
             if stamp != self._stamp:
@@ -46,12 +46,12 @@ class Current(Generic[T]):
 
 
 def for_server(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials for serving. With a ``ca_file``, clients must present a certificate that it signed."""
+    """Credentials for serving. With a ``ca_file``, clients must present a certificate that this authority signed."""
     current = Current(files, _configuration)
     served = current.get()
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        """Called at each handshake. ``None`` keeps the present certificates."""
+        """Answer grpc, which calls this at each handshake. ``None`` keeps the present certificates."""
         nonlocal served
         before, served = served, current.get()
         return None if served is before else served

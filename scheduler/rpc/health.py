@@ -17,7 +17,7 @@ _Answer = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
-    """The health of the whole server (``""``) and of each of its services."""
+    """The health of the server (under the name ``""``) and of each of its services."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services = frozenset(("", *services))

@@ -1,7 +1,7 @@
 """Heartbeats and their answers: conversion between gRPC messages and values.
 
-A worker of a later version, or with a damaged record, must not be lost for that. So the parts of a heartbeat that can't
-be read are refused alone, and the rest counts.
+A worker of a later version, or with a damaged record, must stay usable. So only the unreadable parts of a heartbeat are
+refused, and the rest counts.
 
 Excess parts are refused in the same way. A heartbeat is applied at once, on the reactor thread, and a message has room
 for 400,000 ids, which would block the reactor for a second. A worker of ours sends fewer than ``REPORTS_MAX`` reports.
@@ -27,7 +27,7 @@ REPORTS_MAX = 2_048
 #: Ids of running jobs accepted in one heartbeat.
 RUNNING_MAX = 20_000
 
-#: Bytes shown of an invalid id.
+#: Bytes of an invalid id that are shown.
 _ID_SHOWN_BYTES = 80
 
 #: The largest integer of a message.
@@ -61,7 +61,7 @@ def _disk_to_pb(disk: Disk) -> scheduler_pb2.Disk:
 
 
 def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
-    """``None`` if a number is negative. The worker is not refused for that."""
+    """The disk in a message; ``None`` if a number is negative, which is no reason to refuse the heartbeat."""
     numbers = disk.size, disk.free, disk.inodes, disk.inodesFree
     return None if min(numbers) < 0 else Disk(*numbers)
 
@@ -69,7 +69,7 @@ def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
 def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
     """The readable parts of a heartbeat, the first for each job; ``refused`` says why other parts are not accepted.
 
-    ``Invalid`` without a boot id. ``NotFound`` if the id was not assigned by a scheduler of ours.
+    Raises ``Invalid`` without a boot id, ``NotFound`` if the worker id can't be from a scheduler of ours.
     """
     if not is_id(message.workerID):
         raise NotFound("worker", bounded_text(message.workerID, _ID_SHOWN_BYTES))
@@ -129,7 +129,7 @@ def _refuse_rest(field: str, count: int, most: int, refused: dict[str, str]) -> 
 
 
 def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
-    """The message for an answer."""
+    """The message for an answer to a heartbeat."""
     return scheduler_pb2.HeartbeatRes(
         lease=answer.lease,
         acknowledged=answer.acknowledged,
@@ -141,7 +141,7 @@ def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
 
 
 def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
-    """The answer in a message; ``Invalid`` for an impossible lease."""
+    """The answer to a heartbeat in a message. Raises ``Invalid`` for an impossible lease."""
     return HeartbeatAnswer(
         lease=checked_seconds("lease", message.lease),
         acknowledged=tuple(message.acknowledged),

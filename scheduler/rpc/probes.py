@@ -4,9 +4,9 @@ Theory of operation. A probe holds a thread until it is answered or times out. A
 dropped, makes every probe take its whole time. Many workers may do so at once, as behind a firewall, but there are few
 threads. So the first attempt is short. If it is not answered, the probe continues on other threads, for as long as a
 check may take. A worker that answers therefore only ever waits for short attempts. A worker that did not answer its
-last probe is probed on the other threads from then on, mostly for a short time. This is enough to notice its return,
-because gRPC keeps trying to connect meanwhile. A new connection, as to a worker that registers from elsewhere, starts
-over.
+last probe is *silent*: it is probed on the other threads from then on, mostly for a short time. This is enough to
+notice its return, because gRPC keeps trying to connect meanwhile. A new connection, as to a worker that registers from
+elsewhere, starts over.
 
 A registration waits while the scheduler finds out which process answers. These calls have threads of their own, so that
 probes do not delay them.
@@ -26,7 +26,7 @@ from scheduler.threads import Pool
 
 #: Seconds for a first attempt, and for a short probe of a worker that did not answer its last one.
 SHORT_ATTEMPT_SECONDS = 0.5
-#: Every so many-th probe of a silent worker may take as long as a check.
+#: Of so many probes of a silent worker, one may take as long as a check.
 LONG_PROBE_EVERY = 8
 
 #: Threads for first attempts, for silent workers, and for finding out which process answers.
@@ -48,7 +48,7 @@ class Probes(MultiService):
             pool.setServiceParent(self)
 
     def probe(self, stubs: Stubs, to: Addressee) -> Deferred[None]:
-        """Make sure that the worker answers. ``Unreachable``, ``Misdirected``, ``Busy``."""
+        """Check that the worker answers. Fails like ``check_thd``."""
         if stubs.silent:
             stubs.probed_silent += 1
             seconds = self._short if stubs.probed_silent % LONG_PROBE_EVERY else self._long
@@ -61,7 +61,7 @@ class Probes(MultiService):
         return self._first.run(check_thd, stubs, to, self._short, self._long).addErrback(go_on)
 
     def answers(self, stubs: Stubs, to: Addressee) -> Deferred[bool | None]:
-        """Whether the addressee answers; ``None``: nothing answers there; ``Busy``."""
+        """Whether the addressee answers; ``None`` if no process does. Fails with ``Busy`` if it has no room."""
 
         def failed(reason: Failure) -> bool | None:
             reason.trap(Unreachable)

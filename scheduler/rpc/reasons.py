@@ -85,5 +85,5 @@ def reason(details: str, address: str, secure: bool, connect_seconds: float) -> 
 
 
 def no_answer(seconds: float) -> str:
-    """The reason when no answer came in time."""
+    """The reason if no answer came in time."""
     return f"no answer within {round(seconds, 1):g} s"

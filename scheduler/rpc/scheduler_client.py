@@ -1,12 +1,13 @@
 """A worker's calls to its scheduler.
 
-Each call may be repeated, whatever its result. So the meaning of a status without an error of ours depends only on its
-possible makers (``scheduler.rpc.status``):
+Every call is idempotent, so it may be repeated even if it may have arrived. A status that carries an error of this
+project in its metadata means that error. Any other is read by its code, and by the program or library that may have
+made it (``scheduler.rpc.status``):
 
 - UNAVAILABLE and CANCELLED: the scheduler can't be reached; DEADLINE_EXCEEDED: no answer in time;
 - an answer that can't be read, or has no message: a fault, also with UNIMPLEMENTED, as from a proxy that does not know
   the scheduler;
-- UNIMPLEMENTED: the scheduler lacks the method, as one of the core protocol lacks ``Heartbeat``;
+- UNIMPLEMENTED: the scheduler lacks the method; a scheduler of the core protocol lacks ``Heartbeat``;
 - NOT_FOUND to ``Heartbeat``: the scheduler does not know this worker, which must register again;
 - RESOURCE_EXHAUSTED with "Concurrent RPC limit exceeded": the scheduler has no room for the call;
 - any other: a fault.
@@ -49,7 +50,7 @@ from scheduler.worker_interfaces import ISchedulerClient
 
 T = TypeVar("T")
 
-#: The lease if the scheduler names none.
+#: The lease if the scheduler sends none.
 DEFAULT_LEASE_SECONDS = 30.0
 
 
@@ -82,7 +83,7 @@ class SchedulerClient(MultiService):
         self._trouble = ""
 
     def startService(self) -> None:
-        """``OSError`` when certificates can't be read."""
+        """Raises ``OSError`` if the certificates can't be read."""
         self._dialler = Dialler(self._tls)
         super().startService()
 
@@ -143,7 +144,7 @@ class SchedulerClient(MultiService):
         return result
 
     def _failed(self, reason: Failure, channel: Channel) -> Failure:
-        """Have the next call use a new channel: one whose connection failed waits for seconds before its next try."""
+        """Pass the failure on. The next call uses a new channel: after a failed connection, gRPC waits for seconds."""
         error = reason.value
         if isinstance(error, Unreachable) and error.reason and error.reason != self._trouble:
             self._trouble = error.reason

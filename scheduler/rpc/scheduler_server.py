@@ -17,14 +17,14 @@ from scheduler.rpc.channel import CALL_DEADLINE_SECONDS
 from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 
-# Calls are short. A connection gets fewer streams than there are threads, so none can occupy all threads.
+# Calls are short. A connection gets fewer streams than there are threads, so no connection can occupy all threads.
 _LIMITS = ServerLimits(threads=32, queue=256, streams=8)
 
 
 def scheduler_server(
     reactor: IServerReactor, address: Address, tls: TlsFiles | None, membership: IMembership
 ) -> GrpcServer:
-    """The server that workers call, once it is started."""
+    """Make the server that workers call."""
     return GrpcServer(
         reactor,
         address,
@@ -37,7 +37,7 @@ def scheduler_server(
 
 
 def peer_host(peer: str) -> str:
-    """The IP address, with its zone, in gRPC's ``ipv4:1.2.3.4:5`` or ``ipv6:[::1]:5``; ``Invalid`` for another peer."""
+    """The IP address, with its zone, in gRPC's ``ipv4:1.2.3.4:5`` or ``ipv6:[::1]:5``; ``Invalid`` for other texts."""
     kind, _, rest = unquote(peer).partition(":")
     if kind not in {"ipv4", "ipv6"}:
         raise Invalid("peer", f"{peer!r} is no IP address")

@@ -39,7 +39,7 @@ Response = TypeVar("Response")
 
 #: Seconds that calls may continue after the stop.
 STOP_GRACE_SECONDS = 2.0
-#: Calls to one method that grpcio has not looked at yet.
+#: Calls to one method that may wait until grpcio looks at them.
 MAX_PENDING_CALLS = 20_000
 #: Threads for the streams of services other than ours.
 OTHER_STREAM_THREADS = 4
@@ -49,7 +49,7 @@ PING_INTERVAL_MIN_MS = 2_500
 
 @frozen
 class ServerLimits:
-    """Limits of a server: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection.
+    """Limits of a server: ``threads`` calls at once, ``queue`` more wait; ``streams`` calls on one connection.
 
     With fewer streams than threads, a single connection can't block all others. ``streams`` is also the most calls that
     are answered by a stream at once, over all connections.
@@ -80,16 +80,16 @@ class Servicer:
         function: Callable[..., Any],
         *args: Any,
     ) -> Any:
-        """The result of ``function`` on the reactor thread, within the client's deadline and ours."""
+        """Call ``function`` on the reactor thread and wait for its result, within the client's deadline and ours."""
         seconds = min(context.time_remaining(), self._deadline)
         return self.hop.call_thd(what, seconds, _for_request, request_id(context), function, *args)
 
     def note(self, context: grpc.ServicerContext, method: str) -> None:
-        """Log that the method is called, without the call's content."""
+        """Log that the client calls the method, without the content of the call."""
         self._log.debug("{method} from {peer}", method=method, peer=context.peer(), request_id=request_id(context))
 
     def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
-        """End the call with an error. Any other exception than ours is a bug; its details are not sent."""
+        """End the call with an error. An exception that is no ``SchedulerError`` is a bug; its details are not sent."""
         if isinstance(error, SchedulerError):
             status.abort(context, error)
         self._log.failure("a gRPC call failed")
@@ -99,7 +99,7 @@ class Servicer:
 def answered(
     method: Callable[[S, Request, grpc.ServicerContext], Response],
 ) -> Callable[[S, Request, grpc.ServicerContext], Response]:
-    """Wrap a method of a servicer. An exception becomes the status of the call."""
+    """Decorate a method of a servicer. An exception becomes the status of the call."""
 
     @wraps(method)
     def answer_thd(servicer: S, request: Request, context: grpc.ServicerContext) -> Response:
@@ -113,7 +113,7 @@ def answered(
 
 
 def request_id(context: grpc.ServicerContext) -> str:
-    """The id of the HTTP request that the call is made for, ``""`` if there is none."""
+    """The id of the HTTP request that caused the call, ``""`` if there is none."""
     for key, value in context.invocation_metadata():
         if key == METADATA_KEY and isinstance(value, str):
             return value[:64]
@@ -131,7 +131,7 @@ def _for_request(request: str, function: Callable[..., Any], *args: Any) -> Any:
 class Threads(futures.ThreadPoolExecutor):
     """The threads of a server.
 
-    If the machine can't give a further thread, the work is left to the existing ones. Otherwise the error would end
+    If the machine can't start a further thread, the work is left to the existing threads. Otherwise the error would end
     grpcio's serving thread, and with it the server.
     """
 
@@ -148,7 +148,7 @@ class IServerReactor(IReactorFromThreads, IReactorTime):
 
 
 class GrpcServer(Service):
-    """A gRPC server. ``bound`` is its address once it listens."""
+    """A gRPC server. ``bound`` is its address while it listens."""
 
     _log = Logger()
 
@@ -182,7 +182,7 @@ class GrpcServer(Service):
         self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self.waiting.cancel_old)
 
     def privilegedStartService(self) -> None:
-        """Bind the port. ``OSError`` names an address that can't be bound."""
+        """Bind the port. Raises ``OSError`` that names the address if it can't be bound."""
         super().privilegedStartService()
         threads = Threads(self._limits.threads, thread_name_prefix="grpc")
         others = Threads(OTHER_STREAM_THREADS, thread_name_prefix="grpc-other")
@@ -233,7 +233,7 @@ class GrpcServer(Service):
         self._log.info("gRPC on {address}", address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:
-        """Fires when no call is in flight."""
+        """Stop the server. Fires when no call is in flight."""
         super().stopService()
         self._servicer.hop.close()
         self._servicer.stop()

@@ -1,14 +1,14 @@
 """Errors across the wire: one table, read in both directions.
 
-An error of ours becomes the gRPC status below. Its message becomes the details, and its name and data go into the
-trailing metadata, so that the other side can raise the same error. A status without this metadata was made by gRPC
-itself, or by a program that speaks only the core protocol. Such a status is read by its code.
+An error of this project (``scheduler.errors``) becomes the gRPC status below. Its message becomes the details, and its
+name and data go into the trailing metadata, so that the other side can raise the same error. A status without this
+metadata was made by gRPC itself, or by a program that speaks only the core protocol. Such a status is read by its code.
 
 gRPC itself makes a status in two places. The library of the server makes one if the program never saw the call, or
-raised. Our own library makes one if no answer came, or one that can't be read. Either makes it with some codes only:
-not with those in ``OF_PROGRAMS_ALONE``. Only a status that the other program made says what that program did. The texts
-that tell the makers apart are those of grpcio 1.76 to 1.85; ``tests/integration/test_rpc_makers.py`` produces them with
-real servers.
+raised. The client's own library makes one if no answer came, or an unreadable answer. Neither makes a status with a
+code in ``OF_PROGRAMS_ALONE``. Only a status that the other program made says what that program did. The texts that tell
+the makers apart are those of grpcio 1.76 to 1.85; ``tests/integration/test_rpc_makers.py`` produces them with real
+servers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scheduler.texts import bounded_text
 #: Key in the trailing metadata. The value is JSON: ``{"error": "NotFound", "kind": "job", "name": "..."}``.
 METADATA_KEY = "scheduler-error-bin"
 
-#: Bytes sent of one text. gRPC may refuse the whole answer if its encoded metadata exceeds 8 KiB.
+#: Bytes of one text that are sent. gRPC may refuse the whole answer if its encoded metadata exceeds 8 KiB.
 _TEXT_MAX_BYTES = 500
 
 
@@ -78,7 +78,7 @@ TABLE: dict[type[SchedulerError], Row] = {
 }
 
 
-#: Codes with which only the program that was called makes a status.
+#: Codes of statuses that only the called program makes, never gRPC itself.
 OF_PROGRAMS_ALONE = frozenset(
     {
         StatusCode.INVALID_ARGUMENT,
@@ -105,7 +105,7 @@ _BY_NAME = {error.__name__: error for error in TABLE}
 
 
 def abort(context: grpc.ServicerContext, error: SchedulerError) -> NoReturn:
-    """End the call with the error's status."""
+    """End the call with the status for the error. Raises, as gRPC's ``abort`` does."""
     row = TABLE[type(error)]
     data: dict[str, Any] = {"error": type(error).__name__}
     for argument, kind in row.arguments.items():
@@ -117,7 +117,7 @@ def abort(context: grpc.ServicerContext, error: SchedulerError) -> NoReturn:
 
 
 def _short(text: str) -> str:
-    """The text, limited to what may be sent. Lone surrogates are escaped."""
+    """The text, cut to ``_TEXT_MAX_BYTES`` bytes. Lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace")[:_TEXT_MAX_BYTES].decode("utf-8", "ignore")
 
 
@@ -128,7 +128,7 @@ def _read(value: Any) -> Any:
 
 
 def error_from_status(failure: grpc.RpcError) -> SchedulerError | None:
-    """The error that the other side raised; ``None`` if the status does not carry one."""
+    """The error that the other side raised; ``None`` if the status does not carry an error."""
     metadata: Any = failure.trailing_metadata() or ()
     for key, value in metadata:
         if key == METADATA_KEY:
@@ -144,16 +144,16 @@ def error_from_status(failure: grpc.RpcError) -> SchedulerError | None:
 
 
 def is_unreadable(failure: grpc.RpcError) -> bool:
-    """Whether this process's own library made the status because the answer was too large, garbled or missing."""
+    """Whether this process's own gRPC library made the status: the answer was too large, garbled or missing."""
     text = failure.details() or ""
     return failure.code() not in OF_PROGRAMS_ALONE and _NO_READABLE_ANSWER.match(text) is not None
 
 
 def is_without_a_place(failure: grpc.RpcError) -> bool:
-    """Whether the server's library refused the call because too many are in progress. The program did not see it."""
+    """Whether the server's gRPC library refused the call because too many are in progress, unseen by the program."""
     return failure.code() is StatusCode.RESOURCE_EXHAUSTED and (failure.details() or "").startswith(_NO_PLACE)
 
 
 def words(failure: grpc.RpcError) -> str:
-    """The details of a status, safe to show; its code if there are none."""
+    """The details of a status, safe to show; the name of its code if there are none."""
     return bounded_text(failure.details() or "") or failure.code().name

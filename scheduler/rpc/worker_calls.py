@@ -1,7 +1,7 @@
-"""The calls to a worker as pool threads make them. Each returns values of the model or raises an error of ours.
+"""The calls to a worker as pool threads make them. Each returns values of the model or raises a ``SchedulerError``.
 
 Theory of operation. The caller of a start, or of a signal, must learn whether the request was sent. So a health check
-on the same channel precedes each of them: if it fails, nothing was sent. A call that the same process answered a moment
+on the same channel precedes it: if the check fails, nothing was sent. A call that the same process answered a moment
 ago is as good as a check. Once the request is sent, only a few answers prove that nothing was started. They are those
 that a worker gives before it looks at the call: no such method, no room, meant for another process.
 
@@ -9,7 +9,7 @@ The meaning of a status depends on its possible makers (``scheduler.rpc.status``
 
 | status | ``StartJob`` | ``SignalJob`` | any other |
 | --- | --- | --- | --- |
-| with an error of ours in its metadata | that error, but for ``NotFound`` | that error | that error |
+| with an error of this project in its metadata | that error, but for ``NotFound`` | that error | that error |
 | UNAVAILABLE, CANCELLED | sent, unanswered | sent, unanswered | the worker can't be reached |
 | DEADLINE_EXCEEDED | sent, unanswered | sent, unanswered | no answer in time |
 | UNIMPLEMENTED | no worker, nothing ran | it can't do that | of ``QueryJob``: no worker; else it can't do that |
@@ -66,9 +66,9 @@ _ANSWERED, _FAILED = "{method} on {worker}: answered in {ms:.1f} ms", "{method} 
 
 #: Seconds that the health check before a start, or a probe, may take.
 CHECK_DEADLINE_SECONDS = 5.0
-#: Seconds without an answer after which a process counts as gone, if another process wants its name or address.
+#: Seconds without an answer after which a process counts as gone, if another process asks for its name or address.
 ANSWERS_DEADLINE_SECONDS = 2.0
-#: Seconds for which an answer replaces a check. Under load, a check takes about as long.
+#: Seconds for which an answer replaces a health check. Under load, a check takes about as long.
 CHECK_VALID_SECONDS = 0.02
 #: Seconds after its deadline during which a late answer of a core worker to a start is still accepted.
 LATE_ANSWER_MAX_SECONDS = 300.0
@@ -81,22 +81,22 @@ class Stubs:
         self.channel = channel
         self.worker = worker_pb2_grpc.WorkerStub(channel.grpc_channel)
         self.health = health_pb2_grpc.HealthStub(channel.grpc_channel)
-        #: When the worker last answered a unary call (``time.monotonic``), and the nonce of the process that did.
+        #: When the worker last answered a unary call (``time.monotonic``), and the nonce of the process that answered.
         self.answered = (-math.inf, "")
         #: Whether the worker is believed to implement ``QueryJobs``.
         self.answers_many = True
-        #: Whether the last check timed out, and nothing has been answered since.
+        #: Whether the last health check timed out, and nothing has been answered since.
         self.silent = False
-        #: Number of probes since then.
+        #: Number of probes since ``silent`` became true.
         self.probed_silent = 0
 
 
 def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) -> None:
     """Make a health check. Any answer of the addressee is a success.
 
-    ``Unreachable``: no answer. ``Misdirected``: another process answered. ``Busy``: the server had no room for the
-    call, and did not name its process. ``in_all``: the seconds named in the reason, if this check is one of several
-    attempts.
+    Raises ``Unreachable`` if no answer comes, ``Misdirected`` if another process answers, ``Busy`` if the server has no
+    room for the call and does not name its process. ``in_all``: the seconds named in the reason, if this check is one
+    of several attempts.
     """
     try:
         _, call = stubs.health.Check.with_call(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=to.metadata)
@@ -122,14 +122,14 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
 
 
 class Late:
-    """A start that was not answered by its deadline, and whose answer is still awaited."""
+    """A start that was not answered by its deadline, but whose answer is still awaited."""
 
     def __init__(self, call: Any, read_thd: Callable[[], JobStatus]) -> None:
         self._call = call
         self._read_thd = read_thd
 
     def listen_thd(self, tell_thd: Callable[[JobStatus | Failure], None]) -> None:
-        """Pass the result to ``tell_thd``. It runs on a thread of gRPC that serves all calls, so it must be quick."""
+        """Pass the answer to ``tell_thd``, on a thread of gRPC that serves all calls, so it must be quick."""
 
         def over_thd(_: object) -> None:
             try:
@@ -206,7 +206,7 @@ def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, se
 def query_together_thd(
     stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobsReq, seconds: float
 ) -> list[JobStatus | Failure | None]:
-    """For each job, in order: its status, a failure of its own, or ``None`` if the answer does not contain it."""
+    """For each job, in order: its status, a failure of its own, or ``None`` if the answer does not contain the job."""
     try:
         answer = _made_thd(stubs, "QueryJobs", to, request, seconds)
     except Unsupported:
@@ -224,7 +224,7 @@ def _status_or_failure(to: Addressee, status: worker_pb2.JobStatus) -> JobStatus
 
 
 def _checked_thd(stubs: Stubs, to: Addressee, seconds: float, fresh: float) -> float:
-    """Make sure that the worker answers. Returns the seconds left for the call; ``Unreachable``.
+    """Check that the worker answers. Returns the seconds left for the call. Raises ``Unreachable`` if it does not.
 
     An answer of the same process that is no older than ``fresh`` seconds replaces the check.
     """
@@ -243,7 +243,7 @@ def _made_thd(
     seconds: float,
     make_thd: Callable[[], tuple[Any, Any]] | None = None,
 ) -> Any:
-    """Make the call and return its answer. ``make_thd``, if given, makes it and returns the answer and the call."""
+    """Make the call and return its answer. ``make_thd``, if given, makes it, and returns the answer and gRPC's call."""
     before = time.monotonic()
     try:
         if make_thd is None:
@@ -278,10 +278,10 @@ NO_MESSAGE = "its answer has no message"
 #: Methods of the core protocol that every worker has.
 _EVERY_WORKER_HAS = frozenset({"StartJob", "QueryJob"})
 
-#: Methods that may have taken effect if another process answered them.
+#: Methods that take effect in any process that carries them out, also in one that the call was not meant for.
 _DONE_ANYWHERE = frozenset({"StartJob", "SignalJob"})
 
-#: Methods about a single job. For the others, NOT_FOUND does not say which of their jobs is meant.
+#: Methods about a single job. For other methods, NOT_FOUND does not say which job is meant.
 _OF_A_JOB = frozenset({"StopJob", "QueryJob", "SignalJob", "RemoveJob", "ReadOutput", "StreamJob"})
 
 #: Kinds of thing that a worker may report as not found.
@@ -291,12 +291,12 @@ _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, gr
 
 
 def _why(channel: Channel, failure: grpc.RpcError) -> str:
-    """The reason of ``Unreachable``; ``""`` if this process itself cut the call."""
+    """The reason for ``Unreachable``; ``""`` if this process itself cut the call."""
     return "" if failure.code() is grpc.StatusCode.CANCELLED else channel.why(failure)
 
 
 def answered_by_another(to: Addressee, method: str) -> Unreachable:
-    """The error for a call that another process answered instead of refusing it."""
+    """The error for a call that another process carried out instead of refusing it."""
     if method in _DONE_ANYWHERE:
         return Unreachable(to.name, sent=True, reason=ANOTHER_PROCESS)
     return Misdirected(to.name)
@@ -305,7 +305,7 @@ def answered_by_another(to: Addressee, method: str) -> Unreachable:
 def understood(
     failure: grpc.RpcError, channel: Channel, to: Addressee, method: str, job_id: str, seconds: float
 ) -> SchedulerError:
-    """The documented error for a failed call."""
+    """The error for a failed call, by the table in the module's docstring."""
     # ``failure`` may be the call itself. The frames of its traceback refer to it, which would keep it until a garbage
     # collection.
     failure.with_traceback(None)

@@ -2,12 +2,12 @@
 
 Theory of operation. Each worker id has one channel. It is made at the first call, and replaced when the address
 changes. A worker gets few unary calls at once, so a stuck worker holds some threads but never all. When many threads
-are held, each worker gets one, so only dozens of stuck workers are felt by others. Calls, reads of output and probes
+are held, each worker gets one, so others are delayed only if dozens are stuck. Calls, reads of output and probes
 (``scheduler.rpc.probes``) have separate threads. The deadline of a call counts from when it was requested: a call that
 waited too long for its turn is never made.
 
 Simultaneous queries of one worker go together in one call, if the worker supports that. If its answer leaves out a job,
-this proves nothing: the job is queried alone, which is also the only way to seal its id.
+this proves nothing: the job is then queried alone, as only ``QueryJob`` reports a missing job, or seals its id.
 
 An output stream has a thread, which receives the next message only when the receiver is done with the previous one.
 
@@ -59,7 +59,7 @@ MAX_CALL_THREADS, MAX_READ_THREADS = 64, 32
 MAX_OUTPUT_STREAMS = 256
 #: Late answers to starts that are awaited from one core worker.
 LATE_ANSWERS_PER_WORKER = 64
-#: Seconds after which a stream is cut; it is resumed at the same offset.
+#: Seconds after which a stream is cut; the caller resumes it at the same offset.
 STREAM_DEADLINE_SECONDS = 3600.0
 #: Seconds for which a receiver may delay the next message.
 HELD_UP_MAX_SECONDS = 30.0
@@ -80,7 +80,7 @@ class WorkerClient(MultiService):
     def __init__(
         self, reactor: IReactorFromThreads, tls: TlsFiles | None, nonce: str, deadline: float = CALL_DEADLINE_SECONDS
     ) -> None:
-        """``nonce`` is that of this process. ``deadline``: seconds, for every call except streams."""
+        """``nonce`` is that of this scheduler process. ``deadline``: seconds, for every call except streams."""
         super().__init__()
         self._nonce = nonce
         self._tls = tls
@@ -105,7 +105,7 @@ class WorkerClient(MultiService):
         self._open: set[_Stream] = set()
 
     def startService(self) -> None:
-        """``OSError`` when certificates can't be read."""
+        """Raises ``OSError`` if the certificates can't be read."""
         self._dialler = Dialler(self._tls)
         super().startService()
 
@@ -158,7 +158,7 @@ class WorkerClient(MultiService):
     def _listener(
         self, worker_id: str, late: Callable[[Deferred[JobStatus]], None]
     ) -> Callable[[worker_calls.Late], None]:
-        """A function for a thread to call with an unanswered start. Awaiting the answer then holds no thread."""
+        """Make a function that a thread calls with an unanswered start. Awaiting the answer then holds no thread."""
         answer: Deferred[JobStatus] = Deferred()
         tell_thd = partial(self._hop.tell_thd, copy_context().run)
 
@@ -208,13 +208,11 @@ class WorkerClient(MultiService):
         return self._call(query.worker, partial(ask_thd, "QueryJob", read), request, asked=query.asked)
 
     def _query_together(self, queries: list[_Query]) -> Deferred[list[JobStatus | Failure | None]]:
-        """Query several jobs. ``None`` for those that must be queried alone: only ``QueryJob`` reports a missing job or
-        seals.
-        """
+        """Query several jobs; ``None`` for those that must be queried alone, as the answer does not contain them."""
         if len(queries) == 1:
             return self._query(queries[0]).addBoth(lambda result: [result])
         request = worker_pb2.QueryJobsReq(jobID=[query.job_id for query in queries])
-        # The deadline of the first query ends the call. The others were asked hardly later.
+        # The deadline of the first query ends the call. The other queries were asked hardly later.
         return self._call(queries[-1].worker, worker_calls.query_together_thd, request, asked=queries[0].asked)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
@@ -241,7 +239,7 @@ class WorkerClient(MultiService):
         return opened
 
     def _on_channel(self, worker: Worker, call: Callable[[Stubs], Deferred[T]]) -> Deferred[T]:
-        """Make a call on the worker's channel. It is made now if there is none to the worker's address."""
+        """Make a call on the worker's channel. The channel is made now if there is none to the worker's address."""
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
         stubs = self.stubs.get(worker.id)
@@ -332,7 +330,7 @@ class _Stream:
 
     @staticmethod
     def _believed_thd(messages: Any, to: Addressee) -> Iterator[Any]:
-        """The messages, if they come from the addressee; ``Misdirected``."""
+        """The messages of the addressee. Raises ``Misdirected`` if another process sends them."""
         for message in messages:
             if not to.gave(messages.initial_metadata()):
                 raise Misdirected(to.name)

@@ -2,9 +2,9 @@
 
 Theory of operation. Each call holds a thread. Output streams may use 64 threads, counted here, and short calls have
 sixteen in reserve, so followers can never delay a stop. A stop that waits for the end of its job holds a thread of the
-reserve, so only some stops wait at once. A further one is carried out like all others and takes the place of the one
-that has waited longest. A stream reads the spool in its own thread, once the job is started. It sleeps until the file
-grows, the call ends or the server ends.
+reserve, so only some stops wait at once. A further stop is carried out all the same, and ends the wait of the stop that
+has waited longest. A stream reads the spool in its own thread, once the job is started. It sleeps until the file grows,
+the call ends or the server ends.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ from scheduler.worker_interfaces import IIdentity, IJobRunner
 MAX_OUTPUT_STREAMS = 64
 #: Threads reserved for all other calls.
 RESERVED_THREADS = 16
-#: Calls that have a thread at once. Further ones wait for one.
+#: Calls that have a thread at once. Further calls wait for a thread.
 MAX_SERVED_CALLS = MAX_OUTPUT_STREAMS + 2 * RESERVED_THREADS
-#: Stops that wait for the end of their job at once. A further one ends the longest wait.
+#: Stops that wait for the end of their job at once. A further stop ends the longest wait.
 MAX_WAITING_STOPS = 8
-#: Seconds that such a stop waits if its caller sets no deadline.
+#: Seconds that a stop waits for the end if its caller sets no deadline.
 STOP_WAIT_MAX_SECONDS = 300.0
 #: Bytes of output in one message.
 CHUNK_MAX_BYTES = 1024 * 1024
-#: Seconds that a stream waits for the start of its job, and until it looks again: the first time, and at most.
+#: Seconds that a stream waits for the start of its job, and seconds between two checks: the first, and the longest.
 START_WAIT_MAX_SECONDS, START_RECHECK_SECONDS, START_RECHECK_MAX_SECONDS = 2.0, 0.001, 0.05
 #: Seconds after which a stream checks its file even if nothing woke it.
 RECHECK_INTERVAL_SECONDS = 30.0
 
-# One connection gets what the scheduler needs: all output streams and the reserve. As much again is left for others.
+# One connection gets what the scheduler needs: all output streams and the reserve. As much as the reserve is left to
+# others.
 _LIMITS = ServerLimits(
     threads=MAX_SERVED_CALLS,
     queue=MAX_WORKER_CALLS - MAX_SERVED_CALLS,
@@ -61,7 +62,7 @@ _LIMITS = ServerLimits(
 def worker_server(
     reactor: IServerReactor, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IIdentity
 ) -> GrpcServer:
-    """The server that the scheduler calls, once it is started. It refuses calls that are meant for another process."""
+    """Make the server that the scheduler calls. It refuses calls that are meant for another process."""
     return GrpcServer(
         reactor,
         address,
@@ -75,7 +76,7 @@ def worker_server(
 
 
 class _Waits:
-    """Admits ``limit`` at once. A further one wakes the one that has waited longest."""
+    """Admits at most ``limit`` waits at once. A further wait ends the longest one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -218,7 +219,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     def _watch_thd(
         self, request: worker_pb2.StreamJobReq, stream: Stream, context: grpc.ServicerContext, wake: threading.Event
     ) -> Callable[[], None]:
-        """Have ``wake`` set when the output grows. The call may be faster than the start that it comes after."""
+        """Have ``wake`` set when the output grows. Waits for the job's start if ``request.starting``."""
         give_up_at, pause = time.monotonic() + START_WAIT_MAX_SECONDS, START_RECHECK_SECONDS
         while True:
             try:
@@ -261,7 +262,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
 
     @contextmanager
     def _waking(self, context: grpc.ServicerContext) -> Iterator[threading.Event]:
-        """An event that is also set when the call or the server ends."""
+        """Make an event that is also set when the call or the server ends."""
         wake = threading.Event()
         self._sleeping.add(wake)
         try:

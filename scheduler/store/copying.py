@@ -27,7 +27,7 @@ _FILE = "sqlite:///"
 
 
 def copy(source: str, target: str) -> Loaded:
-    """Copy everything, and return it; ``Invalid``, ``StoreFailed``."""
+    """Copy everything, and return it. Raises ``Invalid`` if a database is unfit, ``StoreFailed`` if it fails."""
     source, target = _checked("FROM", source), _checked("TO", target)
     if source.startswith(_FILE) and not Path(source.removeprefix(_FILE)).is_file():
         raise Invalid("FROM", f"must be there: {source.removeprefix(_FILE)} is not, or is no file")
@@ -83,7 +83,7 @@ def _opened(which: str, url: str) -> Iterator[Writer]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. A refusal is one line and exit code 1."""
+    """Run the command line. If the copy fails, the reason is printed as one line, and the exit code is 1."""
     parser = argparse.ArgumentParser(prog="python -m scheduler.store.copying", description=__doc__)
     parser.add_argument("source", metavar="FROM")
     parser.add_argument("target", metavar="TO")

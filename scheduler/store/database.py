@@ -6,7 +6,7 @@ advisory lock. The same session writes: if it breaks, nothing is written until a
 schedulers can never both write.
 
 ``prepare`` is called before the process daemonizes, so that a refusal appears on the terminal. It takes the lock, or
-tries whether it can be taken, and makes the tables or upgrades those of an older version.
+tests whether the lock can be taken, and makes the tables, or upgrades tables of an older version.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ _LOCK_SPACE = 0x5C4ED
 
 
 class Database(Protocol):
-    """The store's interface to a database."""
+    """A database, as the store uses it."""
 
     #: The dialect's ``insert``, which can also update.
     insert: Callable[..., Any]
 
     def prepare(self, steps: Sequence[schema.Step] = schema.STEPS) -> None:
-        """Make it ready for use; ``Invalid`` of ``url`` says why it can't be."""
+        """Make the database ready for use. Raises ``Invalid`` of ``url`` that says why it can't be used."""
 
     def connect_thd(self) -> Connection:
-        """A connection of this thread that may write; ``SQLAlchemyError``, ``StoreFailed``."""
+        """Connect this thread, for writing. Raises ``SQLAlchemyError``, or ``StoreFailed`` if others use it."""
 
     def interrupt(self) -> None:
         """Make the connection's present operation fail. Called from another thread."""
@@ -84,7 +84,7 @@ def _unfit(error: BaseException) -> Invalid:
 def _bring_up_to_date(
     connection: Connection, steps: Sequence[schema.Step], alone: bool, before: Callable[[int], None]
 ) -> None:
-    """Create or upgrade the tables. ``before`` is called with the version of tables that are about to be upgraded."""
+    """Create or upgrade the tables. Before an upgrade, ``before`` is called with the version of the tables."""
     with connection.begin():
         version = schema.version_of(connection, alone)
         schema.check_version(version, steps)
@@ -104,7 +104,7 @@ class SqliteFile:
     insert = staticmethod(sqlite.insert)
 
     def __init__(self, path: str, uid: int | None = None, gid: int | None = None) -> None:
-        """A file that is created here will belong to ``uid`` and ``gid``."""
+        """If the file does not exist, it will belong to ``uid`` and ``gid``."""
         self._path = Path(os.path.realpath(path))
         self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
         self._lock: int | None = None
@@ -172,7 +172,7 @@ class SqliteFile:
                 raise schema.UnfitDatabase(f"is damaged: {' '.join(str(damage).split())}")
 
     def _back_up(self, connection: Connection, version: int) -> None:
-        """Copy the whole file beside it. A copy that fails leaves none behind."""
+        """Copy the whole file beside itself. A copy that fails leaves no file behind."""
         copy = self._path.with_name(f"{self._path.name}.v{version}.bak")
         draft = copy.with_name(f"{copy.name}.tmp")
         draft.unlink(missing_ok=True)
@@ -207,7 +207,7 @@ class PostgresServer:
         self.engine: Engine = create_engine(
             parsed, poolclass=NullPool, connect_args={} if given else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
         )
-        # protects the descriptor number: after a close, the number may belong to another file
+        # protects the descriptor number: after the connection is closed, the number may belong to another file
         self._guard = threading.Lock()
         self._open: Any = None
 
@@ -245,7 +245,7 @@ class PostgresServer:
         """Nothing to do: the end of the session releases the lock."""
 
     def _lock_thd(self, connection: Connection) -> None:
-        """Take the lock; ``StoreFailed``. Sessions of this process that the server still believes alive are ended."""
+        """Take the lock. Raises ``StoreFailed`` if another scheduler has it. Ends older sessions of this process."""
         until = time.monotonic() + LOCK_WAIT_MAX_SECONDS
         while True:
             with connection.begin():
@@ -276,7 +276,7 @@ where application_name = :me and datname = current_database() and pid <> pg_back
 
 
 def prepare(url: str, uid: int | None = None, gid: int | None = None) -> Database | None:
-    """The database for a checked ``url``, ready for use; ``None`` for ``memory:``. ``Invalid`` of ``url``.
+    """Make the database for a checked ``url`` ready for use; ``None`` for ``memory:``. Raises ``Invalid`` of ``url``.
 
     Files that are created will belong to ``uid`` and ``gid``.
     """

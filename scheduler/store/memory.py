@@ -1,4 +1,4 @@
-"""A store that lives as long as the process: for tests, and for ``memory:``, where nothing is kept."""
+"""A store that lives as long as the process: for tests, and for the URL ``memory:``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scheduler.model import Job, JobSpec, Ref
 
 @implementer(IStore)
 class MemoryStore(Service):
-    """Commits at once. As a service it has nothing to start or stop."""
+    """A store in memory. Every save is committed at once. As a service it has nothing to start or stop."""
 
     def __init__(self) -> None:
         #: Kind -> id -> record.

@@ -3,8 +3,8 @@
 A loaded record equals the saved one, with three exceptions. The spec of a job is the one with which it was first saved.
 Some of its fields stay in the database once they are not needed to run the job: ``stdin`` and ``script``, and ``args``
 and ``env`` if they are large (``Job.trimmed``; here their length as JSON decides). And no text contains a NUL or half a
-surrogate pair, which a database may refuse. A worker could send one, and a record that can never be saved would delay
-all others.
+surrogate pair, which a database may refuse. A worker could send such a text, and a record that can never be saved would
+delay all others.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from scheduler.terms import QueueTerms, Retry, Target
 
 Row = dict[str, Any]
 
-#: In the reason of a job that has a row but no spec.
+#: Part of the reason of a job that has a row but no spec.
 NO_SPEC = "what it was to run is not in the database"
 
-#: In the reason of a job whose arguments and variables are lost.
+#: Part of the reason of a job whose arguments and variables are lost.
 ARGS_LOST = "its args and env are lost: the database was set back"
 
 _NO_TERMS = QueueTerms()
@@ -64,7 +64,7 @@ _STORED = case((_ENDED & (_LENGTH > SPEC_KEPT_MAX_CHARACTERS), _LENGTH), else_=0
 
 
 def job_row(job: Job) -> Row:
-    """The row in ``jobs``: the fields that may change."""
+    """The row in ``jobs``: the fields that may change. A new field needs a column, and a step in ``schema``."""
     row: Row = {name: getattr(job, name) for name in _PLAIN}
     row["state"] = job.state.value
     row["worker_name"] = _clean(job.worker_name)
@@ -81,7 +81,7 @@ def job_row(job: Job) -> Row:
 
 
 def spec_row(job: Job) -> Row:
-    """The row in ``job_specs``."""
+    """The row in ``job_specs``: the fields that never change."""
     spec = job.spec
     return {
         "job_id": job.id,
@@ -156,14 +156,14 @@ def load_jobs(connection: Connection) -> Iterator[Job]:
 
 
 def load_specs(connection: Connection, job_ids: Collection[str]) -> dict[str, JobSpec]:
-    """The specs of these jobs, as far as they exist, without ``stdin`` and ``script``."""
+    """The specs of these jobs, without ``stdin`` and ``script``. A job without a spec is left out."""
     columns = [column for column in SPECS.c if column not in set(_INPUT)]
     found = _rows(connection, select(*columns).where(SPECS.c.job_id.in_(job_ids)))
     return {row["job_id"]: _spec(row, None, None) for row in found}
 
 
 def without_args(job: Job) -> Job:
-    """The job with a reason that says that its arguments and variables are lost."""
+    """The job, with a reason that says that its arguments and variables are lost."""
     reason = job.reason or ARGS_LOST
     return evolve(job, reason=reason if ARGS_LOST in reason else f"{reason}; {ARGS_LOST}")
 
@@ -174,7 +174,7 @@ def lacks_args(job: Job) -> bool:
 
 
 def _without_spec(job: Job) -> Job:
-    """A job whose spec is missing from the database, with the rest of its record. It is not started any more."""
+    """The job whose spec is missing from the database, with the rest of its record. If it is queued, it fails."""
     reason = job.reason or NO_SPEC
     if NO_SPEC not in reason:
         reason = f"{reason}; {NO_SPEC}"

@@ -1,6 +1,6 @@
 """The tables, and the numbered steps from each version of them to the next.
 
-A new database gets the tables as they are described here, and the present version. An older database goes through the
+A new database gets the tables as they are described here, at the latest version. An older database goes through the
 steps that it lacks, each in a transaction of its own. A database of a later version is refused, because this program
 can't know what it would destroy.
 
@@ -43,7 +43,7 @@ VERSIONS = Table(
     "scheduler_schema",
     METADATA,
     Column("version", BigInteger, nullable=False),
-    # since version 4; NULL is 0: the count that workers are told
+    # since version 4; the count that workers are told; NULL is 0
     Column("commits", BigInteger),
     # since version 4; NULL: the store was never set back
     Column("set_back_to", BigInteger),
@@ -146,7 +146,7 @@ REMOVED = Table(
     Column("request_fingerprint", Text),
 )
 
-#: A step upgrades the tables by one version; the first one makes version 2.
+#: A step upgrades the tables by one version; the first step makes version 2.
 Step = Callable[[Connection], Any]
 
 
@@ -207,7 +207,7 @@ class UnfitDatabase(SchedulerError):
 
 
 def version_of(connection: Connection, alone: bool) -> int:
-    """The version of the tables, 0 if there are none; ``UnfitDatabase`` for tables of another program.
+    """The version of the tables, 0 if there are none. Raises ``UnfitDatabase`` for tables of another program.
 
     ``alone``: the database may hold no table of another program at all.
     """

@@ -1,9 +1,9 @@
 """The durable store: a database, written by one thread, with many saves in one transaction.
 
 Theory of operation. A commit waits for the disk, so the number of commits limits how much can be saved, not the number
-of records. While one transaction runs, all saves that arrive wait, and go together into the next one (group commit). At
-rest a save takes as long as one commit. Under load each commit serves more saves. They are written in the order of the
-calls, and each is answered once its transaction is durable.
+of records. While one transaction runs, all saves that arrive wait, and go together into the next one (group commit).
+When nothing else is saved, a save takes as long as one commit. Under load each commit serves more saves. They are
+written in the order of the calls, and each is answered once its transaction is durable.
 
 Only whole records are written, by their id, so writing one twice is harmless. A transaction whose connection broke is
 tried once more on a new connection; then all of its saves fail. A transaction that has not ended by its deadline fails,
@@ -13,7 +13,7 @@ next transaction always writes something, which shows whether writing works agai
 Each transaction counts itself in the database. If this count is lower than it was, the database was set back, for
 example to a standby that was behind. It is then made to hold everything that is in memory, in as many transactions as
 that takes. The last of them corrects the count. If the process is killed meanwhile, the next start still finds a count
-that is too low. The count that workers are told is another one, because it does not change until ``count_commits``.
+that is too low. Workers are told another count, of commits, because it does not change until ``count_commits``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from scheduler.turns import Turns
 
 T = TypeVar("T")
 
-#: Seconds until a transaction has failed.
+#: Seconds after which a transaction has failed.
 TRANSACTION_DEADLINE_SECONDS = 10.0
 
-#: Seconds until the load has failed.
+#: Seconds after which the load has failed.
 LOAD_DEADLINE_SECONDS = 120.0
 
 #: Saves that may wait for the next transaction.
@@ -93,7 +93,7 @@ class SqlStore(Service):
         self._writing: Deferred[None] | None = None
         self._failing = False
         self._slow = f"the database did not answer within {deadline:g} s"
-        # why nothing can be saved until the thread returns; empty if it can
+        # why nothing can be saved until the thread returns; ``""``: saves are possible
         self._stuck = ""
         # one read at a time, so that reads delay no save for long
         self._reads = Turns(1)
@@ -107,7 +107,7 @@ class SqlStore(Service):
         self._pool.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when every save has succeeded or failed and the database is released."""
+        """Stop the store. Fires when every save has succeeded or failed and the database is released."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -169,7 +169,7 @@ class SqlStore(Service):
         self._writing = None
 
     async def _write(self) -> None:
-        """Write group after group, until nothing waits."""
+        """Write the waiting saves, group after group, until none waits."""
         await deferLater(self._reactor, 0)  # all saves of one turn of the reactor are one group
         while self._waiting:
             group, self._waiting = self._waiting, []
@@ -219,7 +219,7 @@ class SqlStore(Service):
         self._log.info("the database holds all {count} records again", count=len(records))
 
     async def _run(self, group: list[_Save], work_thd: Callable[..., T], *facts: Any) -> T:
-        """Run ``work_thd`` in the thread. If it takes too long, all saves of the group fail."""
+        """Run ``work_thd`` in the thread. If it takes longer than the deadline, all saves of the group fail."""
         expiry = self._reactor.callLater(self._deadline, self._expired, group)
         return await self._pool.run(work_thd, *facts).addBoth(_calm, expiry)
 

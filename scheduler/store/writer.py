@@ -1,6 +1,7 @@
 """The part of the durable store that runs in its thread: one connection, and the transactions on it.
 
-All functions and methods run in the one thread of a pool, except ``Writer.__init__``.
+All functions and methods run in the one thread of a pool, except ``Writer.__init__``. They raise ``StoreFailed`` if the
+database fails.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ T = TypeVar("T")
 
 
 class SetBack(Exception):
-    """The database has counted fewer transactions than before."""
+    """The database has counted fewer transactions than the last known number."""
 
 
 @frozen
 class _Counts:
-    """Counts of commits, which workers are told, and of all transactions. ``commits`` does not change at first."""
+    """Counts of commits, which workers are told, and of all transactions. ``count_commits`` begins to count commits."""
 
     commits: int
     transactions: int
 
 
 class Writer:
-    """The connection, and the known state of the database. Used only by the one thread of a pool."""
+    """The connection, and what is known of the database. Used only by the one thread of a pool."""
 
     _log = Logger()
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
-        # as last read; ``None`` before the load
+        # the counts as last read; ``None`` before the load
         self._counts: _Counts | None = None
-        # kind -> ids of the records whose row that is written once exists, for kinds with such a row
+        # kind -> ids of the records that have their row in ``Kind.once``
         self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
         # ids of jobs whose arguments and variables were lost when the database was set back
         self._lost: set[str] = set()
         self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
 
     def load_thd(self) -> Loaded:
-        """Load everything; ``StoreFailed``."""
+        """Load everything."""
         found, begun, counts, set_back_to = self._try_thd(_load_thd)
         # a missing spec is not written again from the job in memory, which lacks parts of it
         self._begun = {kind: ids.union(record.ref.id for record in found[kind]) for kind, ids in begun.items()}
@@ -62,10 +63,10 @@ class Writer:
         return Loaded(jobs, workers, removed, counts.commits, set_back_to)
 
     def write_thd(self, records: Sequence[Record], probe: bool = False, commits: bool = False) -> int:
-        """Write all records in one transaction and return the count of commits; ``StoreFailed``.
+        """Write all records in one transaction, and return the count of commits.
 
         With ``probe``, the transaction writes something even without records. With ``commits``, a transaction that
-        writes counts as a commit. ``SetBack``: there are fewer transactions than last time, and nothing was written.
+        writes counts as a commit. Raises ``SetBack``, and writes nothing, if there are fewer transactions than before.
         """
         batch = _Batch.of(records)
         last = self._counts
@@ -88,27 +89,27 @@ class Writer:
         return self._try_thd(lambda connection: rows.load_specs(connection, wanted))
 
     def begin_timeline_thd(self, count: int, set_back_to: int) -> None:
-        """Continue with that count, and record what the store was set back to; ``StoreFailed``."""
+        """Continue with the count ``count``, and record the count to which the store was set back."""
         timeline = update(VERSIONS).values(commits=count, set_back_to=set_back_to)
         self._try_thd(lambda connection: connection.execute(timeline))
         if self._counts is not None:
             self._counts = evolve(self._counts, commits=count)
 
     def restore_thd(self, records: Sequence[Record]) -> None:
-        """Write records to a database that was set back. The count stays too low; ``StoreFailed``."""
+        """Write records to a database that was set back. The count stays too low until ``put_counts_thd``."""
         batch = _Batch.of(records)
         self._try_thd(lambda connection: self._write_thd(connection, batch))
         self._note(batch)
 
     def put_counts_thd(self, commits: int, set_back_to: int | None) -> None:
-        """The database is complete: set its count of commits, and raise its count of transactions; ``StoreFailed``."""
+        """Note that the database is complete: set its count of commits, and raise its count of transactions."""
         transactions = 1 + (0 if self._counts is None else self._counts.transactions)
         counts = update(VERSIONS).values(commits=commits, transactions=transactions, set_back_to=set_back_to)
         self._try_thd(lambda connection: connection.execute(counts))
         self._counts = _Counts(commits, transactions)
 
     def keep_thd(self, refs: Sequence[Ref]) -> None:
-        """Remove all other records; ``StoreFailed``."""
+        """Remove all records but these."""
         kept = {name: {ref.id for ref in refs if ref.kind == name} for name in KINDS}
 
         def keep_thd(connection: Connection) -> dict[str, set[str]]:
@@ -182,7 +183,7 @@ class Writer:
 
 
 def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, set[str]], _Counts, int | None]:
-    """The records by kind, the ids whose row that is written once exists, the counts, and ``set_back_to``."""
+    """The records by kind, the ids with a row in ``Kind.once``, the counts, and ``set_back_to``."""
     found = {name: list(kind.load(connection)) for name, kind in KINDS.items()}
     columns = (VERSIONS.c.commits, VERSIONS.c.transactions, VERSIONS.c.set_back_to)
     commits, transactions, set_back_to = connection.execute(select(*columns)).one()
@@ -190,7 +191,7 @@ def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, s
 
 
 def _begun_thd(connection: Connection) -> dict[str, set[str]]:
-    """Kind -> ids of the records whose row that is written once exists, for kinds with such a row."""
+    """Kind -> ids of the records that have their row in ``Kind.once``, for kinds with such a table."""
     return {name: _ids_thd(connection, kind.once[0]) for name, kind in KINDS.items() if kind.once is not None}
 
 
@@ -205,7 +206,7 @@ def _delete_thd(connection: Connection, table: Table, ids: Collection[str]) -> N
         connection.execute(delete(table).where(key == bindparam("gone")), [{"gone": each} for each in ids])
 
 
-# Built once: building them takes as long as a transaction.
+# Statements are built once: building one takes as long as a transaction.
 _PRESENT = (func.coalesce(VERSIONS.c.commits, 0), func.coalesce(VERSIONS.c.transactions, 0))
 _LOOK = select(*_PRESENT)
 _COUNT = update(VERSIONS).values(
@@ -215,7 +216,7 @@ _COUNT_AND_LOOK = _COUNT.returning(VERSIONS.c.commits, VERSIONS.c.transactions)
 
 
 def _counted_thd(connection: Connection, last: _Counts, writes: bool, commits: bool) -> _Counts:
-    """The counts, with this transaction if it ``writes``. ``SetBack`` if they are lower than ``last`` allows.
+    """The counts, with this transaction if it ``writes``. Raises ``SetBack`` if they are lower than ``last`` allows.
 
     ``commits``: the transaction also counts as a commit.
     """
@@ -262,11 +263,11 @@ def _by_kind() -> dict[str, dict[str, Any]]:
 
 @frozen
 class _Batch:
-    """The net effect of a sequence of records: the last one of each id. Removals are executed first."""
+    """The net effect of a sequence of records: the last record of each id. Removals are executed first."""
 
     #: Kind -> id -> record.
     put: dict[str, dict[str, Any]] = field(factory=_by_kind)
-    #: Kind -> ids. It is a dict to keep their order.
+    #: Kind -> ids to remove. A dict keeps their order.
     removed: dict[str, dict[str, None]] = field(factory=_by_kind)
 
     @classmethod

@@ -18,7 +18,7 @@ EXPIRES_SOON = timedelta(days=30)
 
 
 def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) -> Iterator[Finding]:
-    """``hosts``: the names by which others dial the server of this pair; ``now`` is aware."""
+    """Check a pair for the ``hosts`` that others dial; ``subject`` names it in findings, ``now`` has a time zone."""
     own = pair.chain[0]
     if not pair.fits:
         yield error(
@@ -53,7 +53,7 @@ def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) ->
 def check_validity(
     subject: str, certificate: Certificate, what: str, now: datetime, quiet: bool = False
 ) -> Iterator[Finding]:
-    """Whether a certificate is valid now, and for how long. ``quiet``: report problems only."""
+    """Check whether a certificate is valid now, and for how long. ``quiet``: report problems only."""
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     renew = "Replace it; scheduler and worker read the files anew by themselves"
     if now < begins:
@@ -97,7 +97,7 @@ def _names(certificate: Certificate) -> str:
 
 
 def _is_signed(chain: Sequence[Certificate], authorities: Sequence[Certificate]) -> bool:
-    """Whether the chain leads from its first certificate to one of the authorities."""
+    """Whether the chain leads from its first certificate to an authority among ``authorities``."""
     current, others = chain[0], list(chain[1:])
     while True:
         if any(current == authority or _signed_by(current, authority) for authority in authorities):

@@ -21,7 +21,7 @@ class Severity(enum.Enum):
 
     @property
     def wrong(self) -> bool:
-        """Whether someone should act."""
+        """Whether someone should act on the finding."""
         return self in (Severity.WARNING, Severity.ERROR)
 
 

@@ -33,7 +33,7 @@ from scheduler.net import Address, split_address
 #: Tables that only one of the two configuration files has.
 _SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "cluster", "store"), ("scheduler", "worker")
 
-#: State folders of system services whose file does not name one.
+#: State folders of system services whose configuration file does not name a folder.
 SYSTEM_STATE = {"scheduler": Path("/var/lib/scheduler"), "worker": Path("/var/lib/scheduler-worker")}
 
 
@@ -44,7 +44,7 @@ class Installation:
     config: ProcessConfig
     #: The addresses of its servers, by table, as published by the running process; ``None``: no process runs.
     endpoints: Mapping[str, Address] | None
-    #: This user may not read the state folder, so it is not known whether a process runs.
+    #: Whether this user may not read the state folder, so it is not known whether a process runs.
     hidden: bool = False
 
     @property
@@ -53,7 +53,7 @@ class Installation:
 
     @property
     def configured(self) -> Mapping[str, Address]:
-        """The configured addresses of its servers, by table."""
+        """The configured addresses of the program's servers, by table."""
         servers = {"grpc_server": self.config.grpc_server.addr}
         if isinstance(self.config, SchedulerConfig):
             servers["http_server"] = self.config.http_server.addr
@@ -61,7 +61,7 @@ class Installation:
 
 
 def load(file: str) -> ProcessConfig:
-    """Read the configuration of the program that the file belongs to, like that program does; ``ConfigError``."""
+    """Read the file as its program does, ``scheduler`` or ``worker``. Raises ``ConfigError`` for a mistake."""
     keys = set(read(file))
     is_worker = keys & set(_WORKER_TABLES) or (not keys & set(_SCHEDULER_TABLES) and "worker" in os.path.basename(file))
     config = load_worker(file) if is_worker else load_scheduler(file)
@@ -71,7 +71,7 @@ def load(file: str) -> ProcessConfig:
 
 
 def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Finding]:
-    """All checks of the program with this file. ``listed``: the workers that the scheduler listed, if it did."""
+    """Run all checks of the program with this file. ``listed``: the scheduler's list of workers, if it gave one."""
     try:
         config = load(file)
     except ConfigError as problem:
@@ -109,7 +109,7 @@ def look_at(config: ProcessConfig) -> Installation:
 
 
 def check_servers(installation: Installation, listeners: Sequence[Listener]) -> Iterator[Finding]:
-    """Whether the program runs and its ports answer. If it does not run, whether its ports are free."""
+    """Check whether the program runs and its ports answer. If it does not run: whether its ports are free."""
     file, program = installation.config.file, installation.program
     if installation.hidden:
         yield note(
@@ -132,7 +132,7 @@ def check_servers(installation: Installation, listeners: Sequence[Listener]) -> 
 
 
 def dialled_hosts(config: ProcessConfig) -> Sequence[str]:
-    """The hosts by which others dial its gRPC server, as far as the file shows."""
+    """The hosts by which others dial the program's gRPC server, as far as the file shows."""
     told = config.worker.advertise_addr if isinstance(config, WorkerConfig) else None
     address = told or config.grpc_server.addr
     return [] if address.unspecified else [address.host]
@@ -149,7 +149,7 @@ def check_certificates(file: str, tls: TlsFiles, hosts: Sequence[str]) -> Iterat
 
 
 def check_state_disk(file: str, config: ProcessConfig) -> Iterator[Finding]:
-    """Check the disk of its state folder, which may not exist yet."""
+    """Check the disk of the program's state folder, which may not exist yet."""
     folder: Path = config.state_dir
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -166,7 +166,7 @@ def check_state_disk(file: str, config: ProcessConfig) -> Iterator[Finding]:
 
 
 def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
-    """Check the addresses that a worker dials, and whether the scheduler can dial the worker, as seen from here."""
+    """Check whether the addresses that the worker and its scheduler dial can be reached from this machine."""
     tls = config.grpc_server.tls
     problem = dial(config.scheduler, tls)
     if problem:
@@ -188,7 +188,7 @@ def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
 
 
 def check_registration(file: str, config: WorkerConfig, address: str, workers: Sequence[Object]) -> Finding:
-    """Whether the scheduler knows this running worker, under this address."""
+    """Check whether the scheduler knows this running worker, under this address."""
     name = config.worker.name
     known = next((worker for worker in workers if worker["name"] == name), None)
     if known is None:

@@ -31,7 +31,7 @@ def check_clock(subject: str, difference: float, uncertainty: float = 0.0) -> Fi
 
 
 def check_disk(subject: str, disk: Disk, least_free: int = 0) -> Iterator[Finding]:
-    """``least_free``: free bytes below which the worker refuses jobs; 0 without such a limit."""
+    """Check the room on a disk. ``least_free``: bytes below which the worker refuses jobs; 0 without such a limit."""
     free = f"{size(disk.free)} of {size(disk.size)} are free on its disk"
     if disk.free < least_free or not disk.free:
         yield error(

@@ -19,7 +19,7 @@ from scheduler.net import Address, without_zone
 #: Seconds that a connection attempt may take.
 CONNECT_TIMEOUT_SECONDS = 3.0
 
-# The first bytes of an HTTP/2 client: the preface, and empty settings.
+# The first bytes that an HTTP/2 client sends: the preface, and empty settings.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 # The state of a listening socket in /proc/net/tcp.
@@ -32,12 +32,12 @@ class Listener:
 
     host: str
     port: int
-    #: ``nginx (pid 123)``; ``""`` if this user may not see it.
+    #: The program and its process, like ``nginx (pid 123)``; ``""`` if this user may not see them.
     process: str
 
 
 def find_listeners(proc: Path = Path("/proc")) -> Sequence[Listener]:
-    """All listening sockets of this network namespace, as shown in ``/proc``."""
+    """All listening sockets of this network namespace, from ``/proc``."""
     rows = [row for name in ("tcp", "tcp6") for row in _rows(proc / "net" / name) if row[3] == _LISTEN]
     owners = _owners(proc, {row[9] for row in rows})
     found = []
@@ -56,7 +56,7 @@ def _rows(file: Path) -> Iterator[list[str]]:
 
 
 def _host(text: str) -> str:
-    """An address from /proc/net/tcp: 32-bit words in this machine's byte order."""
+    """An address in the form of /proc/net/tcp: 32-bit words in this machine's byte order."""
     words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
     raw = b"".join(words)
     if len(raw) == 4:
@@ -66,7 +66,7 @@ def _host(text: str) -> str:
 
 
 def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
-    """The processes of sockets, by inode, as far as this user may see them."""
+    """The processes of sockets, by the sockets' inodes, as far as this user may see them."""
     found: dict[str, str] = {}
     links = {f"socket:[{inode}]": inode for inode in inodes}
     for folder in proc.glob("[0-9]*"):
@@ -78,7 +78,7 @@ def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
 
 
 def _open_files(folder: Path) -> set[str]:
-    """The open files of a process; empty if this user may not see them."""
+    """The links to the open files of a process; empty if this user may not see them."""
     names = set()
     with contextlib.suppress(OSError):
         for descriptor in (folder / "fd").iterdir():
@@ -88,7 +88,7 @@ def _open_files(folder: Path) -> set[str]:
 
 
 def listener_at(address: Address, listeners: Iterable[Listener]) -> Listener | None:
-    """The socket at that address: the server itself, or another one that blocks it."""
+    """The socket that listens at that address, or prevents a server from listening there; ``None`` if there is none."""
     for listener in listeners:
         same = listener.host in (without_zone(address.host), "0.0.0.0", "::") or address.unspecified  # noqa: S104 - compared
         if listener.port == address.port and same:
@@ -107,7 +107,7 @@ def dial(address: Address, tls: TlsFiles | None) -> str:
     def greet(connection: socket.socket) -> str:
         connection.sendall(_GREETING)
         answer = connection.recv(1)
-        # The length of an HTTP/2 frame begins with this byte, a TLS alert does not.
+        # The length of an HTTP/2 frame begins with this byte; a TLS alert begins with another.
         return "" if answer == b"\0" else "it does not speak gRPC without TLS; it has use_tls, most probably"
 
     def greet_secured(connection: socket.socket) -> str:
@@ -137,7 +137,7 @@ def _try(address: Address, use: Callable[[socket.socket], str]) -> str:
 
 
 def _dialled(address: Address) -> str:
-    """A host by which the server at that address can be reached."""
+    """A host by which the server at that address can be dialled: loopback for an unspecified host."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared
 
 
@@ -149,7 +149,7 @@ def _context(tls: TlsFiles) -> ssl.SSLContext:
 
 
 def check_free(subject: str, table: str, address: Address, listeners: Iterable[Listener]) -> Iterator[Finding]:
-    """Whether a server that does not run could listen there."""
+    """Check whether a server that does not run could listen at ``address``."""
     taken = listener_at(address, listeners) if address.port else None
     if taken is not None:
         yield error(
@@ -160,7 +160,7 @@ def check_free(subject: str, table: str, address: Address, listeners: Iterable[L
 
 
 def check_served(subject: str, table: str, address: Address, problem: str, listeners: Iterable[Listener]) -> Finding:
-    """Whether a running server listens at ``address``. ``problem`` is the result of ``connect``."""
+    """Check whether a running server listens at ``address``. ``problem`` is the result of ``connect``."""
     if problem:
         return error(
             subject,

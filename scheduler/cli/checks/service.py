@@ -23,7 +23,7 @@ from scheduler.cli.checks.machines import check_clock
 from scheduler.cli.contexts import Connection
 from scheduler.cli.wording import printable
 
-#: Seconds for one answer.
+#: Seconds within which an answer must come.
 ANSWER_TIMEOUT = 10.0
 
 #: Seconds by which the header Date may be behind, because it has whole seconds.
@@ -32,12 +32,12 @@ _DATE_RESOLUTION = 1.0
 
 @frozen
 class Answer:
-    """The answer to one GET."""
+    """The answer to a GET."""
 
     status: int
-    #: The JSON object in its body; ``{}`` if there is none.
+    #: The JSON object in the answer's body; ``{}`` if there is none.
     document: dict[str, Any]
-    #: The server's POSIX time; ``None`` if it sent none.
+    #: The POSIX time in the header Date; ``None`` without that header.
     date: float | None
     #: This machine's POSIX time in the middle of the request.
     here: float
@@ -57,7 +57,7 @@ class NoAnswer:
 
 
 def ask(connection: Connection, path: str) -> Answer | NoAnswer:
-    """GET ``path``. ``scheduler.client`` is not used, because it hides the facts that are checked here."""
+    """Send a GET for ``path``. ``scheduler.client`` is not used, because it hides the facts that are checked here."""
     parts = urlsplit(connection.url)
     headers = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
     try:

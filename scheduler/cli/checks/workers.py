@@ -10,15 +10,15 @@ from scheduler.cli.checks.machines import check_clock, check_disk
 from scheduler.cli.wording import Object, moment, printable
 from scheduler.client import Disk
 
-#: Seconds. A worker that was heard from within this time reaches the scheduler.
+#: A worker that was heard from within so many seconds can reach the scheduler.
 HEARD_RECENTLY_SECONDS = 60.0
 
-#: The most workers that are all listed. If there are more, only those with problems are.
+#: Workers that are all shown, at most. If there are more, only the findings of those with problems are shown.
 MAX_LISTED_WORKERS = 20
 
 
 def check_workers(workers: Sequence[Object], version: str | None, now: float) -> Iterator[Finding]:
-    """``version``: the scheduler's, ``None`` if unknown. ``now``: the time by its clock."""
+    """Check all workers. ``version`` is the scheduler's or ``None``, ``now`` POSIX time by the scheduler's clock."""
     if not workers:
         yield warning(
             "workers",
@@ -41,7 +41,7 @@ def check_workers(workers: Sequence[Object], version: str | None, now: float) ->
 
 
 def check_worker(worker: Object, version: str | None, now: float) -> Iterator[Finding]:
-    """All checks of one worker."""
+    """Check a worker in all respects."""
     subject = f"worker {worker['name']}"
     yield _check_ways(subject, worker, now)
     if worker["draining"]:
