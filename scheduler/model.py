@@ -315,8 +315,34 @@ class Needs(Protocol):
 
 
 @frozen
+class Presence:
+    """The momentary status of a worker. Never stored."""
+
+    state: WorkerState = WorkerState.UNREACHABLE
+    #: Why the worker is not online, in words that end a sentence.
+    reason: str = ""
+    last_seen: float | None = None
+    #: A sentence why it accepts no job at present; ``None`` if it does.
+    refusing: str | None = None
+    #: The disk with its spools.
+    disk: Disk | None = None
+    #: Seconds by which its clock was ahead of the scheduler's at its last heartbeat.
+    clock_difference: float | None = None
+
+    @property
+    def is_online(self) -> bool:
+        """Whether scheduler and worker can reach each other."""
+        return self.state is WorkerState.ONLINE
+
+    @property
+    def availability(self) -> tuple[WorkerState, str | None]:
+        """The part that decides whether the worker takes jobs."""
+        return self.state, self.refusing
+
+
+@frozen
 class Worker:
-    """The scheduler's record of a worker."""
+    """The scheduler's record of a worker: the durable facts. ``Presence`` says what is true for the moment."""
 
     id: str
     name: str
@@ -325,9 +351,7 @@ class Worker:
     labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
     #: Jobs that placement may put on it at once; ``None``: a core worker, without a limit.
     slots: int | None = None
-    state: WorkerState = WorkerState.UNREACHABLE
     draining: bool = False
-    last_seen: float | None = None
     #: The boot id of its machine; ``""``: a core worker, which sends no heartbeats.
     boot_id: str = ""
     version: str | None = None
@@ -339,17 +363,16 @@ class Worker:
     nonce: str = ""
     #: When it deregistered (POSIX time); ``None`` if it did not.
     deregistered_at: float | None = None
-    #: A sentence why it accepts no job at present; ``None`` if it does. Never stored.
-    refusing: str | None = None
-    #: The disk with its spools. Never stored.
-    disk: Disk | None = None
-    #: Seconds by which its clock was ahead of the scheduler's at its last heartbeat. Never stored.
-    clock_difference: float | None = None
 
     @property
     def ref(self) -> Ref:
         """The reference to this record."""
         return Ref("worker", self.id)
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether it deregistered, and has not registered again."""
+        return self.deregistered_at is not None
 
     @property
     def is_core(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from scheduler.model import Job, JobState, Worker
+from scheduler.model import Job, JobState, Presence, Worker
 
 
 @frozen
@@ -38,12 +38,13 @@ class JobPage:
 
 @frozen
 class WorkerView:
-    """A worker, and the number of its jobs that have not ended.
+    """A worker, its presence, and the number of its jobs that have not ended.
 
     ``reason``: a sentence why it can't be reached, is offline or accepts no job at present; ``None`` if it does.
     """
 
     worker: Worker
+    presence: Presence
     running_jobs: int
     reason: str | None = None
 

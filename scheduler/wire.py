@@ -339,22 +339,22 @@ def stop_json(job: Job) -> Object:
 
 def worker_json(view: WorkerView) -> Object:
     """The JSON of a worker."""
-    worker = view.worker
+    worker, presence = view.worker, view.presence
     return {
         "id": worker.id,
         "name": worker.name,
         "address": worker.address,
         "labels": dict(worker.labels),
         "slots": worker.slots,
-        "state": worker.state.value,
+        "state": presence.state.value,
         "reason": view.reason,
         "draining": worker.draining,
-        "last_seen": time_text(worker.last_seen),
+        "last_seen": time_text(presence.last_seen),
         "running_jobs": view.running_jobs,
         "version": worker.version,
         "features": sorted(worker.features),
-        "disk": None if worker.disk is None else asdict(worker.disk),
-        "clock_difference": worker.clock_difference,
+        "disk": None if presence.disk is None else asdict(presence.disk),
+        "clock_difference": presence.clock_difference,
     }
 
 

@@ -81,7 +81,7 @@ class Fleet:
 
     def find(self, name: str = "w1") -> None:
         """The worker can be reached again, and has told the scheduler what runs on it."""
-        if self.house.worker(f"id-{name}").state is WorkerState.OFFLINE:
+        if self.house.presence(f"id-{name}").state is WorkerState.OFFLINE:
             self.house.register(f"id-{name}", **self._facts[f"id-{name}"])
         self.house.find(f"id-{name}")
 
@@ -93,7 +93,7 @@ class Fleet:
 
     def forget(self, name: str = "w1") -> None:
         """The worker can't be reached any more, and a client has it forgotten."""
-        if self.house.worker(f"id-{name}").state is WorkerState.ONLINE:
+        if self.house.presence(f"id-{name}").state is WorkerState.ONLINE:
             self.lose(name)
         result_of(self.house.parts.service.forget(f"id-{name}"))
         self.house.settle()

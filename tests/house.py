@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from scheduler.cluster.build import ClusterParts, make_cluster, random_id
 from scheduler.errors import Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import Job, JobSpec, RequestKey, Submission, Worker, WorkerState
+from scheduler.model import Job, JobSpec, Presence, RequestKey, Submission, Worker
 from scheduler.net import DialRule
 from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.doubles.runner import FakeJobRunner
@@ -32,6 +32,9 @@ EPOCH = 1_700_000_000.0
 
 #: Where workers call from.
 HOME = "127.0.0.1"
+
+#: Why a worker is unreachable that a test has not made online.
+NEVER_CALLED = "it has not called since the scheduler was started"
 
 ECHO = JobSpec(command="echo")
 ANY = Target(selector={})
@@ -126,34 +129,36 @@ class Scheduler:
 
     # what is known, told in values
 
-    def add(self, *things: Worker | Job) -> None:
+    def presence(self, worker_id: str) -> Presence:
+        """The presence of a worker, as the scheduler sees it."""
+        return self.parts.ledger.registry.presence(worker_id)
+
+    def add(self, *things: Worker | Job, online: bool = True, **told: Any) -> None:
         """Have the scheduler know these, and settle."""
-        self.know(*things)
+        self.know(*things, online=online, **told)
         self.settle()
 
-    def know(self, *things: Worker | Job) -> None:
+    def know(self, *things: Worker | Job, online: bool = True, **told: Any) -> None:
         """Have the scheduler know these at the same moment, before anything comes of it.
 
-        A worker is ``online``, if it says so, by signs of life, until it is lost.
+        A worker is ``online`` by signs of life, until it is lost, and has ``told`` these facts of its presence.
         """
         for thing in things:
             if isinstance(thing, Worker):
-                self._add_worker(thing)
+                self._add_worker(thing, online, Presence(**told))
             else:
                 self.parts.ledger.learn(thing).addErrback(lambda _: None)
 
-    def _add_worker(self, worker: Worker) -> None:
+    def _add_worker(self, worker: Worker, online: bool, told: Presence) -> None:
         ledger, liveness = self.parts.ledger, self.parts.liveness
-        known = ledger.registry.find_worker(worker.id)
         self._runner(worker.id)
-        if worker.state is WorkerState.UNREACHABLE:
-            liveness.forget(worker.id)
-        elif known is None or known.state is WorkerState.UNREACHABLE:
-            ledger.learn(evolve(worker, state=WorkerState.UNREACHABLE)).addErrback(lambda _: None)
-            liveness.heard(worker.id)
-            liveness.observe(worker.id, succeed(None))
-            return
         ledger.learn(worker).addErrback(lambda _: None)
+        if online:
+            liveness.heard(worker.id, told)
+            liveness.observe(worker.id, succeed(None))
+        else:
+            liveness.forget(worker.id)
+            ledger.see(worker.id, evolve(told, reason=NEVER_CALLED))
 
     def submit(
         self,
@@ -178,8 +183,7 @@ class House(Scheduler):
         registry = self.parts.ledger.registry
         if registry.find_worker(worker_id) is None:
             address = address if not boot_id else f"{HOME}:1"
-            offline = WorkerState.OFFLINE
-            registry.put_worker(Worker(worker_id, worker_id, address, state=offline, boot_id=boot_id))
+            registry.put_worker(Worker(worker_id, worker_id, address, boot_id=boot_id, deregistered_at=EPOCH))
 
     def register(self, worker_id: str, address: str, **facts: Any) -> Registered:
         """A worker that can be reached registers; what it runs is as before."""

@@ -91,7 +91,7 @@ class LawTests(SynchronousTestCase):
             "ledger._waits",
             "self.house.parts.ledger._waits.idle",
             "ledger._waits = {}",
-            "from scheduler.cluster.ledger import _durable_part",
+            "from scheduler.cluster.saving import _ref",
             "class Mine(Ledger):\n    def f(self): return self._waits",
             "self.patch(ledger, '_waits', 1)",
             "getattr(ledger, '_waits')",

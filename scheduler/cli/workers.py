@@ -31,7 +31,7 @@ def columns(now: float) -> Sequence[Column]:
 
     def seen(worker: Object) -> str:
         when = moment(worker.get("last_seen"))
-        return "never" if when is None else f"{span(now - when)} ago"
+        return "not yet" if when is None else f"{span(now - when)} ago"
 
     return (
         Column("NAME", lambda worker: worker["name"]),

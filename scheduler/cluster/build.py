@@ -48,6 +48,9 @@ from scheduler.random_ids import random_uuid
 #: Seconds between looks at the count of the store's commits, for when nothing is saved.
 VERIFY_INTERVAL_SECONDS = 5.0
 
+#: Seconds after which stops and removals that a worker has not taken are delivered to it again.
+RETRY_INTERVAL_SECONDS = 5.0
+
 
 @frozen(kw_only=True)
 class ClusterParts:
@@ -119,7 +122,7 @@ def make_cluster(
     expected = Expected(clock, registry)
     liveness = Liveness(clock, ledger, calls, expected, lease)
     workers = ObservedClient(calls, liveness)
-    reach = Reach(registry, liveness.why_unreachable)
+    reach = Reach(registry)
     set_back = SetBack(clock, ledger, store, lease)
     waiting = Lines()
     backoff = Backoff(clock, registry)
@@ -194,7 +197,9 @@ def make_cluster(
         work=(
             set_back,
             Step(stop=outputs.shut_down),
-            Step(start=removals.begin, stop=service.shut_down),
+            Step(stop=service.shut_down),
+            Periodic(clock, RETRY_INTERVAL_SECONDS, stops.retry),
+            Periodic(clock, RETRY_INTERVAL_SECONDS, removals.retry, at_once=True),
             liveness,
             polling,
             queue,

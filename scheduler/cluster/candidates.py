@@ -25,7 +25,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from scheduler.cluster.requirement import Label, Requirement
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Presence, Worker
 
 K = TypeVar("K")
 
@@ -58,13 +58,13 @@ def has_slot(worker: Worker, load: int) -> bool:
     return worker.slots is None or load < worker.slots
 
 
-def standing_of(worker: Worker, load: int, in_backoff: bool) -> Standing:
+def standing_of(worker: Worker, presence: Presence, load: int, in_backoff: bool) -> Standing:
     """The standing of a worker; ``load`` is the number of its jobs that have not ended."""
     if worker.draining:
         return Standing.DRAINING
-    if worker.state is not WorkerState.ONLINE:
+    if not presence.is_online:
         return Standing.UNREACHABLE
-    held = in_backoff or worker.refusing is not None
+    held = in_backoff or presence.refusing is not None
     if not has_slot(worker, load):
         return Standing.FULL_AND_HELD if held else Standing.FULL
     return Standing.HELD if held else Standing.FREE
@@ -124,12 +124,12 @@ class Candidates:
         """The number of all workers, also of those without slots."""
         return len(self._workers)
 
-    def put(self, worker: Worker, load: int, in_backoff: bool) -> None:
+    def put(self, worker: Worker, presence: Presence, load: int, in_backoff: bool) -> None:
         """File a worker as it is now; ``load`` is the number of its jobs that have not ended."""
         if worker.slots == 0:
             self.remove(worker.id)
             return
-        standing = standing_of(worker, load, in_backoff)
+        standing = standing_of(worker, presence, load, in_backoff)
         place = (load if standing is Standing.FREE else 0, worker.name, worker.id)
         entry = self._entries.get(worker.id)
         if entry is not None:

@@ -1,4 +1,4 @@
-"""The change feed: every change of a job or a worker, with the record before and after it.
+"""The change feed: every change of a job, a worker or a worker's presence, with the value before and after it.
 
 Theory of operation. The ledger publishes a change when it is visible in the registry. Listeners hear it in the next
 turn of the reactor, in the order of the changes, and never inside the call that made the change. A listener that
@@ -23,7 +23,7 @@ from attrs import define, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from scheduler.model import Job, Ref, Worker
+from scheduler.model import Job, Presence, Ref, Worker
 
 #: Changes that are kept for ``since``.
 BACKLOG_MAX_CHANGES = 1000
@@ -43,23 +43,42 @@ class JobChanged:
         assert job is not None
         return job
 
+    @property
+    def ref(self) -> Ref:
+        """The key of the job."""
+        return self.last.ref
+
 
 @frozen
 class WorkerChanged:
-    """A worker is new, gave a sign of life, is another than before, or is gone; as ``JobChanged``."""
+    """The record of a worker changed, as ``JobChanged``. One that deregistered has become offline."""
 
     before: Worker | None
     after: Worker | None
 
     @property
-    def last(self) -> Worker:
-        """The worker after the change; one that is gone as it was before."""
+    def ref(self) -> Ref:
+        """The key of the worker."""
         worker = self.after or self.before
         assert worker is not None
-        return worker
+        return worker.ref
 
 
-Change = JobChanged | WorkerChanged
+@frozen
+class PresenceChanged:
+    """A worker that has not deregistered has another state, or another reason why it accepts no job."""
+
+    worker_id: str
+    before: Presence
+    after: Presence
+
+    @property
+    def ref(self) -> Ref:
+        """The key of the worker."""
+        return Ref("worker", self.worker_id)
+
+
+Change = JobChanged | WorkerChanged | PresenceChanged
 Hear = Callable[[Change], None]
 
 
@@ -97,7 +116,7 @@ class ChangeFeed:
     def publish(self, change: Change) -> None:
         """Have all listeners hear the change in the next turn."""
         self.seq += 1
-        self._backlog.append((self.seq, change.last.ref))
+        self._backlog.append((self.seq, change.ref))
         self._undelivered.append((self.seq, change))
         if self._delivery is None:
             self._delivery = self._clock.callLater(0, self._deliver)
@@ -130,11 +149,11 @@ class ChangeFeed:
         self._delivery = None
         changes, self._undelivered = self._undelivered, []
         for seq, change in changes:
-            to_one = self._listeners_to.get(change.last.ref, ()) if self._listeners_to else ()
+            to_one = self._listeners_to.get(change.ref, ()) if self._listeners_to else ()
             for listener in (*self._listeners, *to_one):
                 if listener.listens and listener.since < seq:
                     try:
                         listener.hear(change)
                     except Exception:  # the others have to hear it all the same
-                        ref = change.last.ref
+                        ref = change.ref
                         self._log.failure("a listener failed after a change of {kind} {id}", kind=ref.kind, id=ref.id)

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from scheduler.cluster.candidates import Standing
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Worker
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class Expected:
             del group.worker_ids[worker_id]
             if not group.worker_ids:
                 self._wake(requirement, group, len(group.waiters))
-            elif worker is not None and worker.state is WorkerState.ONLINE:
+            elif worker is not None and self._registry.presence(worker_id).is_online:
                 self._wake(requirement, group, self._room(requirement, worker))
 
     def wait(self, requirement: Requirement, seconds: float) -> Deferred[None] | None:

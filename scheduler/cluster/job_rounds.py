@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from scheduler.cluster.registry import Registry
 from scheduler.deferreds import Rounds
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unreachable
-from scheduler.model import Job, WorkerState
+from scheduler.model import Job
 
 T = TypeVar("T")
 
@@ -64,13 +64,9 @@ class JobRounds:
                 continue  # the other jobs are not affected
 
     async def _answers(self, worker_id: str) -> bool:
-        if self._is_online(worker_id):
+        if self._registry.presence(worker_id).is_online:
             await self._probed(worker_id)
-        return self._is_online(worker_id)
-
-    def _is_online(self, worker_id: str) -> bool:
-        worker = self._registry.find_worker(worker_id)
-        return worker is not None and worker.state is WorkerState.ONLINE
+        return self._registry.presence(worker_id).is_online
 
     def _end(self, worker_id: str, job: Job) -> None:
         known = {each: place for each, place in self._ended_at.items() if self._registry.find_worker(each)}

@@ -10,7 +10,7 @@
   a part of a record: a drain, the request of a removal, a stop that no client asked for.
 - ``learn`` is for a report of a worker, an unanswered start, a dispatch, a stop that a client asks for, a registration,
   and a record that never came to be or is kept no longer.
-- ``see`` is for a sign of life, and whether a worker is online.
+- ``see`` is for the presence of a worker.
 
 A dispatch is learned, not decided: a stop that comes during its commit must find the job ``starting``. If it found the
 job ``queued``, it would end the job, and the start would be sent all the same.
@@ -29,14 +29,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.changes import Change, ChangeFeed, JobChanged, WorkerChanged
+from scheduler.cluster.changes import Change, ChangeFeed, JobChanged, PresenceChanged, WorkerChanged
 from scheduler.cluster.endings import Ending, Endings
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
 from scheduler.cluster.specs import Specs
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import Job, JobState, Ref, RemovedJob, Worker, WorkerState
+from scheduler.model import Job, JobState, Presence, Ref, RemovedJob, Worker
 
 T = TypeVar("T")
 R = TypeVar("R", Job, Worker)
@@ -110,9 +110,7 @@ class Ledger:
         def take(loaded: Loaded) -> None:
             now = self.now()
             for worker in loaded.workers:
-                is_expected = worker.deregistered_at is None
-                state = WorkerState.UNREACHABLE if is_expected else WorkerState.OFFLINE
-                self.registry.put_worker(evolve(worker, state=state))
+                self.registry.put_worker(worker)
             for job in sorted(lifecycle.linked(loaded.jobs), key=lambda job: job.finished_at or 0):
                 self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
             for removed in sorted(loaded.removed, key=lambda removed: removed.removed_at):
@@ -177,8 +175,8 @@ class Ledger:
                 return
             await self._saving.save([after])
             now = self._open(record)
-            if now is not None and _durable_part(change(now)) == _durable_part(after):
-                self._show(change(now))
+            if now is not None and change(now) == after:
+                self._show(after)
                 return
 
     def learn(self, *records: Record, lazily: bool = False) -> Deferred[None]:
@@ -199,9 +197,11 @@ class Ledger:
         self._show(*plan.visible)
         return self._save(plan, decided=False)
 
-    def see(self, worker: Worker) -> None:
-        """Let be seen what is true of a worker for the moment."""
-        self._show(worker)
+    def see(self, worker_id: str, presence: Presence) -> None:
+        """Let be seen what is true of a registered worker for the moment."""
+        before = self.registry.see(worker_id, presence)
+        if presence.availability != before.availability:
+            self.feed.publish(PresenceChanged(worker_id, before, presence))
 
     def settled(self) -> Deferred[None]:
         """Fires when all earlier changes are durable; fails with ``StoreFailed`` if they can't be saved now."""
@@ -288,7 +288,7 @@ class Ledger:
         if isinstance(record, Worker):
             known = registry.find_worker(record.id)
             registry.put_worker(record)
-            return WorkerChanged(known, record)
+            return WorkerChanged(known, record) if record != known else None
         if isinstance(record, RemovedJob):
             registry.put_removed(record)
             return None
@@ -316,11 +316,3 @@ class Ledger:
     def _is_settled(self, job_id: str) -> bool:
         """Whether the job's end or removal is known and not durable yet: then no other change of the job is saved."""
         return job_id in self.endings or job_id in self._leaving
-
-
-def _durable_part(record: Job | Worker) -> Job | Worker:
-    """The record without what is true for the moment alone."""
-    if isinstance(record, Job):
-        return record
-    state = WorkerState.UNREACHABLE
-    return evolve(record, state=state, last_seen=None, refusing=None, disk=None, clock_difference=None)

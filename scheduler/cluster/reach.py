@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import frozen
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import Unreachable
-from scheduler.model import Job, Worker, WorkerState
+from scheduler.model import Job, Worker
 
 
 @frozen
 class Reach:
-    """``why_unreachable`` gives the reason, in words that end a sentence, why a worker is not online."""
+    """Checks that workers can be called."""
 
     registry: Registry
-    why_unreachable: Callable[[Worker], str]
 
     def worker_of(self, job: Job) -> Worker:
         """The worker of a job. Raises ``Unreachable`` if it is not known, or not online."""
@@ -28,9 +25,9 @@ class Reach:
 
     def check(self, worker: Worker) -> None:
         """Raise ``Unreachable`` if the worker is not online."""
-        if worker.state is not WorkerState.ONLINE:
+        if not self.registry.presence(worker.id).is_online:
             raise self.error(worker)
 
     def error(self, worker: Worker) -> Unreachable:
         """The error for a worker that is not online."""
-        return Unreachable(worker.name, reason=self.why_unreachable(worker))
+        return Unreachable(worker.name, reason=self.registry.presence(worker.id).reason)

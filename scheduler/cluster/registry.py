@@ -14,9 +14,10 @@ from typing import TypeVar, cast
 
 from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.listing import Listing
+from scheduler.cluster.presences import Presences
 from scheduler.errors import NotFound
 from scheduler.interfaces import Loaded
-from scheduler.model import TRANSITIONS, Job, Ref, RemovedJob, Worker, WorkerState
+from scheduler.model import TRANSITIONS, Job, Presence, Ref, RemovedJob, Worker
 
 K = TypeVar("K")
 
@@ -26,11 +27,10 @@ class Registry:
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
+        self.presences = Presences(self._workers)
         #: The workers as placement sees them; see ``Backoff.candidates``.
         self.candidates = Candidates(self._workers)
         self._in_backoff: set[str] = set()
-        # how many workers are online
-        self._online = 0
         # ids of the core workers; a dict, for its order
         self._core: dict[str, None] = {}
         # ids of the workers that deregistered and stay listed; a dict, for its order
@@ -95,11 +95,6 @@ class Registry:
         """The workers that deregistered and stay listed, in the order in which that became known."""
         return [self._workers[worker_id] for worker_id in self._offline]
 
-    @property
-    def online(self) -> int:
-        """The number of workers that are online."""
-        return self._online
-
     def find_worker(self, worker_id: str | None) -> Worker | None:
         """The worker with that id; ``None``: there is none."""
         return self._workers.get(worker_id) if worker_id else None
@@ -107,7 +102,19 @@ class Registry:
     def find_registered(self, worker_id: str | None) -> Worker | None:
         """The worker with that id; ``None``: there is none, or it has deregistered."""
         worker = self.find_worker(worker_id)
-        return None if worker is None or worker.state is WorkerState.OFFLINE else worker
+        return None if worker is None or worker.is_offline else worker
+
+    def presence(self, worker_id: str) -> Presence:
+        """The presence of a worker; one that is not known is unreachable."""
+        return self.presences.of(worker_id)
+
+    def see(self, worker_id: str, presence: Presence) -> Presence:
+        """Set the presence of a worker that is registered; returns the one before."""
+        before = self.presence(worker_id)
+        self.presences.put(worker_id, presence)
+        if presence.availability != before.availability:
+            self._refile(worker_id)
+        return before
 
     def worker(self, name: str) -> Worker:
         """The worker with that id or name: the online one, else the last seen. Raises ``NotFound`` if there is none."""
@@ -116,7 +123,12 @@ class Registry:
         named = self.named(name)
         if not named:
             raise NotFound("worker", name)
-        return max(named, key=lambda worker: (worker.state is WorkerState.ONLINE, worker.last_seen or 0, worker.id))
+        return max(named, key=self.preference)
+
+    def preference(self, worker: Worker) -> tuple[bool, float, str]:
+        """The sort key that finds, among workers with one name, the one that is online, or was seen last."""
+        presence = self.presence(worker.id)
+        return presence.is_online, presence.last_seen or 0.0, worker.id
 
     def has_worker(self, name: str) -> bool:
         """Whether there is a worker with that id or name."""
@@ -149,14 +161,13 @@ class Registry:
             self._at.setdefault(worker.address, set()).add(worker.id)
         if worker.folder and worker.folder != worker.id:
             self._of_folder[worker.folder] = worker.id
-        was_online = known is not None and known.state is WorkerState.ONLINE
-        self._online += (worker.state is WorkerState.ONLINE) - was_online
         if worker.is_core:
             self._core.setdefault(worker.id)
         else:
             self._core.pop(worker.id, None)
-        if worker.state is WorkerState.OFFLINE:
+        if worker.is_offline:
             self._offline.setdefault(worker.id)
+            self.presences.remove(worker.id)
         else:
             self._offline.pop(worker.id, None)
         self._workers[worker.id] = worker
@@ -166,7 +177,7 @@ class Registry:
         """Remove a worker; its jobs stay."""
         worker = self._workers.pop(worker_id)
         self._unlist_worker(worker)
-        self._online -= worker.state is WorkerState.ONLINE
+        self.presences.remove(worker_id)
         self._core.pop(worker_id, None)
         self._offline.pop(worker_id, None)
         if self._of_folder.get(worker.folder) == worker_id:
@@ -186,7 +197,8 @@ class Registry:
     def _refile(self, worker_id: str | None) -> None:
         worker = self.find_worker(worker_id)
         if worker is not None:
-            self.candidates.put(worker, self.load(worker.id), worker.id in self._in_backoff)
+            in_backoff = worker.id in self._in_backoff
+            self.candidates.put(worker, self.presence(worker.id), self.load(worker.id), in_backoff)
 
     def _unlist_worker(self, worker: Worker | None) -> None:
         if worker is not None:
@@ -260,6 +272,10 @@ class Registry:
         """The ids of unknown workers with unfinished jobs, in the order in which they were found."""
         self._strays = {each: None for each in self._strays if each in self._unfinished and each not in self._workers}
         return list(self._strays)
+
+    def awaited_by_stops(self) -> list[str]:
+        """Ids of the workers, known or not, with unfinished jobs that were asked to stop."""
+        return [worker_id for worker_id in self._stopping if worker_id is not None]
 
     def stopping(self, worker_id: str) -> list[Job]:
         """The unfinished jobs of the worker that were asked to stop, oldest first."""

@@ -39,7 +39,7 @@ from scheduler.deferreds import shielded
 from scheduler.errors import NotFound, SchedulerError, StoreFailed, WorkerOnline
 from scheduler.interfaces import Accepted, IOutputReader, IScheduler
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobState, RequestKey, Stream, Submission, Worker, WorkerState
+from scheduler.model import Job, JobState, RequestKey, Stream, Submission, Worker
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 T = TypeVar("T")
@@ -177,7 +177,7 @@ class Cluster:
             reasons.append("shutting down")
         if self._ledger.store_problem:
             reasons.append(StoreFailed.sentence(self._ledger.store_problem))
-        return Readiness(tuple(reasons), self._registry.online)
+        return Readiness(tuple(reasons), self._registry.presences.online)
 
     def refuse(self) -> None:
         """Take no new work from now on; ``readiness`` says so."""
@@ -208,11 +208,10 @@ class Cluster:
         return tuple(attempts[-1] for attempts in found)
 
     def _view(self, worker: Worker) -> WorkerView:
-        if worker.state is WorkerState.ONLINE:
-            reason = worker.refusing or self._backoff.reason(worker.id)
-        else:
-            reason = self._membership.why_unreachable(worker)
-        return WorkerView(worker, self._registry.running_jobs(worker.id), reason)
+        presence = self._registry.presence(worker.id)
+        held_by = presence.refusing or self._backoff.reason(worker.id)
+        reason = held_by if presence.is_online else presence.reason
+        return WorkerView(worker, presence, self._registry.running_jobs(worker.id), reason)
 
     def _job_on(self, worker: str, job_id: str) -> Job:
         """The job, if it is that worker's, which may be gone or renamed. Raises ``NotFound`` if it is not."""
@@ -252,7 +251,7 @@ class Cluster:
                 raise
             await self._ledger.decide(*map(self._forgotten, jobs))
             return
-        if worker.state is WorkerState.ONLINE:
+        if self._registry.presence(worker.id).is_online:
             raise WorkerOnline(worker.name)
         await self._membership.remove(worker, "forgotten")
         await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))

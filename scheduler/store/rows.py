@@ -33,7 +33,6 @@ from scheduler.model import (
     ScriptSummary,
     Usage,
     Worker,
-    WorkerState,
 )
 from scheduler.store.schema import JOBS, REMOVED, SPECS, WORKERS
 from scheduler.terms import QueueTerms, Retry, Target
@@ -111,11 +110,9 @@ def worker_row(worker: Worker) -> Row:
         "id": worker.id,
         "name": _clean(worker.name),
         "address": worker.address,
-        "state": worker.state.value,
         "labels": _json(worker.labels),
         "slots": worker.slots,
         "draining": worker.draining,
-        "last_seen": worker.last_seen,
         "boot_id": _clean(worker.boot_id),
         "version": _clean(worker.version),
         "features": _json(sorted(worker.features)),
@@ -243,10 +240,9 @@ def _spec(row: Row, stdin: bytes | None, script: bytes | None) -> JobSpec:
 
 
 def _worker(row: Row) -> Worker:
-    features = frozenset(_list_of(row["features"]))
-    state, labels = WorkerState(row["state"]), _mapping_of(row["labels"])
+    features, labels = frozenset(_list_of(row["features"])), _mapping_of(row["labels"])
     identity = {name: row[name] or "" for name in ("folder", "nonce")}
-    return Worker(**row | {"state": state, "labels": labels, "features": features} | identity)
+    return Worker(**row | {"labels": labels, "features": features} | identity)
 
 
 def _key_columns(key: RequestKey | None) -> Row:

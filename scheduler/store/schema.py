@@ -120,11 +120,9 @@ WORKERS = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("address", Text, nullable=False),
-    Column("state", Text, nullable=False),
     Column("labels", Text),
     Column("slots", BigInteger),
     Column("draining", Boolean, nullable=False),
-    Column("last_seen", Double),
     Column("boot_id", Text, nullable=False),
     Column("version", Text),
     # since version 2
@@ -199,7 +197,13 @@ def _to_version_6(connection: Connection) -> None:
     keys.drop(connection)
 
 
-STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4, _to_version_5, _to_version_6)
+def _to_version_7(connection: Connection) -> None:
+    """Drop a worker's state and the time when it was last seen, which are true for the moment alone."""
+    for name in ("state", "last_seen"):
+        connection.execute(DDL(f"ALTER TABLE {WORKERS.name} DROP COLUMN {name}"))
+
+
+STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4, _to_version_5, _to_version_6, _to_version_7)
 
 
 class UnfitDatabase(SchedulerError):

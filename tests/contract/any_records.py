@@ -17,7 +17,6 @@ from scheduler.model import (
     ScriptSummary,
     Usage,
     Worker,
-    WorkerState,
 )
 from scheduler.terms import QueueTerms, Retry, Target
 
@@ -100,9 +99,7 @@ ANY_WORKERS = st.builds(
     address=_TEXT,
     labels=_MAPPING,
     slots=_COUNT,
-    state=st.sampled_from(WorkerState),
     draining=st.booleans(),
-    last_seen=st.none() | _TIME,
     boot_id=_TEXT,
     version=_SOME,
     features=st.frozensets(st.sampled_from(FEATURES)),

@@ -295,7 +295,7 @@ class SqlContract(SetBackContract, StoreContract):
         for record, table, beside in (
             (Job, JOBS, {"spec", *key}),
             (JobSpec, SPECS, {"job_id", "stored"}),
-            (Worker, WORKERS, {"refusing", "disk", "clock_difference"}),
+            (Worker, WORKERS, set()),
             (RemovedJob, REMOVED, key),
         ):
             names = {field.name for field in fields(record)}

@@ -99,6 +99,26 @@ VERSION_4 = {
 }
 VERSION_5 = {"scheduler_schema": ("transactions",)}
 
+#: Rows of workers as version 5 wrote them, and these workers, by id.
+WORKERS_5 = """
+delete from workers;
+insert into workers (id, name, address, state, labels, slots, draining, last_seen, boot_id, features, folder, nonce,
+    deregistered_at) values
+('core', 'core', '127.0.0.1:30425', 'online', '{"name":"core"}', null, false, null, '', null, null, null, null),
+('draining', 'draining', '127.0.0.1:30844', 'unreachable', '{"name":"draining"}', 4, true, 1001.5, 'boot',
+    '["linger","stop_mode","stop_signal","umask"]', 'folder-2', 'nonce-2', null),
+('offline', 'offline', '127.0.0.1:30739', 'offline', '{"name":"offline"}', 4, true, 1002.0, 'boot',
+    '["linger","stop_mode","stop_signal","umask"]', null, 'nonce-3', 1002.0),
+('online', 'online', '127.0.0.1:30645', 'online', '{"name":"online"}', 4, false, 1000.0, 'boot',
+    '["linger","stop_mode","stop_signal","umask"]', 'online', 'nonce-1', null);
+"""
+WORKERS = (
+    a_worker("core", boot_id="", slots=None, features=()),
+    a_worker("draining", draining=True, folder="folder-2", nonce="nonce-2"),
+    a_worker("offline", draining=True, deregistered_at=1002.0, nonce="nonce-3"),
+    a_worker("online", folder="online", nonce="nonce-1"),
+)
+
 
 def _add_a_column(connection: Connection) -> None:
     connection.execute(text("alter table jobs add column note text"))
@@ -112,6 +132,8 @@ def _fail(connection: Connection) -> None:
 
 class DatabaseTests:
     """Mixed into a test case of one kind of database."""
+
+    of_version_5 = "store-5.sql"
 
     def use(self) -> Database:
         """The same database, for another process."""
@@ -164,6 +186,16 @@ class DatabaseTests:
         database.prepare([*STEPS, _add_a_column])
         self.assertEqual(self.read(database, "select version from scheduler_schema"), [(2 + len(STEPS),)])
         self.assertNotIn("other", self.columns(database)["jobs"])
+
+    def test_workers_of_version_5(self) -> None:
+        """Workers that are online, draining or deregistered keep their records, without what was momentary."""
+        self.run_sql((FIXTURES / self.of_version_5).read_text() + WORKERS_5)
+        database = self.use()
+        database.prepare()
+        writer = Writer(database)
+        self.assertEqual(writer.load_thd().workers, WORKERS)
+        writer.close_thd()
+        self.assertFalse({"state", "last_seen"} & set(self.columns(database)["workers"]))
 
     def columns(self, database: Database) -> dict[str, list[str]]:
         with closing(database.connect_thd()) as connection:
@@ -294,6 +326,7 @@ class SqliteTests(DatabaseTests, SynchronousTestCase):
 
 class PostgresTests(DatabaseTests, TestCase):
     skip = postgres.why_not() or None
+    of_version_5 = "store-5-postgresql.sql"
 
     def setUp(self) -> None:
         self.server = postgres.server()

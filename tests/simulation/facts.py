@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from scheduler.model import Job, WorkerState
+from scheduler.model import Job
 from tests.simulation.follow import Follower
 from tests.simulation.machine import Folder, Run
 from tests.simulation.process import Process
@@ -106,13 +106,15 @@ class Facts:
         """
         if job_id not in self.set_back or self.world.scheduler is None:
             return False
-        find = self.world.scheduler.parts.ledger.registry.find_worker
+        registry = self.world.scheduler.parts.ledger.registry
         folders = [node.folder for node in self.world.workers.values() if job_id in node.folder.spools]
-        workers = [find(folder.worker_id) for folder in folders]
+        workers = [registry.find_worker(folder.worker_id) for folder in folders]
         job = self.shown.get(job_id)
         name = None if job is None or job.target is None else job.target.worker
         return any(
-            worker is None or worker.state is not WorkerState.ONLINE or (name and name not in (worker.id, worker.name))
+            worker is None
+            or not registry.presence(worker.id).is_online
+            or (name and name not in (worker.id, worker.name))
             for worker in workers
         )
 

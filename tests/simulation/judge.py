@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 from twisted.python.failure import Failure
 
-from scheduler.cluster.changes import Change, JobChanged, WorkerChanged
+from scheduler.cluster.changes import Change, JobChanged, PresenceChanged, WorkerChanged
 from scheduler.errors import SchedulerError, WorkerOnline
 from scheduler.interfaces import Loaded
 from scheduler.model import Job, JobState, Worker
@@ -265,12 +265,13 @@ class Judge:
         elif not job.over or scheduler.parts.ledger.registry.was_removed(job.id):  # else its time was over
             self._drop(scheduler, job)
 
-    def _see_worker(self, scheduler: SchedulerProcess, change: WorkerChanged) -> None:
-        worker = change.after
+    def _see_worker(self, scheduler: SchedulerProcess, change: WorkerChanged | PresenceChanged) -> None:
+        worker_id = change.ref.id
+        known = scheduler.parts.ledger.registry.find_worker(worker_id)
+        worker = change.after if isinstance(change, WorkerChanged) else known
         if worker is not None:
             self._each(lambda rule: rule.worker_shown(scheduler, worker))
             return
-        worker_id = change.last.id
         self._each(lambda rule: rule.worker_gone(scheduler, worker_id))
         if {worker_id, self.facts.drained.get(worker_id)} & self.facts.forgotten.keys():
             self.facts.drained.pop(worker_id, None)  # a client had it forgotten, with its drain

@@ -20,7 +20,7 @@ from scheduler.api.query import FILTERS
 from scheduler.api.routes import ROUTES
 from scheduler.daemon.config import load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError
-from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.model import Job, JobSpec, JobState, Presence, Worker
 from scheduler.views import WorkerView
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ class ApiTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """The lists of a job's and a worker's fields are complete."""
         job = wire.job_json(Job(id="j", spec=JobSpec(command="a"), state=JobState.QUEUED, created_at=0.0))
-        worker = wire.worker_json(WorkerView(Worker(id="w", name="w", address="a:1"), 0, None))
+        worker = wire.worker_json(WorkerView(Worker(id="w", name="w", address="a:1"), Presence(), 0, None))
         for what, shown in (("A job: `id ", job), ("`GET /v1/workers/{w}`: `id ", worker)):
             _, found, rest = self.text.partition(what)
             self.assertTrue(found, what)

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
 from scheduler.errors import Invalid
-from scheduler.model import SIGNAL_NAMES, Job, JobSpec, JobState, Worker, WorkerState
+from scheduler.model import SIGNAL_NAMES, Job, JobSpec, JobState, Presence, Worker, WorkerState
 from scheduler.reading import Object
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import WaitingFor, WorkerView
@@ -177,9 +177,9 @@ class WriteTests(SynchronousTestCase):
     def test_worker(self) -> None:
         """All fields are there."""
         known = frozenset({"umask", "linger"})
-        worker = Worker("i", "n", "h:1", {"a": "b"}, 4, WorkerState.ONLINE, last_seen=0.0, version="1", features=known)
+        worker = Worker("i", "n", "h:1", {"a": "b"}, 4, version="1", features=known)
         self.assertEqual(
-            wire.worker_json(WorkerView(worker, 2, "no room")),
+            wire.worker_json(WorkerView(worker, Presence(WorkerState.ONLINE, last_seen=0.0), 2, "no room")),
             {
                 "id": "i",
                 "name": "n",

@@ -1,7 +1,7 @@
 """Gives workers the queued jobs that are next for them.
 
 Theory of operation. Work is found for a worker, not a worker for a job: when a job of it ends, when it comes online,
-gives a sign of life or is no longer draining, it is looked at, and gets the jobs that are next for it while it has a
+accepts jobs again or is no longer draining, it is looked at, and gets the jobs that are next for it while it has a
 free slot. Workers that are looked at together are served by their loads. A job that enters as the first of its line has
 the least loaded worker looked at that can take it. A sweep over all lines does the same every
 ``SWEEP_INTERVAL_SECONDS`` while any job waits, and so catches what these events miss: a backoff that ended, say.
@@ -32,7 +32,7 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.cluster.set_back import SetBack
 from scheduler.daemon.sweep import Sweep
 from scheduler.errors import SchedulerError, StoreFailed, Unavailable
-from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.model import Job, JobState, Worker
 
 #: Seconds between looks at all lines.
 SWEEP_INTERVAL_SECONDS = 2.0
@@ -183,7 +183,8 @@ class Dispatcher:
 
         It does so at once: one whose end is being saved does not become ``starting``, and would stay the first.
         """
-        free = has_slot(worker, self._registry.load(worker.id)) and worker.refusing is None
+        accepts = self._registry.presence(worker.id).refusing is None
+        free = accepts and has_slot(worker, self._registry.load(worker.id))
         while (job_id := self._waiting.first(worker, free)) is not None:
             self._waiting.leave(job_id)
             job = self._registry.find_job(job_id)
@@ -193,7 +194,7 @@ class Dispatcher:
 
     def _takes_work(self, worker: Worker) -> bool:
         return (
-            worker.state is WorkerState.ONLINE
+            self._registry.presence(worker.id).is_online
             and not worker.draining
             and not self._ledger.store_problem
             and self._under_way[worker.id] < MAX_STARTS_PER_WORKER

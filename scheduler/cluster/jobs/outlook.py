@@ -29,7 +29,7 @@ from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import StoreFailed
-from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.model import Job, JobState, Worker
 from scheduler.views import WaitingFor
 
 
@@ -188,20 +188,19 @@ class Outlook:
         lines = self._waiting.competing(requirement, matching)
         if not called:
             return _Facts("unreachable", f"worker {name!r} is not registered now", lines)
-        worker = max(matching or called, key=_preference)
+        worker = max(matching or called, key=self._registry.preference)
         who = f"worker {worker.name!r}"
         if lack := lacking(requirement, worker):
             return _Facts("no-match", f"{who} does not support {lack}", lines)
         if worker.draining:
             return _Facts("draining", f"{who} is draining", lines)
-        if worker.state is not WorkerState.ONLINE:
+        if not self._registry.presence(worker.id).is_online:
             why = "can't be reached" if worker.deregistered_at is None else "deregistered, and is not back"
             return _Facts("unreachable", f"{who} {why}", lines)
         end = self._backoff.ends(worker.id)
         if end is None:
             return _Facts("turn", f"{who} can take it", lines)
-        because = worker.refusing or self._backoff.reason(worker.id)
-        return _Facts("backoff", f"{who} takes no job now ({because})", lines, end)
+        return _Facts("backoff", f"{who} takes no job now ({self._held_by(worker)})", lines, end)
 
     def _group(self, requirement: Requirement, tally: Tally) -> Group:
         """The workers that meet a requirement without a name, by what keeps each from taking a job."""
@@ -212,13 +211,12 @@ class Outlook:
             draining=count[Standing.DRAINING],
             unreachable=count[Standing.UNREACHABLE],
             held=held,
-            held_by="" if first is None else first.refusing or self._backoff.reason(first.id) or "",
+            held_by="" if first is None else self._held_by(first),
             full=count[Standing.FULL],
             slots=tally.slots,
             free=count[Standing.FREE],
         )
 
-
-def _preference(worker: Worker) -> tuple[bool, float]:
-    """The sort key that finds, among workers with one name, the one that is online, or was last."""
-    return worker.state is WorkerState.ONLINE, worker.last_seen or 0.0
+    def _held_by(self, worker: Worker) -> str:
+        """The reason why a worker that is held takes no job; ``""``: it gave none."""
+        return self._registry.presence(worker.id).refusing or self._backoff.reason(worker.id) or ""

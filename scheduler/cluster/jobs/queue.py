@@ -28,7 +28,7 @@ from twisted.logger import Logger
 
 from scheduler import units
 from scheduler.cluster import lifecycle
-from scheduler.cluster.changes import Change, WorkerChanged
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.jobs.choice import Choice
 from scheduler.cluster.jobs.deadlines import Deadlines
 from scheduler.cluster.jobs.dispatcher import SWEEP_INTERVAL_SECONDS, Dispatcher
@@ -161,8 +161,8 @@ class Queue(Service):
     def hear(self, change: Change) -> None:
         if not self.running:
             return
-        if isinstance(change, WorkerChanged):
-            self._dispatcher.consider(change.last.id)
+        if not isinstance(change, JobChanged):
+            self._dispatcher.consider(change.ref.id)
             return
         job, is_gone = change.last, change.after is None
         if job.state is JobState.QUEUED and not is_gone:

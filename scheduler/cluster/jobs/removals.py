@@ -3,8 +3,8 @@
 Theory of operation. The job's worker goes first. That a removal was asked for is committed
 (``remove_requested_at``) before the worker is told, and the job is removed here once the
 worker has said that nothing is left of it. So whoever dies in between, the removal is
-carried out, and there is never output of a job that nobody knows. What a worker could not
-be told yet is told with its next sign of life, as stops are.
+carried out, and there is never output of a job that nobody knows. A worker that could not
+be told yet is told when it comes online, and every ``RETRY_INTERVAL_SECONDS``, as of stops.
 
 A job that no known worker has, or that ran on a core worker, is removed at
 once: nobody can be told, or nothing is to be removed there. So is a job of a worker of an
@@ -23,7 +23,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from scheduler.cluster.changes import Change, WorkerChanged
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
@@ -39,7 +39,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import Job, Ref, RemovedJob, Worker, WorkerState
+from scheduler.model import Job, Ref, RemovedJob, Worker
 
 
 class Removals:
@@ -61,8 +61,8 @@ class Removals:
         """Whether no removal is being carried out."""
         return self._under_way.idle and self._rounds.idle
 
-    def begin(self) -> None:
-        """Carry out what waits for workers that are not known any more; after the ledger was loaded."""
+    def retry(self) -> None:
+        """Carry out what waits for workers that are online, or not known any more."""
         for worker_id in self._registry.awaited_by_removals():
             self._begin_round(worker_id)
 
@@ -77,8 +77,8 @@ class Removals:
         return await self._carry_out(job_id)
 
     def hear(self, change: Change) -> None:
-        if isinstance(change, WorkerChanged):
-            self._begin_round(change.last.id)
+        if not isinstance(change, JobChanged):
+            self._begin_round(change.ref.id)
 
     def _begin_round(self, worker_id: str) -> None:
         if self._can_ask(worker_id) and self._registry.removing(worker_id):
@@ -102,13 +102,12 @@ class Removals:
                 continue
             try:
                 if not await self._carry_out(job.id) and not self._can_ask(worker_id):
-                    return  # the next sign of life tries again
+                    return  # it is tried again
             except SchedulerError as error:
                 self._log.warn("job {job_id} is not removed: {why}", job_id=job.id, why=str(error))
 
     def _can_ask(self, worker_id: str) -> bool:
-        worker = self._registry.find_worker(worker_id)
-        return worker is None or worker.state is WorkerState.ONLINE
+        return self._registry.find_worker(worker_id) is None or self._registry.presence(worker_id).is_online
 
     def _holder(self, job: Job) -> Worker | None:
         """The worker that has to be told to remove the job; ``None``: there is none."""

@@ -1,8 +1,8 @@
 """Stops: recorded, asked of the worker, and over when the worker says that the job has ended.
 
 Theory of operation. A stop is durable: ``stop_requested_at`` is committed before
-anybody is told of it. What was asked for and not taken by the worker yet is
-asked again with every sign of life of a worker that is online, until it is; so
+anybody is told of it. A stop that its worker has not taken yet is delivered again
+when the worker comes online, and every ``RETRY_INTERVAL_SECONDS`` while it is; so
 it does not matter who is down when a stop is asked for, nor for how long. A
 worker that has taken a stop keeps it in the job's spool.
 
@@ -49,7 +49,7 @@ from scheduler.cluster.waits import Waits
 from scheduler.deferreds import Shared, shielded
 from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import Job, JobState, WorkerState
+from scheduler.model import Job, JobState
 from scheduler.turns import Turns
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``: more than the 5 s that a shim waits after KILL.
@@ -170,9 +170,16 @@ class Stops:
             if change.after is None or change.after.over:
                 self._taken.discard(change.last.id)
             return
-        worker = change.after
-        if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker.id):
-            self._rounds.begin(worker.id, partial(self._undelivered, worker.id), self._deliver_again)
+        self._begin_round(change.ref.id)
+
+    def retry(self) -> None:
+        """Deliver what workers that are online have not taken."""
+        for worker_id in self._registry.awaited_by_stops():
+            self._begin_round(worker_id)
+
+    def _begin_round(self, worker_id: str) -> None:
+        if self._registry.presence(worker_id).is_online and self._undelivered(worker_id):
+            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)
 
     def _undelivered(self, worker_id: str) -> list[Job]:
         return [job for job in self._registry.stopping(worker_id) if self._may_deliver(job)]
@@ -193,7 +200,7 @@ class Stops:
         try:
             await self._deliver(current)
         except (Unavailable, DeadlineExceeded):
-            raise  # the next sign of life tries again
+            raise  # it is tried again
         except SchedulerError as error:
             self._log.warn("job {job_id} is not stopped: {why}", job_id=job.id, why=str(error))
 

@@ -22,7 +22,7 @@ from scheduler.cluster.output.live import Live, State
 from scheduler.errors import Busy, NotFound, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.model import Job, JobState, Worker
 
 #: Bytes handed out, or asked for, at once.
 READ_MAX_BYTES = 1024 * 1024
@@ -159,7 +159,7 @@ class Follower:
             raise gone(job)
         if worker is None:
             self._failed(without_worker(job))
-        elif worker.state is not WorkerState.ONLINE:
+        elif not self._followed.reach.registry.presence(worker.id).is_online:
             self._failed(self._followed.reach.error(worker))
         elif by_stream and not job.over:
             live.follow(worker, self.offset)

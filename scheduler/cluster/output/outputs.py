@@ -77,7 +77,7 @@ class Outputs:
         if isinstance(change, JobChanged):
             self._job_changed(change)
             return
-        for followed in list(self._jobs_of.get(change.last.id, ())):
+        for followed in list(self._jobs_of.get(change.ref.id, ())):
             for live in list(followed.streams.values()):
                 live.worker_changed()
 

@@ -25,7 +25,7 @@ from scheduler.cluster.registry import Registry
 from scheduler.cluster.workers.ids import shows_folder
 from scheduler.errors import Busy, Conflict, NameTaken, SchedulerError
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Worker
 
 #: Registrations that ask at a time: half as many as the server for workers has threads.
 MAX_ASKING = 16
@@ -51,20 +51,20 @@ class Clash:
 def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
     """The entries in the way of ``worker``, a newcomer as it would be known. Offline entries are not in the way."""
     known = registry.find_worker(worker.id)
-    if known is not None and known.state is not WorkerState.OFFLINE:
-        yield from _about_id(known, worker)
+    if known is not None and not known.is_offline:
+        yield from _about_id(known, worker, registry.presence(known.id).is_online)
     for other in registry.named(worker.name):
-        if other.id != worker.id and other.state is not WorkerState.OFFLINE and not _shares_address(other, worker):
+        if other.id != worker.id and not other.is_offline and not _shares_address(other, worker):
             yield Clash(other, NameTaken(_OF_NAME.format(worker.name, other.id, other.address)))
     for other in registry.at_address(worker.address):
-        if other.id == worker.id or other.state is WorkerState.OFFLINE:
+        if other.id == worker.id or other.is_offline:
             continue
         refusal = Conflict(_OF_ADDRESS.format(worker.address, other.name, other.id))
         if other.nonce:
             yield Clash(other, refusal)
         elif worker.nonce:  # an answer of the other does not show which of the two it is
             yield Clash(other, refusal, unless=worker)
-        elif other.state is WorkerState.ONLINE and other.is_core != worker.is_core:  # the known one stays
+        elif registry.presence(other.id).is_online and other.is_core != worker.is_core:  # the known one stays
             yield Clash(other, refusal)
 
 
@@ -78,7 +78,7 @@ _OF_NAME = (
 _OF_ADDRESS = "address {} is that of worker {!r} ({}), which answers there: give this worker an address of its own"
 
 
-def _about_id(known: Worker, worker: Worker) -> Iterator[Clash]:
+def _about_id(known: Worker, worker: Worker, is_online: bool) -> Iterator[Clash]:
     """The clash with the process that has the id, if the newcomer is another process.
 
     A process without a nonce is asked only while it sends heartbeats: later, any program may answer at its address. It
@@ -88,7 +88,7 @@ def _about_id(known: Worker, worker: Worker) -> Iterator[Clash]:
     if known.nonce:
         if known.nonce != worker.nonce:
             yield Clash(known, refusal)
-    elif known.is_core or known.state is not WorkerState.ONLINE or shows_folder(known, worker):
+    elif known.is_core or not is_online or shows_folder(known, worker):
         return
     elif known.address != worker.address:
         yield Clash(known, refusal)

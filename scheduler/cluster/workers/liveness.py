@@ -30,7 +30,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scheduler import units
 from scheduler.cluster import lifecycle
 from scheduler.cluster.expected import Expected
 from scheduler.cluster.ledger import Ledger
@@ -57,7 +56,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import JobState, Worker, WorkerState
+from scheduler.model import JobState, Presence, Worker, WorkerState
 from scheduler.texts import bounded_text
 
 T = TypeVar("T")
@@ -73,7 +72,7 @@ NO_JOB = "00000000-0000-0000-0000-000000000000"
 
 
 class Liveness(Periodic):
-    """Keeps every worker's ``state`` true, and its running jobs ``unknown`` while it is unreachable."""
+    """Keeps every worker's presence true, and its running jobs ``unknown`` while it is unreachable."""
 
     _log = Logger()
 
@@ -108,6 +107,7 @@ class Liveness(Periodic):
         ]
         for worker in loaded:
             self._expect(worker)
+            self._apply(worker, self._now())
         self._first_calls.plan(worker.id for worker in loaded)
         super().startService()
 
@@ -130,42 +130,38 @@ class Liveness(Periodic):
         find = self._ledger.registry.find_worker
         return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
 
-    def heard(self, worker_id: str, told: Worker | None = None) -> None:
-        """The worker called this scheduler; it is as it ``told``, if it told anything."""
+    def heard(self, worker_id: str, told: Presence | None = None) -> None:
+        """The worker called this scheduler; ``told``: what it said about itself."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
-            self._heard(self._seen(told or worker))
+            self._heard(worker, told)
 
-    def registered(self, worker_id: str) -> None:
-        """The worker is a new process, or at a new address: it is not known whether calls succeed.
+    def begin(self, worker_id: str) -> None:
+        """A new process registers as the worker, or at a new address: it is not known whether calls succeed.
 
-        The registry shows it as unreachable, as seen now, and with its jobs as they were: it reports them itself.
+        The worker is unreachable until then. Its jobs stay as they are: it reports them itself.
         """
         self._pulses[worker_id] = Pulse()
-        self._heard(self._ledger.registry.worker(worker_id))
+        if self._ledger.registry.find_registered(worker_id) is not None:
+            self._ledger.see(worker_id, Presence())
 
-    def reset(self, worker_id: str, why: str) -> None:
-        """The worker no longer listens there, for the reason ``why``; it is unreachable until it calls again."""
+    def reset(self, worker_id: str, why: str, seen: Presence | None = None) -> None:
+        """The worker no longer listens there, for the reason ``why``; it is unreachable until it calls again.
+
+        ``seen``: its presence after its last call, where that is not known yet.
+        """
         self._first_calls.cancel(worker_id)
         self._pulses[worker_id] = Pulse(gone=why)
         self._expected.settle(worker_id)
-        self._apply_to(worker_id)
+        self._apply_to(worker_id, seen)
 
-    def left(self, worker_id: str, told: Worker | None = None) -> None:
+    def left(self, worker_id: str, told: Presence | None = None) -> None:
         """The worker called for the last time, and was stopped while its jobs run on."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
-        self._seen(told or worker)
         self._mark_jobs_unknown(worker_id, "was stopped, and left it running")
-        self.reset(worker_id, "it was stopped, and left its jobs running")
-
-    def why_unreachable(self, worker: Worker) -> str:
-        """The reason, in words that end a sentence, why a worker is not online."""
-        if worker.deregistered_at is not None:
-            return f"it deregistered at {units.format_moment(worker.deregistered_at)}"
-        pulse = self._pulses.get(worker.id, Pulse())
-        return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds() - self._paused, self.lease)
+        self.reset(worker_id, "it was stopped, and left its jobs running", self._seen(worker_id, told))
 
     def probed(self, worker_id: str) -> Deferred[None]:
         """Fires when a probe of the worker has ended: the one that is under way, or one that begins now."""
@@ -223,19 +219,17 @@ class Liveness(Periodic):
     def _pulse(self, worker_id: str) -> Pulse:
         return self._pulses.setdefault(worker_id, Pulse())
 
-    def _seen(self, worker: Worker) -> Worker:
-        """Note a sign of life; returns the worker with it."""
-        worker = evolve(worker, last_seen=self._ledger.now())
-        self._ledger.see(worker)
-        return worker
+    def _seen(self, worker_id: str, told: Presence | None = None) -> Presence:
+        """The presence after a sign of life, with what the worker ``told``; its state is still to be judged."""
+        return evolve(told or self._ledger.registry.presence(worker_id), last_seen=self._ledger.now())
 
-    def _heard(self, worker: Worker) -> None:
+    def _heard(self, worker: Worker, told: Presence | None = None) -> None:
         pulse = self._pulse(worker.id)
         in_doubt = is_in_doubt(pulse)
         if in_doubt and pulse.heard is None:
             self._expect(worker)
         pulse.heard, pulse.gone = self._now(), ""
-        self._apply(worker, pulse.heard)
+        self._apply(worker, pulse.heard, self._seen(worker.id, told))
         if in_doubt and not self._first_calls.soon(worker.id):
             self._first_calls.cancel(worker.id)
             self._probe_now(worker.id)  # it is back: find out soon whether calls succeed again
@@ -258,10 +252,11 @@ class Liveness(Periodic):
         pulse = self._pulse(worker_id)
         pulse.answered = self._now()
         pulse.failed, pulse.no_worker = None, False
-        if not worker.sends_heartbeats:
+        if worker.sends_heartbeats:
+            self._apply(worker, pulse.answered)
+        else:
             pulse.gone = ""
-            worker = self._seen(worker)
-        self._apply(worker, pulse.answered)
+            self._apply(worker, pulse.answered, self._seen(worker_id))
 
     def _failed(self, worker_id: str, pulse: Pulse, error: BaseException | None) -> None:
         """Calls to the worker fail."""
@@ -337,19 +332,24 @@ class Liveness(Periodic):
         if not is_alive(pulse, heartbeats, now, self.lease):
             self._mark_jobs_unknown(worker_id)
 
-    def _apply_to(self, worker_id: str) -> None:
+    def _apply_to(self, worker_id: str, seen: Presence | None = None) -> None:
         """Call ``_apply``, if that worker is registered."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
-            self._apply(worker, self._now())
+            self._apply(worker, self._now(), seen)
 
-    def _apply(self, worker: Worker, now: float) -> None:
-        """Set the state of the worker and its jobs by the signs of life."""
+    def _apply(self, worker: Worker, now: float, seen: Presence | None = None) -> None:
+        """Set the presence of the worker, and the state of its jobs, by the signs of life.
+
+        ``seen``: the presence after the last of them, where that tells more than the state.
+        """
         worker_id, pulse, heartbeats = worker.id, self._pulse(worker.id), worker.sends_heartbeats
+        before = self._ledger.registry.presence(worker_id)
         state = judge(pulse, heartbeats, now, self.lease)
-        changed = state is not worker.state
-        if changed:
-            self._ledger.see(evolve(worker, state=state))
+        reason = "" if state is WorkerState.ONLINE else why_unreachable(pulse, heartbeats, now, self.lease)
+        changed = state is not before.state
+        if seen is not None or changed or reason != before.reason:
+            self._ledger.see(worker_id, evolve(seen or before, state=state, reason=reason))
         if state is WorkerState.ONLINE:
             pulse.logged = ""
             if changed:

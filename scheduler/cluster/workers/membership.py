@@ -34,7 +34,7 @@ from scheduler.deferreds import shielded
 from scheduler.errors import Conflict, NotFound, Refused, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import JobState, Worker, WorkerState
+from scheduler.model import JobState, Presence, Worker
 from scheduler.net import DialRule
 from scheduler.registrations import BOOT_ID_MAX_CHARACTERS, check, check_word
 from scheduler.texts import bounded_text
@@ -110,10 +110,6 @@ class Membership:
     def heartbeat(self, heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
         return Deferred.fromCoroutine(self._heartbeat(heartbeat, peer))
 
-    def why_unreachable(self, worker: Worker) -> str:
-        """The reason, in words that end a sentence, why a worker is not online."""
-        return self._liveness.why_unreachable(worker)
-
     async def _checked(self, registration: Registration, peer: str) -> Registered:
         check(registration)
         with self._set_back.registering(registration.commit_count):
@@ -135,6 +131,7 @@ class Membership:
         moved = known is None or known.address != worker.address
         if new_process or moved:
             self._client.forget(worker.id)  # its channel leads to the earlier process or address
+            self._liveness.begin(worker.id)
         if new_process:
             self._reconciler.forget(worker.id)
         self._peers[worker.id] = peer
@@ -143,16 +140,14 @@ class Membership:
         self._registered.add(worker.id)
         if known is None:
             self._newcomers.add(worker.id)
+        self._liveness.heard(worker.id)
         if new_process or moved:
-            self._liveness.registered(worker.id)
             self._log.info(
                 "worker {name} ({worker_id}) registered at {address}",
                 name=worker.name,
                 worker_id=worker.id,
                 address=address,
             )
-        else:
-            self._liveness.heard(worker.id)
         # A worker that can't be saved now is in the registry all the same, and saved later. The workers that it
         # displaces must be removed: if that fails, it registers again, and they are found again.
         saved.addErrback(lambda reason: reason.trap(StoreFailed))
@@ -166,22 +161,17 @@ class Membership:
         """The worker as the registry will have it; ``new_id`` if it has no id. Raises as ``check_ids``."""
         registry = self._ledger.registry
         worker_id = id_of(registry, registration, address) or new_id
-        known, registered = registry.find_worker(worker_id), registry.find_registered(worker_id)
+        known = registry.find_worker(worker_id)
         name = registration.name or worker_id
         check_ids(registry, worker_id, name)
         before = known or next(self._replaced(worker_id, name, address), None)
-        state = WorkerState.UNREACHABLE  # until a call succeeds; its jobs stay as they are
-        if registered is not None and registered.address == address and registered.nonce == registration.nonce != "":
-            state = registered.state
         return Worker(
             id=worker_id,
             name=name,
             address=address,
             labels={"name": name, **registration.labels},
             slots=registration.slots,
-            state=state,
             draining=before is not None and before.draining,
-            last_seen=self._ledger.now(),
             boot_id=registration.boot_id,
             version=registration.version or None,
             features=frozenset(registration.features),
@@ -200,7 +190,7 @@ class Membership:
         if known is not None and known.name != name:
             return
         for each in registry.at_address(address if known is None else known.address):
-            if each.id != worker_id and each.name == name and each.state is not WorkerState.OFFLINE:
+            if each.id != worker_id and each.name == name and not each.is_offline:
                 yield each
 
     def _make_room(self, worker: Worker) -> list[Worker]:
@@ -211,7 +201,7 @@ class Membership:
         registry = self._ledger.registry
         displaced = list(self._replaced(worker.id, worker.name, worker.address))
         for other in registry.at_address(worker.address):
-            if other.id == worker.id or other.state is WorkerState.OFFLINE:
+            if other.id == worker.id or other.is_offline:
                 continue
             self._client.forget(other.id)
             self._liveness.reset(other.id, "another worker registered at its address")
@@ -234,7 +224,7 @@ class Membership:
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is None or worker.nonce != nonce:
             raise NotFound("worker", worker_id)
-        if worker.state is WorkerState.OFFLINE:  # it deregisters again, as the answer was lost
+        if worker.is_offline:  # it deregisters again, as the answer was lost
             await shielded(self._ledger.learn(worker))
             return
         why = f"worker {worker.name!r} deregistered"
@@ -268,9 +258,7 @@ class Membership:
         """Show a worker that deregistered as offline, until it comes back or is forgotten."""
         self._disconnect(worker)
         self._log.info("worker {name} ({worker_id}) is offline: it deregistered", name=worker.name, worker_id=worker.id)
-        now = self._ledger.now()
-        offline = evolve(worker, state=WorkerState.OFFLINE, deregistered_at=now, last_seen=now)
-        return self._ledger.learn(evolve(offline, refusing=None, disk=None, clock_difference=None))
+        return self._ledger.learn(evolve(worker, deregistered_at=self._ledger.now()))
 
     def _remove(self, worker: Worker) -> Deferred[None]:
         self._disconnect(worker)
@@ -298,22 +286,20 @@ class Membership:
             raise NotFound("worker", heartbeat.worker_id)
         if worker.id in self._departures or (self._may_have_features(worker) and not heartbeat.leaving):
             raise NotFound("worker", heartbeat.worker_id)
-        told = evolve(
-            worker,
-            boot_id=heartbeat.boot_id or worker.boot_id,
-            refusing=bounded_text(heartbeat.refusing, REFUSAL_MAX_BYTES) or None,
-            disk=heartbeat.disk,
-            clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
-        )
         self._set_back.heard(heartbeat)
-        changed, describe = self._reconciler.apply_report(told, heartbeat)
+        changed, describe = self._reconciler.apply_report(worker, heartbeat)
         reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
         saved = self._ledger.learn(*changed)
         if reported:
             saved = self._set_back.verified(saved)
-        if told.boot_id != worker.boot_id:
-            self._ledger.learn(told).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
-        worker = told
+        if heartbeat.boot_id not in ("", worker.boot_id):
+            worker = evolve(worker, boot_id=heartbeat.boot_id)
+            self._ledger.learn(worker).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
+        told = Presence(
+            refusing=bounded_text(heartbeat.refusing, REFUSAL_MAX_BYTES) or None,
+            disk=heartbeat.disk,
+            clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
+        )
         if heartbeat.leaving:
             self._liveness.left(worker.id, told)  # the state of its jobs is unknown from now on
         else:

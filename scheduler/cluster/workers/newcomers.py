@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import SchedulerError
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Worker
 
 #: Unused workers that are kept.
 NEWCOMERS_MAX = 1000
@@ -59,7 +59,7 @@ class Newcomers:
             del self._ids[oldest]
             if worker is None or worker.draining or self._registry.has_jobs_of(oldest):
                 pass  # it is in use
-            elif worker.state is WorkerState.ONLINE:
+            elif self._registry.presence(oldest).is_online:
                 self._ids[oldest] = None
                 continue
             else:

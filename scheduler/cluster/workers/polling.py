@@ -18,7 +18,7 @@ from scheduler.cluster.job_rounds import JobRounds
 from scheduler.cluster.registry import Registry
 from scheduler.daemon.services import Periodic
 from scheduler.daemon.sweep import Sweep
-from scheduler.model import Job, WorkerState
+from scheduler.model import Job
 
 #: Seconds between the rounds of one worker.
 POLL_INTERVAL_SECONDS = 1.0
@@ -60,8 +60,7 @@ class Polling(Periodic):
         self._sweep.begin(self._registry.core_workers())
 
     def _ask(self, worker_id: str) -> None:
-        worker = self._registry.find_worker(worker_id)
-        if worker is not None and worker.state is WorkerState.ONLINE:
+        if self._registry.presence(worker_id).is_online:
             self._rounds.begin(worker_id, partial(self._asked_about, worker_id), partial(self._ask_about, worker_id))
 
     def _asked_about(self, worker_id: str) -> list[Job]:

@@ -44,7 +44,7 @@ from scheduler.deferreds import Shared
 from scheduler.errors import DeadlineExceeded, Invalid, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.messages import Heartbeat, JobReport, contradiction
-from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.model import Job, JobState, Worker
 
 
 class Reconciler:
@@ -197,7 +197,7 @@ class Reconciler:
         if job is None or job.over or job.state is JobState.QUEUED or job.id in self._flights:
             return
         now = self._registry.find_worker(worker.id) or worker  # it may have moved meanwhile
-        if job.worker_id != worker.id or now.state is WorkerState.OFFLINE:
+        if job.worker_id != worker.id or now.is_offline:
             return
         try:
             await self.ask(now, job)

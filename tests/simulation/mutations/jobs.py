@@ -133,7 +133,7 @@ JOBS: tuple[Mutation, ...] = (
         "forget a stop of an unreachable worker",
         "A stop that can't be delivered is delivered when the worker is there again.",
         "cluster/jobs/stops.py",
-        "            self._rounds.begin(worker.id, partial(self._undelivered, worker.id), self._deliver_again)\n",
+        "            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)\n",
         "            pass\n",
         "crashes",
         ("a stop is carried out",),

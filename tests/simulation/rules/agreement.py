@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from scheduler.model import Job, JobState, WorkerState
+from scheduler.model import Job, JobState
 from scheduler.views import JobFilter
 from tests.simulation.nodes import SchedulerProcess
 from tests.simulation.rules.rule import Broken, Rule
@@ -42,15 +42,15 @@ class Agreement(Rule):
             self.broken("set back is true", "the scheduler found that the database was set back, and it was not")
 
     def _about_workers(self, scheduler: SchedulerProcess) -> Iterator[str]:
-        workers = scheduler.parts.ledger.registry.workers()
+        registry = scheduler.parts.ledger.registry
         for node in self.facts.world.workers.values():
             running = node.running
             if running is None or not running.process.alive:
                 continue
-            here = [worker for worker in workers if worker.id == node.folder.worker_id]
-            if [worker.state for worker in here] != [WorkerState.ONLINE]:
-                shown = [f"{worker.address} {worker.state.value}" for worker in here]
-                yield f"worker {node.name} ({node.folder.worker_id}) is {shown or 'not known'}"
+            presence, entry = registry.presence(node.folder.worker_id), registry.find_worker(node.folder.worker_id)
+            if not presence.is_online:
+                shown = "not known" if entry is None else f"{presence.state.value} at {entry.address}"
+                yield f"worker {node.name} ({node.folder.worker_id}) is {shown}"
             reports = [report.status.job_id for report in running.jobs.unacknowledged()]
             reports = [job_id for job_id in reports if not self._has_just_ended(job_id)]
             if reports:

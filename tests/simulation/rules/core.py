@@ -66,9 +66,10 @@ class CoreWorkers(Rule):
                 continue
             if running.worker_id in self.facts.forgotten:
                 continue
-            here = [worker for worker in workers if worker.address == f"{node.machine.address}:{node.port}"]
-            if [(worker.id, worker.state) for worker in here] != [(running.worker_id, WorkerState.ONLINE)]:
-                shown = [f"{worker.id} {worker.state.value}" for worker in here]
+            here = [worker.id for worker in workers if worker.address == f"{node.machine.address}:{node.port}"]
+            states = [(worker_id, registry.presence(worker_id).state) for worker_id in here]
+            if states != [(running.worker_id, WorkerState.ONLINE)]:
+                shown = [f"{worker_id} {state.value}" for worker_id, state in states]
                 self.broken(
                     "core workers stay", f"core worker {node.name} ({running.worker_id}) is {shown or 'not known'}"
                 )

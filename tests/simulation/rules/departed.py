@@ -31,7 +31,7 @@ class Departed(Rule):
         entry = scheduler.parts.ledger.registry.find_worker(worker_id)
         if entry is None:
             self._missing(worker_id, self._shown[worker_id][1].name if worker_id in self._shown else "")
-        elif entry.state is WorkerState.OFFLINE:  # otherwise it has registered again meanwhile
+        elif entry.is_offline:  # otherwise it has registered again meanwhile
             self._offline[worker_id] = (self.facts.world.loop.now, entry)
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
@@ -39,11 +39,12 @@ class Departed(Rule):
         self._shown[worker.id] = (scheduler, worker)
         if process is not scheduler:
             return  # it is new, or ``loaded`` has judged it
-        if worker.state is not WorkerState.OFFLINE:
+        state = scheduler.parts.ledger.registry.presence(worker.id).state
+        if not worker.is_offline:
             self._offline.pop(worker.id, None)
-            if worker.deregistered_at is not None:
-                self.broken(LISTED, f"worker {worker.name} has not registered again, and is {worker.state.value}")
-        elif before.state is not WorkerState.OFFLINE and _listed_as(before) != _listed_as(worker):
+        elif state is not WorkerState.OFFLINE:
+            self.broken(LISTED, f"worker {worker.name} has not registered again, and is {state.value}")
+        elif not before.is_offline and _listed_as(before) != _listed_as(worker):
             self.broken(LISTED, f"worker {_listed_as(before)} deregistered, and is listed as {_listed_as(worker)}")
 
     def worker_gone(self, scheduler: SchedulerProcess, worker_id: str) -> None:
@@ -59,8 +60,8 @@ class Departed(Rule):
                 del self._offline[worker_id]
             elif entry is None:
                 self._missing(worker_id, worker.name)
-            elif entry.state is not WorkerState.OFFLINE:
-                what = f"worker {worker.name} had deregistered, and is {entry.state.value} after a restart"
+            elif not entry.is_offline:
+                what = f"worker {worker.name} had deregistered, and is not offline after a restart"
                 self.broken(LISTED, what)
 
     def _missing(self, worker_id: str, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS
 from scheduler.errors import NotAWorker, SchedulerError, Unreachable
-from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.model import Job, JobState, Worker
 from tests.simulation.faults.processes import KillScheduler, StopScheduler
 from tests.simulation.rules.rule import Broken, Rule
 
@@ -59,7 +59,7 @@ class Expected(Rule):
             self._no_workers[worker.id] = str(error)
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
-        if worker.state is WorkerState.ONLINE and worker.id in self._no_workers:
+        if worker.id in self._no_workers and scheduler.parts.ledger.registry.presence(worker.id).is_online:
             self.broken("no worker, no job", f"{worker.address} is online: {self._no_workers[worker.id]}")
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
@@ -77,9 +77,10 @@ class Expected(Rule):
                     world.loop.after(BACK, self._check_back, scheduler, worker)
 
     def _check_back(self, scheduler: SchedulerProcess, loaded: Worker) -> None:
-        worker = scheduler.parts.ledger.registry.find_worker(loaded.id)
+        registry = scheduler.parts.ledger.registry
+        worker, presence = registry.find_worker(loaded.id), registry.presence(loaded.id)
         if not scheduler.process.alive or not scheduler.serving or worker is None:
             return
-        if worker.state is not WorkerState.ONLINE:
-            why = scheduler.parts.membership.why_unreachable(worker)
-            self.broken("back after a restart", f"worker {worker.name} is not online {BACK:g} s after: {why}")
+        if not presence.is_online:
+            what = f"worker {worker.name} is not online {BACK:g} s after: {presence.reason}"
+            self.broken("back after a restart", what)

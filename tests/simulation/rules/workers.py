@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Worker
 from tests.simulation.jobs import SimulatedJobs
 from tests.simulation.rules.rule import Broken, Rule
 
@@ -32,12 +32,13 @@ class Workers(Rule):
         self._answered.add((worker.id, worker.nonce, worker.address))
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
-        if worker.state is WorkerState.ONLINE:
+        registry = scheduler.parts.ledger.registry
+        if registry.presence(worker.id).is_online:
             if (worker.id, worker.nonce, worker.address) not in self._answered:
                 what = f"worker {worker.name} is online at {worker.address}, where no call was answered"
                 self.broken("online has answered", what)
-            for other in scheduler.parts.ledger.registry.named(worker.name):
-                if other.id != worker.id and other.state is WorkerState.ONLINE:
+            for other in registry.named(worker.name):
+                if other.id != worker.id and registry.presence(other.id).is_online:
                     ids = " and ".join(f"{each.id} at {each.address}" for each in (worker, other))
                     self.broken("one worker for each name", f"{ids} are both online as {worker.name}")
         if self.facts.drained and not worker.draining and worker.id not in self.facts.drained:

@@ -9,7 +9,7 @@ from scheduler.cli import ps
 from scheduler.cli.listing import JOB_FIELDS, WORKER_FIELDS
 from scheduler.cli.show import describe
 from scheduler.cli.wording import moment
-from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.model import Job, JobSpec, JobState, Presence, Worker
 from scheduler.views import WorkerView
 from scheduler.wire import job_json, worker_json
 from tests.unit.cli.client import JOB, Case, no_connection, unknown_worker
@@ -179,7 +179,7 @@ class FieldTests(Case):
         """Each field of the API can be used in a format."""
         job = Job("id", JobSpec("make"), JobState.RUNNING, 0.0)
         self.assertEqual(set(job_json(job)) - set(JOB_FIELDS), set())
-        view = WorkerView(Worker("id", "box", "127.0.0.1:1"), 0, None)
+        view = WorkerView(Worker("id", "box", "127.0.0.1:1"), Presence(), 0, None)
         self.assertEqual(set(worker_json(view)) - set(WORKER_FIELDS), set())
 
 

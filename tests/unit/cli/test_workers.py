@@ -30,7 +30,7 @@ class WorkersTests(Case):
             titles.replace("DISK FREE", "DISK").split(),
             ["NAME", "STATE", "JOBS", "SEEN", "VERSION", "DISK", "LABELS", "WHY"],
         )
-        self.assertRegex(first, r"^a +unreachable, drained +2 +never +0\.1\.0 +gpu=a100$")
+        self.assertRegex(first, r"^a +unreachable, drained +2 +not yet +0\.1\.0 +gpu=a100$")
         self.assertRegex(second, r"^box +online +2/4 +\S.* ago +0\.1\.0 +81 GB +gpu=a100 +disk full$")
         self.assertRegex(third, r"^c +offline, drained +2/4 +\S.* ago +0\.1\.0 +gpu=a100 +it deregistered at noon$")
 

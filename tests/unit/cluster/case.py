@@ -54,8 +54,8 @@ class ClusterTestCase(SynchronousTestCase):
     def held(self) -> list[Call]:
         return self.house.held()
 
-    def add(self, *things: Worker | Job) -> None:
-        self.house.add(*things)
+    def add(self, *things: Worker | Job, online: bool = True, **told: Any) -> None:
+        self.house.add(*things, online=online, **told)
 
     def only_job(self) -> Job:
         (job,) = self.jobs()

@@ -65,7 +65,7 @@ class OutputTestCase(SynchronousTestCase):
         self.change_job(state=state, finished_at=1001.0, **changes)
 
     def set_worker(self, state: WorkerState) -> None:
-        self.house.add(a_worker(state=state))
+        self.house.add(a_worker(), online=state is WorkerState.ONLINE)
 
     def assert_gives(self, reading: Deferred[Chunk], offset: int, size: int, end: bool = False, cut: str = "") -> None:
         """A read gives ``size`` bytes of the spool from ``offset`` on."""

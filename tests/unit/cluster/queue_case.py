@@ -57,8 +57,8 @@ class QueueTestCase(ClusterTestCase):
         self.ledger.learn(evolve(current, state=JobState.SUCCEEDED, finished_at=self.wall, exit_code=0))
         self.settle()
 
-    def change(self, worker: Worker) -> None:
-        self.add(worker)
+    def change(self, worker: Worker, online: bool = True) -> None:
+        self.add(worker, online=online)
         self.settle()
 
     def taken(self) -> Job:

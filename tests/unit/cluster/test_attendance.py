@@ -7,6 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import fail
 
+from scheduler.cluster.build import RETRY_INTERVAL_SECONDS
 from scheduler.cluster.jobs.attendance import (
     STOP_RETRY_INTERVAL_SECONDS,
     TIMER_LATE_MAX_SECONDS,
@@ -20,7 +21,7 @@ from scheduler.model import Job, JobState, Stream, Submission
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
-from tests.unit.cluster.values import a_job, a_worker
+from tests.unit.cluster.values import a_job
 
 ATTENDED = QueueTerms(unattended_timeout=60.0)
 PATIENT = evolve(ATTENDED, queue_timeout=3600.0)
@@ -195,9 +196,8 @@ class AttendanceTests(ClusterTestCase):
         self.attended()
         self.clock.advance(60)
         self.take("stop_job").answer.errback(WorkerFault("w-1", "what"))
-        self.clock.advance(600)
         self.assertEqual(self.held(), [])
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",)), HOME))
+        self.clock.advance(RETRY_INTERVAL_SECONDS)
         self.take("stop_job")
 
     def test_that_went_wrong(self) -> None:
@@ -241,7 +241,7 @@ class AttendanceTests(ClusterTestCase):
         self.clock.advance(60)
         self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
         self.store.fail()
-        self.ledger.see(a_worker())  # a sign of life
+        self.stops.retry()
         self.settle()
         self.assertEqual(self.held(), [])
         self.clock.advance(1)

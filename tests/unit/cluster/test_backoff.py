@@ -8,7 +8,7 @@ from scheduler.cluster.jobs.backoff import Backoff, seconds
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Busy, NoFreeSlot, Unavailable, Unreachable
-from scheduler.model import JobSpec
+from scheduler.model import JobSpec, Presence, WorkerState
 from scheduler.terms import Target
 from tests.unit.cluster.values import a_worker
 
@@ -46,6 +46,7 @@ class BackoffTests(SynchronousTestCase):
             return next(self.backoff.candidates.each(ANY, (Standing.HELD,)), None) is not None
 
         self.registry.put_worker(a_worker("w"))
+        self.registry.see("w", Presence(WorkerState.ONLINE))
         self.assertFalse(held())
         self.backoff.refused("w", SHORT)
         self.assertEqual((held(), self.backoff.next_end), (True, 5.0))
@@ -54,7 +55,7 @@ class BackoffTests(SynchronousTestCase):
         self.backoff.refused("w", Unavailable("no more memory", 9))
         self.clock.advance(5)
         self.assertTrue(held())
-        self.registry.put_worker(a_worker("w", last_seen=2.0))
+        self.registry.see("w", Presence(WorkerState.ONLINE, last_seen=2.0))
         self.assertTrue(held())
         self.clock.advance(4)
         self.assertEqual((held(), self.backoff.next_end), (False, None))

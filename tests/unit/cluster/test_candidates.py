@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
@@ -16,10 +16,11 @@ from scheduler.cluster.jobs.placement import place
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, NoMatch, SchedulerError
-from scheduler.model import JobSpec, JobState, Worker, WorkerState
+from scheduler.model import JobSpec, JobState, Presence, Worker, WorkerState
 from scheduler.terms import Target
 from tests.unit.cluster.values import a_job, a_worker
 
+ONLINE = Presence(WorkerState.ONLINE)
 ANY = Requirement.of(JobSpec(command="echo"), Target(selector={}))
 
 #: Each asks for one thing.
@@ -42,23 +43,26 @@ _WORKERS = st.builds(
     name=st.sampled_from("nmo"),  # also the same one twice
     labels=_LABELS,
     slots=st.none() | st.integers(0, 3),
-    state=st.sampled_from(WorkerState),
     draining=st.booleans(),
     boot_id=st.sampled_from(("", "boot")),
     features=_FEATURES,
+    deregistered_at=st.sampled_from((None, None, 5.0)),
+)
+_FIELDS = ("labels", "slots", "boot_id", "features", "name", "deregistered_at")
+_PRESENCES = st.builds(
+    Presence,
+    st.sampled_from((WorkerState.ONLINE, WorkerState.UNREACHABLE)),
     refusing=st.none() | st.just("its disk is full"),
 )
 
 
-def by_scan(
-    requirement: Requirement, workers: Iterable[Worker], load: Callable[[str], int], withheld: Callable[[Worker], bool]
-) -> str:
+def by_scan(requirement: Requirement, registry: Registry, withheld: Callable[[Worker], bool]) -> str:
     """The result of ``place`` by looking at every worker: an id, or the text of the error."""
-    workers = list(workers)
+    workers, load = registry.workers(), registry.load
     matching = [worker for worker in workers if not worker.draining and requirement.met_by(worker)]
     if not matching:
         return _no_match(requirement, workers)
-    online = [worker for worker in matching if worker.state is WorkerState.ONLINE]
+    online = [worker for worker in matching if registry.presence(worker.id).is_online]
     if not online:
         return f"no worker that matches the selector ({requirement}) can be reached"
     with_slots = [worker for worker in online if has_slot(worker, load(worker.id))]
@@ -93,11 +97,21 @@ class AnyHistory(RuleBasedStateMachine):
         self.in_backoff: set[str] = set()
         self.demands = SIMPLE
 
-    @rule(worker=_WORKERS)
-    def put(self, worker: Worker) -> None:
+    @rule(worker=_WORKERS, presence=_PRESENCES)
+    def put(self, worker: Worker, presence: Presence) -> None:
         self.registry.put_worker(worker)
+        self.see(worker.id, presence)
 
-    @rule(worker_id=_IDS, other=_WORKERS, field=st.sampled_from(("labels", "slots", "boot_id", "features", "name")))
+    @rule(worker_id=_IDS, presence=_PRESENCES)
+    def see(self, worker_id: str, presence: Presence) -> None:
+        if self.registry.find_registered(worker_id) is not None:
+            self.registry.see(worker_id, presence)
+
+    @rule(
+        worker_id=_IDS,
+        other=_WORKERS,
+        field=st.sampled_from(("labels", "slots", "boot_id", "features", "name", "deregistered_at")),
+    )
     def change(self, worker_id: str, other: Worker, field: str) -> None:
         known = self.registry.find_worker(worker_id)
         if known is not None:
@@ -147,14 +161,14 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         registry = self.registry
-        workers = registry.workers()
         for requirement in self.demands:
             for tried in ((), ("a", "b")):
 
                 def withheld(worker: Worker, tried: tuple[str, ...] = tried) -> bool:
-                    return worker.id in tried or worker.refusing is not None or worker.id in self.in_backoff
+                    refusing = registry.presence(worker.id).refusing is not None
+                    return worker.id in tried or refusing or worker.id in self.in_backoff
 
-                told = by_scan(requirement, workers, registry.load, withheld)
+                told = by_scan(requirement, registry, withheld)
                 assert _placed(requirement, registry.candidates, tried) == told
             self.counts_agree(requirement)
 
@@ -173,11 +187,12 @@ class AnyHistory(RuleBasedStateMachine):
 
     def keeps(self, worker: Worker) -> Standing:
         """The standing of a worker that can't take a job."""
-        held = worker.refusing is not None or worker.id in self.in_backoff
+        presence = self.registry.presence(worker.id)
+        held = presence.refusing is not None or worker.id in self.in_backoff
         full = worker.slots is not None and self.registry.load(worker.id) >= worker.slots
         if worker.draining:
             return Standing.DRAINING
-        if worker.state is not WorkerState.ONLINE:
+        if not presence.is_online:
             return Standing.UNREACHABLE
         if full:
             return Standing.FULL_AND_HELD if held else Standing.FULL
@@ -188,8 +203,8 @@ class AnyHistory(RuleBasedStateMachine):
         registry = self.registry
         workers = registry.workers()
         assert len(registry.candidates) == len(workers)
-        assert registry.online == sum(worker.state is WorkerState.ONLINE for worker in workers)
-        offline = [worker.id for worker in workers if worker.state is WorkerState.OFFLINE]
+        assert registry.presences.online == sum(registry.presence(worker.id).is_online for worker in workers)
+        offline = [worker.id for worker in workers if registry.presence(worker.id).state is WorkerState.OFFLINE]
         assert sorted(worker.id for worker in registry.offline_workers()) == sorted(offline)
         assert sorted(registry.core_workers()) == sorted(worker.id for worker in workers if worker.is_core)
         assert sorted(registry.worker_ids()) == sorted(worker.id for worker in workers)
@@ -226,11 +241,11 @@ class CandidatesTests(SynchronousTestCase):
             ({"features": frozenset()}, (0, 1, 0, 3)),
         ):
             workers["w-1"] = evolve(workers["w-1"], **changes)
-            candidates.put(workers["w-1"], 9, in_backoff=False)
+            candidates.put(workers["w-1"], ONLINE, 9, in_backoff=False)
             told = (*(candidates.tally(requirement).total for requirement in (*x, umask)), candidates.tally(ANY).slots)
             self.assertEqual(told, found)
         workers["w-1"] = evolve(workers["w-1"], slots=0)
-        candidates.put(workers["w-1"], 9, in_backoff=False)
+        candidates.put(workers["w-1"], ONLINE, 9, in_backoff=False)
         self.assertEqual((candidates.tally(ANY).total, len(candidates)), (0, 1))
 
     @given(_DEMANDS, _DEMANDS, _WORKERS)
@@ -255,15 +270,22 @@ class Counted(dict[str, Worker]):
 class CostTests(SynchronousTestCase):
     """The work for one placement among 300 workers, as the number of workers that are looked at."""
 
-    def looks(self, requirement: Requirement, hard: dict[str, Any], backoff: bool = False, load: int = 0) -> int:
-        """Make all but the last three of 300 workers, in the order of names, ``hard`` to use."""
+    def looks(
+        self,
+        requirement: Requirement,
+        hard: dict[str, Any],
+        presence: Presence = ONLINE,
+        backoff: bool = False,
+        load: int = 0,
+    ) -> int:
+        """Make all but the last three of 300 workers, in the order of names, hard to use, as the arguments say."""
         workers = Counted()
         candidates = Candidates(workers)
         for number in range(300):
             easy = number >= 297
             facts: dict[str, Any] = {"labels": {"zone": str(number % 2), "rack": str(number)}} | ({} if easy else hard)
             worker = workers[f"w-{number:03}"] = a_worker(f"w-{number:03}", **facts)
-            candidates.put(worker, 0 if easy else load, backoff and not easy)
+            candidates.put(worker, ONLINE if easy else presence, 0 if easy else load, backoff and not easy)
         workers.looks = 0
         self.assertEqual(place(requirement, candidates).id, "w-297" if not requirement.labels else "w-298")
         return workers.looks
@@ -275,9 +297,9 @@ class CostTests(SynchronousTestCase):
             self.assertEqual(self.looks(requirement, {}, load=4), 1)
             self.assertEqual(self.looks(requirement, {}, load=1), 1)
             self.assertEqual(self.looks(requirement, {}, backoff=True), 1)
-            self.assertEqual(self.looks(requirement, {"refusing": "its disk is full"}), 1)
+            self.assertEqual(self.looks(requirement, {}, Presence(WorkerState.ONLINE, refusing="its disk is full")), 1)
             self.assertEqual(self.looks(requirement, {"draining": True}), 1)
-            self.assertEqual(self.looks(requirement, {"state": WorkerState.UNREACHABLE}), 1)
+            self.assertEqual(self.looks(requirement, {}, Presence()), 1)
             self.assertEqual(self.looks(requirement, {"features": frozenset()}, load=4), 1)
 
     def test_several_labels(self) -> None:
@@ -286,21 +308,21 @@ class CostTests(SynchronousTestCase):
 
     def test_a_refusal(self) -> None:
         """Why there is none is found by looking at few, whatever keeps all of them."""
-        kept: tuple[dict[str, Any], ...] = (
-            {"draining": True},
-            {"state": WorkerState.UNREACHABLE},
-            {"slots": 0},
-            {"refusing": "its disk is full"},
-            {"slots": 1},
-            {"features": frozenset()},
+        kept: tuple[tuple[dict[str, Any], Presence], ...] = (
+            ({"draining": True}, ONLINE),
+            ({}, Presence()),
+            ({"slots": 0}, ONLINE),
+            ({}, Presence(WorkerState.ONLINE, refusing="its disk is full")),
+            ({"slots": 1}, ONLINE),
+            ({"features": frozenset()}, ONLINE),
         )
-        for facts in kept:
+        for facts, presence in kept:
             workers = Counted()
             candidates = Candidates(workers)
             for number in range(300):
                 worker = workers[f"w-{number:03}"] = a_worker(f"w-{number:03}", **facts)
-                candidates.put(worker, 1, False)
+                candidates.put(worker, presence, 1, False)
             workers.looks = 0
             with self.assertRaises(SchedulerError):
                 place(evolve(ANY, features=frozenset({"umask"})), candidates)
-            self.assertLessEqual(workers.looks, 4, facts)
+            self.assertLessEqual(workers.looks, 4, (facts, presence))

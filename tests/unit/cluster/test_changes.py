@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.changes import Change, ChangeFeed, JobChanged, WorkerChanged
-from scheduler.model import JobState, Ref
+from scheduler.cluster.changes import Change, ChangeFeed, JobChanged, PresenceChanged, WorkerChanged
+from scheduler.model import JobState, Presence, Ref, WorkerState
 from tests.unit.cluster.values import a_job, a_worker
 
 NEW = JobChanged(None, a_job())
@@ -14,6 +15,7 @@ ENDED = JobChanged(a_job(), a_job(state=JobState.SUCCEEDED))
 GONE = JobChanged(a_job(state=JobState.SUCCEEDED), None)
 OTHER = JobChanged(None, a_job("j-2"))
 WORKER = WorkerChanged(None, a_worker())
+PRESENCE = PresenceChanged("w-1", Presence(), Presence(WorkerState.ONLINE))
 
 
 class FeedCase(SynchronousTestCase):
@@ -54,7 +56,7 @@ class DeliveryTests(FeedCase):
             raise ZeroDivisionError
 
         self.feed.subscribe(fail)
-        self.feed.subscribe(fail, NEW.last.ref)
+        self.feed.subscribe(fail, NEW.ref)
         self.feed.subscribe(self.heard.append)
         self.publish(NEW, WORKER)
         self.clock.advance(0)
@@ -100,6 +102,13 @@ class SubscriptionTests(FeedCase):
         self.clock.advance(0)
         self.assertEqual(self.heard, [GONE])
 
+    def test_one_worker(self) -> None:
+        """A listener to a worker hears the changes of its record and of its presence."""
+        self.feed.subscribe(self.heard.append, Ref("worker", "w-1"))
+        self.publish(NEW, WORKER, PRESENCE, evolve(PRESENCE, worker_id="w-2"))
+        self.clock.advance(0)
+        self.assertEqual(self.heard, [WORKER, PRESENCE])
+
     def test_leave(self) -> None:
         """A listener that leaves, also while others hear of a change, hears nothing more; leaving twice is harmless."""
         for to in (None, Ref("job", "j-1")):
@@ -127,11 +136,11 @@ class BacklogTests(FeedCase):
         """The feed names the records that changed after a number, delivered or not, as far as it keeps them."""
         self.assertEqual(self.feed.since(0), [])
         self.publish(NEW, WORKER)
-        self.assertEqual(self.feed.since(0), [(1, NEW.last.ref), (2, WORKER.last.ref)])
+        self.assertEqual(self.feed.since(0), [(1, NEW.ref), (2, WORKER.ref)])
         self.publish(ENDED, GONE)
         self.assertEqual((self.feed.seq, self.feed.since(4)), (4, []))
-        job = NEW.last.ref
-        self.assertEqual(self.feed.since(1), [(2, WORKER.last.ref), (3, job), (4, job)])
+        job = NEW.ref
+        self.assertEqual(self.feed.since(1), [(2, WORKER.ref), (3, job), (4, job)])
 
     def test_gap(self) -> None:
         """The feed has no answer if it no longer keeps all of the changes, or never gave out that number."""

@@ -128,7 +128,7 @@ class EarlierVersionTests(ClashTestCase):
             self.asked().callback(answer)
         self.failureResultOf(newcomer, Conflict)
         now = self.ledger.registry.worker(self.old.id)
-        self.assertEqual((now.address, now.state), (self.old.address, WorkerState.ONLINE))
+        self.assertEqual((now.address, self.house.presence(now.id).state), (self.old.address, WorkerState.ONLINE))
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_elsewhere(self) -> None:
@@ -201,7 +201,7 @@ class NameTests(ClashTestCase):
 
     def test_of_offline(self) -> None:
         """The name of one that is offline can be had without a question."""
-        self.ledger.learn(evolve(self.registered(), state=WorkerState.OFFLINE))
+        self.ledger.learn(evolve(self.registered(), deregistered_at=1000.0))
         self.registered(30001, folder_id="other", nonce="n")
         self.assertFalse(self.is_asked())
         self.assertEqual(self.ledger.registry.worker(id_of_folder(SECRET)).name, id_of_folder(SECRET))
@@ -223,9 +223,9 @@ class AddressTests(ClashTestCase):
         second = self.registering(folder_id="other", nonce="n", name="other")
         self.asked().callback(False)
         self.successResultOf(second)
-        now = self.ledger.registry.worker(first.id)
+        now = self.house.presence(first.id)
         self.assertIs(now.state, WorkerState.UNREACHABLE)
-        self.assertEqual(self.membership.why_unreachable(now), "another worker registered at its address")
+        self.assertEqual(now.reason, "another worker registered at its address")
         self.assertNotEqual(self.state(), JobState.LOST)
 
     def test_lost_folder(self) -> None:
@@ -300,7 +300,7 @@ class AddressTests(ClashTestCase):
         core = self.registering(boot_id="", folder_id="", nonce="", name="")
         self.asked().callback(False)
         self.assertTrue(self.ledger.registry.worker(self.successResultOf(core).worker_id).is_core)
-        self.assertIs(self.ledger.registry.worker(first.id).state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presence(first.id).state, WorkerState.UNREACHABLE)
 
     def test_of_a_core_worker(self) -> None:
         """A worker of ours at a core worker's address is refused if not it, but another process answers there."""

@@ -140,7 +140,7 @@ class LateTests(CoreCase):
         self.assertEqual((job.state, job.stop_requested_at), (JobState.UNKNOWN, 1000.0))
         self.assertEqual(self.held(), [])
         self.answer.callback(JobStatus("theirs-7", JobState.RUNNING))
-        self.liveness.heard("core")
+        self.stops.retry()
         self.assertEqual(self.take("stop_job").job_id, "theirs-7")
 
     def test_stop_without_an_answer(self) -> None:
@@ -171,7 +171,7 @@ class DeregisteredTests(CoreCase):
         self.settle()
 
     def listed(self) -> list[WorkerState]:
-        return [view.worker.state for view in self.cluster.workers()]
+        return [view.presence.state for view in self.cluster.workers()]
 
     def sweep(self) -> None:
         self.clock.advance(SWEEP_INTERVAL_SECONDS)
@@ -182,7 +182,7 @@ class DeregisteredTests(CoreCase):
         for _ in range(2):
             self.sweep()
             view = self.cluster.worker("core")
-            self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.OFFLINE, 1))
+            self.assertEqual((view.presence.state, view.running_jobs), (WorkerState.OFFLINE, 1))
             self.assertIs(self.house.job("j-1").state, JobState.UNKNOWN)
             self.begin()
 

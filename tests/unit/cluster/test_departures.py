@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from scheduler.errors import Conflict, NotFound
 from scheduler.messages import Heartbeat, JobReport
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState
 from tests.house import HOME
 from tests.unit.cluster.test_clashes import ClashTestCase
 from tests.unit.cluster.test_membership import ended
@@ -71,7 +71,7 @@ class RemovalTests(ClashTestCase):
     def test_gone_meanwhile(self) -> None:
         """Nothing is kept of one that is forgotten while its heartbeat, or registration, is being saved."""
         self.beat(self.worker.id, nonce="first")
-        self.ledger.learn(evolve(self.ledger.registry.worker(self.worker.id), state=WorkerState.UNREACHABLE))
+        self.liveness.reset(self.worker.id, "it is away")
         for call in ("heartbeat", "register"):
             with self.subTest(call):
                 self.registered()

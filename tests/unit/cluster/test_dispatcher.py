@@ -6,7 +6,7 @@ from attrs import evolve
 
 from scheduler.cluster.jobs.dispatcher import MAX_STARTS_PER_WORKER
 from scheduler.errors import NoFreeSlot
-from scheduler.model import JobState, Worker
+from scheduler.model import JobState, Presence, Worker
 from scheduler.terms import NO_WAITING, Target
 from tests.unit.cluster.case import ECHO
 from tests.unit.cluster.queue_case import SHORT, QueueTestCase
@@ -105,7 +105,8 @@ class FindingTests(QueueTestCase):
         self.queued()
         looked_at = self.turns()
         self.settle()
-        self.change(a_worker(slots=1, last_seen=9.0))
+        self.house.parts.liveness.heard("w-1", Presence(refusing=""))
+        self.settle()
         self.assertEqual(looked_at, [])
 
     def test_newcomers_behind_a_line(self) -> None:

@@ -15,7 +15,7 @@ from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.logs import observer
 from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, RequestKey, Stream, WorkerState
+from scheduler.model import Job, JobSpec, JobState, RequestKey, Stream
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
@@ -341,14 +341,14 @@ class StartTests(EndingsTestCase):
         self.break_store()
         self.beat(ended())
         self.membership.deregister("w-1", "").addErrback(lambda _: None)
-        self.assertIs(self.cluster.worker("w-1").worker.state, WorkerState.OFFLINE)
+        self.assertTrue(self.cluster.worker("w-1").worker.is_offline)
         self.assertEqual(self.shown(), (JobState.RUNNING, REASON))
         self.mend()
         self.assertIs(self.shown()[0], JobState.SUCCEEDED)
 
     def test_a_job_that_is_unknown(self) -> None:
         """A job that nobody can tell about stays that until its end is durable."""
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.add(evolve(a_job(state=JobState.UNKNOWN), unknown_since=950.0, reason="worker 'w-1' can't be reached"))
         self.break_store()
         self.beat(ended())

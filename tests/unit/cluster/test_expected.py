@@ -9,7 +9,7 @@ from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, MAX_WAITING_RE
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import KeyInUse, Misdirected, NoFreeSlot, NotFound, QueueFull, ShuttingDown, Unreachable
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import Job, JobState, RequestKey, WorkerState
+from scheduler.model import Job, JobState, RequestKey
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
@@ -34,7 +34,7 @@ class ExpectedTestCase(ClusterTestCase):
     def register(self, name: str = "w-1", **facts: object) -> None:
         """A worker registers, under its id, and its probe is under way."""
         if self.ledger.registry.find_worker(name) is None:
-            self.add(a_worker(name, state=WorkerState.UNREACHABLE))
+            self.add(a_worker(name), online=False)
         address = a_worker(name).address
         registration = Registration(address, name, name, boot_id="boot", **facts)  # type: ignore[arg-type]
         self.successResultOf(self.membership.register(registration, HOME))
@@ -89,7 +89,7 @@ class RegisteredTests(ExpectedTestCase):
 
     def test_a_selector_that_it_does_not_match(self) -> None:
         """A request that this worker could not take is refused at once."""
-        self.add(a_worker("w-2", state=WorkerState.UNREACHABLE))
+        self.add(a_worker("w-2"), online=False)
         answer = self.house.submit(ECHO, Target(selector={"name": "w-2"}))
         self.failureResultOf(answer, NoFreeSlot)
 
@@ -112,7 +112,7 @@ class RegisteredTests(ExpectedTestCase):
     def test_full_queue(self) -> None:
         """A job that can't be queued for want of room waits like a job that must not be queued."""
         self.add(*[a_job(f"j-{n}", JobState.QUEUED, None, terms=PATIENT) for n in range(self.queue_max)])
-        self.add(a_worker("w-2", slots=0, state=WorkerState.UNREACHABLE))
+        self.add(a_worker("w-2", slots=0), online=False)
         self.failureResultOf(self.house.submit(ECHO, Target(worker="w-2"), PATIENT), QueueFull)
         answer = self.submit(W1, PATIENT)
         for n in range(self.queue_max):

@@ -74,7 +74,7 @@ class HeartbeatTests(MembershipTestCase):
             self.assertNoResult(answer)
             self.clock.advance(SAVED_SHARE * LEASE)
             self.assertEqual(self.successResultOf(answer).acknowledged, ())
-            self.assertIsNot(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
+            self.assertIsNot(self.ledger.registry.presence("w-1").state, WorkerState.UNREACHABLE)
 
     def test_a_later_story_changes_nothing(self) -> None:
         """A final state stays what it was, whatever the worker says later."""
@@ -152,7 +152,8 @@ class HeartbeatTests(MembershipTestCase):
         answer = self.beat("w-1", running=("j-1", "j-3"), ended=(JobReport(ended("j-2")),), leaving=True)
         self.assertEqual(answer.acknowledged, ("j-2",))
         worker = self.ledger.registry.worker("w-1")
-        self.assertEqual((worker.state, worker.last_seen), (WorkerState.UNREACHABLE, 1000.0))
+        presence = self.ledger.registry.presence("w-1")
+        self.assertEqual((presence.state, presence.last_seen), (WorkerState.UNREACHABLE, 1000.0))
         jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-3")]
         for job in jobs:
             self.assertEqual(
@@ -165,11 +166,11 @@ class HeartbeatTests(MembershipTestCase):
         """A worker that takes no job says why, in a text that can be shown, until it says otherwise, or registers."""
 
         def refusing() -> str | None:
-            return self.ledger.registry.worker("w-1").refusing
+            return self.ledger.registry.presence("w-1").refusing
 
         self.online(worker_id="w-1")
         changes: list[str] = []
-        self.ledger.feed.subscribe(lambda change: changes.append(change.last.id))
+        self.ledger.feed.subscribe(lambda change: changes.append(change.ref.id))
         for text, shown in (
             ("no room", "no room"),
             ("", None),
@@ -189,8 +190,8 @@ class HeartbeatTests(MembershipTestCase):
         """The worker's disk and clock difference are those of its last heartbeat, or unknown."""
 
         def known() -> tuple[Disk | None, float | None]:
-            worker = self.ledger.registry.worker("w-1")
-            return worker.disk, worker.clock_difference
+            presence = self.ledger.registry.presence("w-1")
+            return presence.disk, presence.clock_difference
 
         self.online(worker_id="w-1")
         self.assertEqual(known(), (None, None))
@@ -209,20 +210,20 @@ class HeartbeatTests(MembershipTestCase):
         """The facts about the machine in a heartbeat are not saved, and are no change of their own."""
         self.online(worker_id="w-1")
         told: list[str] = []
-        self.ledger.feed.subscribe(lambda change: told.append(change.last.id))
+        self.ledger.feed.subscribe(lambda change: told.append(change.ref.id))
         saves: list[object] = []
         self.patch(self.store, "save", lambda records: succeed(saves.append(list(records))))
         self.beat("w-1", sent_at=1234.0, disk=Disk(1000, 500))
         self.clock.advance(10)
-        self.assertEqual((told, [records for records in saves if records]), (["w-1"], []))
+        self.assertEqual((told, [records for records in saves if records]), ([], []))
 
     def test_displaced(self) -> None:
         """A worker at whose address another one registered is unreachable for that reason."""
         self.online(worker_id="w-1", address=f"{HOME}:30007")
         self.register(worker_id="w-2", address=f"{HOME}:30007")
-        worker = self.ledger.registry.worker("w-1")
-        self.assertIs(worker.state, WorkerState.UNREACHABLE)
-        self.assertEqual(self.membership.why_unreachable(worker), "another worker registered at its address")
+        presence = self.ledger.registry.presence("w-1")
+        self.assertIs(presence.state, WorkerState.UNREACHABLE)
+        self.assertEqual(presence.reason, "another worker registered at its address")
 
     def test_the_last_of_a_process_asks_nothing(self) -> None:
         """A worker that leaves is not asked about jobs that it does not mention."""
@@ -235,7 +236,7 @@ class HeartbeatTests(MembershipTestCase):
         self.ledger.learn(a_job())
         self.beat("w-1", running=("j-1",), leaving=True)
         self.liveness.observe("w-1", succeed(None))
-        self.assertIs(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presence("w-1").state, WorkerState.UNREACHABLE)
         self.online(worker_id="w-1")
         self.beat("w-1", running=("j-1",))
         self.assertIs(self.state(), JobState.RUNNING)

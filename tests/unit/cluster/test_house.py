@@ -45,16 +45,21 @@ class HouseTests(SynchronousTestCase):
         """The jobs of a worker that is lost are unknown, and run again when it is found."""
         job = self.submit()
         self.house.lose("w-1")
-        self.assertEqual((self.house.worker("w-1").state, self.state(job)), (WorkerState.UNREACHABLE, JobState.UNKNOWN))
+        self.assertEqual(
+            (self.house.presence("w-1").state, self.state(job)), (WorkerState.UNREACHABLE, JobState.UNKNOWN)
+        )
         self.house.find("w-1")
-        self.assertEqual((self.house.worker("w-1").state, self.state(job)), (WorkerState.ONLINE, JobState.RUNNING))
+        self.assertEqual((self.house.presence("w-1").state, self.state(job)), (WorkerState.ONLINE, JobState.RUNNING))
+
+    def worker_state(self) -> WorkerState:
+        return self.house.presence("w-1").state
 
     def test_vanish(self) -> None:
         """A worker that vanished is thought to be online until it is called."""
         self.house.vanish("w-1")
-        self.assertIs(self.house.worker("w-1").state, WorkerState.ONLINE)
+        self.assertIs(self.worker_state(), WorkerState.ONLINE)
         self.house.submit(ECHO, Target(worker="w-1")).addErrback(lambda _: None)
-        self.assertIs(self.house.worker("w-1").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.worker_state(), WorkerState.UNREACHABLE)
 
     def test_restart(self) -> None:
         """After a restart durable records are known, unsaved ones are not, and running jobs are found again."""

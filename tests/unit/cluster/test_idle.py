@@ -10,7 +10,7 @@ from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
-from scheduler.model import Job, JobSpec, JobState, RequestKey, Stream, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Presence, RequestKey, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms
 from tests.house import ANY, ECHO, HOME, House
 from tests.unit.cluster.values import a_job, a_removal, a_worker
@@ -28,7 +28,7 @@ class IdleTests(SynchronousTestCase):
         self.clock, self.store, self.workers = self.house.clock, self.house.store, self.house.workers
         self.parts = self.house.parts
         self.cluster, self.ledger = self.parts.service, self.parts.ledger
-        self.ledger.see(a_worker(slots=1, state=WorkerState.UNREACHABLE))
+        self.ledger.learn(a_worker(slots=1))
         self.parts.liveness.heard("w-1")
         self.workers.take("probe").answer.callback(None)
         self.assert_busy()
@@ -150,7 +150,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_polling(self) -> None:
         """A core worker is asked in rounds."""
-        self.ledger.see(a_worker("core", boot_id=""))
+        self.ledger.learn(a_worker("core", boot_id=""))
+        self.ledger.see("core", Presence(WorkerState.ONLINE))
         self.ledger.learn(a_job(worker_id="core"))
         self.clock.advance(1.0)
         self.assert_busy("polling", "reconciler")
@@ -161,7 +162,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_liveness(self) -> None:
         """A probe is under way until it is answered."""
-        self.parts.liveness.registered("w-1")
+        self.parts.liveness.begin("w-1")
+        self.parts.liveness.heard("w-1")
         self.assert_busy("liveness")
         self.workers.take("probe").answer.callback(None)
         self.assert_busy()

@@ -71,7 +71,7 @@ class IdTests(ClashTestCase):
         self.asked().callback(False)
         self.assertEqual(self.successResultOf(earlier).worker_id, worker.id)
         self.workers.take("probe").answer.callback(None)
-        self.assertIs(self.ledger.registry.worker(worker.id).state, WorkerState.ONLINE)
+        self.assertIs(self.ledger.registry.presence(worker.id).state, WorkerState.ONLINE)
         self.assertEqual(self.ledger.registry.worker(worker.id).folder, worker.folder)
         stranger = self.registered(40000, worker_id=worker.id, folder_id="other", nonce="n", name="other")
         self.assertNotEqual(stranger.id, worker.id)

@@ -7,12 +7,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.changes import Change, JobChanged, WorkerChanged
+from scheduler.cluster.changes import Change, JobChanged, PresenceChanged, WorkerChanged
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.lifecycle import next_attempt
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.errors import StoreFailed
-from scheduler.model import Job, JobSpec, JobState, Ref, RequestKey, Worker, WorkerState
+from scheduler.model import Disk, Job, JobSpec, JobState, Presence, Ref, RequestKey, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
@@ -144,10 +144,36 @@ class LedgerTests(LedgerCase):
         self.clock.advance(0)
         self.assertEqual(self.seen, [])
 
-    def test_what_is_only_noted_is_not_saved(self) -> None:
-        """A sign of life changes what is known and costs the store nothing."""
-        self.ledger.see(a_worker())
-        self.assertEqual((self.ledger.registry.worker("w-1"), self.store.saves), (a_worker(), []))
+    def test_see(self) -> None:
+        """A presence is visible at once and never saved; a change of it is what decides whether a worker takes jobs."""
+        self.ledger.registry.put_worker(a_worker())
+        told: list[Change] = []
+        self.ledger.feed.subscribe(told.append)
+        online, full = Presence(WorkerState.ONLINE, last_seen=2.0), Presence(WorkerState.ONLINE, refusing="no room")
+        for presence, is_change in (
+            (Presence(reason="no sign of life for 43 s", last_seen=1.0), False),
+            (online, True),
+            (evolve(online, last_seen=3.0, disk=Disk(2, 1), clock_difference=0.5), False),
+            (full, True),
+            (Presence(), True),
+        ):
+            before = self.ledger.registry.presence("w-1")
+            self.ledger.see("w-1", presence)
+            self.clock.advance(0)
+            self.assertEqual(self.ledger.registry.presence("w-1"), presence)
+            self.assertEqual(told, [PresenceChanged("w-1", before, presence)] if is_change else [])
+            told.clear()
+        self.assertEqual(self.store.saves, [])
+
+    def test_the_same_worker_is_no_change(self) -> None:
+        """A worker that registers as it was is saved, and no change is published."""
+        self.ledger.learn(a_worker())
+        self.clock.advance(0)
+        told: list[Change] = []
+        self.ledger.feed.subscribe(told.append)
+        self.ledger.learn(a_worker())
+        self.clock.advance(0)
+        self.assertEqual((told, len(self.store.saves)), ([], 2))
 
     def test_the_oldest_ends_are_dropped(self) -> None:
         """Beyond the limit the finished job that ended first goes, from the store too; unfinished ones stay."""
@@ -178,7 +204,7 @@ class LedgerTests(LedgerCase):
             self.add(a_job(job_id))
         self.end(a_job("j-3", JobState.SUCCEEDED))
         self.end(a_job("j-1", JobState.SUCCEEDED))
-        self.ledger.see(a_worker())
+        self.add(a_worker())
         self.clock.advance(0)
         gone: list[Change] = []
         self.ledger.feed.subscribe(gone.append)
@@ -207,7 +233,7 @@ class LedgerTests(LedgerCase):
             job = registry.job(job_id)
             expected = (JobState.UNKNOWN, "the scheduler was restarted", 2000.0)
             self.assertEqual((job.state, job.reason, job.unknown_since), expected)
-        self.assertIs(registry.worker("w-1").state, WorkerState.UNREACHABLE)
+        self.assertIs(registry.presence("w-1").state, WorkerState.UNREACHABLE)
 
 
 class VerbTests(LedgerCase):
@@ -224,7 +250,6 @@ class VerbTests(LedgerCase):
             ("amend", lambda: Deferred.fromCoroutine(self.ledger.amend(a_worker(), drain)), drained, False, a_worker()),
             ("learn", lambda: self.ledger.learn(changed), changed, True, changed),
             ("learn an end", lambda: self.ledger.learn(ended), ended, False, ended),
-            ("see", lambda: self.ledger.see(drained), drained, True, a_worker()),
         ):
             for fails in (False, True):
                 self.setUp()
@@ -232,9 +257,6 @@ class VerbTests(LedgerCase):
                 self.learn(a_worker())
                 done = make()
                 self.assertEqual(self.known(record.ref) == record, at_once, name)
-                if not self.store.saves:
-                    self.assertEqual((name, self.known(record.ref)), ("see", record))
-                    continue
                 if not fails:
                     self.store.commit()
                     self.successResultOf(done)
@@ -294,15 +316,6 @@ class VerbTests(LedgerCase):
         self.successResultOf(amended)
         both = a_job(stdout_bytes=1, stop_requested_at=1.0)
         self.assertEqual([self.known(Ref("job", "j-1")), self.stored(Ref("job", "j-1"))], [both] * 2)
-
-    def test_amend_while_it_is_heard(self) -> None:
-        """A sign of life during the commit changes nothing that is saved, and is kept."""
-        self.learn(a_worker())
-        amended = Deferred.fromCoroutine(self.ledger.amend(a_worker(), partial(evolve, draining=True)))
-        self.ledger.see(a_worker(last_seen=5.0))
-        self.store.commit()
-        self.successResultOf(amended)
-        self.assertEqual(self.known(Ref("worker", "w-1")), a_worker(draining=True, last_seen=5.0))
 
     def test_amend_nothing(self) -> None:
         """Nothing happens where the record is so already, is gone, or ends meanwhile."""

@@ -21,19 +21,24 @@ class LivenessTests(SynchronousTestCase):
         self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
         self.workers.hold("probe")
         self.probes = self.workers.held
-        self.ledger.learn(a_worker(state=UNREACHABLE))
+        self.ledger.learn(a_worker())
 
     def state(self) -> WorkerState:
-        return self.ledger.registry.worker("w-1").state
+        return self.ledger.registry.presence("w-1").state
+
+    def register(self, worker_id: str = "w-1") -> None:
+        """A new process registers as the worker."""
+        self.liveness.begin(worker_id)
+        self.liveness.heard(worker_id)
 
     def go_online(self) -> None:
-        self.liveness.registered("w-1")
+        self.register()
         self.probes.pop().answer.callback(None)
         self.assertIs(self.state(), ONLINE)
 
     def test_registering_is_half(self) -> None:
         """A worker that registered is online once a call to it succeeded, not before."""
-        self.liveness.registered("w-1")
+        self.register()
         self.assertIs(self.state(), UNREACHABLE)
         self.assertEqual(len(self.probes), 1)
         self.probes[0].answer.callback(None)
@@ -45,8 +50,8 @@ class LivenessTests(SynchronousTestCase):
         self.ledger.learn(a_job())
         call: Deferred[None] = Deferred()
         self.liveness.observe("w-1", call)
-        self.ledger.learn(a_worker(state=UNREACHABLE))
-        self.liveness.registered("w-1")
+        self.ledger.learn(a_worker())
+        self.register()
         self.assertIs(self.state(), UNREACHABLE)
         call.callback(None)
         self.assertIs(self.state(), UNREACHABLE)
@@ -56,7 +61,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_a_worker_that_can_only_call(self) -> None:
         """A worker whose heartbeats arrive but that can't be called is never online."""
-        self.liveness.registered("w-1")
+        self.register()
         for _ in range(10):
             for probe in self.probes:
                 probe.answer.errback(Unreachable("w-1"))
@@ -68,7 +73,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_what_it_calls_about_runs_until_it_is_silent(self) -> None:
         """A job that a worker lists which can't be called itself runs, and is unknown a lease after the last sign."""
-        self.liveness.registered("w-1")
+        self.register()
         self.probes.pop().answer.errback(Unreachable("w-1"))
         self.ledger.learn(a_job())
         for _ in range(6):
@@ -124,7 +129,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_any_answer_counts(self) -> None:
         """An error that the worker itself answered shows that calls to it succeed; a limit of ours shows nothing."""
-        self.liveness.registered("w-1")
+        self.register()
         self.probes.pop().answer.errback(Unreachable("w-1"))
         for error, state in ((Busy("calls", 4), UNREACHABLE), (NotFound("job", "x"), ONLINE)):
             call: Deferred[None] = Deferred()
@@ -191,14 +196,14 @@ class LivenessTests(SynchronousTestCase):
         self.assertIs(self.state(), ONLINE)
         self.clock.pump([LEASE / 6] * 4)
         self.assertIs(self.state(), UNREACHABLE)
-        why = self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+        why = self.ledger.registry.presence("w-1").reason
         self.assertEqual(why, f"no sign of life for {LEASE / 6 * (3 * 2 + 4):.0f} s")
 
     def test_what_is_first_after_a_pause(self) -> None:
         """A pause is noticed also if something else than the look happens first after it."""
         self.go_online()
-        self.ledger.learn(a_worker("w-2", state=UNREACHABLE))
-        self.liveness.registered("w-2")
+        self.ledger.learn(a_worker("w-2"))
+        self.register("w-2")
         self.clock.rightNow += 10 * LEASE
         self.liveness.observe("w-1", _failed(NotFound("job", "j-1"))).addErrback(lambda _: None)
         self.assertIs(self.state(), ONLINE)
@@ -217,8 +222,8 @@ class LivenessTests(SynchronousTestCase):
 
     def test_an_old_probe_says_nothing_of_the_new_process(self) -> None:
         """The failure of a probe sent before the worker registered anew is ignored."""
-        self.liveness.registered("w-1")
-        self.liveness.registered("w-1")
+        self.register()
+        self.register()
         old, new = self.probes
         new.answer.callback(None)
         old.answer.errback(Unreachable("w-1"))
@@ -236,7 +241,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_left_while_it_could_not_be_called(self) -> None:
         """The jobs of a worker that could only call are unknown, too, once it left."""
-        self.liveness.registered("w-1")
+        self.register()
         self.ledger.learn(a_job())
         self.liveness.left("w-1")
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
@@ -245,8 +250,9 @@ class LivenessTests(SynchronousTestCase):
         """Why a worker is unreachable follows what is known of it, until it is heard of again."""
 
         def why() -> str:
-            return self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+            return self.ledger.registry.presence("w-1").reason
 
+        self.clock.advance(LEASE / 6)
         self.assertEqual(why(), "it has not called since the scheduler was started")
         self.go_online()
         self.liveness.left("w-1")
@@ -257,11 +263,9 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(why(), "calls to it fail")
         self.liveness.reset("w-1", "another worker registered at its address")
         self.assertEqual(why(), "another worker registered at its address")
-        self.liveness.registered("w-1")
+        self.register()
         self.clock.pump([LEASE / 6] * 7)
         self.assertEqual(why(), f"no sign of life for {LEASE / 6 * 7:.0f} s")
-        self.liveness.forget("w-1")
-        self.assertEqual(why(), "it has not called since the scheduler was started")
 
     def test_many(self) -> None:
         """Many workers are looked at a few at a time, with what else is due in between; a stop ends that."""
@@ -300,8 +304,8 @@ class LivenessTests(SynchronousTestCase):
 
     def test_core_worker(self) -> None:
         """A worker without heartbeats is kept online, and seen, by the calls it answers."""
-        self.ledger.learn(a_worker(boot_id="", state=UNREACHABLE))
-        self.liveness.registered("w-1")
+        self.ledger.learn(a_worker(boot_id=""))
+        self.register()
         for _ in range(5):
             self.probes.pop().answer.callback(None)
             self.assertIs(self.state(), ONLINE)

@@ -53,7 +53,7 @@ class MembershipTestCase(SynchronousTestCase):
         """Register a worker and answer its probe."""
         worker_id = self.register(**facts).worker_id
         self.workers.take("probe").answer.callback(None)
-        self.assertIs(self.ledger.registry.worker(worker_id).state, WorkerState.ONLINE)
+        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.ONLINE)
         return worker_id
 
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
@@ -85,8 +85,9 @@ class RegisterTests(MembershipTestCase):
         worker = self.ledger.registry.worker("box")
         self.assertEqual((worker.id, worker.address, worker.slots), (answer.worker_id, f"{HOME}:30000", 2))
         self.assertEqual(worker.labels, {"name": "box", "gpu": "yes"})
-        self.assertEqual((worker.state, worker.version), (WorkerState.UNREACHABLE, "0.1.0"))
-        self.assertEqual(worker.last_seen, 1000.0)
+        presence = self.ledger.registry.presence(worker.id)
+        self.assertEqual((presence.state, worker.version), (WorkerState.UNREACHABLE, "0.1.0"))
+        self.assertEqual(presence.last_seen, 1000.0)
 
     def test_a_core_worker(self) -> None:
         """A worker that tells only its address is known by its id, without slots or version."""
@@ -113,13 +114,13 @@ class RegisterTests(MembershipTestCase):
         self.workers.hold("probe")
         self.store.held = True
         self.membership.register(Registration(f"{HOME}:30001", worker_id, "box", boot_id="boot", nonce="new"), HOME)
-        self.assertIs(self.ledger.registry.worker("box").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.UNREACHABLE)
         self.assertEqual(self.cluster.worker("box").reason, "no call to it has succeeded yet")
         self.store.commit()
-        self.assertIs(self.ledger.registry.worker("box").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.UNREACHABLE)
         self.assertIs(self.state(), JobState.RUNNING)
         self.workers.take("probe").answer.callback(None)
-        self.assertIs(self.ledger.registry.worker("box").state, WorkerState.ONLINE)
+        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.ONLINE)
         self.assertEqual(self.workers.held, [])
 
     def test_of_an_earlier_scheduler(self) -> None:
@@ -137,7 +138,7 @@ class RegisterTests(MembershipTestCase):
         """The last heartbeat of a worker that leaves is applied, though the worker would have to register again."""
         self.ledger.learn(a_worker("w-1", features=frozenset()))
         self.beat("w-1", leaving=True)
-        self.assertIs(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presence("w-1").state, WorkerState.UNREACHABLE)
 
     def test_while_the_store_fails(self) -> None:
         """A worker can register, come back and be rebooted though nothing can be saved: its jobs run on."""
@@ -159,7 +160,7 @@ class RegisterTests(MembershipTestCase):
         """A known worker that registers at another's address makes the other unreachable, not forgotten."""
         old = self.online(name="a")
         self.register(worker_id="w-b", name="b")
-        self.assertIs(self.ledger.registry.worker(old).state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presence(old).state, WorkerState.UNREACHABLE)
 
     def test_a_live_name_is_unique(self) -> None:
         """The name of a worker that is online is taken; that of one that is not can be had."""
@@ -256,14 +257,14 @@ class DeregisterTests(MembershipTestCase):
         self.ledger.learn(a_job(worker_id=worker_id, started_at=900.0))
         self.successResultOf(self.membership.deregister(worker_id, ""))
         (worker,) = self.ledger.registry.workers()
-        self.assertEqual((worker.id, worker.state), (worker_id, WorkerState.OFFLINE))
+        self.assertEqual((worker.id, worker.is_offline), (worker_id, True))
         self.assertIs(self.state(), JobState.UNKNOWN)
         self.online(worker_id=worker_id, boot_id="")
         self.cluster.query(worker_id, "j-1")
         self.workers.take("query_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
         (worker,) = self.ledger.registry.workers()
-        self.assertEqual((worker.id, worker.state), (worker_id, WorkerState.ONLINE))
+        self.assertEqual((worker.id, self.house.presence(worker_id).state), (worker_id, WorkerState.ONLINE))
 
     def test_without_jobs(self) -> None:
         """A worker without jobs that deregisters is removed."""

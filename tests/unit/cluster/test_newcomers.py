@@ -7,7 +7,7 @@ from attrs import evolve
 from scheduler.cluster.workers import newcomers
 from scheduler.errors import NotFound
 from scheduler.messages import Heartbeat
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState, Presence, WorkerState
 from tests.house import HOME
 from tests.unit.cluster.test_clashes import ClashTestCase
 from tests.unit.cluster.values import a_job
@@ -42,10 +42,10 @@ class NewcomerTests(ClashTestCase):
         registry = self.ledger.registry
         self.ledger.learn(a_job("j-1", JobState.SUCCEEDED, worker_id=busy))
         self.ledger.learn(evolve(registry.worker(drained), draining=True))
-        self.ledger.learn(evolve(registry.worker(online), state=WorkerState.ONLINE))
+        self.ledger.see(online, Presence(WorkerState.ONLINE))
         later = [self.come(number) for number in range(3, 9)]
         self.assertLessEqual({online, busy, drained}, self.known())
-        self.ledger.learn(evolve(registry.worker(online), state=WorkerState.UNREACHABLE))
+        self.ledger.see(online, Presence())
         later += [self.come(number) for number in range(9, 15)]
         self.assertEqual(self.known(), {busy, drained, *later[-3:]})
 

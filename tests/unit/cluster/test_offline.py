@@ -44,7 +44,7 @@ class OfflineTestCase(ClusterTestCase):
         self.settle()
 
     def state(self, worker_id: str = "w-1") -> WorkerState:
-        return self.house.worker(worker_id).state
+        return self.house.presence(worker_id).state
 
     def submit(self, target: Target, terms: QueueTerms = WAITS) -> Deferred[Job]:
         return self.house.submit(ECHO, target, terms)
@@ -65,7 +65,7 @@ class ListedTests(OfflineTestCase):
         worker = view.worker
         self.assertEqual((worker.id, worker.name, worker.slots, worker.draining), ("w-1", "box", 4, True))
         self.assertEqual(worker.labels, {"name": "box", "gpu": "yes"})
-        self.assertEqual((worker.state, worker.last_seen), (WorkerState.OFFLINE, self.wall))
+        self.assertEqual((view.presence.state, view.presence.last_seen), (WorkerState.OFFLINE, self.wall))
         self.assertEqual((view.reason, view.running_jobs), ("it deregistered at 2023-11-14T22:13:20Z", 0))
         self.assertEqual(self.cluster.readiness().workers_online, 0)
         self.assertIn("w-1", self.workers.forgotten)
@@ -74,8 +74,8 @@ class ListedTests(OfflineTestCase):
         """Momentary facts that the worker told are not shown any more."""
         self.house.beat("w-1", refusing="no room", disk=Disk(2, 1), sent_at=1.0)
         self.deregister()
-        worker = self.house.worker("w-1")
-        self.assertEqual((worker.refusing, worker.disk, worker.clock_difference), (None, None, None))
+        presence = self.house.presence("w-1")
+        self.assertEqual((presence.refusing, presence.disk, presence.clock_difference), (None, None, None))
 
     def test_after_a_restart(self) -> None:
         """A scheduler that is started again lists it in the same way."""
@@ -94,7 +94,7 @@ class ListedTests(OfflineTestCase):
                 self.begin()
             self.register()
             worker = self.house.worker("w-1")
-            self.assertEqual((worker.state, worker.draining), (WorkerState.ONLINE, True))
+            self.assertEqual((self.state(), worker.draining), (WorkerState.ONLINE, True))
             self.assertIsNone(worker.deregistered_at)
         self.begin()
         self.assertIs(self.state(), WorkerState.UNREACHABLE)
@@ -104,7 +104,7 @@ class ListedTests(OfflineTestCase):
         self.deregister()
         self.assertTrue(self.successResultOf(self.cluster.drain("box")).worker.draining)
         view = self.successResultOf(self.cluster.resume("box"))
-        self.assertEqual((view.worker.state, view.worker.draining), (WorkerState.OFFLINE, False))
+        self.assertEqual((view.presence.state, view.worker.draining), (WorkerState.OFFLINE, False))
 
     def test_said_twice(self) -> None:
         """A deregistration that is sent again changes nothing; that of another process is not heard."""
@@ -284,7 +284,7 @@ class NameTests(OfflineTestCase):
             self.assertEqual(self.named(), {"w-1": "w-1", "w-2": "box"})
             worker = self.house.worker("w-1")
             self.assertEqual(worker.labels, {"name": "w-1", "gpu": "yes"})
-            self.assertEqual((worker.state, worker.draining), (WorkerState.OFFLINE, True))
+            self.assertEqual((self.state(), worker.draining), (WorkerState.OFFLINE, True))
             self.assertEqual(self.cluster.worker("box").worker.id, "w-2")
 
     def test_while_the_store_fails(self) -> None:

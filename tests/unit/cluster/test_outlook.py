@@ -15,7 +15,7 @@ from scheduler.cluster.jobs.outlook import Group, Outlook
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, Ref, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, Worker
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter, WaitingFor
 from tests.unit.cluster.case import ANY, ClusterTestCase
@@ -83,9 +83,8 @@ class SentenceTests(OutlookTestCase):
         self.fill(a_worker("w-2", slots=2, labels=gpu))
         self.fill(a_worker("w-3", slots=6, labels=gpu))
         self.assertEqual(self.told(job), ("no-free-slot", "2 workers match; all 8 slots are taken", 1))
-        self.house.know(
-            a_worker("w-2", slots=2, labels=gpu, refusing="no room"), a_worker("w-3", labels=gpu, draining=True)
-        )
+        self.house.know(a_worker("w-2", slots=2, labels=gpu), refusing="no room")
+        self.house.know(a_worker("w-3", labels=gpu, draining=True))
         self.assertEqual(self.told(job), ("backoff", "2 workers match; 1 is draining, 1 takes no job now (no room)", 1))
         old = self.queue_job("old", GPU, spec=JobSpec("x", umask=0))
         self.add(*(a_worker(worker_id, labels=gpu, features=frozenset()) for worker_id in ("w-2", "w-3")))
@@ -97,25 +96,24 @@ class SentenceTests(OutlookTestCase):
         """A job for a worker waits for that one, whose slots do not bind."""
         job = self.queue_job("q", Target(worker="w-9"))
         self.assertEqual(self.told(job), ("unreachable", "worker 'w-9' is not registered now", 1))
-        for facts, why, detail in (
-            ({"state": WorkerState.UNREACHABLE}, "unreachable", "worker 'box' can't be reached"),
-            ({"draining": True}, "draining", "worker 'box' is draining"),
-        ):
-            self.house.know(a_worker("w-9", name="box", **facts))
-            self.assertEqual(self.told(job)[:2], (why, detail))
-        self.house.know(a_worker("w-9", name="box", refusing="no room", slots=0))
+        self.house.know(a_worker("w-9", name="box"), online=False)
+        self.assertEqual(self.told(job)[:2], ("unreachable", "worker 'box' can't be reached"))
+        self.house.know(a_worker("w-9", name="box", draining=True))
+        self.assertEqual(self.told(job)[:2], ("draining", "worker 'box' is draining"))
+        self.house.know(a_worker("w-9", name="box", slots=0), refusing="no room")
         self.assertEqual(self.told(job)[:2], ("turn", "worker 'box' can take it; it is next"))
         self.house.parts.backoff.refused("w-9", Unavailable("no more processes"))
         self.house.know(a_worker("w-9", name="box", slots=0))
         self.assertEqual(self.told(job)[:2], ("backoff", "worker 'box' takes no job now (no more processes)"))
         for facts, lack in (({"features": frozenset()}, "umask"), ({"boot_id": ""}, "more than a command and a path")):
             old = self.queue_job("old", Target(worker="box"), spec=JobSpec("x", umask=0))
-            self.house.know(a_worker("w-9", name="box", state=WorkerState.UNREACHABLE, **facts))
+            self.house.know(a_worker("w-9", name="box", **facts), online=False)
             self.assertEqual(self.told(old)[:2], ("no-match", f"worker 'box' does not support {lack}"))
 
     def test_two_of_a_name(self) -> None:
         """Where a worker came back under another id, that which is online counts."""
-        self.add(a_worker("w-8", name="box", state=WorkerState.UNREACHABLE), a_worker("w-9", name="box", draining=True))
+        self.add(a_worker("w-8", name="box"), online=False)
+        self.add(a_worker("w-9", name="box", draining=True))
         self.assertEqual(self.told(self.queue_job("q", Target(worker="box")))[0], "draining")
 
     def test_turn(self) -> None:
@@ -139,13 +137,13 @@ class SentenceTests(OutlookTestCase):
         self.ledger.learn(a_worker()).addErrback(lambda _: None)
         self.store.fail()
         self.assertEqual(self.told(job)[0], "no-match")
-        self.ledger.see(a_worker("w-2", labels={"gpu": "yes"}))
+        self.add(a_worker("w-2", labels={"gpu": "yes"}))
         self.settle()
         self.assertEqual(self.told(job)[:2], ("store-failing", "database unavailable: disk full"))
 
     def test_after_a_restart(self) -> None:
         """A job that has but one chance waits for its worker to come back, as others do."""
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.house.know(a_job("q", JobState.QUEUED, None, target=Target(worker="w-1"), promised=True))
         self.begin()
         self.clock.advance(1)
@@ -189,15 +187,15 @@ _WORKER = st.builds(
     labels=_LABELS,
     slots=st.integers(0, 2),
     draining=st.booleans(),
-    state=st.sampled_from(WorkerState),
-    refusing=st.sampled_from([None, "no room"]),
+    deregistered_at=st.sampled_from([None, None, 5.0]),
 )
+_TOLD = st.fixed_dictionaries({"online": st.booleans(), "refusing": st.sampled_from([None, "no room"])})
 _TARGET = st.one_of(
     _LABELS.map(lambda labels: Target(selector=labels)),
     st.integers(1, 5).map(lambda number: Target(worker=f"w-{number}")),
 )
 _STEP = st.one_of(
-    st.tuples(st.just("worker"), _WORKER),
+    st.tuples(st.just("worker"), st.tuples(_WORKER, _TOLD)),
     st.tuples(st.just("queue"), st.tuples(_TARGET, st.integers(-1, 1))),
     st.tuples(st.just("started"), st.none()),
     st.tuples(st.just("stop"), st.integers(0, 9)),
@@ -228,7 +226,7 @@ class PropertyTests(OutlookTestCase):
         running = [job for job in jobs if job.state is JobState.RUNNING]
         match what:
             case "worker":
-                self.add(given_)
+                self.add(given_[0], **given_[1])
             case "queue":
                 facts = {"target": given_[0], "terms": evolve(PATIENT, priority=given_[1]), "promised": True}
                 self.add(a_job(f"q-{number:02}", JobState.QUEUED, None, **facts))
@@ -245,7 +243,7 @@ class PropertyTests(OutlookTestCase):
                 self.add(evolve(job, state=JobState.SUCCEEDED, finished_at=1001.0))
             case "refuse":
                 self.house.parts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
-                self.ledger.see(a_worker(f"w-{given_}"))
+                self.add(a_worker(f"w-{given_}"))
             case "gone" if self.ledger.registry.find_worker(f"w-{given_}") is not None:
                 self.ledger.learn(Ref("worker", f"w-{given_}"))
             case "time":

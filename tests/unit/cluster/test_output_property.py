@@ -220,8 +220,7 @@ class World:
             self.client.fail_read((Unreachable("w-1"), WorkerFault("w-1", "oh"))[n % 2])
 
     def set_worker(self, state: WorkerState) -> None:
-        worker = self.house.worker("w-1")
-        self.house.add(evolve(worker, state=state))
+        self.house.add(self.house.worker("w-1"), online=state is WorkerState.ONLINE)
 
     def check(self) -> None:
         for follower in self.followers:

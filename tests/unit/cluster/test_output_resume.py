@@ -105,7 +105,7 @@ class ResumeTests(OutputTestCase):
         for _ in range(5):
             self.cut(CUT)
         self.client.stream().cut(CUT)
-        self.set_worker(WorkerState.ONLINE)
+        self.house.add(a_worker(nonce="of the next process"))
         self.client.stream()
 
     def test_worker_goes_and_registers_again(self) -> None:

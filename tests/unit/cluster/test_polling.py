@@ -6,7 +6,7 @@ from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, Unavailable, Unreachable, WorkerFault
 from scheduler.messages import JobStatus
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState
 from scheduler.terms import Target
 from tests.doubles.workers import Call
 from tests.house import House
@@ -47,7 +47,8 @@ class PollingTests(SynchronousTestCase):
 
     def test_only_who_must_be_asked(self) -> None:
         """A worker that sends heartbeats, one that can't be reached and an ended job are not asked about."""
-        self.house.add(a_worker("new"), a_worker("gone", boot_id="", state=WorkerState.UNREACHABLE))
+        self.house.add(a_worker("new"))
+        self.house.add(a_worker("gone", boot_id=""), online=False)
         self.house.add(a_job("j-3", worker_id="new"), a_job("j-4", worker_id="gone"))
         self.house.add(a_job("j-1", JobState.SUCCEEDED, worker_id="old"))
         self.clock.advance(POLL_INTERVAL_SECONDS)

@@ -17,7 +17,7 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.model import Job, JobSpec, JobState
 from scheduler.terms import QueueTerms, Target
 from scheduler.views import JobFilter
 from tests.unit.cluster.case import ANY, ECHO, W1
@@ -43,7 +43,7 @@ class EnteringTests(QueueTestCase):
 
     def test_unreachable_ones_match(self) -> None:
         """A job that only unreachable workers match is queued; one that none matches, or only draining ones, is not."""
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         self.queued()
         self.failureResultOf(self.submit(Target(selector={"gpu": "yes"})), Conflict)
         for useless in (a_worker(draining=True), a_worker(slots=0)):
@@ -53,7 +53,7 @@ class EnteringTests(QueueTestCase):
     def test_named(self) -> None:
         """For a named worker a job waits only where that can't be reached; its slots do not bind."""
         self.assertEqual(self.run_job(W1).worker_id, "w-1")
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         self.failureResultOf(self.house.submit(ECHO, W1), Unreachable)
         job = self.queued(W1)
         self.assertEqual((job.worker_id, job.worker_name), (None, "w-1"))
@@ -65,7 +65,7 @@ class EnteringTests(QueueTestCase):
         self.failureResultOf(self.submit(Target(worker="w-9")), NotFound)
         self.change(a_worker(draining=True))
         self.failureResultOf(self.submit(W1), Conflict)
-        self.change(a_worker(boot_id="", slots=None, state=WorkerState.UNREACHABLE))
+        self.change(a_worker(boot_id="", slots=None), online=False)
         self.failureResultOf(self.submit(W1, spec=JobSpec(command="x", args=("y",))), Unsupported)
 
     def test_full(self) -> None:
@@ -117,7 +117,7 @@ class EnteringTests(QueueTestCase):
         self.settle()
         self.store.held = False
         self.assertIs(self.state(waited), JobState.STARTING)  # it waits for its commit
-        self.change(a_worker(slots=2, state=WorkerState.UNREACHABLE))
+        self.change(a_worker(slots=2), online=False)
         late = self.queued()
         self.house.know(a_worker(slots=2))  # nobody has looked at it yet
         self.assertIs(self.successResultOf(self.submit()).state, JobState.QUEUED)
@@ -141,7 +141,7 @@ class OrderTests(QueueTestCase):
 
     def test_nobody_is_held_up(self) -> None:
         """A job that no worker can take now lets those behind it pass, whatever its priority."""
-        self.add(a_worker("w-2", labels={"gpu": "yes"}, state=WorkerState.UNREACHABLE))
+        self.add(a_worker("w-2", labels={"gpu": "yes"}), online=False)
         urgent = self.queued(Target(selector={"gpu": "yes"}), QueueTerms(HOUR, priority=1000))
         waits = self.queued()
         self.end(self.first)
@@ -150,7 +150,7 @@ class OrderTests(QueueTestCase):
 
     def test_least_loaded(self) -> None:
         """Workers that come at the same moment share the work."""
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         for _ in range(4):
             self.queued()
         self.add(*(a_worker(name, slots=2) for name in ("w-2", "w-3")))
@@ -168,13 +168,13 @@ class OrderTests(QueueTestCase):
 
     def test_few_at_a_time(self) -> None:
         """No worker is flooded with those that waited for it, and nothing is by all workers together."""
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         waiting = [self.queued(W1) for _ in range(MAX_STARTS_PER_WORKER + 2)]
         self.change(a_worker())
         self.assertEqual(len(self.held()), MAX_STARTS_PER_WORKER)
         for _ in waiting:
             self.taken()
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         for _ in range(MAX_STARTS + 5):
             self.queued()
         for number in range(MAX_STARTS + 5):
@@ -232,7 +232,7 @@ class LeavingTests(QueueTestCase):
         job = self.queued()
         self.end(self.first)
         self.take("start_job").answer.errback(Unavailable("no space left"))
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         self.clock.advance(HOUR)
         passed = "queue_timeout of 1h passed before a worker was free"
         self.assert_ended(job, JobState.FAILED, f"{passed}; the last one asked: no space left")
@@ -310,7 +310,7 @@ class LeavingTests(QueueTestCase):
             job, behind = self.queued(), self.queued()
             self.store.held = True
             answer = self.cluster.stop(job.id)
-            self.ledger.see(a_worker(slots=9))
+            self.house.know(a_worker(slots=9))
             self.settle()
             while len(self.store.saves):
                 self.store.commit() if saved else self.store.fail()
@@ -322,7 +322,7 @@ class LeavingTests(QueueTestCase):
                 self.failureResultOf(answer, StoreFailed)
                 self.assertEqual(self.taken().id, job.id)
             self.assertEqual(self.taken().id, behind.id)
-            self.change(a_worker(state=WorkerState.UNREACHABLE))
+            self.change(a_worker(), online=False)
             more = [self.queued(W1).id for _ in range(3)]
             self.change(a_worker(slots=9))
             self.assertEqual([call.args[0].id for call in self.held()], more)
@@ -330,20 +330,20 @@ class LeavingTests(QueueTestCase):
     def test_forgotten_worker(self) -> None:
         """A job for a worker that is forgotten has failed; one for another of that name goes on waiting."""
         self.end(self.first)
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         by_id, by_selector = self.queued(W1), self.queued()
         self.successResultOf(self.cluster.forget("w-1"))
         self.assert_ended(by_id, JobState.FAILED, "worker 'w-1' was forgotten")
         self.assertIs(self.state(by_selector), JobState.QUEUED)
         for worker_id in ("old", "new"):
-            self.change(a_worker(worker_id, name="twin", state=WorkerState.UNREACHABLE))
+            self.change(a_worker(worker_id, name="twin"), online=False)
         by_id, by_name = self.queued(Target(worker="old")), self.queued(Target(worker="twin"))
         self.successResultOf(self.cluster.forget("old"))
         self.assertEqual((self.state(by_id), self.state(by_name)), (JobState.FAILED, JobState.QUEUED))
 
     def test_deregistered_worker(self) -> None:
         """A job for a worker that went away waits for it, until that is forgotten."""
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         job, other = self.queued(W1), self.queued(W1)
         self.successResultOf(self.membership.deregister("w-1", ""))
         self.assertIs(self.state(job), JobState.QUEUED)
@@ -353,7 +353,7 @@ class LeavingTests(QueueTestCase):
 
     def test_query_and_listing(self) -> None:
         """A query about a queued job asks no worker, and the job can be listed."""
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         job = self.queued(W1)
         self.assertEqual(self.successResultOf(self.cluster.query("w-1", job.id)), job)
         for which in (JobFilter(states=frozenset({JobState.QUEUED})), JobFilter(worker="w-1")):

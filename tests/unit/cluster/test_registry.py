@@ -12,7 +12,7 @@ from scheduler.cluster import listing
 from scheduler.cluster.filters import selects
 from scheduler.cluster.registry import Registry
 from scheduler.errors import Invalid, NotFound
-from scheduler.model import JobSpec, JobState, Ref, RemovedJob, RequestKey, WorkerState
+from scheduler.model import JobSpec, JobState, Presence, Ref, RemovedJob, RequestKey, WorkerState
 from scheduler.views import JobFilter
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -30,11 +30,18 @@ class WorkerTests(SynchronousTestCase):
             registry.worker("bax")
 
     def test_the_live_one_has_the_name(self) -> None:
-        """A name of two workers means the one that is online."""
+        """A name of several workers means the one that is online, or was seen last."""
         registry = Registry()
-        registry.put_worker(a_worker("z", name="box", state=WorkerState.UNREACHABLE, last_seen=2.0))
-        registry.put_worker(a_worker("a", name="box", last_seen=1.0))
+        for worker_id, presence in (
+            ("z", Presence(last_seen=2.0)),
+            ("a", Presence(WorkerState.ONLINE, last_seen=1.0)),
+            ("b", Presence(last_seen=3.0)),
+        ):
+            registry.put_worker(a_worker(worker_id, name="box"))
+            registry.see(worker_id, presence)
         self.assertEqual(registry.worker("box").id, "a")
+        registry.remove_worker("a")
+        self.assertEqual(registry.worker("box").id, "b")
 
     def test_listed_by_name(self) -> None:
         """Workers are listed by name."""
@@ -61,12 +68,26 @@ class WorkerTests(SynchronousTestCase):
         """Offline workers are found as long as they are offline."""
         registry = Registry()
         for worker_id in ("b", "a", "c"):
-            registry.put_worker(a_worker(worker_id, state=WorkerState.OFFLINE))
-        registry.put_worker(a_worker("b", state=WorkerState.UNREACHABLE))
+            registry.put_worker(a_worker(worker_id, deregistered_at=5.0))
+        registry.put_worker(a_worker("b"))
         registry.remove_worker("c")
         self.assertEqual([worker.id for worker in registry.offline_workers()], ["a"])
         self.assertEqual((registry.find_registered("a"), registry.find_registered("c")), (None, None))
         self.assertEqual(registry.find_registered("b"), registry.find_worker("b"))
+
+    def test_presence(self) -> None:
+        """A worker is unreachable until it is seen. Once it deregistered it is offline, and was last seen then."""
+        registry = Registry()
+        registry.put_worker(a_worker())
+        self.assertEqual((registry.presence("w-1"), registry.presence("w-9")), (Presence(), Presence()))
+        registry.see("w-1", Presence(WorkerState.ONLINE, refusing="no room"))
+        self.assertEqual(registry.presences.online, 1)
+        registry.put_worker(a_worker(deregistered_at=5.0))
+        why = "it deregistered at 1970-01-01T00:00:05Z"
+        self.assertEqual(registry.presence("w-1"), Presence(WorkerState.OFFLINE, why, last_seen=5.0))
+        self.assertEqual(registry.presences.online, 0)
+        registry.put_worker(a_worker())
+        self.assertEqual(registry.presence("w-1"), Presence())
 
     def test_found_by_ref(self) -> None:
         """Each kind of record is found by what its ``ref`` says, until it is removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from scheduler.cluster.build import RETRY_INTERVAL_SECONDS
 from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.errors import (
     Busy,
@@ -20,7 +21,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Stream, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Stream
 from scheduler.terms import NO_WAITING
 from scheduler.views import JobFilter
 from tests.house import HOME
@@ -62,8 +63,10 @@ class RemovalCase(ClusterTestCase):
         return self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", **facts), HOME))
 
     def online(self) -> None:
-        """The worker is back, and the probe has succeeded."""
+        """The worker is back, and it is time to try again."""
         self.add(a_worker())
+        self.clock.advance(RETRY_INTERVAL_SECONDS)
+        self.settle()
 
 
 class StepTests(RemovalCase):
@@ -120,7 +123,7 @@ class StepTests(RemovalCase):
         self.store.save([])
         self.begin()
         self.ledger.registry.remove_worker("w-1")
-        self.removals.begin()
+        self.removals.retry()
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_two_at_once(self) -> None:
@@ -146,7 +149,7 @@ class StepTests(RemovalCase):
         self.assertEqual(self.take("remove_job").args, ("r",))
 
     def test_not_now(self) -> None:
-        """A worker that can't remove a job now is asked again with each sign of life, one call at a time."""
+        """A worker that can't remove a job now is asked again, one call at a time."""
         for error in (Unreachable("w-1"), DeadlineExceeded("remove", 10.0), Unavailable("busy"), Busy("calls", 4)):
             removal = self.remove()
             self.take("remove_job").answer.errback(error)
@@ -156,7 +159,7 @@ class StepTests(RemovalCase):
         call = self.take("remove_job")
         self.assertEqual(self.held(), [])
         call.answer.errback(Unreachable("w-1"))
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.assertEqual(self.held(), [])
         self.online()
         self.take("remove_job").answer.callback(None)
@@ -165,7 +168,7 @@ class StepTests(RemovalCase):
     def test_one_that_fails_holds_up_no_other(self) -> None:
         """A fault about one job is none about the others; it is told to who asks, and tried again."""
         self.add(a_job("j-2", JobState.SUCCEEDED, created_at=1001.0))
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         for job_id in ("j-1", "j-2"):
             self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
         self.online()
@@ -180,9 +183,9 @@ class StepTests(RemovalCase):
         self.assertEqual(self.known(), [])
 
     def test_one_that_stays_holds_up_no_other(self) -> None:
-        """A job that its worker can't remove is asked for again with each sign of life, and the others at once."""
+        """A job that its worker can't remove is asked for again, and the others at once."""
         self.add(a_job("j-2", JobState.SUCCEEDED, created_at=1001.0))
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         for job_id in ("j-1", "j-2"):
             self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
         self.online()

@@ -11,7 +11,7 @@ from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, Ref, RequestKey, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
 from tests.unit.cluster.case import W1, ClusterTestCase
@@ -162,7 +162,7 @@ class RetryTests(RetryTestCase):
         job = self.begin_job()
         self.end(job)
         following = self.next(job)
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.clock.advance(60)
         self.settle()
         ended = self.cluster.job(following.id)
@@ -187,7 +187,7 @@ class RetryTests(RetryTestCase):
         """``queue_timeout`` does not pass during the delay."""
         job = self.begin_job(QueueTerms(100.0, retry=Retry(1, 60.0)))
         self.end(job)
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.clock.advance(159)
         self.assertIs(self.cluster.job(self.next(job).id).state, JobState.QUEUED)
         self.clock.advance(1)
@@ -344,7 +344,7 @@ class StopTests(RetryTestCase):
 
     def test_before_the_end(self) -> None:
         """A job that was asked to stop and then fails by itself has no next attempt, even after a restart."""
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.assertFalse(self.successResultOf(self.cluster.stop(self.job.id)).over)
         self.begin()
         self.end(self.job)

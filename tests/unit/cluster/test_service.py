@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
@@ -19,11 +18,11 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import IScheduler
-from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, Ref, Submission, WorkerState
+from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
+from scheduler.model import Job, JobSpec, JobState, Presence, Ref, Submission
 from scheduler.terms import QueueTerms, Target
 from tests.doubles.workers import Call
-from tests.house import HOME
+from tests.house import HOME, NEVER_CALLED
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -66,7 +65,7 @@ class SubmitTests(ClusterTestCase):
 
     def test_accepted_in_the_queue(self) -> None:
         """A job that is queued is the answer at once."""
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         accepted = self.successResultOf(self.cluster.submit(Submission(ECHO, W1, QueueTerms(queue_timeout=60.0))))
         self.assertEqual(self.successResultOf(accepted.answered), accepted.job)
         self.assertIs(accepted.job.state, JobState.QUEUED)
@@ -180,7 +179,8 @@ class SubmitTests(ClusterTestCase):
     def test_named_worker(self) -> None:
         """A named worker must be known, not draining, reachable; its slots do not bind."""
         self.failureResultOf(self.house.submit(ECHO, Target(worker="w-9")), NotFound)
-        self.add(a_worker("w-2", draining=True), a_worker("w-3", state=WorkerState.UNREACHABLE))
+        self.add(a_worker("w-2", draining=True))
+        self.add(a_worker("w-3"), online=False)
         self.failureResultOf(self.house.submit(ECHO, Target(worker="w-2")), Conflict)
         self.failureResultOf(self.house.submit(ECHO, Target(worker="w-3")), Unreachable)
         self.add(a_worker("w-4", slots=0))
@@ -242,7 +242,7 @@ class QueryTests(ClusterTestCase):
 
     def test_unreachable(self) -> None:
         """A query about a job whose worker can't be reached fails."""
-        self.add(a_job(state=JobState.UNKNOWN), a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_job(state=JobState.UNKNOWN), a_worker(), online=False)
         self.failureResultOf(self.cluster.query("w-1", "j-1"), Unreachable)
 
     def test_no_record(self) -> None:
@@ -274,10 +274,10 @@ class WorkersTests(ClusterTestCase):
         self.assertIsNone(self.cluster.worker("w-1").reason)
         self.house.parts.backoff.refused("w-1", Busy("calls", 4))
         self.assertEqual(self.cluster.worker("w-1").reason, "calls: all 4 in use")
-        self.add(a_worker(refusing="no room"))
+        self.add(a_worker(), refusing="no room")
         self.assertEqual(self.cluster.worker("w-1").reason, "no room")
-        self.add(a_worker(refusing="no room", state=WorkerState.UNREACHABLE))
-        self.assertEqual(self.cluster.worker("w-1").reason, "it has not called since the scheduler was started")
+        self.add(a_worker(), online=False, refusing="no room")
+        self.assertEqual(self.cluster.worker("w-1").reason, NEVER_CALLED)
 
     def test_drain_not_saved(self) -> None:
         """A drain that can't be saved has no effect: the worker takes jobs as before."""
@@ -289,17 +289,32 @@ class WorkersTests(ClusterTestCase):
         self.assertFalse(self.cluster.worker("w-1").worker.draining)
 
     def test_drain_while_it_registers(self) -> None:
-        """A worker that registers during the commit is drained all the same, and stays so."""
+        """A drain that was answered is in the store, wherever the scheduler is killed while the worker registers."""
+        for drain_first in (True, False):
+            answers = [self.drain_and_register(drain_first, commits) for commits in range(5)]
+            self.assertEqual((answers[0], answers[-1]), (False, True))
+
+    def drain_and_register(self, drain_first: bool, commits: int) -> bool:
+        """Drain a worker that registers; after so many commits the scheduler is killed. Returns whether it answered."""
+        self.setUp()
         self.store.held = True
-        drained = self.cluster.drain("w-1")
-        self.ledger.learn(a_worker(version="2"))
-        self.store.commit()
-        self.assertNoResult(drained)  # what is saved next would undo it
-        while self.store.saves:
-            self.store.commit()
-        self.assertTrue(self.successResultOf(drained).worker.draining)
-        (stored,) = self.successResultOf(self.store.load()).workers
-        self.assertEqual((stored.draining, stored.version), (True, "2"))
+        registration = Registration(a_worker().address, "w-1", "w-1", boot_id="boot", version="2")
+        if drain_first:
+            drained = self.cluster.drain("w-1")
+        self.membership.register(registration, HOME)
+        if not drain_first:
+            drained = self.cluster.drain("w-1")
+        for _ in range(commits):
+            if self.store.saves:
+                self.store.commit()
+            self.liveness.heard("w-1", Presence(refusing="no room"))
+            self.settle()
+        answered = drained.called
+        self.store.held = False
+        self.begin()
+        worker = self.ledger.registry.worker("w-1")
+        self.assertTrue(not answered or (worker.draining and worker.version == "2"))
+        return answered
 
     def test_drain_and_resume(self) -> None:
         """A drained worker takes no job until it is resumed."""
@@ -313,7 +328,7 @@ class WorkersTests(ClusterTestCase):
         """A worker that is online can't be forgotten; another one is removed, and its jobs are lost."""
         self.add(a_job(state=JobState.UNKNOWN))
         self.failureResultOf(self.cluster.forget("w-1"), Conflict)
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.successResultOf(self.cluster.forget("w-1"))
         self.assertEqual(self.cluster.workers(), ())
         job = self.cluster.job("j-1")
@@ -329,6 +344,6 @@ class WorkersTests(ClusterTestCase):
 
     def test_readiness(self) -> None:
         """Ready is ready, with how many workers are online."""
-        self.add(evolve(a_worker("w-2"), state=WorkerState.UNREACHABLE))
+        self.add(a_worker("w-2"), online=False)
         readiness = self.cluster.readiness()
         self.assertEqual((readiness.ready, readiness.workers_online), (True, 1))

@@ -115,7 +115,7 @@ class ShortageTests(QueueTestCase):
             call.answer.errback(error)
             other = self.running(self.take("start_job"))
             self.assertEqual(self.successResultOf(answer).id, other.id)
-            self.assertIs(self.ledger.registry.worker(call.worker_id).state, WorkerState.UNREACHABLE)
+            self.assertIs(self.ledger.registry.presence(call.worker_id).state, WorkerState.UNREACHABLE)
 
     def test_stopped_meanwhile(self) -> None:
         """A job that was asked to stop meanwhile is sent to no other worker."""
@@ -175,7 +175,7 @@ class ShortageTests(QueueTestCase):
     def test_back_to_its_place(self) -> None:
         """Nor does one from the queue, which goes back there."""
         for name in ("w-1", "w-2", "w-3"):
-            self.add(a_worker(name, state=WorkerState.UNREACHABLE))
+            self.add(a_worker(name), online=False)
         job = self.successResultOf(self.submit())
         self.change(a_worker(slots=1))
         self.assertIs(self.state(job), JobState.STARTING)

@@ -19,7 +19,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.messages import Registration
-from scheduler.model import JobSpec, JobState, WorkerState
+from scheduler.model import JobSpec, JobState
 from scheduler.terms import NO_WAITING
 from tests.unit.cluster.case import ANY, ECHO, W1
 from tests.unit.cluster.queue_case import HOUR, KEY, QueueTestCase
@@ -202,7 +202,7 @@ class StartingTests(QueueTestCase):
         arrived, never_left = self.queued(), self.queued()
         self.change(a_worker(slots=3))
         calls = [self.take("start_job") for _ in range(2)]
-        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.change(a_worker(), online=False)
         forgotten = self.cluster.forget("w-1")
         self.assertNoResult(forgotten)
         self.assertIn("w-1", self.workers.forgotten)  # which ends the calls

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.build import RETRY_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS, STOP_WAIT_MAX_SECONDS
 from scheduler.errors import (
     Busy,
@@ -17,7 +18,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import DEFAULT_STOP_GRACE_SECONDS, Job, JobSpec, JobState, WorkerState
+from scheduler.model import DEFAULT_STOP_GRACE_SECONDS, Job, JobSpec, JobState, Presence, WorkerState
 from scheduler.views import JobFilter
 from scheduler.worker.shim import phases
 from tests.house import HOME
@@ -96,7 +97,7 @@ class StopTests(ClusterTestCase):
             error = self.failureResultOf(stop, LeftRunning).value
             self.assertEqual((error.job_id, error.leftover), ("j-1", left))
             self.assertIn(text, error.reason)
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         error = self.failureResultOf(self.cluster.stop("j-1"), LeftRunning).value
         self.assertEqual((error.leftover, self.held()), ((12, 13), []))
         self.add(a_worker())
@@ -126,7 +127,7 @@ class StopTests(ClusterTestCase):
 
     def test_matching(self) -> None:
         """All that match are stopped; one that can't be is answered as it is."""
-        self.add(a_worker("w-2", state=WorkerState.UNREACHABLE))
+        self.add(a_worker("w-2"), online=False)
         self.add(a_job(), a_job("j-2", JobState.UNKNOWN, "w-2"), a_job("j-3", JobState.FAILED))
         answer = self.cluster.stop_matching(JobFilter())
         self.take("stop_job").answer.callback(None)
@@ -150,7 +151,9 @@ class DurableStopTests(ClusterTestCase):
         self.add(a_job(started_at=900.0))
 
     def worker_is(self, state: WorkerState) -> None:
-        self.add(a_worker(state=state))
+        self.add(a_worker(), online=state is WorkerState.ONLINE)
+        self.stops.retry()
+        self.settle()
 
     def assert_recorded(self, answer: Deferred[Job]) -> None:
         job = self.successResultOf(answer)
@@ -202,7 +205,7 @@ class DurableStopTests(ClusterTestCase):
         self.take("stop_job")
 
     def test_not_delivered(self) -> None:
-        """A call that fails leaves the stop recorded; it is made again with each sign of life until it succeeds."""
+        """A call that fails leaves the stop recorded; it is made again, until it succeeds."""
         answer = self.cluster.stop("j-1")
         self.take("stop_job").answer.errback(Unreachable("w-1", sent=True))
         self.assert_recorded(answer)
@@ -226,6 +229,7 @@ class DurableStopTests(ClusterTestCase):
         """A stop that was recorded by the process before is delivered by this one."""
         self.add(a_job("j-2", JobState.UNKNOWN, started_at=900.0, stop_requested_at=999.0))
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1", "j-2")), HOME))
+        self.clock.advance(RETRY_INTERVAL_SECONDS)
         self.assertEqual(self.take("stop_job").args, ("j-2",))
 
     def test_many(self) -> None:
@@ -348,7 +352,7 @@ class OrphanStopTests(ClusterTestCase):
 
     def test_later(self) -> None:
         """The stop of an orphan is as durable as any."""
-        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(), online=False)
         self.assertFalse(self.successResultOf(self.cluster.stop("j-1")).over)
         self.add(a_worker())
         self.take("stop_job")
@@ -391,7 +395,7 @@ class FailingStoreTests(ClusterTestCase):
         self.clock.advance(1)
         self.failureResultOf(answer, StoreFailed)
         again = self.cluster.stop("j-1")
-        self.ledger.see(a_worker())  # a sign of life
+        self.stops.retry()
         self.settle()
         self.assertEqual(self.held(), [])
         self.store.held = False
@@ -431,7 +435,7 @@ class FailingStoreTests(ClusterTestCase):
 
     def test_not_delivered(self) -> None:
         """A stop is no promise before it is recorded, nor when it could be neither recorded nor delivered."""
-        self.ledger.see(a_worker(state=WorkerState.UNREACHABLE))
+        self.ledger.see("w-1", Presence())
         answer = self.cluster.stop("j-1")
         self.assertNoResult(answer)
         self.store.fail()

@@ -26,13 +26,18 @@ class UnreachableTests(SynchronousTestCase):
         self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
         self.workers.hold("probe")
         self.probes = self.workers.held
-        self.ledger.learn(a_worker(state=UNREACHABLE))
+        self.ledger.learn(a_worker())
 
     def state(self) -> WorkerState:
-        return self.ledger.registry.worker("w-1").state
+        return self.ledger.registry.presence("w-1").state
+
+    def register(self, worker_id: str = "w-1") -> None:
+        """A new process registers as the worker."""
+        self.liveness.begin(worker_id)
+        self.liveness.heard(worker_id)
 
     def go_online(self) -> None:
-        self.liveness.registered("w-1")
+        self.register()
         self.probes.pop().answer.callback(None)
         self.assertIs(self.state(), ONLINE)
 
@@ -43,9 +48,8 @@ class UnreachableTests(SynchronousTestCase):
         self.liveness.observe("w-1", call).addErrback(lambda _: None)
         call.errback(NotAWorker("w-1", "StartJob"))
         self.assertIs(self.state(), UNREACHABLE)
-        worker = self.ledger.registry.worker("w-1")
         why = "calls to it fail: it answers StartJob with UNIMPLEMENTED: it is no worker"
-        self.assertEqual((self.liveness.why_unreachable(worker), self.probes), (why, []))
+        self.assertEqual((self.ledger.registry.presence("w-1").reason, self.probes), (why, []))
         for says_nothing, is_probe in ((succeed(None), True), (fail(Unsupported("w-1", "ReadOutput")), False)):
             self.liveness.observe("w-1", says_nothing, is_probe).addErrback(lambda _: None)
             self.assertIs(self.state(), UNREACHABLE)
@@ -79,7 +83,7 @@ class UnreachableTests(SynchronousTestCase):
 
     def test_another_program_gives_way(self) -> None:
         """A worker that registers there is probed as any other."""
-        self.liveness.registered("w-1")
+        self.register()
         self.liveness.observe("w-1", fail(NotAWorker("w-1", "StartJob"))).addErrback(lambda _: None)
         self.probes.clear()
         self.go_online()
@@ -89,7 +93,7 @@ class UnreachableTests(SynchronousTestCase):
         self.go_online()
         self.liveness.observe("w-1", fail(Misdirected("w-1"))).addErrback(lambda _: None)
         self.assertIs(self.state(), UNREACHABLE)
-        why = self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+        why = self.ledger.registry.presence("w-1").reason
         self.assertEqual((why, self.probes), ("calls to it fail: another process answers at its address", []))
         self.clock.advance(LEASE / 6)
         self.probes.pop().answer.callback(None)
@@ -101,16 +105,16 @@ class UnreachableTests(SynchronousTestCase):
             self.go_online()
             call: Deferred[None] = Deferred()
             self.liveness.observe("w-1", call).addErrback(lambda _: None)
-            self.liveness.registered("w-1")
+            self.register()
             self.probes.pop().answer.callback(None)
             call.errback(error)
             self.assertIs(self.state(), ONLINE)
 
     def test_what_failed_is_shown(self) -> None:
         """Why a call failed may be the word of another program: it is shown printable, and cut."""
-        self.liveness.registered("w-1")
+        self.register()
         self.probes.pop().answer.errback(Unreachable("w-1", reason="no\n" + "x" * 10_000))
-        why = self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+        why = self.ledger.registry.presence("w-1").reason
         self.assertTrue(why.startswith("calls to it fail: no\ufffdxxx"))
         self.assertLess(len(why), 1000)
 
@@ -123,7 +127,7 @@ class UnreachableTests(SynchronousTestCase):
 
         globalLogPublisher.addObserver(log)
         self.addCleanup(globalLogPublisher.removeObserver, log)
-        self.liveness.registered("w-1")
+        self.register()
         for reason in ("connection refused", "connection refused", "no route", "connection refused"):
             self.probes.pop().answer.errback(Unreachable("w-1", reason=reason))
             self.clock.advance(LEASE / 6)
@@ -173,7 +177,7 @@ class CallTests(SynchronousTestCase):
             self.assertEqual(self.service.worker("w-1").reason, "calls to it fail: connection refused", method)
             self.workers.release(method, "probe")
             self.house.find("w-1")
-            self.assertIs(self.house.worker("w-1").state, ONLINE)
+            self.assertIs(self.house.presence("w-1").state, ONLINE)
 
     def test_why(self) -> None:
         """The known reason is in the errors of all later requests."""

@@ -25,15 +25,15 @@ class WorkersTests(FleetTestCase):
         self.assertEqual([view.worker.slots for view in views], [None, 2, None])
         self.assertEqual([view.worker.is_core for view in views], [True, False, False])
         self.assertEqual(views[1].worker.labels, {"name": "b", "gpu": "yes"})
-        self.assertEqual({view.worker.state for view in views}, {WorkerState.ONLINE})
+        self.assertEqual({view.presence.state for view in views}, {WorkerState.ONLINE})
 
     def test_the_machine(self) -> None:
         """A worker is shown with its disk and its clock, once it has told of them."""
-        worker = self.scheduler.worker("w1").worker
-        self.assertEqual((worker.disk, worker.clock_difference), (None, None))
+        presence = self.scheduler.worker("w1").presence
+        self.assertEqual((presence.disk, presence.clock_difference), (None, None))
         self.fleet.says("w1", ahead=-3.25, disk=Disk(1000, 500, 100, 50))
-        worker = self.scheduler.worker("w1").worker
-        self.assertEqual((worker.disk, worker.clock_difference), (Disk(1000, 500, 100, 50), -3.25))
+        presence = self.scheduler.worker("w1").presence
+        self.assertEqual((presence.disk, presence.clock_difference), (Disk(1000, 500, 100, 50), -3.25))
 
     def test_running_jobs(self) -> None:
         """A worker is shown with the number of its jobs that have not ended, those unknown too."""
@@ -44,7 +44,7 @@ class WorkersTests(FleetTestCase):
         self.assertEqual([view.running_jobs for view in self.scheduler.workers()], [2, 0])
         self.fleet.lose("w1")
         view = self.scheduler.worker("w1")
-        self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.UNREACHABLE, 2))
+        self.assertEqual((view.presence.state, view.running_jobs), (WorkerState.UNREACHABLE, 2))
 
     def test_draining_stays(self) -> None:
         """A worker that is drained is still drained when it is back."""
@@ -59,7 +59,7 @@ class WorkersTests(FleetTestCase):
         before = self.successResultOf(self.scheduler.drain("w2"))
         self.fleet.deregister("w2")
         view = self.scheduler.worker("w2")
-        self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.OFFLINE, 0))
+        self.assertEqual((view.presence.state, view.running_jobs), (WorkerState.OFFLINE, 0))
         self.assertRegex(view.reason or "", r"^it deregistered at 20..-..-..T..:..:..Z$")
         for field in ("id", "name", "labels", "slots", "draining"):
             self.assertEqual(getattr(view.worker, field), getattr(before.worker, field))
@@ -75,7 +75,7 @@ class WorkersTests(FleetTestCase):
         self.fleet.find("w2")
         self.flow()
         self.assertIs(self.state(job), JobState.RUNNING)
-        self.assertIs(self.scheduler.worker("w2").worker.state, WorkerState.ONLINE)
+        self.assertIs(self.scheduler.worker("w2").presence.state, WorkerState.ONLINE)
 
     def test_forget(self) -> None:
         """A worker that is forgotten is not listed; its jobs are, and those that had not ended are lost."""

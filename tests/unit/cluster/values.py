@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.model import FEATURES, Job, JobSpec, JobState, Ref, RemovedJob, Worker, WorkerState
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Ref, RemovedJob, Worker
 from scheduler.terms import Target
 
 
 def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
-    """Online, with four slots, of a machine that sends heartbeats, and of this version."""
+    """With four slots, of a machine that sends heartbeats, and of this version."""
     facts: dict[str, Any] = {
         "name": worker_id,
         "address": f"127.0.0.1:{30000 + sum(map(ord, worker_id))}",
         "labels": {"name": worker_id},
         "slots": 4,
-        "state": WorkerState.ONLINE,
         "boot_id": "boot",
         "features": frozenset(FEATURES),
     }

@@ -26,7 +26,7 @@ class StopUndrained(StopWorker):
         assert world.scheduler is not None
         ledger = world.scheduler.parts.ledger
         for worker in ledger.registry.named(self.worker):
-            ledger.see(evolve(worker, draining=False))
+            ledger.learn(evolve(worker, draining=False))
 
 
 #: A plan without faults.

@@ -153,7 +153,8 @@ class FaultTests(SynchronousTestCase):
         self.assertFalse(world.workers["w1"].machine.on)
         self.assertEqual(world.network.machine_of(free), "m2")
         world.loop.run(30.0)
-        addresses = {each.name: f"{each.address} {each.state.value}" for each in registry(world).workers()}
+        known = registry(world)
+        addresses = {each.name: f"{each.address} {known.presence(each.id).state.value}" for each in known.workers()}
         self.assertEqual(addresses, {"w1": "10.0.2.1:30000 online", "w2": f"{free}:30000 online"})
 
     def test_switched_on_where_the_address_is_taken(self) -> None:

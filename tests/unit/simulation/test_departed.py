@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Ref, Worker, WorkerState
+from scheduler.model import Presence, Ref, Worker, WorkerState
 from tests.simulation.faults.processes import KillScheduler, StopWorker
 from tests.simulation.machine import EPOCH
 from tests.simulation.rules.departed import LISTED
@@ -28,7 +28,7 @@ class DepartedTests(SynchronousTestCase):
         return self.world.scheduler.parts.ledger
 
     def show(self, **changes: Any) -> None:
-        self.ledger.see(evolve(self.before, **changes))
+        self.ledger.learn(evolve(self.before, **changes))
 
     def gone(self) -> Worker:
         """The worker, once it is offline."""
@@ -39,18 +39,17 @@ class DepartedTests(SynchronousTestCase):
     def test_offline(self) -> None:
         """A worker listed unchanged breaks no rule, even if a client drains or renames it, or if it registers again."""
         now = self.gone()
-        self.assertIs(now.state, WorkerState.OFFLINE)
-        self.show(state=now.state, deregistered_at=now.deregistered_at, draining=True)
-        self.show(state=now.state, deregistered_at=now.deregistered_at, name=now.id)
-        self.show(state=WorkerState.UNREACHABLE)
+        self.assertTrue(now.is_offline)
+        self.show(deregistered_at=now.deregistered_at, draining=True)
+        self.show(deregistered_at=now.deregistered_at, name=now.id)
+        self.show()
         self.assertEqual(broken(self.world), "")
 
     def test_another(self) -> None:
         """A worker must not be listed with another name, drain, labels or slots."""
-        offline = {"state": WorkerState.OFFLINE, "deregistered_at": EPOCH}
         for changes in ({"labels": {}}, {"draining": True}, {"slots": 9}, {"name": "w9"}):
             self.setUp()
-            self.show(**offline, **changes)
+            self.show(deregistered_at=EPOCH, **changes)
             self.assertEqual(broken(self.world), LISTED)
 
     def test_removed_at_once(self) -> None:
@@ -77,7 +76,7 @@ class DepartedTests(SynchronousTestCase):
     def test_without_registration(self) -> None:
         """A deregistered worker must not be online before it registers."""
         now = self.gone()
-        self.show(state=WorkerState.ONLINE, deregistered_at=now.deregistered_at)
+        self.ledger.see(now.id, Presence(WorkerState.ONLINE))
         self.assertEqual(broken(self.world), LISTED)
 
     def test_restart(self) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS
 from scheduler.errors import NotAWorker, NotFound, Unreachable
-from scheduler.model import JobState, Worker, WorkerState
+from scheduler.model import JobState, Presence, Worker, WorkerState
 from scheduler.terms import QueueTerms
 from tests.simulation.faults.strangers import RegisterStranger
 from tests.simulation.rules.expected import BACK, LATELY, NOT_HEARD, NOT_PROBED
@@ -68,10 +67,10 @@ class NoWorkerTests(SynchronousTestCase):
         run.judge.call_answered(second, NotFound("job", "j1"))
         scheduler = run.scheduler
         assert scheduler is not None
-        scheduler.parts.ledger.see(evolve(second, last_seen=0.0))
-        scheduler.parts.ledger.see(evolve(first, state=WorkerState.UNREACHABLE))
+        scheduler.parts.ledger.see(second.id, Presence(WorkerState.ONLINE, refusing="no room"))
+        scheduler.parts.ledger.see(first.id, Presence())
         self.assertEqual(broken(run), "")
-        scheduler.parts.ledger.see(first)
+        scheduler.parts.ledger.see(first.id, Presence(WorkerState.ONLINE))
         self.assertEqual(broken(run), "no worker, no job")
 
     def test_fault(self) -> None:
@@ -95,7 +94,7 @@ class BackTests(SynchronousTestCase):
         run.judge.loaded(scheduler)
         worker: Worker = registry(run).worker("w1")
         run.loop.run(5.0 + BACK - 0.001)
-        registry(run).put_worker(evolve(worker, state=state))
+        registry(run).see(worker.id, Presence(state))
         run.loop.run(5.0 + BACK + 0.001)
         return broken(run)
 

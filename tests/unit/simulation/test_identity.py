@@ -25,7 +25,8 @@ from tests.unit.simulation.worlds import a_world, broken, job_of, registry
 
 def names(world: World) -> list[str]:
     """The names of all workers that the scheduler knows, each with its state."""
-    return sorted(f"{each.name} {each.state.value}" for each in registry(world).workers())
+    known = registry(world)
+    return sorted(f"{each.name} {known.presence(each.id).state.value}" for each in known.workers())
 
 
 def jobs(world: World) -> list[Job]:

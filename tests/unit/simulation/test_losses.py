@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound, WorkerOnline
 from scheduler.interfaces import Loaded
-from scheduler.model import Job, JobState, RemovedJob, Stream
+from scheduler.model import Job, JobState, Presence, RemovedJob, Stream
 from scheduler.terms import QueueTerms, Target
 from scheduler.views import JobFilter
 from tests.simulation.clients import Reply
@@ -287,7 +287,7 @@ class ForgottenTests(SceneCase):
 
     def shown(self) -> str:
         """The rule that is broken if the worker is shown as not drained."""
-        self.scheduler.parts.ledger.see(self.registry.worker("w1"))
+        self.scheduler.parts.ledger.see(self.registry.worker("w1").id, Presence(refusing="no room"))
         return "" if self.judge.violation is None else self.judge.violation.rule
 
     def refuse(self, worker: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Presence, Worker, WorkerState
 from tests.simulation.machine import Folder
 from tests.simulation.world import World
 from tests.unit.simulation.worlds import a_world, broken, registry
@@ -22,9 +22,12 @@ class WorkersTests(SynchronousTestCase):
     def entry(self, name: str) -> Worker:
         return registry(self.world).worker(name)
 
-    def show(self, worker: Worker) -> None:
+    def show(self, worker: Worker, online: bool = True) -> None:
         assert self.world.scheduler is not None
-        self.world.scheduler.parts.ledger.see(worker)
+        ledger = self.world.scheduler.parts.ledger
+        ledger.see(worker.id, Presence())
+        ledger.learn(worker)
+        ledger.see(worker.id, Presence(WorkerState.ONLINE if online else WorkerState.UNREACHABLE))
 
     def arrive(self, call: str, at: str) -> None:
         """A call for the first worker arrives at the worker named ``at``."""
@@ -45,9 +48,9 @@ class WorkersTests(SynchronousTestCase):
 
     def test_two_online_by_one_name(self) -> None:
         """Two entries may have one name only if the worker of one is gone."""
-        for state, rule in ((WorkerState.ONLINE, "one worker for each name"), (WorkerState.UNREACHABLE, "")):
+        for online, rule in ((True, "one worker for each name"), (False, "")):
             self.setUp()
-            self.show(evolve(self.second, name="w1", state=state))
+            self.show(evolve(self.second, name="w1"), online)
             self.assertEqual(broken(self.world), rule)
 
     def test_start_at_another(self) -> None:
@@ -77,7 +80,7 @@ class WorkersTests(SynchronousTestCase):
             self.setUp()
             self.world.judge.drained("w1", self.first.id)
             self.world.judge.registered("another", self.world.workers["w1"].folder if kept else Folder())
-            self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
+            self.show(evolve(self.first, id="another"), online=False)
             self.assertEqual(broken(self.world), rule)
 
     def test_wrong_address(self) -> None:
@@ -92,7 +95,7 @@ class WorkersTests(SynchronousTestCase):
         address.
         """
         moved = evolve(self.first, address="10.0.9.9:30000")
-        self.show(evolve(moved, state=WorkerState.UNREACHABLE))
+        self.show(moved, online=False)
         self.assertEqual(broken(self.world), "")
         self.world.judge.call_answered(evolve(moved, id="another"))
         self.world.judge.call_answered(self.first)
@@ -119,7 +122,7 @@ class WorkersTests(SynchronousTestCase):
     def test_several_entries(self) -> None:
         """A folder must not have a second entry."""
         self.world.judge.registered("ghost", self.world.workers["w1"].folder)
-        self.show(evolve(self.first, id="ghost", state=WorkerState.UNREACHABLE))
+        self.show(evolve(self.first, id="ghost"), online=False)
         self.assertEqual(self.agree(), "one entry for each worker")
 
     def test_entry_of_another(self) -> None:
