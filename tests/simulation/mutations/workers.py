@@ -8,9 +8,9 @@ WORKERS: tuple[Mutation, ...] = (
     Mutation(
         "believe that calls reach a worker that registers again",
         "A worker is online once a call to it was answered where it listens now.",
-        "cluster/workers/liveness.py",
+        "cluster/workers/pulses.py",
         "        self._pulses[worker_id] = Pulse()\n",
-        "        self._pulses[worker_id] = Pulse(answered=self._pulse(worker_id).answered)\n",
+        "        self._pulses[worker_id] = Pulse(answered=self.of(worker_id).answered)\n",
         "identity",
         ("online has answered",),
     ),

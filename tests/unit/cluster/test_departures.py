@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from scheduler.errors import Conflict, NotFound
 from scheduler.messages import Heartbeat, JobReport
-from scheduler.model import JobState
+from scheduler.model import JobState, Presence
 from tests.house import HOME
 from tests.unit.cluster.test_clashes import ClashTestCase
 from tests.unit.cluster.test_membership import ended
@@ -24,7 +24,7 @@ class RemovalTests(ClashTestCase):
         self.worker = self.registered()
         self.ledger.learn(a_job(worker_id=self.worker.id))
         self.ledger.learn(evolve(self.worker, draining=True))
-        self.liveness.left(self.worker.id)
+        self.liveness.left(self.worker.id, Presence())
         self.workers.held.clear()
 
     def test_comes_back_before_its_jobs_are_given_up(self) -> None:

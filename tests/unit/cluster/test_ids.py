@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler.cluster.workers.registration import id_of_folder
 from scheduler.errors import Invalid, NotFound
 from scheduler.messages import Heartbeat
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState, Presence, WorkerState
 from tests.house import HOME
 from tests.unit.cluster.test_clashes import SECRET, ClashTestCase
 from tests.unit.cluster.values import a_job
@@ -52,7 +52,7 @@ class IdTests(ClashTestCase):
         """A worker that sends an id without the folder id of it gets another id, even if the first worker is gone."""
         worker = self.registered()
         self.ledger.learn(a_job(worker_id=worker.id))
-        self.liveness.left(worker.id)
+        self.liveness.left(worker.id, Presence())
         strangers = [{"folder_id": folder, "nonce": "n"} for folder in ("", "other")]
         for port, facts in enumerate(strangers, 40000):
             stranger = self.registered(port, worker_id=worker.id, name=f"x{port}", **facts)

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
-from scheduler.model import JobState, Ref, WorkerState
+from scheduler.model import JobState, Presence, Ref, WorkerState
 from tests.doubles.workers import Call
 from tests.house import House
 from tests.unit.cluster.values import a_job, a_worker
@@ -234,7 +234,7 @@ class LivenessTests(SynchronousTestCase):
         self.go_online()
         self.clock.pump([LEASE / 6] * 3)
         (probe,) = self.probes
-        self.liveness.left("w-1")
+        self.liveness.left("w-1", Presence())
         self.assertIs(self.state(), UNREACHABLE)
         probe.answer.callback(None)
         self.assertIs(self.state(), UNREACHABLE)
@@ -243,7 +243,7 @@ class LivenessTests(SynchronousTestCase):
         """The jobs of a worker that could only call are unknown, too, once it left."""
         self.register()
         self.ledger.learn(a_job())
-        self.liveness.left("w-1")
+        self.liveness.left("w-1", Presence())
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
 
     def test_why(self) -> None:
@@ -255,7 +255,7 @@ class LivenessTests(SynchronousTestCase):
         self.clock.advance(LEASE / 6)
         self.assertEqual(why(), "it has not called since the scheduler was started")
         self.go_online()
-        self.liveness.left("w-1")
+        self.liveness.left("w-1", Presence())
         self.assertEqual(why(), "it was stopped, and left its jobs running")
         self.liveness.heard("w-1")
         self.assertEqual(why(), "no call to it has succeeded yet")

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from scheduler.errors import Conflict, NameTaken, NoFreeSlot, NoMatch, NotFound, StoreFailed, Unreachable
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import FEATURES, Disk, Job, JobState, Stream, WorkerState
+from scheduler.model import FEATURES, Disk, Job, JobState, Presence, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.house import HOME, House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
@@ -151,7 +151,7 @@ class LateTests(OfflineTestCase):
         self.liveness.observe("w-1", failing).addErrback(lambda _: None)
         failing.errback(Unreachable("box"))
         self.liveness.heard("w-1")
-        self.liveness.left("w-1")
+        self.liveness.left("w-1", Presence())
         self.liveness.reset("w-1", "gone")
         self.assertIs(self.state(), WorkerState.OFFLINE)
         self.assertTrue(self.liveness.idle)

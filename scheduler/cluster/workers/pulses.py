@@ -1,0 +1,181 @@
+"""The signs of life of all workers, and what follows from them: presences, and running jobs that are ``unknown``.
+
+Elapsed time is measured by the reactor's clock, which the composition root makes monotonic. Wall time is only for
+people to read.
+"""
+
+from __future__ import annotations
+
+from attrs import define, evolve
+from twisted.logger import Logger
+
+from scheduler.cluster import lifecycle
+from scheduler.cluster.expected import Expected
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.workers.pulse import (
+    Pulse,
+    is_alive,
+    is_in_doubt,
+    judge,
+    wants_probe,
+    why_for_log,
+    why_unreachable,
+)
+from scheduler.daemon.running_time import RunningTime
+from scheduler.errors import NotAWorker, Unreachable
+from scheduler.model import JobState, Presence, Worker, WorkerState
+from scheduler.texts import bounded_text
+
+#: Bytes that are kept of the reason why a call to a worker failed.
+FAILURE_MAX_BYTES = 500
+
+
+@define(eq=False, slots=False)
+class Pulses:
+    """Pulses by worker id. Keeps the presence of each worker as its pulse says."""
+
+    _log = Logger()
+
+    _time: RunningTime
+    _ledger: Ledger
+    #: Is told which workers may be online soon.
+    _expected: Expected
+    #: Seconds.
+    _lease: float
+
+    def __attrs_post_init__(self) -> None:
+        self._registry = self._ledger.registry
+        self._pulses: dict[str, Pulse] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is being probed, and every worker that is kept here is in the registry."""
+        find = self._registry.find_worker
+        return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
+
+    def find(self, worker_id: str) -> Pulse | None:
+        """The pulse of a worker; ``None``: it has none, or is not known."""
+        return self._pulses.get(worker_id)
+
+    def of(self, worker_id: str) -> Pulse:
+        """The pulse of a known worker, which may be new."""
+        return self._pulses.setdefault(worker_id, Pulse())
+
+    def begin(self, worker_id: str) -> None:
+        """A new process registers as the worker: it has given no sign of life, and is unreachable."""
+        self._pulses[worker_id] = Pulse()
+        if self._registry.find_registered(worker_id) is not None:
+            self._ledger.see(worker_id, Presence())
+
+    def reset(self, worker_id: str, why: str, told: Presence | None = None) -> None:
+        """The worker is known to be gone, for the reason ``why``. ``told``: what it said in a last call."""
+        self._pulses[worker_id] = Pulse(gone=why)
+        self._expected.settle(worker_id)
+        worker = self._registry.find_registered(worker_id)
+        if worker is not None:
+            self.apply(worker, None if told is None else self._seen(worker_id, told))
+
+    def forget(self, worker_id: str) -> None:
+        """The worker deregistered, or was removed."""
+        self._pulses.pop(worker_id, None)
+        self._expected.settle(worker_id)
+
+    def expect(self, worker: Worker) -> None:
+        """The worker may be online at any moment."""
+        self.of(worker.id).expected = self._time.read()
+        self._expected.begin(worker)
+
+    def heard(self, worker: Worker, told: Presence | None) -> bool:
+        """The worker called, and said what it ``told`` about itself. Returns whether calls to it may fail."""
+        pulse = self.of(worker.id)
+        in_doubt = is_in_doubt(pulse)
+        if in_doubt and pulse.heard is None:
+            self.expect(worker)
+        pulse.heard, pulse.gone = self._time.read(), ""
+        self.apply(worker, self._seen(worker.id, told))
+        return in_doubt
+
+    def answered(self, worker_id: str) -> None:
+        """The worker answered a call. For one that sends no heartbeats, that is its sign of life."""
+        worker = self._registry.find_registered(worker_id)
+        if worker is None:
+            return
+        pulse = self.of(worker_id)
+        pulse.answered = self._time.read()
+        pulse.failed, pulse.no_worker = None, False
+        if worker.sends_heartbeats:
+            self.apply(worker)
+        else:
+            pulse.gone = ""
+            self.apply(worker, self._seen(worker_id))
+
+    def failed(self, worker_id: str, error: BaseException | None) -> None:
+        """Calls to the worker fail."""
+        pulse = self.of(worker_id)
+        why = error.reason if isinstance(error, Unreachable) else str(error)
+        pulse.failed = bounded_text(why, FAILURE_MAX_BYTES)
+        pulse.no_worker = pulse.no_worker or isinstance(error, NotAWorker)
+        worker = self._registry.find_registered(worker_id)
+        if worker is not None:
+            self.apply(worker)
+        self._settle(worker_id, pulse)
+
+    def wants_probe(self, worker: Worker) -> bool:
+        """Whether it is time to find out if calls to the worker succeed."""
+        return wants_probe(self.of(worker.id), worker.sends_heartbeats, self._time.read(), self._lease)
+
+    def expire(self, worker: Worker) -> None:
+        """Expect the worker for a lease at most. Its jobs count as running until it is silent or gone."""
+        now, pulse = self._time.read(), self.of(worker.id)
+        if pulse.expected is not None and now - pulse.expected > self._lease:
+            self._settle(worker.id, pulse)
+        if not is_alive(pulse, worker.sends_heartbeats, now, self._lease):
+            self.mark_jobs_unknown(worker.id)
+
+    def apply(self, worker: Worker, seen: Presence | None = None) -> None:
+        """Set the presence of the worker, and the state of its jobs, by the signs of life.
+
+        ``seen``: the presence after a sign of life, where that tells more than the state.
+        """
+        worker_id, pulse = worker.id, self.of(worker.id)
+        signs = (pulse, worker.sends_heartbeats, self._time.read(), self._lease)
+        before, state = self._registry.presence(worker_id), judge(*signs)
+        reason = "" if state is WorkerState.ONLINE else why_unreachable(*signs)
+        changed = state is not before.state
+        if seen is not None or changed or reason != before.reason:
+            self._ledger.see(worker_id, evolve(seen or before, state=state, reason=reason))
+        if state is WorkerState.ONLINE:
+            pulse.logged = ""
+            if changed:
+                self._log.info("worker {name} ({worker_id}) is online", name=worker.name, worker_id=worker_id)
+            self._settle(worker_id, pulse)
+            return
+        why = why_for_log(*signs)
+        if why and why != pulse.logged:
+            pulse.logged = why
+            self._log.warn(
+                "worker {name} ({worker_id}) is unreachable: {why}", name=worker.name, worker_id=worker_id, why=why
+            )
+        if changed:
+            self.mark_jobs_unknown(worker_id)
+
+    def mark_jobs_unknown(self, worker_id: str, why: str = "can't be reached") -> None:
+        """Show the running jobs of a worker as unknown. A job that is starting is left to the answer of its start."""
+        now = self._ledger.now()
+        unknown = [
+            lifecycle.unknown(job, f"worker {job.worker_name!r} {why}", now)
+            for job in self._registry.unfinished(worker_id)
+            if job.state is JobState.RUNNING
+        ]
+        if unknown:
+            self._ledger.learn(*unknown).addErrback(lambda _: None)
+
+    def _seen(self, worker_id: str, told: Presence | None = None) -> Presence:
+        """The presence after a sign of life, with what the worker ``told``; its state is still to be judged."""
+        return evolve(told or self._registry.presence(worker_id), last_seen=self._ledger.now())
+
+    def _settle(self, worker_id: str, pulse: Pulse) -> None:
+        """The worker is online, or requests no longer wait for it."""
+        if pulse.expected is not None:
+            pulse.expected = None
+            self._expected.settle(worker_id)
