@@ -153,14 +153,14 @@ def make_cluster(
         signals,
         removals,
         reconciler,
-        membership,
+        membership.departures,
         outputs,
         attendance,
         outlook,
         reach,
     )
     polling = Polling(clock, registry, service.query, flights.__contains__, liveness.probed)
-    forgetting = Forgetting(clock, ledger, service.forget, membership.unlist, forget_after)
+    forgetting = Forgetting(clock, ledger, service.forget, membership.departures.unlist, forget_after)
 
     for part in (outputs, stops, queue, removals, attendance):
         ledger.feed.subscribe(part.hear)

@@ -33,7 +33,7 @@ from scheduler.cluster.listing import EXAMINED_PER_PAGE
 from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.waits import Waits
-from scheduler.cluster.workers.membership import Membership
+from scheduler.cluster.workers.departures import Departures
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import shielded
 from scheduler.errors import NotFound, SchedulerError, StoreFailed, WorkerOnline
@@ -61,7 +61,7 @@ class Cluster:
         signals: Signals,
         removals: Removals,
         reconciler: Reconciler,
-        membership: Membership,
+        departures: Departures,
         outputs: Outputs,
         attendance: Attendance,
         outlook: Outlook,
@@ -78,7 +78,7 @@ class Cluster:
         self._stops = stops
         self._signals = signals
         self._removals = removals
-        self._membership = membership
+        self._departures = departures
         self._outputs = outputs
         self._attendance = attendance
         self._outlook = outlook
@@ -253,7 +253,7 @@ class Cluster:
             return
         if self._registry.presence(worker.id).is_online:
             raise WorkerOnline(worker.name)
-        await self._membership.remove(worker, "forgotten")
+        await self._departures.remove(worker, "forgotten")
         await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))
 
     def _queued_for(self, *names: str) -> list[Job]:

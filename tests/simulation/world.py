@@ -15,7 +15,7 @@ from typing import Any
 from attrs import frozen
 from twisted.python.failure import Failure
 
-from scheduler.cluster.workers.membership import REGISTER_AGAIN_SECONDS
+from scheduler.cluster.workers.register_again import REGISTER_AGAIN_SECONDS
 from scheduler.terms import Target
 from tests.simulation.aftermath import Aftermath
 from tests.simulation.core_worker import CoreWorkerNode

@@ -1,4 +1,7 @@
-"""Removal of workers that go for good: their unfinished jobs are given up, then the workers are forgotten.
+"""Workers that go: those that deregister, and those that go for good.
+
+A worker that deregisters may come back under its id, so it stays listed as offline, and its unfinished jobs become
+``unknown``. A worker that goes for good gives up its unfinished jobs, then it is forgotten.
 
 A removal takes a while: starts under way are answered first, and the ends of the jobs are saved. A worker may register
 meanwhile. Then it stays, and so do its jobs, unless they are being given up already. A heartbeat meanwhile is answered
@@ -9,30 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.workers.forgetting import stays_listed
+from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
-from scheduler.deferreds import Shared
-from scheduler.errors import Conflict
-from scheduler.model import Worker
+from scheduler.deferreds import Shared, shielded
+from scheduler.errors import Conflict, StoreFailed
+from scheduler.interfaces import IWorkerClient
+from scheduler.model import JobState, Worker
 
 
+@define(eq=False, slots=False)
 class Departures:
-    """``cut`` ends the calls to a worker that are under way; ``forget`` removes it from the registry."""
+    """Takes workers out of the registry, or shows them as offline; there is one for each scheduler."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        reconciler: Reconciler,
-        cut: Callable[[Worker], None],
-        forget: Callable[[Worker], Deferred[None]],
-    ) -> None:
-        self._ledger = ledger
-        self._reconciler = reconciler
-        self._cut = cut
-        self._forget = forget
+    _log = Logger()
+
+    _ledger: Ledger
+    _liveness: Liveness
+    _client: IWorkerClient
+    _reconciler: Reconciler
+    #: Forgets the channel to a worker, and all other state of it in this process.
+    _disconnect: Callable[[str], None]
+    #: Seconds for which a worker that deregistered stays listed; 0: it is not listed.
+    _keep: float
+
+    def __attrs_post_init__(self) -> None:
         # ids of the workers that go, and have not registered since their removal began
         self._going: set[str] = set()
         self._removals = Shared()
@@ -49,6 +59,24 @@ class Departures:
         """Give up the removal of a worker that has registered."""
         self._going.discard(worker_id)
 
+    async def deregister(self, worker: Worker) -> None:
+        """The worker deregisters: it stays listed as offline, or is removed."""
+        if worker.is_offline:  # it deregisters again, as the answer was lost
+            await shielded(self._ledger.learn(worker))
+            return
+        why = f"worker {worker.name!r} deregistered"
+        now = self._ledger.now()
+        # A job that is starting is left to the answer of its start.
+        unfinished = [job for job in self._ledger.registry.unfinished(worker.id) if job.state is not JobState.STARTING]
+        jobs_saved = self._ledger.learn(*(lifecycle.unknown(job, why, now) for job in unfinished))
+        jobs_saved.addErrback(lambda _: None)  # then the save that follows fails, too
+        stays = stays_listed(worker, self._ledger.registry.running_jobs(worker.id) > 0, self._keep)
+        await shielded(self._go_offline(worker) if stays else self._forget(worker))
+
+    def unlist(self, worker: Worker) -> None:
+        """Remove a worker that deregistered, and has no jobs any more."""
+        self._forget(worker).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
+
     def remove(self, worker: Worker, why: str) -> Deferred[None]:
         """Remove a worker that will not come back under this id; its unfinished jobs are ``lost``, with ``why``.
 
@@ -60,7 +88,8 @@ class Departures:
     async def _remove(self, worker: Worker, why: str) -> None:
         self._going.add(worker.id)
         try:
-            self._cut(worker)
+            self._liveness.reset(worker.id, "it is being forgotten")
+            self._client.forget(worker.id)  # ends the calls under way
             await self._reconciler.starts_over(worker.id)
             self._check(worker)
             now = self._ledger.now()
@@ -75,3 +104,14 @@ class Departures:
     def _check(self, worker: Worker) -> None:
         if worker.id not in self._going:
             raise Conflict(f"worker {worker.name!r} has registered again meanwhile")
+
+    def _go_offline(self, worker: Worker) -> Deferred[None]:
+        """Show a worker that deregistered as offline, until it comes back or is forgotten."""
+        self._disconnect(worker.id)
+        self._log.info("worker {name} ({worker_id}) is offline: it deregistered", name=worker.name, worker_id=worker.id)
+        return self._ledger.learn(evolve(worker, deregistered_at=self._ledger.now()))
+
+    def _forget(self, worker: Worker) -> Deferred[None]:
+        self._disconnect(worker.id)
+        self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
+        return self._ledger.learn(worker.ref)

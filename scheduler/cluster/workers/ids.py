@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.workers.registration import id_of_address, id_of_folder
-from scheduler.errors import Conflict, Invalid, NameTaken
+from scheduler.errors import Conflict, Invalid, NameTaken, NotFound
 from scheduler.messages import Registration
 from scheduler.model import Worker
 from scheduler.names import is_made_id
@@ -59,6 +59,13 @@ def check_ids(registry: Registry, worker_id: str, name: str) -> None:
         raise Invalid("name", f"{name!r} is a version 5 UUID, as the ids of workers are: give this worker another name")
     if registry.find_job(name) is not None:
         raise NameTaken(f"name {name!r} is the id of a job")
+
+
+def check_is_registered(registry: Registry, worker: Worker) -> None:
+    """Raise ``NotFound`` if the worker is not registered as this process: then nothing about it may be kept."""
+    now = registry.find_registered(worker.id)
+    if now is None or now.nonce != worker.nonce:
+        raise NotFound("worker", worker.id)
 
 
 def may_hold(registry: Registry, registration: Registration, folder: str) -> bool:

@@ -8,7 +8,7 @@ DURABILITY: tuple[Mutation, ...] = (
     Mutation(
         "acknowledge before the commit",
         "The end of a job is acknowledged to its worker only when it is durable: the worker may forget it then.",
-        "cluster/workers/membership.py",
+        "cluster/workers/heartbeats.py",
         """\
         try:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)

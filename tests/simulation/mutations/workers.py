@@ -53,7 +53,7 @@ WORKERS: tuple[Mutation, ...] = (
     Mutation(
         "hear a core worker",
         "A core worker sends no heartbeats: those in its name are not believed.",
-        "cluster/workers/membership.py",
+        "cluster/workers/heartbeats.py",
         "        if worker is None or worker.is_core or heartbeat.nonce != worker.nonce:\n",
         "        if worker is None or heartbeat.nonce != worker.nonce:\n",
         "core",
@@ -101,8 +101,8 @@ WORKERS: tuple[Mutation, ...] = (
     Mutation(
         "forget a worker that deregisters",
         "A worker that deregisters stays listed.",
-        "cluster/workers/membership.py",
-        "stays = stays_listed(worker, self._ledger.registry.running_jobs(worker_id) > 0, self._forget_after)",
+        "cluster/workers/departures.py",
+        "stays = stays_listed(worker, self._ledger.registry.running_jobs(worker.id) > 0, self._keep)",
         "stays = False",
         "processes",
         ("an offline worker stays listed", "a drain stays"),
@@ -119,7 +119,7 @@ WORKERS: tuple[Mutation, ...] = (
     Mutation(
         "forget the drain of a worker that deregisters",
         "It stays listed with its drain.",
-        "cluster/workers/membership.py",
+        "cluster/workers/departures.py",
         "evolve(worker, deregistered_at=",
         "evolve(worker, draining=False, deregistered_at=",
         "processes",
@@ -146,7 +146,7 @@ WORKERS: tuple[Mutation, ...] = (
     Mutation(
         "lose the jobs of a worker that deregisters",
         "A worker that deregisters may come back under its id: its unfinished jobs are unknown, not lost.",
-        "cluster/workers/membership.py",
+        "cluster/workers/departures.py",
         "lifecycle.unknown(job, why, now) for job in unfinished",
         "lifecycle.lost(job, why, now) for job in unfinished",
         "crashes",

@@ -84,7 +84,9 @@ class RemovalTests(ClashTestCase):
                     answer = self.registering()
                 waits = self.store.saves.pop(0)
                 self.store.held = False
-                self.successResultOf(self.membership.remove(self.ledger.registry.worker(self.worker.id), "forgotten"))
+                self.successResultOf(
+                    self.membership.departures.remove(self.ledger.registry.worker(self.worker.id), "forgotten")
+                )
                 waits[1].callback(None)
                 self.failureResultOf(answer, NotFound)
                 self.assertTrue(self.membership.idle)

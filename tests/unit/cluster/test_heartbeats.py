@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import succeed
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.workers.membership import REFUSAL_MAX_BYTES, SAVED_SHARE
+from scheduler.cluster.workers.heartbeats import REFUSAL_MAX_BYTES, SAVED_SHARE
 from scheduler.errors import Invalid, NotFound, Unreachable, WorkerFault
 from scheduler.messages import Heartbeat, JobReport
 from scheduler.model import Disk, JobSpec, JobState, WorkerState

@@ -58,7 +58,7 @@ class IdTests(ClashTestCase):
             stranger = self.registered(port, worker_id=worker.id, name=f"x{port}", **facts)
             self.assertNotEqual(stranger.id, worker.id)
         self.assertFalse(self.is_asked())
-        self.successResultOf(self.membership.remove(self.ledger.registry.worker(worker.id), "forgotten"))
+        self.successResultOf(self.membership.departures.remove(self.ledger.registry.worker(worker.id), "forgotten"))
         for port, facts in enumerate((*strangers, {"folder_id": "", "nonce": ""}), 41000):
             stranger = self.registered(port, worker_id=worker.id, name=f"x{port}", **facts)
             self.assertNotEqual(stranger.id, worker.id)
@@ -83,7 +83,7 @@ class IdTests(ClashTestCase):
         """A worker that had an id before it had a folder keeps it, and its jobs, where the scheduler forgot it."""
         old = self.registered(folder_id="", nonce="")
         self.ledger.learn(a_job("j-1", JobState.SUCCEEDED, worker_id=old.id))
-        self.successResultOf(self.membership.remove(old, "forgotten"))
+        self.successResultOf(self.membership.departures.remove(old, "forgotten"))
         self.assertEqual(self.registered(worker_id=old.id).id, old.id)
 
     def test_of_a_core_worker(self) -> None:

@@ -176,7 +176,7 @@ class OrphanTests(MembershipTestCase):
         super().setUp()
         self.online(worker_id="w-1", name="box")
         self.ledger.learn(a_job(started_at=900.0))
-        self.successResultOf(self.membership.remove(self.ledger.registry.worker("w-1"), "forgotten"))
+        self.successResultOf(self.membership.departures.remove(self.ledger.registry.worker("w-1"), "forgotten"))
         self.assertIs(self.state(), JobState.LOST)
         self.online(worker_id="w-1", name="box")
 
@@ -213,7 +213,7 @@ class OrphanTests(MembershipTestCase):
     def test_forgotten_again(self) -> None:
         """An orphan is lost once more when its worker is forgotten."""
         self.beat("w-1", running=("j-1",))
-        self.successResultOf(self.membership.remove(self.ledger.registry.worker("w-1"), "forgotten"))
+        self.successResultOf(self.membership.departures.remove(self.ledger.registry.worker("w-1"), "forgotten"))
         self.assertFalse(self.job().orphan)
 
     def test_only_what_was_lost(self) -> None:
