@@ -23,7 +23,8 @@ from twisted.internet.interfaces import IReactorTime
 from scheduler import units
 from scheduler.cluster.candidates import Standing, Tally
 from scheduler.cluster.jobs.backoff import Backoff
-from scheduler.cluster.jobs.lines import Lines, WaitingLine
+from scheduler.cluster.jobs.line_index import WaitingLine, ahead
+from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.placement import lacking, without_match
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.ledger import Ledger
@@ -126,12 +127,12 @@ class Outlook:
             return None
         requirement, place = self._waiting.standing(current)
         facts = self._facts_of(requirement)
-        ahead = self._waiting.ahead(facts.lines, place)
+        before = ahead(facts.lines, place)
         why, detail = self._delayed(current) or self._saving_fails(facts) or (facts.why, facts.detail)
         if why == "turn":
-            first = "it is next" if not ahead else "1 job goes first" if ahead == 1 else f"{ahead} jobs go first"
+            first = "it is next" if not before else "1 job goes first" if before == 1 else f"{before} jobs go first"
             detail = f"{detail}; {first}"
-        return WaitingFor(why, detail, ahead + 1)
+        return WaitingFor(why, detail, before + 1)
 
     def _delayed(self, job: Job) -> tuple[str, str] | None:
         seconds = self._queue.due_in(job.id)
@@ -157,7 +158,7 @@ class Outlook:
         return facts
 
     def _current_version(self) -> tuple[int, int]:
-        return self._waiting.version, self._ledger.feed.seq
+        return self._waiting.index.version, self._ledger.feed.seq
 
     def _holds_a_slot(self, requirement: Requirement) -> bool:
         """Whether an ended job whose end can't be saved yet has a slot that a job with that requirement could take."""
@@ -170,10 +171,10 @@ class Outlook:
             return self._facts_of_named(requirement, requirement.worker)
         candidates = self._backoff.candidates
         tally = candidates.tally(requirement)
-        if tally.total < self._waiting.lines():
-            lines = self._waiting.competing(requirement, candidates.each(requirement, tuple(Standing)))
+        if tally.total < len(self._waiting.index):
+            lines = self._waiting.index.competing(requirement, candidates.each(requirement, tuple(Standing)))
         else:
-            lines = self._waiting.competing_for_many(requirement, self._registry)
+            lines = self._waiting.index.competing_for_many(requirement, self._registry)
         if not tally.total:
             return _Facts("no-match", without_match(requirement, candidates), lines)
         group = self._group(requirement, tally)
@@ -185,7 +186,7 @@ class Outlook:
         """The facts about jobs that name a worker, for which its slots do not count."""
         called = self._registry.called(name)
         matching = [worker for worker in called if requirement.met_by(worker)]
-        lines = self._waiting.competing(requirement, matching)
+        lines = self._waiting.index.competing(requirement, matching)
         if not called:
             return _Facts("unreachable", f"worker {name!r} is not registered now", lines)
         worker = max(matching or called, key=self._registry.preference)
