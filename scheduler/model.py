@@ -316,7 +316,7 @@ class Needs(Protocol):
 
 @frozen
 class Presence:
-    """The momentary status of a worker. Never stored."""
+    """The momentary status of a worker, with the disk of its spools. Never stored."""
 
     state: WorkerState = WorkerState.UNREACHABLE
     #: Why the worker is not online, in words that end a sentence.
@@ -324,20 +324,13 @@ class Presence:
     last_seen: float | None = None
     #: A sentence why it accepts no job at present; ``None`` if it does.
     refusing: str | None = None
-    #: The disk with its spools.
     disk: Disk | None = None
     #: Seconds by which its clock was ahead of the scheduler's at its last heartbeat.
     clock_difference: float | None = None
 
     @property
     def is_online(self) -> bool:
-        """Whether scheduler and worker can reach each other."""
         return self.state is WorkerState.ONLINE
-
-    @property
-    def availability(self) -> tuple[WorkerState, str | None]:
-        """The part that decides whether the worker takes jobs."""
-        return self.state, self.refusing
 
 
 @frozen

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import Generic, TypeVar
 
 from attrs import define, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -25,43 +26,40 @@ from twisted.logger import Logger
 
 from scheduler.model import Job, Presence, Ref, Worker
 
+R = TypeVar("R", Job, Worker)
+
 #: Changes that are kept for ``since``.
 BACKLOG_MAX_CHANGES = 1000
 
 
 @frozen
-class JobChanged:
-    """A job is new (``before`` is ``None``), another than before, or gone (``after`` is ``None``)."""
+class _RecordChanged(Generic[R]):
+    """A record is new (``before`` is ``None``), another than before, or gone (``after`` is ``None``)."""
 
-    before: Job | None
-    after: Job | None
+    before: R | None
+    after: R | None
 
     @property
-    def last(self) -> Job:
-        """The job after the change; one that is gone as it was before."""
-        job = self.after or self.before
-        assert job is not None
-        return job
+    def last(self) -> R:
+        """The record after the change; one that is gone as it was before."""
+        record = self.after or self.before
+        assert record is not None
+        return record
 
     @property
     def ref(self) -> Ref:
-        """The key of the job."""
+        """The key of the record."""
         return self.last.ref
 
 
 @frozen
-class WorkerChanged:
-    """The record of a worker changed, as ``JobChanged``. One that deregistered has become offline."""
+class JobChanged(_RecordChanged[Job]):
+    """A job is new, another than before, or gone."""
 
-    before: Worker | None
-    after: Worker | None
 
-    @property
-    def ref(self) -> Ref:
-        """The key of the worker."""
-        worker = self.after or self.before
-        assert worker is not None
-        return worker.ref
+@frozen
+class WorkerChanged(_RecordChanged[Worker]):
+    """A worker is new, another than before, or gone. One that deregistered has become offline."""
 
 
 @frozen

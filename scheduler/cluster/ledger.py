@@ -200,7 +200,7 @@ class Ledger:
     def see(self, worker_id: str, presence: Presence) -> None:
         """Let be seen what is true of a registered worker for the moment."""
         before = self.registry.see(worker_id, presence)
-        if presence.availability != before.availability:
+        if before is not None:
             self.feed.publish(PresenceChanged(worker_id, before, presence))
 
     def settled(self) -> Deferred[None]:

@@ -33,8 +33,6 @@ class Registry:
         self._in_backoff: set[str] = set()
         # ids of the core workers; a dict, for its order
         self._core: dict[str, None] = {}
-        # ids of the workers that deregistered and stay listed; a dict, for its order
-        self._offline: dict[str, None] = {}
         # ids of workers by name, and by address
         self._named: dict[str, set[str]] = {}
         # of workers whose id is not made from their folder id: the id made from it -> the id that they have
@@ -91,10 +89,6 @@ class Registry:
         """Ids of the core workers, in the order in which they came."""
         return list(self._core)
 
-    def offline_workers(self) -> list[Worker]:
-        """The workers that deregistered and stay listed, in the order in which that became known."""
-        return [self._workers[worker_id] for worker_id in self._offline]
-
     def find_worker(self, worker_id: str | None) -> Worker | None:
         """The worker with that id; ``None``: there is none."""
         return self._workers.get(worker_id) if worker_id else None
@@ -108,11 +102,10 @@ class Registry:
         """The presence of a worker; one that is not known is unreachable."""
         return self.presences.of(worker_id)
 
-    def see(self, worker_id: str, presence: Presence) -> Presence:
-        """Set the presence of a worker that is registered; returns the one before."""
-        before = self.presence(worker_id)
-        self.presences.put(worker_id, presence)
-        if presence.availability != before.availability:
+    def see(self, worker_id: str, presence: Presence) -> Presence | None:
+        """Set the presence of a registered worker. Returns the one before, if that decides otherwise about jobs."""
+        before = self.presences.see(worker_id, presence)
+        if before is not None:
             self._refile(worker_id)
         return before
 
@@ -123,12 +116,7 @@ class Registry:
         named = self.named(name)
         if not named:
             raise NotFound("worker", name)
-        return max(named, key=self.preference)
-
-    def preference(self, worker: Worker) -> tuple[bool, float, str]:
-        """The sort key that finds, among workers with one name, the one that is online, or was seen last."""
-        presence = self.presence(worker.id)
-        return presence.is_online, presence.last_seen or 0.0, worker.id
+        return max(named, key=self.presences.preference)
 
     def has_worker(self, name: str) -> bool:
         """Whether there is a worker with that id or name."""
@@ -165,11 +153,7 @@ class Registry:
             self._core.setdefault(worker.id)
         else:
             self._core.pop(worker.id, None)
-        if worker.is_offline:
-            self._offline.setdefault(worker.id)
-            self.presences.remove(worker.id)
-        else:
-            self._offline.pop(worker.id, None)
+        self.presences.put_worker(worker)
         self._workers[worker.id] = worker
         self._refile(worker.id)
 
@@ -177,9 +161,8 @@ class Registry:
         """Remove a worker; its jobs stay."""
         worker = self._workers.pop(worker_id)
         self._unlist_worker(worker)
-        self.presences.remove(worker_id)
+        self.presences.remove_worker(worker_id)
         self._core.pop(worker_id, None)
-        self._offline.pop(worker_id, None)
         if self._of_folder.get(worker.folder) == worker_id:
             del self._of_folder[worker.folder]
         self.candidates.remove(worker_id)

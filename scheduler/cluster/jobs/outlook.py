@@ -189,7 +189,7 @@ class Outlook:
         lines = self._waiting.index.competing(requirement, matching)
         if not called:
             return _Facts("unreachable", f"worker {name!r} is not registered now", lines)
-        worker = max(matching or called, key=self._registry.preference)
+        worker = max(matching or called, key=self._registry.presences.preference)
         who = f"worker {worker.name!r}"
         if lack := lacking(requirement, worker):
             return _Facts("no-match", f"{who} does not support {lack}", lines)

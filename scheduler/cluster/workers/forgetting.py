@@ -75,7 +75,7 @@ class Forgetting(Periodic):
         limit = self._time.read() - self._keep
         if self._ledger.store_problem:
             return
-        offline = self._ledger.registry.offline_workers()
+        offline = self._ledger.registry.presences.offline_workers()
         over = (worker for worker in offline if self._is_over(worker, limit))
         for worker in islice(over, FORGOTTEN_PER_SWEEP):
             if worker.is_core and not self._has_jobs(worker):

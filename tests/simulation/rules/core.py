@@ -57,7 +57,7 @@ class CoreWorkers(Rule):
         assert scheduler is not None
         registry = scheduler.parts.ledger.registry
         workers = registry.workers()
-        for worker in registry.offline_workers():
+        for worker in registry.presences.offline_workers():
             if worker.is_core and not registry.running_jobs(worker.id):
                 self.broken(LISTED, f"core worker {worker.id} deregistered, has no jobs, and is listed")
         for node in self.facts.world.core_workers.values():

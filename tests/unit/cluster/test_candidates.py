@@ -205,7 +205,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert len(registry.candidates) == len(workers)
         assert registry.presences.online == sum(registry.presence(worker.id).is_online for worker in workers)
         offline = [worker.id for worker in workers if registry.presence(worker.id).state is WorkerState.OFFLINE]
-        assert sorted(worker.id for worker in registry.offline_workers()) == sorted(offline)
+        assert sorted(worker.id for worker in registry.presences.offline_workers()) == sorted(offline)
         assert sorted(registry.core_workers()) == sorted(worker.id for worker in workers if worker.is_core)
         assert sorted(registry.worker_ids()) == sorted(worker.id for worker in workers)
         known = {worker.id for worker in workers}

@@ -71,7 +71,7 @@ class WorkerTests(SynchronousTestCase):
             registry.put_worker(a_worker(worker_id, deregistered_at=5.0))
         registry.put_worker(a_worker("b"))
         registry.remove_worker("c")
-        self.assertEqual([worker.id for worker in registry.offline_workers()], ["a"])
+        self.assertEqual([worker.id for worker in registry.presences.offline_workers()], ["a"])
         self.assertEqual((registry.find_registered("a"), registry.find_registered("c")), (None, None))
         self.assertEqual(registry.find_registered("b"), registry.find_worker("b"))
 
