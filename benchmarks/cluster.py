@@ -139,7 +139,7 @@ class _Cluster:
         self.clock.run(0.0)  # the listeners hear of it
 
     def heartbeats(self) -> None:
-        for worker in self.parts.ledger.registry.workers():
+        for worker in self.parts.ledger.registry.workers.all():
             self.parts.membership.heartbeat(Heartbeat(worker.id, "boot"), "127.0.0.1")
         self.clock.run(0.0)
 
@@ -184,7 +184,7 @@ def _placements(n: int, times: int) -> Iterator[Row]:
     made.register(n)
     yield _placement_row(f"placement for `{{}}`, {n} workers", made, _ANY, times, f"aim {PLACEMENT_AIM:g} ms")
     yield _placement_row(f"placement for `zone=3`, {n} workers", made, _ZONE, times, "")
-    ids = [worker.id for worker in made.parts.ledger.registry.workers()]
+    ids = [worker.id for worker in made.parts.ledger.registry.workers.all()]
     for worker_id in ids[:-3]:
         made.parts.backoff.refused(worker_id, Unavailable("no more processes", 60.0))
     yield _placement_row(f"the same, all but 3 of {n} in backoff", made, _ANY, 8, f"aim {PLACEMENT_AIM:g} ms")

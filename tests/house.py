@@ -121,7 +121,7 @@ class Scheduler:
 
     def worker(self, worker_id: str) -> Worker:
         """As the scheduler sees it."""
-        return self.parts.ledger.registry.worker(worker_id)
+        return self.parts.ledger.registry.workers.get(worker_id)
 
     def job(self, job_id: str) -> Job:
         """As clients see it."""
@@ -131,7 +131,7 @@ class Scheduler:
 
     def presence(self, worker_id: str) -> Presence:
         """The presence of a worker, as the scheduler sees it."""
-        return self.parts.ledger.registry.presence(worker_id)
+        return self.parts.ledger.registry.presences.of(worker_id)
 
     def add(self, *things: Worker | Job, online: bool = True, **told: Any) -> None:
         """Have the scheduler know these, and settle."""
@@ -181,7 +181,7 @@ class House(Scheduler):
         A core worker, of no ``boot_id``, had it at that ``address``.
         """
         registry = self.parts.ledger.registry
-        if registry.find_worker(worker_id) is None:
+        if registry.workers.find(worker_id) is None:
             address = address if not boot_id else f"{HOME}:1"
             registry.put_worker(Worker(worker_id, worker_id, address, boot_id=boot_id, deregistered_at=EPOCH))
 
@@ -208,13 +208,13 @@ class House(Scheduler):
 
     def report(self, worker_id: str, **facts: Any) -> None:
         """A worker tells by its heartbeat how its jobs are; one that sends none is asked, as by the polling."""
-        worker = self.parts.ledger.registry.find_worker(worker_id)
+        worker = self.parts.ledger.registry.workers.find(worker_id)
         if worker is None:
             return
         if not worker.is_core:
             self.beat(worker_id, **facts)
             return
-        for job in self.parts.ledger.registry.unfinished(worker_id):
+        for job in self.parts.ledger.registry.jobs.unfinished(worker_id):
             self.parts.service.query(worker_id, job.id)
 
     def end(self, job: Job, exit_code: int = 0, report: bool = True, **facts: Any) -> None:

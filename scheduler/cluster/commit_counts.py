@@ -51,7 +51,7 @@ class CommitCounts:
     def idle(self) -> bool:
         """Whether every worker that is remembered here is in the registry, or is remembered as gone."""
         kept = {*self._doubted, *self._told} - self._gone.keys()
-        return all(map(self._ledger.registry.find_worker, kept))
+        return all(map(self._ledger.registry.workers.find, kept))
 
     def load(self) -> None:
         self._set_back_to = self._ledger.set_back_to

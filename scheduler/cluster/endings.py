@@ -81,7 +81,7 @@ class Endings:
         if not isinstance(result, Failure):
             self._show(ending)
             return
-        job, error = self._registry.find_job(ending.job.id), result.value
+        job, error = self._registry.jobs.find(ending.job.id), result.value
         if decided or job is None or not isinstance(error, StoreFailed):  # the worker reports one not known yet again
             self.forget(ending.job.id)
             return
@@ -115,10 +115,10 @@ class Endings:
 
     def adopted(self, worker_id: str) -> tuple[int, int]:
         """The number of adopted jobs of that worker, and of all workers, including those whose ends are being saved."""
-        find = self._registry.find_job
+        find = self._registry.jobs.find
         ending = [each.job for each in self._endings.values() if each.job.is_adopted and find(each.job.id) is None]
         own = sum(job.worker_id == worker_id for job in ending)
-        return self._registry.adopted(worker_id) + own, self._registry.adopted() + len(ending)
+        return self._registry.jobs.adopted(worker_id) + own, self._registry.jobs.adopted() + len(ending)
 
     def jobs(self) -> list[Job]:
         """The jobs that are held, with the next attempts that become visible with their ends."""
@@ -138,7 +138,7 @@ class Endings:
     def _show(self, ending: Ending) -> None:
         self.forget(ending.job.id)
         if ending.following is not None:  # first: whoever sees the end of a job finds its next attempt
-            told = self._registry.find_job(ending.following.id)  # by its worker, meanwhile
+            told = self._registry.jobs.find(ending.following.id)  # by its worker, meanwhile
             if told is not None:
                 self._show_job(lifecycle.as_attempt(told, ending.following))
             elif ending.following.id not in self._endings:  # else it has ended, and is shown when that is durable

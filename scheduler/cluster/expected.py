@@ -79,14 +79,14 @@ class Expected:
         if worker_id not in self._workers:
             return
         self._workers.discard(worker_id)
-        worker = self._registry.find_worker(worker_id)
+        worker = self._registry.workers.find(worker_id)
         for requirement, group in list(self._groups.items()):
             if worker_id not in group.worker_ids:
                 continue
             del group.worker_ids[worker_id]
             if not group.worker_ids:
                 self._wake(requirement, group, len(group.waiters))
-            elif worker is not None and self._registry.presence(worker_id).is_online:
+            elif worker is not None and self._registry.presences.of(worker_id).is_online:
                 self._wake(requirement, group, self._room(requirement, worker))
 
     def wait(self, requirement: Requirement, seconds: float) -> Deferred[None] | None:
@@ -120,7 +120,7 @@ class Expected:
     def _meeting(self, requirement: Requirement) -> dict[str, None]:
         """The ids of the expected workers that could take a job with that requirement if they were online."""
         if requirement.worker is not None:
-            workers = iter(self._registry.called(requirement.worker))
+            workers = iter(self._registry.workers.called(requirement.worker))
         else:
             workers = self._registry.candidates.each(requirement, (Standing.UNREACHABLE,))
         return {worker.id: None for worker in workers if worker.id in self._workers}

@@ -64,12 +64,12 @@ class JobRounds:
                 continue  # the other jobs are not affected
 
     async def _answers(self, worker_id: str) -> bool:
-        if self._registry.presence(worker_id).is_online:
+        if self._registry.presences.of(worker_id).is_online:
             await self._probed(worker_id)
-        return self._registry.presence(worker_id).is_online
+        return self._registry.presences.of(worker_id).is_online
 
     def _end(self, worker_id: str, job: Job) -> None:
-        known = {each: place for each, place in self._ended_at.items() if self._registry.find_worker(each)}
+        known = {each: place for each, place in self._ended_at.items() if self._registry.workers.find(each)}
         self._ended_at = {**known, worker_id: _place(job)}
 
 

@@ -139,7 +139,7 @@ class Ledger:
         next attempt of a job that ends comes with its end. A ``Ref`` says that a job goes, and leaves a ``RemovedJob``.
         """
         plan = self._plan(records)
-        known = {job.id: self.registry.find_job(job.id) for job in plan.jobs}
+        known = {job.id: self.registry.jobs.find(job.id) for job in plan.jobs}
         loaded = [job.worker_id for job in plan.jobs if job.worker_id is not None and known[job.id] is None]
         leaving = {ref.id for ref in plan.gone}
         self._leaving |= leaving
@@ -147,13 +147,13 @@ class Ledger:
             self.registry.reserve(worker_id)
 
         def is_outdated(record: Record) -> bool:
-            return isinstance(record, Job) and self.registry.find_job(record.id) is not known[record.id]
+            return isinstance(record, Job) and self.registry.jobs.find(record.id) is not known[record.id]
 
         def show(_: None) -> None:
             for record in filter(is_outdated, plan.visible):
                 self._saving.note(record)  # the store gets it as it is now
             self._show(*(record for record in plan.visible if not is_outdated(record)))
-            if surplus := self.registry.surplus_removed(self._keep_finished):
+            if surplus := self.registry.removed.surplus(self._keep_finished):
                 self.learn(*surplus).addErrback(lambda reason: reason.trap(StoreFailed))
 
         def over(result: T) -> T:
@@ -229,7 +229,7 @@ class Ledger:
 
     def _jobs_after(self, jobs: list[Job]) -> tuple[list[Job], list[Ending]]:
         """The jobs that change, as they are saved, and the ends among them."""
-        find, gone = self.registry.find_job, self.registry.was_removed
+        find, gone = self.registry.jobs.find, self.registry.removed.has
         if any(job.state.final or find(job.id) is None for job in jobs):  # else none begins or ends
             jobs = lifecycle.told_attempts(jobs, find, self.endings.following, self._is_settled, gone, self.now())
         listed = [job for job in jobs if not self._is_settled(job.id)]
@@ -251,15 +251,15 @@ class Ledger:
             job, following = lifecycle.followed(job, self.now())
         if job.state.final:
             job = evolve(job, spec=job.spec.without_input())
-        if following is None or following.id in told or self.registry.was_removed(following.id):
+        if following is None or following.id in told or self.registry.removed.has(following.id):
             return job, None
-        return job, following if self.registry.find_job(following.id) is None else None
+        return job, following if self.registry.jobs.find(following.id) is None else None
 
     def _save(self, plan: _Plan, decided: bool) -> Deferred[None]:
         """Save the changes, and let go of the oldest finished jobs beyond the limit."""
         most = self._keep_finished - sum(not ending.job.is_adopted for ending in plan.ends)
         records = plan.records()
-        if surplus := [Ref("job", job_id) for job_id in self.registry.surplus(most)]:
+        if surplus := [Ref("job", job_id) for job_id in self.registry.jobs.finished.surplus(most)]:
             records += surplus
             self._show(*surplus)
 
@@ -280,13 +280,13 @@ class Ledger:
     def _apply(self, record: Record) -> Change | None:
         registry = self.registry
         if isinstance(record, Job):
-            job, before = record.trimmed(), registry.find_job(record.id)  # one that has ended was saved as it was
+            job, before = record.trimmed(), registry.jobs.find(record.id)  # one that has ended was saved as it was
             registry.put_job(job)
             if job.state is JobState.QUEUED:
                 self.enter_queue(job)
             return JobChanged(before, job)
         if isinstance(record, Worker):
-            known = registry.find_worker(record.id)
+            known = registry.workers.find(record.id)
             registry.put_worker(record)
             return WorkerChanged(known, record) if record != known else None
         if isinstance(record, RemovedJob):

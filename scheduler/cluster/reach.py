@@ -17,7 +17,7 @@ class Reach:
 
     def worker_of(self, job: Job) -> Worker:
         """The worker of a job. Raises ``Unreachable`` if it is not known, or not online."""
-        worker = self.registry.find_worker(job.worker_id)
+        worker = self.registry.workers.find(job.worker_id)
         if worker is None:
             raise Unreachable(job.worker_name or job.worker_id or "none")
         self.check(worker)
@@ -25,9 +25,9 @@ class Reach:
 
     def check(self, worker: Worker) -> None:
         """Raise ``Unreachable`` if the worker is not online."""
-        if not self.registry.presence(worker.id).is_online:
+        if not self.registry.presences.of(worker.id).is_online:
             raise self.error(worker)
 
     def error(self, worker: Worker) -> Unreachable:
         """The error for a worker that is not online."""
-        return Unreachable(worker.name, reason=self.registry.presence(worker.id).reason)
+        return Unreachable(worker.name, reason=self.registry.presences.of(worker.id).reason)

@@ -96,10 +96,10 @@ class Cluster:
         return self._submissions.keys.replays(key)
 
     def job(self, job_id: str) -> Job:
-        return self._registry.job(job_id)
+        return self._registry.jobs.get(job_id)
 
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        return self._registry.listing.page(which, limit, cursor)
+        return self._registry.jobs.listing.page(which, limit, cursor)
 
     def with_specs(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
         return self._ledger.specs.fill(jobs)
@@ -112,7 +112,7 @@ class Cluster:
             if isinstance(change, JobChanged) and change.after is not None:
                 notify(change.after)
 
-        return self._ledger.feed.subscribe(hear, self._registry.job(job_id).ref)
+        return self._ledger.feed.subscribe(hear, self._registry.jobs.get(job_id).ref)
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         waiting = self._waits.until_ended(job_id, seconds)
@@ -129,10 +129,10 @@ class Cluster:
         return self._outlook.of(job)
 
     def last_attempt(self, job_id: str) -> Job:
-        return self._registry.last_attempt(job_id)
+        return self._registry.jobs.last_attempt(job_id)
 
     def stop(self, job_id: str, worker: str | None = None) -> Deferred[Job]:
-        job = self._job_on(worker, job_id) if worker is not None else self._registry.job(job_id)
+        job = self._job_on(worker, job_id) if worker is not None else self._registry.jobs.get(job_id)
         return self._own(self._stops.stop(job))
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
@@ -147,10 +147,10 @@ class Cluster:
     # -- workers
 
     def workers(self) -> tuple[WorkerView, ...]:
-        return tuple(self._view(worker) for worker in self._registry.workers())
+        return tuple(self._view(worker) for worker in self._registry.workers.all())
 
     def worker(self, name: str) -> WorkerView:
-        return self._view(self._registry.worker(name))
+        return self._view(self._registry.workers.get(name))
 
     def drain(self, name: str) -> Deferred[WorkerView]:
         return self._own(self._set_draining(name, True))
@@ -196,30 +196,30 @@ class Cluster:
         jobs: dict[str, Job] = {}
         cursor: str | None = None
         while True:
-            page = self._registry.listing.page(which, EXAMINED_PER_PAGE, cursor)
-            last = [self._registry.last_attempt(job.id) for job in page.jobs]
+            page = self._registry.jobs.listing.page(which, EXAMINED_PER_PAGE, cursor)
+            last = [self._registry.jobs.last_attempt(job.id) for job in page.jobs]
             jobs |= {job.id: job for job in last if not job.over}
             if page.next is None:
                 break
             cursor = page.next
             await deferLater(self._clock, 0)
         await self._stops.stop_all(jobs.values())
-        found = [list(self._registry.attempts(job.id)) or [job] for job in jobs.values()]
+        found = [list(self._registry.jobs.attempts(job.id)) or [job] for job in jobs.values()]
         return tuple(attempts[-1] for attempts in found)
 
     def _view(self, worker: Worker) -> WorkerView:
-        presence = self._registry.presence(worker.id)
+        presence = self._registry.presences.of(worker.id)
         held_by = presence.refusing or self._backoff.reason(worker.id)
         reason = held_by if presence.is_online else presence.reason
-        return WorkerView(worker, presence, self._registry.running_jobs(worker.id), reason)
+        return WorkerView(worker, presence, self._registry.jobs.count_unfinished(worker.id), reason)
 
     def _job_on(self, worker: str, job_id: str) -> Job:
         """The job, if it is that worker's, which may be gone or renamed. Raises ``NotFound`` if it is not."""
-        job = self._registry.find_job(job_id)
+        job = self._registry.jobs.find(job_id)
         if job is not None and worker in {job.worker_id, job.worker_name}:
             return job
-        if self._registry.worker(worker).id == (job and job.worker_id):
-            return self._registry.job(job_id)
+        if self._registry.workers.get(worker).id == (job and job.worker_id):
+            return self._registry.jobs.get(job_id)
         raise NotFound("job", job_id)
 
     async def _query(self, job: Job) -> Job:
@@ -229,37 +229,37 @@ class Cluster:
         starting = self._flights.over(job.id)
         if starting is not None:
             await starting
-            job = self._registry.job(job.id)
+            job = self._registry.jobs.get(job.id)
             if job.state is JobState.QUEUED or job.id in self._flights:
                 return job  # that start never left: to ask would seal the id against the next
         if not job.state.final:
             await self._reconciler.ask(self._reach.worker_of(job), job)  # it may have gone to another worker
-        return self._registry.job(job.id)
+        return self._registry.jobs.get(job.id)
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:
-        worker = self._registry.worker(name)
+        worker = self._registry.workers.get(name)
         await self._ledger.amend(worker, partial(evolve, draining=draining))
-        return self._view(self._registry.worker(worker.id))
+        return self._view(self._registry.workers.get(worker.id))
 
     async def _forget(self, name: str) -> None:
         try:
-            worker = self._registry.worker(name)
+            worker = self._registry.workers.get(name)
         except NotFound:
             # One that deregistered is no worker any more, but its jobs wait for it.
-            jobs = [*self._registry.unfinished(name), *self._queued_for(name)]
+            jobs = [*self._registry.jobs.unfinished(name), *self._queued_for(name)]
             if not jobs:
                 raise
             await self._ledger.decide(*map(self._forgotten, jobs))
             return
-        if self._registry.presence(worker.id).is_online:
+        if self._registry.presences.of(worker.id).is_online:
             raise WorkerOnline(worker.name)
         await self._departures.remove(worker, "forgotten")
         await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))
 
     def _queued_for(self, *names: str) -> list[Job]:
         """The jobs that are queued for a worker that had these names, unless another worker has the name now."""
-        left = {name for name in names if not self._registry.has_worker(name)}
-        queued = self._registry.unfinished(None)
+        left = {name for name in names if not self._registry.workers.has(name)}
+        queued = self._registry.jobs.unfinished(None)
         return [job for job in queued if job.target is not None and job.target.worker in left]
 
     def _forgotten(self, job: Job) -> Job:

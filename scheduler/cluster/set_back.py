@@ -88,9 +88,9 @@ class SetBack(Service):
         super().startService()
         self._counts.load()
         registry = self._ledger.registry
-        jobs = registry.listing.matching(_NOT_STARTED)
+        jobs = registry.jobs.listing.matching(_NOT_STARTED)
         self._not_started = frozenset(job.id for job in jobs if job.started_at is None)
-        workers = registry.workers()
+        workers = registry.workers.all()
         self._settling.begin(each.id for each in workers if each.sends_heartbeats and each.deregistered_at is None)
 
     def stopService(self) -> None:
@@ -207,7 +207,7 @@ class SetBack(Service):
         for job_id in (*reported, *heartbeat.refused):
             if job_id in asked.seen:
                 continue
-            if self._ledger.registry.find_job(job_id) is None:
+            if self._ledger.registry.jobs.find(job_id) is None:
                 if asked.unknown >= UNKNOWN_SEEN_MAX:
                     continue
                 asked.unknown += 1

@@ -25,7 +25,7 @@ class Specs:
     def fill(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
         """See ``IScheduler.with_specs``; one read of the store, or none."""
         partial = {job.id for job in jobs if job.spec.stored}
-        here = {job_id: job.spec for job_id in partial if (job := self._registry.find_job(job_id)) is not None}
+        here = {job_id: job.spec for job_id in partial if (job := self._registry.jobs.find(job_id)) is not None}
         here = {job_id: spec.without_input() for job_id, spec in here.items() if not spec.stored}
 
         def filled(read: Mapping[str, JobSpec]) -> tuple[Job, ...]:

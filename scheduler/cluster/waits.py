@@ -35,15 +35,15 @@ class Waits:
         """The last attempt, at its end or as it is after ``seconds``. Raises ``NotFound`` if the job is not known."""
         until = self._clock.seconds() + seconds
         while True:
-            last = self._registry.last_attempt(job_id)
+            last = self._registry.jobs.last_attempt(job_id)
             ended = await self.until_ended(last.id, max(0.0, until - self._clock.seconds()))
-            if not ended.state.final or ended.retried_by is None or self._registry.find_job(ended.retried_by) is None:
+            if not ended.state.final or ended.retried_by is None or self._registry.jobs.find(ended.retried_by) is None:
                 return ended
             job_id = ended.retried_by
 
     def _until(self, job_id: str, holds: Callable[[Job], bool], seconds: float) -> Deferred[Job]:
         """Fires with the job once ``holds`` is true of it, or it is removed, or as it is after ``seconds``."""
-        job = self._registry.job(job_id)
+        job = self._registry.jobs.get(job_id)
         if holds(job):
             return succeed(job)
         waiting: Deferred[Job] = Deferred()
@@ -59,6 +59,6 @@ class Waits:
             return result
 
         def as_it_is(_reason: object, _seconds: float) -> Job:
-            return self._registry.find_job(job_id) or job
+            return self._registry.jobs.find(job_id) or job
 
         return waiting.addTimeout(seconds, self._clock, as_it_is).addBoth(left)

@@ -41,7 +41,7 @@ class Aftermath:
         assert world.scheduler is not None
         registry = world.scheduler.parts.ledger.registry
         lost = [worker_id for worker_id, folder in world.judge.facts.owners.items() if folder.lost]
-        there = [worker_id for worker_id in lost if registry.find_worker(worker_id) is not None]
+        there = [worker_id for worker_id in lost if registry.workers.find(worker_id) is not None]
         for worker_id in there:
             Forget(0.0, worker_id).begin(world)
         if there or not world.scheduler.serving:
@@ -76,4 +76,4 @@ class Aftermath:
 
     def _is_registered(self, worker_id: str) -> bool:
         scheduler = self._world.scheduler
-        return scheduler is not None and scheduler.parts.ledger.registry.find_registered(worker_id) is not None
+        return scheduler is not None and scheduler.parts.ledger.registry.workers.find_registered(worker_id) is not None

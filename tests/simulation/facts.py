@@ -108,12 +108,12 @@ class Facts:
             return False
         registry = self.world.scheduler.parts.ledger.registry
         folders = [node.folder for node in self.world.workers.values() if job_id in node.folder.spools]
-        workers = [registry.find_worker(folder.worker_id) for folder in folders]
+        workers = [registry.workers.find(folder.worker_id) for folder in folders]
         job = self.shown.get(job_id)
         name = None if job is None or job.target is None else job.target.worker
         return any(
             worker is None
-            or not registry.presence(worker.id).is_online
+            or not registry.presences.of(worker.id).is_online
             or (name and name not in (worker.id, worker.name))
             for worker in workers
         )

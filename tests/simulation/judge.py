@@ -262,12 +262,12 @@ class Judge:
         if change.after is not None:
             self._world.trace.add(scheduler.process.name, f"shows {brief(job)}")
             self.show(scheduler, job)
-        elif not job.over or scheduler.parts.ledger.registry.was_removed(job.id):  # else its time was over
+        elif not job.over or scheduler.parts.ledger.registry.removed.has(job.id):  # else its time was over
             self._drop(scheduler, job)
 
     def _see_worker(self, scheduler: SchedulerProcess, change: WorkerChanged | PresenceChanged) -> None:
         worker_id = change.ref.id
-        known = scheduler.parts.ledger.registry.find_worker(worker_id)
+        known = scheduler.parts.ledger.registry.workers.find(worker_id)
         worker = change.after if isinstance(change, WorkerChanged) else known
         if worker is not None:
             self._each(lambda rule: rule.worker_shown(scheduler, worker))
@@ -280,9 +280,9 @@ class Judge:
         """The scheduler has loaded its store."""
         registry = scheduler.parts.ledger.registry
         self.facts.queued.clear()
-        for worker in registry.workers():
+        for worker in registry.workers.all():
             self._each(lambda rule, worker=worker: rule.worker_shown(scheduler, worker))  # type: ignore[misc]
-        for job in registry.listing.matching(JobFilter()):
+        for job in registry.jobs.listing.matching(JobFilter()):
             self._world.trace.add(scheduler.process.name, f"loads {brief(job)}")
             self.show(scheduler, job)
         self._each(lambda rule: rule.loaded(scheduler))
@@ -310,7 +310,7 @@ class Judge:
         self._world.trace.add(scheduler.process.name, f"drops job {job.id}")
         self.facts.gone[job.id] = None
         if job.id in self.facts.removals:
-            if scheduler.parts.ledger.registry.find_worker(job.worker_id) is None:
+            if scheduler.parts.ledger.registry.workers.find(job.worker_id) is None:
                 self.facts.left_behind[job.id] = None
             return
         ticket = self.facts.ticket_of(job)

@@ -82,8 +82,8 @@ class Attendance(Service):
 
     def startService(self) -> None:
         super().startService()
-        for worker_id in (None, *self._registry.busy()):
-            for job in self._registry.unfinished(worker_id):
+        for worker_id in (None, *self._registry.jobs.busy()):
+            for job in self._registry.jobs.unfinished(worker_id):
                 self._follow(job)
         for attended in self._attended.values():
             self._wait(attended)
@@ -124,10 +124,10 @@ class Attendance(Service):
 
     def attend(self, job_id: str) -> Leave:
         """Count a client that attends the job and all its attempts, until the returned function is called."""
-        job = self._registry.find_job(job_id)
+        job = self._registry.jobs.find(job_id)
         if job is None or job.terms.unattended_timeout is None:
             return _nothing
-        self._follow(self._registry.last_attempt(job_id))  # of one that was not heard of yet
+        self._follow(self._registry.jobs.last_attempt(job_id))  # of one that was not heard of yet
         attended = self._attended.get(_first(job))
         if attended is None:
             return _nothing
@@ -181,7 +181,7 @@ class Attendance(Service):
         if self._clock.seconds() - due > TIMER_LATE_MAX_SECONDS:
             self._wait(attended)
             return
-        job = self._registry.job(attended.job_id)
+        job = self._registry.jobs.get(attended.job_id)
         if job.state is JobState.STARTING:
             return  # the client that submitted it may wait for the answer, and follow it then
         if attended.stopping or job.stop_requested_at is not None:

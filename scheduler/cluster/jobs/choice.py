@@ -68,7 +68,7 @@ class Choice:
         spec, target, terms = wanted.spec, wanted.target, wanted.terms
         if target.worker is None:
             return self._place(wanted, newcomer, frozenset())
-        worker = self._registry.worker(target.worker)
+        worker = self._registry.workers.get(target.worker)
         if worker.draining:
             raise Draining(worker.name)
         if lacks := lacking(spec, worker):

@@ -95,7 +95,7 @@ class Dispatcher:
 
     def consider(self, worker_id: str) -> None:
         """Look at the worker: it may be able to take a job now."""
-        worker = self._registry.find_worker(worker_id)
+        worker = self._registry.workers.find(worker_id)
         if worker is None or not self._running or not self._waiting or not self._takes_work(worker):
             return
         load = self._registry.load(worker_id)
@@ -146,7 +146,7 @@ class Dispatcher:
         if self._ledger.store_problem or requirement not in self._waiting.index:
             return
         if requirement.worker is not None:
-            for worker in self._registry.called(requirement.worker):
+            for worker in self._registry.workers.called(requirement.worker):
                 self.consider(worker.id)
             return
         for worker in self._backoff.candidates.each(requirement, (Standing.FREE,)):
@@ -170,7 +170,7 @@ class Dispatcher:
 
     def _gave_work(self, worker_id: str) -> bool:
         """Start the next job for that worker; whether there was one."""
-        worker = self._registry.find_worker(worker_id)
+        worker = self._registry.workers.find(worker_id)
         job = None if worker is None or not self._takes_work(worker) else self._next(worker)
         if worker is None or job is None:
             return False
@@ -183,18 +183,18 @@ class Dispatcher:
 
         It does so at once: one whose end is being saved does not become ``starting``, and would stay the first.
         """
-        accepts = self._registry.presence(worker.id).refusing is None
+        accepts = self._registry.presences.of(worker.id).refusing is None
         free = accepts and has_slot(worker, self._registry.load(worker.id))
         while (job_id := self._waiting.first(worker, free)) is not None:
             self._waiting.leave(job_id)
-            job = self._registry.find_job(job_id)
+            job = self._registry.jobs.find(job_id)
             if job is not None and job.state is JobState.QUEUED:
                 return job  # else what became of it is heard in a moment
         return None
 
     def _takes_work(self, worker: Worker) -> bool:
         return (
-            self._registry.presence(worker.id).is_online
+            self._registry.presences.of(worker.id).is_online
             and not worker.draining
             and not self._ledger.store_problem
             and self._under_way[worker.id] < MAX_STARTS_PER_WORKER
@@ -204,7 +204,7 @@ class Dispatcher:
     def _over(self, _: None, worker_id: str, job_id: str) -> None:
         self._under_way[worker_id] -= 1
         self._under_way += Counter()  # drops what is zero
-        job = self._registry.find_job(job_id)
+        job = self._registry.jobs.find(job_id)
         if job is not None and job.state is JobState.QUEUED:
             self._ledger.enter_queue(job)  # it is queued still, or again
         if self._worth_a_look:

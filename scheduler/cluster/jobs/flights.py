@@ -54,10 +54,10 @@ class Flights:
 
     async def settled(self, job_id: str) -> Job:
         """The job, once no start of it is under way. Raises ``NotFound`` if there is no such job."""
-        job = self._registry.job(job_id)
+        job = self._registry.jobs.get(job_id)
         while (start := self.over(job_id)) is not None:
             await start
-            job = self._registry.job(job_id)
+            job = self._registry.jobs.get(job_id)
         return job
 
     def close(self) -> Deferred[None]:

@@ -61,9 +61,9 @@ class LateAnswers:
             sent = isinstance(error, Unreachable) and error.sent
             if sent or isinstance(error, DeadlineExceeded | AnswerUnreadable):
                 raise
-            await self._failed(self._registry.job(job.id), error)
+            await self._failed(self._registry.jobs.get(job.id), error)
             return
-        if not self._registry.job(job.id).state.final:
+        if not self._registry.jobs.get(job.id).state.final:
             await self._started(worker, job, status)
 
     def _over(self, job_id: str, result: object) -> None:

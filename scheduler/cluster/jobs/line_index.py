@@ -117,7 +117,7 @@ class LineIndex:
             if line.requirement.worker is None:
                 serves = registry.candidates.any(requirement.joined(line.requirement), tuple(Standing))
             else:
-                named = registry.called(line.requirement.worker)
+                named = registry.workers.called(line.requirement.worker)
                 serves = any(requirement.met_by(worker) and line.requirement.met_by(worker) for worker in named)
             if serves or line.requirement == requirement:
                 found.append(line)

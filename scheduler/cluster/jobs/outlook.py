@@ -122,7 +122,7 @@ class Outlook:
 
     def of(self, job: Job) -> WaitingFor | None:
         """The reason why the job waits; ``None`` if it is not queued now."""
-        current = self._registry.find_job(job.id)
+        current = self._registry.jobs.find(job.id)
         if current is None or current.state is not JobState.QUEUED or current.target is None:
             return None
         requirement, place = self._waiting.standing(current)
@@ -163,7 +163,7 @@ class Outlook:
     def _holds_a_slot(self, requirement: Requirement) -> bool:
         """Whether an ended job whose end can't be saved yet has a slot that a job with that requirement could take."""
         held_by = {job.worker_id for job in self._ledger.endings.held()}
-        workers = map(self._registry.find_worker, held_by)
+        workers = map(self._registry.workers.find, held_by)
         return any(worker is not None and requirement.met_by(worker) for worker in workers)
 
     def _find_out(self, requirement: Requirement) -> _Facts:
@@ -184,7 +184,7 @@ class Outlook:
 
     def _facts_of_named(self, requirement: Requirement, name: str) -> _Facts:
         """The facts about jobs that name a worker, for which its slots do not count."""
-        called = self._registry.called(name)
+        called = self._registry.workers.called(name)
         matching = [worker for worker in called if requirement.met_by(worker)]
         lines = self._waiting.index.competing(requirement, matching)
         if not called:
@@ -195,7 +195,7 @@ class Outlook:
             return _Facts("no-match", f"{who} does not support {lack}", lines)
         if worker.draining:
             return _Facts("draining", f"{who} is draining", lines)
-        if not self._registry.presence(worker.id).is_online:
+        if not self._registry.presences.of(worker.id).is_online:
             why = "can't be reached" if worker.deregistered_at is None else "deregistered, and is not back"
             return _Facts("unreachable", f"{who} {why}", lines)
         end = self._backoff.ends(worker.id)
@@ -220,4 +220,4 @@ class Outlook:
 
     def _held_by(self, worker: Worker) -> str:
         """The reason why a worker that is held takes no job; ``""``: it gave none."""
-        return self._registry.presence(worker.id).refusing or self._backoff.reason(worker.id) or ""
+        return self._registry.presences.of(worker.id).refusing or self._backoff.reason(worker.id) or ""

@@ -86,11 +86,13 @@ class Queue(Service):
         super().startService()
         self._dispatcher.begin()
         now = self._ledger.now()
-        started = self._registry.listing.matching(JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN})))
+        started = self._registry.jobs.listing.matching(
+            JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN}))
+        )
         unsure = [job for job in started if _awaits_word(job)]
         if not self._set_back.settled:
             self._set_back.when_settled().addCallback(self._settled)
-        for job in self._registry.unfinished(None):
+        for job in self._registry.jobs.unfinished(None):
             self.stand(job, age=max(0.0, now - job.created_at), restarted=True)
         for job in unsure:
             self._times_of(job, age=max(0.0, now - job.created_at))
@@ -100,7 +102,7 @@ class Queue(Service):
         if not self.running:
             return
         for job_id in postponed:
-            job = self._registry.find_job(job_id)
+            job = self._registry.jobs.find(job_id)
             if job is not None and job.state is JobState.QUEUED and job_id in self._times:
                 self._next(job)  # unless its worker has told of it
         self._dispatcher.wake()
@@ -119,7 +121,7 @@ class Queue(Service):
 
     @property
     def has_room(self) -> bool:
-        return self._registry.queued + self._entering < self._most
+        return self._registry.jobs.queued + self._entering < self._most
 
     def due_in(self, job_id: str) -> float:
         """Seconds until a queued job is due; 0: it waits for a worker already."""
@@ -138,7 +140,7 @@ class Queue(Service):
         assert job.target is not None
         if not self.has_room:
             raise QueueFull(self._most)
-        named = None if job.target.worker is None else self._registry.worker(job.target.worker).name
+        named = None if job.target.worker is None else self._registry.workers.get(job.target.worker).name
         job = evolve(job, worker_name=named, promised=True)
         self._entering += 1
         try:
@@ -210,7 +212,7 @@ class Queue(Service):
 
     def _at(self, when: float, call: Callable[[Job], None], job: Job) -> None:
         def now() -> None:
-            current = self._registry.find_job(job.id)
+            current = self._registry.jobs.find(job.id)
             if current is None or current.state is not JobState.QUEUED:
                 return  # what became of it is heard in a moment
             if call != self._next and self._set_back.may_have_begun(current):  # ``_next`` starts nothing
@@ -238,7 +240,7 @@ class Queue(Service):
         except SchedulerError as error:
             refusal = str(error)
         times.choosing = False
-        current = self._registry.find_job(job.id)
+        current = self._registry.jobs.find(job.id)
         has_left = current is None or current.state is not JobState.QUEUED or self._times.get(job.id) is not times
         if current is None or has_left or self._flights.closed:
             return  # when this process stops, the job stays until the next start of the scheduler

@@ -63,7 +63,7 @@ class Removals:
 
     def retry(self) -> None:
         """Carry out what waits for workers that are online, or not known any more."""
-        for worker_id in self._registry.awaited_by_removals():
+        for worker_id in self._registry.jobs.awaited_by_removals():
             self._begin_round(worker_id)
 
     async def remove(self, job_id: str) -> bool:
@@ -81,7 +81,7 @@ class Removals:
             self._begin_round(change.ref.id)
 
     def _begin_round(self, worker_id: str) -> None:
-        if self._can_ask(worker_id) and self._registry.removing(worker_id):
+        if self._can_ask(worker_id) and self._registry.jobs.removing(worker_id):
             self._rounds.begin(worker_id, partial(self._round, worker_id))
 
     def reported_again(self, worker: Worker, job_ids: list[str]) -> None:
@@ -97,7 +97,7 @@ class Removals:
                 self._log.info("removed job {job_id} stays with its worker: {why}", job_id=job_id, why=str(error))
 
     async def _round(self, worker_id: str) -> None:
-        for job in self._registry.removing(worker_id):
+        for job in self._registry.jobs.removing(worker_id):
             if job.id in self._under_way:
                 continue
             try:
@@ -107,11 +107,11 @@ class Removals:
                 self._log.warn("job {job_id} is not removed: {why}", job_id=job.id, why=str(error))
 
     def _can_ask(self, worker_id: str) -> bool:
-        return self._registry.find_worker(worker_id) is None or self._registry.presence(worker_id).is_online
+        return self._registry.workers.find(worker_id) is None or self._registry.presences.of(worker_id).is_online
 
     def _holder(self, job: Job) -> Worker | None:
         """The worker that has to be told to remove the job; ``None``: there is none."""
-        worker = self._registry.find_worker(job.worker_id)
+        worker = self._registry.workers.find(job.worker_id)
         return None if worker is None or worker.is_core else worker
 
     def _rest(self, job: Job) -> RemovedJob:
@@ -124,7 +124,7 @@ class Removals:
 
     async def _remove(self, job_id: str) -> bool:
         """Remove the job; whether it is removed. Raises errors after which it does not help to try again."""
-        job = self._registry.find_job(job_id)
+        job = self._registry.jobs.find(job_id)
         if job is None:
             return True
         if self._holder(job) is not None:

@@ -46,20 +46,20 @@ class Retention(Periodic):
 
     def startService(self) -> None:
         """Begin; the ledger must be loaded."""
-        self._time.begin(max(map(_newest, self._ledger.registry.finished()), default=self._ledger.now()))
+        self._time.begin(max(map(_newest, self._ledger.registry.jobs.finished.all()), default=self._ledger.now()))
         super().startService()
 
     def _look(self) -> None:
         registry, limit = self._ledger.registry, self._time.read() - self._keep
         if self._ledger.store_problem:
             return
-        jobs = list(registry.finished_first(JOBS_EXAMINED_PER_SWEEP, self._skip))
+        jobs = list(registry.jobs.finished.first(JOBS_EXAMINED_PER_SWEEP, self._skip))
         over = (job for job in jobs if job.over and _newest(job) < limit)
         gone = [job.ref for job in islice(over, REMOVED_PER_SWEEP)]
         self._skip = self._skip + JOBS_EXAMINED_PER_SWEEP if jobs and not gone else 0
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
-        gone += [each.ref for each in islice(registry.removed(), REMOVED_PER_SWEEP) if each.removed_at < limit]
+        gone += [each.ref for each in islice(registry.removed.all(), REMOVED_PER_SWEEP) if each.removed_at < limit]
         if gone:
             self._ledger.learn(*gone).addErrback(_ignore_store_failure)
 

@@ -94,7 +94,7 @@ class Starts:
 
     async def take_back(self, job: Job, why: str) -> Job:
         """Record that a job whose start was not sent waits, because of ``why``, or ended if it was to be stopped."""
-        waiting = lifecycle.waiting(self._registry.job(job.id), why, self._ledger.now())
+        waiting = lifecycle.waiting(self._registry.jobs.get(job.id), why, self._ledger.now())
         if waiting.state.final:
             return await self._conclude(waiting)
         await self._ledger.learn(waiting)
@@ -102,11 +102,11 @@ class Starts:
 
     async def fail(self, job: Job, error: SchedulerError) -> Job:
         """Record that a job never ran because of ``error``."""
-        return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
+        return await self._conclude(lifecycle.failed(self._registry.jobs.get(job.id), str(error), self._ledger.now()))
 
     async def unanswered(self, job: Job) -> None:
         """Record that nobody can say whether the job runs."""
-        now = self._registry.job(job.id)
+        now = self._registry.jobs.get(job.id)
         unknown = lifecycle.unknown(now, "the start was not answered", self._ledger.now())
         with contextlib.suppress(StoreFailed):  # saved later; until then the store says "starting", which is as true
             await self._ledger.learn(unknown)
@@ -118,7 +118,7 @@ class Starts:
         tried = Tried(since)
         while isinstance(result, NotSent) and result.elsewhere:
             tried = evolve(tried, workers=tried.workers | {worker.id})
-            job = self._registry.job(job_id)
+            job = self._registry.jobs.get(job_id)
             other = self._choice.elsewhere(job, tried)
             if other is None:
                 break
@@ -134,7 +134,7 @@ class Starts:
         except StoreFailed as failure:
             return self._not_sent(worker, failure)
         failpoints.hit("scheduler.after-dequeue-commit")
-        current = self._registry.job(job.id)
+        current = self._registry.jobs.get(job.id)
         if current.state.final:
             return current  # its end was being saved when it was chosen
         if current.stop_requested_at is not None:
@@ -142,7 +142,7 @@ class Starts:
         return await self._call(worker, job)
 
     async def _call(self, worker: Worker, job: Job) -> Job | NotSent:
-        now = self._registry.find_registered(worker.id)
+        now = self._registry.workers.find_registered(worker.id)
         if now is None or lacking(job.spec, now):  # it went during the commit, or is another
             return self._not_sent(worker, Unreachable(worker.name))
         worker = now  # its address may be another: whoever listens at the one before is not meant
@@ -167,7 +167,7 @@ class Starts:
         if outcome.backoff and isinstance(error, Unavailable):
             if is_shortage(error) and not self._backoff.active(worker.id):
                 self._log.warn("worker {worker} can't start jobs: {why}", worker=worker.name, why=str(error))
-            if self._registry.find_registered(worker.id) is not None:
+            if self._registry.workers.find_registered(worker.id) is not None:
                 self._backoff.refused(worker.id, error)
         return NotSent(error, outcome.elsewhere)
 
@@ -175,7 +175,7 @@ class Starts:
         try:
             status = await self._client.start_job(worker, job)
         except Conflict:
-            lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
+            lost = lifecycle.lost(self._registry.jobs.get(job.id), "no record", self._ledger.now())
             await self._ledger.decide(lost)
             raise
         return await self._reported(worker, job, status)
@@ -183,7 +183,7 @@ class Starts:
     async def _reported(self, worker: Worker, job: Job, status: JobStatus) -> Job:
         if status.state is JobState.RUNNING or status.started_at is not None:  # not one that it may not run
             self._backoff.took(worker.id)
-        current = self._registry.job(job.id)  # a heartbeat may have been faster
+        current = self._registry.jobs.get(job.id)  # a heartbeat may have been faster
         now = self._ledger.now()
         if status.job_id != job.id:
             current = evolve(current, remote_id=status.job_id)

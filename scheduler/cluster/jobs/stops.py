@@ -101,12 +101,12 @@ class Stops:
         while last is not None:
             last = await self._end(last, until, ask, why)
             if not last.over:
-                return self._registry.find_job(job.id) or job
-            last = self._registry.find_job(last.retried_by or "")
-        for attempt in self._registry.attempts(job.id):
+                return self._registry.jobs.find(job.id) or job
+            last = self._registry.jobs.find(last.retried_by or "")
+        for attempt in self._registry.jobs.attempts(job.id):
             if attempt.leftover:
                 await self._look_again(attempt, ask)
-        return self._registry.find_job(job.id) or job
+        return self._registry.jobs.find(job.id) or job
 
     async def _end(self, job: Job, until: float, ask: Callable[..., Awaitable[Any]], why: str | None) -> Job:
         """Stop one attempt, and return it: not ``over`` if it has more time than ``until``, or can't be told now."""
@@ -123,7 +123,7 @@ class Stops:
             except (Unavailable, DeadlineExceeded):
                 if unsaved is not None:
                     raise unsaved from None
-                return self._registry.job(job.id)
+                return self._registry.jobs.get(job.id)
             patience, left = job.spec.stop_grace + STOP_MARGIN_SECONDS, until - self._clock.seconds()
             job = await self._waits.until_over(job.id, max(0.0, min(patience, left)))
             unsaved_end = self._ledger.endings.failure(job.id)
@@ -142,7 +142,7 @@ class Stops:
             await self._set_back.when_settled().addTimeout(left, self._clock)
         except TimedOut:
             raise DeadlineExceeded(f"stop of job {job.id}", STOP_WAIT_MAX_SECONDS, job.id) from None
-        return self._registry.job(job.id)
+        return self._registry.jobs.get(job.id)
 
     async def _look_again(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
         """Raise ``LeftRunning``, unless the worker says that the processes which the job left behind are gone."""
@@ -174,15 +174,15 @@ class Stops:
 
     def retry(self) -> None:
         """Deliver what workers that are online have not taken."""
-        for worker_id in self._registry.awaited_by_stops():
+        for worker_id in self._registry.jobs.awaited_by_stops():
             self._begin_round(worker_id)
 
     def _begin_round(self, worker_id: str) -> None:
-        if self._registry.presence(worker_id).is_online and self._undelivered(worker_id):
+        if self._registry.presences.of(worker_id).is_online and self._undelivered(worker_id):
             self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)
 
     def _undelivered(self, worker_id: str) -> list[Job]:
-        return [job for job in self._registry.stopping(worker_id) if self._may_deliver(job)]
+        return [job for job in self._registry.jobs.stopping(worker_id) if self._may_deliver(job)]
 
     def _may_deliver(self, job: Job) -> bool:
         return (
@@ -194,7 +194,7 @@ class Stops:
         )
 
     async def _deliver_again(self, job: Job) -> None:
-        current = self._registry.find_job(job.id)
+        current = self._registry.jobs.find(job.id)
         if current is None or not self._may_deliver(current):
             return
         try:
@@ -237,9 +237,9 @@ class Stops:
             try:
                 status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)
             except NotFound:
-                await self._ledger.decide(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
+                await self._ledger.decide(lifecycle.withdrawn(self._registry.jobs.get(job.id), self._ledger.now()))
                 return
-            await self._ledger.learn(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
+            await self._ledger.learn(lifecycle.reported(self._registry.jobs.get(job.id), status, self._ledger.now()))
         if lifecycle.untraceable(job, worker):
             if job.id in self._late:
                 raise Unavailable(f"worker {worker.name!r} has not answered the start of job {job.id!r} yet")
@@ -248,7 +248,7 @@ class Stops:
         try:
             await ask(self._client.stop_job, worker, job.id_on_worker)
         except NotFound:
-            await self._ledger.decide(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
+            await self._ledger.decide(lifecycle.lost(self._registry.jobs.get(job.id), "no record", self._ledger.now()))
             return
-        if not self._registry.job(job.id).over:
+        if not self._registry.jobs.get(job.id).over:
             self._taken.add(job.id)

@@ -144,7 +144,7 @@ class Submissions:
         except StartUnanswered:
             raise
         except SchedulerError as error:
-            current = self._registry.find_job(job.id)
+            current = self._registry.jobs.find(job.id)
             if current is None:
                 raise  # nothing was started, and there is no job
             if current.state is JobState.STARTING:
@@ -157,7 +157,7 @@ class Submissions:
             try:
                 return await self._starts.take_back(job, str(error))
             except StoreFailed as failure:
-                if self._registry.job(job.id).state is not JobState.QUEUED:
+                if self._registry.jobs.get(job.id).state is not JobState.QUEUED:
                     raise
                 error = failure
         await self._ledger.learn(job.ref)

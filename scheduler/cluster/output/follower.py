@@ -159,7 +159,7 @@ class Follower:
             raise gone(job)
         if worker is None:
             self._failed(without_worker(job))
-        elif not self._followed.reach.registry.presence(worker.id).is_online:
+        elif not self._followed.reach.registry.presences.of(worker.id).is_online:
             self._failed(self._followed.reach.error(worker))
         elif by_stream and not job.over:
             live.follow(worker, self.offset)

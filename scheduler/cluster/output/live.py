@@ -88,17 +88,17 @@ class FollowedJob:
     @property
     def job(self) -> Job:
         """The job as it is known now, or was when it was last known."""
-        self._job = self.reach.registry.find_job(self._job.id) or self._job
+        self._job = self.reach.registry.jobs.find(self._job.id) or self._job
         return self._job
 
     @property
     def worker(self) -> Worker | None:
-        return self.reach.registry.find_worker(self._job.worker_id)
+        return self.reach.registry.workers.find(self._job.worker_id)
 
     @property
     def void(self) -> bool:
         """Whether there is no such job: its start was given up before anything was sent."""
-        return self.reach.registry.find_job(self._job.id) is None and not self._job.state.final
+        return self.reach.registry.jobs.find(self._job.id) is None and not self._job.state.final
 
     @property
     def end_is_sure(self) -> bool:

@@ -86,7 +86,7 @@ class Outputs:
         followed = self._followed.get(job.id)
         if followed is None:
             return
-        if change.after is None and self._registry.was_removed(job.id):
+        if change.after is None and self._registry.removed.has(job.id):
             for live in list(followed.streams.values()):
                 live.fail(NotFound("job", job.id))
             return
@@ -108,8 +108,8 @@ class Outputs:
         """The job. Raises ``NotFound``, ``ShuttingDown``, or ``Unsupported`` if its worker keeps no output."""
         if self._stopping:
             raise ShuttingDown()
-        job = self._registry.job(job_id)
-        worker = self._registry.find_worker(job.worker_id)
+        job = self._registry.jobs.get(job_id)
+        worker = self._registry.workers.find(job.worker_id)
         if worker is not None and not worker.has_output:
             raise Unsupported(worker.name, CAPABILITY)
         return job
@@ -119,14 +119,14 @@ class Outputs:
         whole = 0 if job.state is JobState.QUEUED else length(job, stream)
         if whole is not None and offset >= whole:
             return judged(nothing(offset, whole, end=job.over), job, stream)
-        worker = self._registry.find_worker(job.worker_id)
+        worker = self._registry.workers.find(job.worker_id)
         if worker is None:
             raise without_worker(job)
         self._reach.check(worker)
         try:
             chunk = await self._client.read_output(worker, job.id_on_worker, stream, offset, size)
         except NotFound:
-            now = self._registry.find_job(job_id)
+            now = self._registry.jobs.find(job_id)
             if not job.over and now is not None and now.over:
                 return await self._read(job_id, stream, offset, size)  # the worker may have answered before it began
             if job.over:
@@ -134,7 +134,7 @@ class Outputs:
             if job.state is JobState.STARTING:
                 return nothing(offset, 0, end=False)
             raise Unavailable(f"job {job_id!r} is {job.state.value}: its worker does not know it at present") from None
-        return judged(chunk, self._registry.find_job(job_id) or job, stream)
+        return judged(chunk, self._registry.jobs.find(job_id) or job, stream)
 
     def _file(self, followed: FollowedJob, worker_id: str | None) -> None:
         followed.filed_under = worker_id

@@ -99,7 +99,7 @@ class Adoption:
         mentioned = heartbeat.mentioned
         gone = unknown.running - mentioned
         for job_id, last in (*unknown.reported.items(), *unknown.asked.items()):
-            if self._registry.find_job(job_id) is not None or unknown.heartbeats - last > HEARTBEATS_REMEMBERED:
+            if self._registry.jobs.find(job_id) is not None or unknown.heartbeats - last > HEARTBEATS_REMEMBERED:
                 gone.add(job_id)
         for job_id in gone:
             unknown.drop(job_id)
@@ -112,7 +112,7 @@ class Adoption:
             return False
         if self._room(worker, unknown) <= unknown.adopted:
             return False
-        if self._registry.has_worker(job_id):
+        if self._registry.workers.has(job_id):
             raise Invalid("jobID", f"{job_id!r} is the id or name of a worker")
         _check(report.spec)
         unknown.drop(job_id)

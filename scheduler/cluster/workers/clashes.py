@@ -50,13 +50,13 @@ class Clash:
 
 def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
     """The entries in the way of ``worker``, a newcomer as it would be known. Offline entries are not in the way."""
-    known = registry.find_worker(worker.id)
+    known = registry.workers.find(worker.id)
     if known is not None and not known.is_offline:
-        yield from _about_id(known, worker, registry.presence(known.id).is_online)
-    for other in registry.named(worker.name):
+        yield from _about_id(known, worker, registry.presences.of(known.id).is_online)
+    for other in registry.workers.named(worker.name):
         if other.id != worker.id and not other.is_offline and not _shares_address(other, worker):
             yield Clash(other, NameTaken(_OF_NAME.format(worker.name, other.id, other.address)))
-    for other in registry.at_address(worker.address):
+    for other in registry.workers.at_address(worker.address):
         if other.id == worker.id or other.is_offline:
             continue
         refusal = Conflict(_OF_ADDRESS.format(worker.address, other.name, other.id))
@@ -64,7 +64,7 @@ def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
             yield Clash(other, refusal)
         elif worker.nonce:  # an answer of the other does not show which of the two it is
             yield Clash(other, refusal, unless=worker)
-        elif registry.presence(other.id).is_online and other.is_core != worker.is_core:  # the known one stays
+        elif registry.presences.of(other.id).is_online and other.is_core != worker.is_core:  # the known one stays
             yield Clash(other, refusal)
 
 
@@ -117,7 +117,7 @@ class Clashes:
     @property
     def idle(self) -> bool:
         """Whether no registration is asking, and nothing is kept about unknown workers."""
-        return not self._asking and all(map(self._registry.find_worker, self._logged))
+        return not self._asking and all(map(self._registry.workers.find, self._logged))
 
     def forget(self, worker_id: str) -> None:
         """Forget what was logged about a worker that has registered, or is gone."""
@@ -152,7 +152,7 @@ class Clashes:
         known = clash.asked.id
         text = str(clash.refusal)
         if text not in self._logged.get(known, ()):
-            if self._registry.find_worker(known) is not None:
+            if self._registry.workers.find(known) is not None:
                 self._logged.setdefault(known, set()).add(text)
             self._log.warn("a worker at {address} is refused: {why}", address=worker.address, why=text)
 

@@ -67,10 +67,12 @@ class Departures:
         why = f"worker {worker.name!r} deregistered"
         now = self._ledger.now()
         # A job that is starting is left to the answer of its start.
-        unfinished = [job for job in self._ledger.registry.unfinished(worker.id) if job.state is not JobState.STARTING]
+        unfinished = [
+            job for job in self._ledger.registry.jobs.unfinished(worker.id) if job.state is not JobState.STARTING
+        ]
         jobs_saved = self._ledger.learn(*(lifecycle.unknown(job, why, now) for job in unfinished))
         jobs_saved.addErrback(lambda _: None)  # then the save that follows fails, too
-        stays = stays_listed(worker, self._ledger.registry.running_jobs(worker.id) > 0, self._keep)
+        stays = stays_listed(worker, self._ledger.registry.jobs.count_unfinished(worker.id) > 0, self._keep)
         await shielded(self._go_offline(worker) if stays else self._forget(worker))
 
     def unlist(self, worker: Worker) -> None:
@@ -93,10 +95,10 @@ class Departures:
             await self._reconciler.starts_over(worker.id)
             self._check(worker)
             now = self._ledger.now()
-            unfinished = self._ledger.registry.unfinished(worker.id)
+            unfinished = self._ledger.registry.jobs.unfinished(worker.id)
             await self._ledger.decide(*(lifecycle.lost(job, why, now) for job in unfinished))
             self._check(worker)
-            if self._ledger.registry.find_worker(worker.id) is not None:  # unless it deregistered meanwhile
+            if self._ledger.registry.workers.find(worker.id) is not None:  # unless it deregistered meanwhile
                 await self._forget(worker)
         finally:
             self._going.discard(worker.id)

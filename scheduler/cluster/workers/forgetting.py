@@ -84,7 +84,7 @@ class Forgetting(Periodic):
                 self._begin(worker)
 
     def _has_jobs(self, worker: Worker) -> bool:
-        return self._ledger.registry.running_jobs(worker.id) > 0
+        return self._ledger.registry.jobs.count_unfinished(worker.id) > 0
 
     def _is_over(self, worker: Worker, limit: float) -> bool:
         """Whether the worker deregistered before ``limit``, and is not being forgotten yet."""

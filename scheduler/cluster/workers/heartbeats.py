@@ -88,7 +88,7 @@ class Heartbeats:
 
     def _sender(self, heartbeat: Heartbeat) -> Worker:
         """The worker that sends it; ``NotFound`` if it has to register first."""
-        worker = self._registry.find_registered(heartbeat.worker_id)
+        worker = self._registry.workers.find_registered(heartbeat.worker_id)
         if worker is None or worker.is_core or heartbeat.nonce != worker.nonce:
             raise NotFound("worker", heartbeat.worker_id)
         if worker.id in self._departures or (self._register_again.lacks_features(worker) and not heartbeat.leaving):
@@ -106,5 +106,5 @@ class Heartbeats:
 
     def _is_kept(self, job_id: str) -> bool:
         """Whether the end of a job is known here, or a client removed the job."""
-        job = self._registry.find_job(job_id)
-        return self._registry.was_removed(job_id) if job is None else job.state.final
+        job = self._registry.jobs.find(job_id)
+        return self._registry.removed.has(job_id) if job is None else job.state.final

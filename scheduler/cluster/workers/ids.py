@@ -26,15 +26,17 @@ def id_of(registry: Registry, registration: Registration, address: str) -> str:
     A worker of an earlier version without such an id is taken for the worker that is known at its address.
     """
     if not registration.boot_id:
-        return next((each.id for each in registry.at_address(address) if each.is_core), id_of_address(address))
+        return next((each.id for each in registry.workers.at_address(address) if each.is_core), id_of_address(address))
     folder = id_of_folder(registration.folder_id)
     held = registration.worker_id
     if held and (held == folder or may_hold(registry, registration, folder)):
         return held
     if folder or registration.nonce:
-        earlier = registry.of_folder(folder)
+        earlier = registry.workers.of_folder(folder)
         return folder if earlier is None else earlier.id
-    of_earlier = (each for each in registry.at_address(address) if not (each.is_core or each.folder or each.nonce))
+    of_earlier = (
+        each for each in registry.workers.at_address(address) if not (each.is_core or each.folder or each.nonce)
+    )
     return next((each.id for each in of_earlier), "")
 
 
@@ -49,21 +51,21 @@ def check_ids(registry: Registry, worker_id: str, name: str) -> None:
     Raise ``Invalid`` for a name that is an id which a worker could get: any program can make such an id. Ids of earlier
     versions were random, and a machine may be named like such an id.
     """
-    if any(other.id != worker_id for other in registry.named(worker_id)):
+    if any(other.id != worker_id for other in registry.workers.named(worker_id)):
         raise Conflict(f"workerID {worker_id!r} is the name of another worker")
-    if registry.find_job(worker_id) is not None:
+    if registry.jobs.find(worker_id) is not None:
         raise Conflict(f"workerID {worker_id!r} is the id of a job")
-    if name != worker_id and (registry.find_worker(name) is not None or registry.has_jobs_of(name)):
+    if name != worker_id and (registry.workers.find(name) is not None or registry.jobs.any_of(name)):
         raise NameTaken(f"name {name!r} is the id of another worker")
     if name != worker_id and is_made_id(name):
         raise Invalid("name", f"{name!r} is a version 5 UUID, as the ids of workers are: give this worker another name")
-    if registry.find_job(name) is not None:
+    if registry.jobs.find(name) is not None:
         raise NameTaken(f"name {name!r} is the id of a job")
 
 
 def check_is_registered(registry: Registry, worker: Worker) -> None:
     """Raise ``NotFound`` if the worker is not registered as this process: then nothing about it may be kept."""
-    now = registry.find_registered(worker.id)
+    now = registry.workers.find_registered(worker.id)
     if now is None or now.nonce != worker.nonce:
         raise NotFound("worker", worker.id)
 
@@ -74,9 +76,9 @@ def may_hold(registry: Registry, registration: Registration, folder: str) -> boo
     An unknown id may be that of a worker of an earlier version that was forgotten: then there are jobs of it.
     """
     held = registration.worker_id
-    known = registry.find_worker(held)
+    known = registry.workers.find(held)
     if known is None:
-        return registry.has_jobs_of(held) and not is_made_id(held)
+        return registry.jobs.any_of(held) and not is_made_id(held)
     if known.is_core:
         return False
     of_earlier = not folder and not registration.nonce

@@ -76,7 +76,7 @@ class Liveness(Periodic):
 
     def startService(self) -> None:
         self._time.begin()
-        workers = self._registry.workers()
+        workers = self._registry.workers.all()
         loaded = [worker for worker in workers if not worker.is_offline and self._pulses.find(worker.id) is None]
         for worker in loaded:
             self._pulses.expect(worker)
@@ -112,14 +112,14 @@ class Liveness(Periodic):
 
     def heard(self, worker_id: str, told: Presence | None = None) -> None:
         """The worker called this scheduler; ``told``: what it said about itself."""
-        worker = self._registry.find_registered(worker_id)
+        worker = self._registry.workers.find_registered(worker_id)
         if worker is not None and self._pulses.heard(worker, told) and not self._first_calls.soon(worker_id):
             self._first_calls.cancel(worker_id)
             self.probed(worker_id)  # it is back: find out soon whether calls succeed again
 
     def left(self, worker_id: str, told: Presence) -> None:
         """The worker called for the last time, ``told`` that, and was stopped while its jobs run on."""
-        if self._registry.find_registered(worker_id) is not None:
+        if self._registry.workers.find_registered(worker_id) is not None:
             self._pulses.mark_jobs_unknown(worker_id, "was stopped, and left it running")
             self.reset(worker_id, "it was stopped, and left its jobs running", told)
 
@@ -170,7 +170,7 @@ class Liveness(Periodic):
 
     def probed(self, worker_id: str) -> Deferred[None]:
         """Fires when a probe of the worker has ended: the one that is under way, or one that begins now."""
-        worker = self._registry.find_registered(worker_id)
+        worker = self._registry.workers.find_registered(worker_id)
         if worker is None:
             return succeed(None)
         pulse = self._pulses.of(worker_id)
@@ -213,11 +213,11 @@ class Liveness(Periodic):
 
     def _look(self) -> None:
         self._time.tick()
-        self._sweep.begin([*self._registry.worker_ids(), *self._registry.busy_elsewhere()])
+        self._sweep.begin([*self._registry.workers.ids(), *self._registry.busy_elsewhere()])
 
     def _look_at(self, worker_id: str) -> None:
         """Apply the signs of a worker, and probe it if it is time."""
-        worker = self._registry.find_registered(worker_id)
+        worker = self._registry.workers.find_registered(worker_id)
         if worker is None:
             self._pulses.mark_jobs_unknown(worker_id)
             return

@@ -96,7 +96,7 @@ class Membership:
         worker = await self._clashes.settle(lambda: self._as_registered(registration, address, new_id))
         self._clashes.forget(worker.id)
         self.departures.stay(worker.id)
-        known = self._ledger.registry.find_worker(worker.id)
+        known = self._ledger.registry.workers.find(worker.id)
         displaced = self._make_room(worker)
         new_process = known is None or not worker.nonce or known.nonce != worker.nonce
         moved = known is None or known.address != worker.address
@@ -130,7 +130,7 @@ class Membership:
         """The worker as the registry will have it; ``new_id`` if it has no id. Raises as ``check_ids``."""
         registry = self._ledger.registry
         worker_id = id_of(registry, registration, address) or new_id
-        known = registry.find_worker(worker_id)
+        known = registry.workers.find(worker_id)
         name = registration.name or worker_id
         check_ids(registry, worker_id, name)
         before = known or next(self._replaced(worker_id, name, address), None)
@@ -155,10 +155,10 @@ class Membership:
         the store failed, or an earlier scheduler process was killed.
         """
         registry = self._ledger.registry
-        known = registry.find_worker(worker_id)
+        known = registry.workers.find(worker_id)
         if known is not None and known.name != name:
             return
-        for each in registry.at_address(address if known is None else known.address):
+        for each in registry.workers.at_address(address if known is None else known.address):
             if each.id != worker_id and each.name == name and not each.is_offline:
                 yield each
 
@@ -169,14 +169,14 @@ class Membership:
         """
         registry = self._ledger.registry
         displaced = list(self._replaced(worker.id, worker.name, worker.address))
-        for other in registry.at_address(worker.address):
+        for other in registry.workers.at_address(worker.address):
             if other.id == worker.id or other.is_offline:
                 continue
             self._client.forget(other.id)
             self._liveness.reset(other.id, "another worker registered at its address")
             if other.is_core and other not in displaced:  # only its address identified it
                 displaced.append(other)
-        for other in registry.named(worker.name):
+        for other in registry.workers.named(worker.name):
             if other.id != worker.id and all(other.id != each.id for each in displaced):
                 self._log.info(
                     "worker {worker_id} is called by its id from now on: {newcomer} has the name {name}",
@@ -190,7 +190,7 @@ class Membership:
         return displaced
 
     async def _deregister(self, worker_id: str, nonce: str) -> None:
-        worker = self._ledger.registry.find_worker(worker_id)
+        worker = self._ledger.registry.workers.find(worker_id)
         if worker is None or worker.nonce != nonce:
             raise NotFound("worker", worker_id)
         await self.departures.deregister(worker)

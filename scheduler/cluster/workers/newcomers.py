@@ -43,7 +43,7 @@ class Newcomers:
     @property
     def idle(self) -> bool:
         """Whether no state is kept of a worker that the registry does not know."""
-        return all(map(self._registry.find_worker, self._ids))
+        return all(map(self._registry.workers.find, self._ids))
 
     def forget(self, worker_id: str) -> None:
         """Forget a worker that is gone."""
@@ -55,11 +55,11 @@ class Newcomers:
         if len(self._ids) <= NEWCOMERS_MAX:
             return
         for oldest in tuple(islice(self._ids, _LOOKS_MAX)):
-            worker = self._registry.find_worker(oldest)
+            worker = self._registry.workers.find(oldest)
             del self._ids[oldest]
-            if worker is None or worker.draining or self._registry.has_jobs_of(oldest):
+            if worker is None or worker.draining or self._registry.jobs.any_of(oldest):
                 pass  # it is in use
-            elif self._registry.presence(oldest).is_online:
+            elif self._registry.presences.of(oldest).is_online:
                 self._ids[oldest] = None
                 continue
             else:

@@ -57,14 +57,14 @@ class Polling(Periodic):
         return self._rounds.idle
 
     def _look(self) -> None:
-        self._sweep.begin(self._registry.core_workers())
+        self._sweep.begin(self._registry.workers.core())
 
     def _ask(self, worker_id: str) -> None:
-        if self._registry.presence(worker_id).is_online:
+        if self._registry.presences.of(worker_id).is_online:
             self._rounds.begin(worker_id, partial(self._asked_about, worker_id), partial(self._ask_about, worker_id))
 
     def _asked_about(self, worker_id: str) -> list[Job]:
-        return [job for job in self._registry.unfinished(worker_id) if not self._starting(job.id)]
+        return [job for job in self._registry.jobs.unfinished(worker_id) if not self._starting(job.id)]
 
     def _ask_about(self, worker_id: str, job: Job) -> Deferred[Job]:
         return self._query(worker_id, job.id)

@@ -108,7 +108,7 @@ class Reconciler:
         described = {report.status.job_id for report in heartbeat.described}
         self._dispute(worker, set(heartbeat.running) - {job.id for job in changed})
         for job_id in heartbeat.running:
-            known = self._registry.find_job(job_id)
+            known = self._registry.jobs.find(job_id)
             if job_id in described or job_id in self._flights:
                 continue
             if known is None:
@@ -135,22 +135,22 @@ class Reconciler:
         problem = contradiction(report.status)
         if problem:
             raise Invalid("status", problem)
-        job = self._registry.find_job(report.status.job_id)
+        job = self._registry.jobs.find(report.status.job_id)
         now = self._ledger.now()
         if job is None:
             if report.spec is None or self._is_removed(worker, report) or not self.adoption.admits(worker, report):
                 return None
             if report.key is not None and self._registry.find_key(report.key.key) is not None:
                 report = evolve(report, key=None)  # the key belongs to another job, or the job was removed
-            returned = self._registry.was_removed(report.status.job_id)
+            returned = self._registry.removed.has(report.status.job_id)
             return (lifecycle.returned if returned else lifecycle.adopted)(report, worker, now)
         its = self._owned(worker, job)
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
         """Remember the removed jobs that run all the same, as the worker reports."""
-        unknown = [job_id for job_id in running if self._registry.find_job(job_id) is None]
-        disputed = frozenset(job_id for job_id in unknown if self._registry.was_removed(job_id))
+        unknown = [job_id for job_id in running if self._registry.jobs.find(job_id) is None]
+        disputed = frozenset(job_id for job_id in unknown if self._registry.removed.has(job_id))
         if disputed:
             self._disputed[worker.id] = disputed
         else:
@@ -164,7 +164,7 @@ class Reconciler:
         """
         job_id = report.status.job_id
         disputed = job_id in self._disputed.get(worker.id, ())
-        return self._registry.was_removed(job_id) and (report.status.state.final or not disputed)
+        return self._registry.removed.has(job_id) and (report.status.state.final or not disputed)
 
     def _owned(self, worker: Worker, job: Job) -> Job | None:
         """The job, if it is that worker's; ``None``: no worker has it. Raises ``Invalid`` if another worker has it."""
@@ -186,17 +186,17 @@ class Reconciler:
         mentioned = heartbeat.mentioned
         unlisted = [
             job
-            for job in self._registry.unfinished(worker.id)
+            for job in self._registry.jobs.unfinished(worker.id)
             if job.id_on_worker not in mentioned and job.id not in self._flights
         ]
         if unlisted:
             self._rounds.begin(worker.id, lambda: unlisted, partial(self._ask_about, worker))
 
     async def _ask_about(self, worker: Worker, asked: Job) -> None:
-        job = self._registry.find_job(asked.id)
+        job = self._registry.jobs.find(asked.id)
         if job is None or job.over or job.state is JobState.QUEUED or job.id in self._flights:
             return
-        now = self._registry.find_worker(worker.id) or worker  # it may have moved meanwhile
+        now = self._registry.workers.find(worker.id) or worker  # it may have moved meanwhile
         if job.worker_id != worker.id or now.is_offline:
             return
         try:
@@ -208,7 +208,7 @@ class Reconciler:
 
     async def starts_over(self, worker_id: str) -> None:
         """Wait until the starts on that worker that are under way have been answered."""
-        for job in self._registry.unfinished(worker_id):
+        for job in self._registry.jobs.unfinished(worker_id):
             start = self._flights.over(job.id)
             if start is not None:
                 await start
@@ -236,7 +236,7 @@ class Reconciler:
             return  # another worker may have it
         if unsure and self._queue.still_wanted(job) and job.stop_requested_at is None and worker.takes(job.spec):
             await self._ledger.settled()  # its worker must be durable, or it could go to another one too
-            if self._registry.find_job(job.id) == job and job.id not in self._flights:
+            if self._registry.jobs.find(job.id) == job and job.id not in self._flights:
                 await self._starts.resend(job)
             return
         now = self._ledger.now
@@ -247,12 +247,12 @@ class Reconciler:
         try:
             status = await self._client.query_job(worker, job.id_on_worker, seal=worker.seals)
         except NotFound:
-            current = self._registry.job(job.id)
+            current = self._registry.jobs.get(job.id)
             absent = lifecycle.absent(current, now()) if unsure else lifecycle.lost(current, "no record", now())
             await self._ledger.decide(absent)
         else:
             reported = lifecycle.reported_by_core if worker.is_core else lifecycle.reported
-            current = self._registry.job(job.id)
+            current = self._registry.jobs.get(job.id)
             known = reported(current, status, now())
             if known == current:
                 return

@@ -35,7 +35,7 @@ class RegisterAgain:
     @property
     def idle(self) -> bool:
         """Whether every worker that is kept here is in the registry."""
-        return all(map(self._registry.find_worker, {*self._peers, *self._nameless, *self._asked}))
+        return all(map(self._registry.workers.find, {*self._peers, *self._nameless, *self._asked}))
 
     def registered(self, worker_id: str, peer: str) -> None:
         """The worker has registered, from the IP address ``peer``."""
@@ -63,7 +63,7 @@ class RegisterAgain:
         if not moved and not may_have_name and own_name is None:
             return False
         now = self._clock.seconds()
-        name_is_free = own_name is not None and not self._registry.named(own_name)
+        name_is_free = own_name is not None and not self._registry.workers.named(own_name)
         last = self._asked.get(worker.id, -REGISTER_AGAIN_SECONDS)
         if now - last < REGISTER_AGAIN_SECONDS and not name_is_free:
             return False

@@ -93,7 +93,7 @@ class ForgedHeartbeat:
             return
         machine = world.new_machine()
         process = Process(world.loop, f"stranger on {machine.name}", world.around.crashed)
-        jobs = scheduler.parts.ledger.registry.unfinished(worker_id)
+        jobs = scheduler.parts.ledger.registry.jobs.unfinished(worker_id)
         ended = [
             JobReport(JobStatus(job.id_on_worker, JobState.FAILED, "exit status 77", exit_code=77)) for job in jobs
         ]

@@ -84,7 +84,7 @@ def forget_at(world: World, address: str) -> None:
     if scheduler is None or not scheduler.serving:
         world.loop.after(FORGET_AGAIN, forget_at, world, address)
         return
-    there = scheduler.parts.ledger.registry.at_address(address)
+    there = scheduler.parts.ledger.registry.workers.at_address(address)
     for worker in there:
         Forget(0.0, worker.id).begin(world)
     if there:

@@ -102,7 +102,7 @@ WORKERS: tuple[Mutation, ...] = (
         "forget a worker that deregisters",
         "A worker that deregisters stays listed.",
         "cluster/workers/departures.py",
-        "stays = stays_listed(worker, self._ledger.registry.running_jobs(worker.id) > 0, self._keep)",
+        "stays = stays_listed(worker, self._ledger.registry.jobs.count_unfinished(worker.id) > 0, self._keep)",
         "stays = False",
         "processes",
         ("an offline worker stays listed", "a drain stays"),
@@ -137,7 +137,7 @@ WORKERS: tuple[Mutation, ...] = (
     Mutation(
         "let a late call say that an offline worker lives",
         "A worker that deregistered is offline, whatever a late call says.",
-        "cluster/registry.py",
+        "cluster/known_workers.py",
         "return None if worker is None or worker.is_offline else worker",
         "return worker",
         "processes",

@@ -47,7 +47,7 @@ class Agreement(Rule):
             running = node.running
             if running is None or not running.process.alive:
                 continue
-            presence, entry = registry.presence(node.folder.worker_id), registry.find_worker(node.folder.worker_id)
+            presence, entry = registry.presences.of(node.folder.worker_id), registry.workers.find(node.folder.worker_id)
             if not presence.is_online:
                 shown = "not known" if entry is None else f"{presence.state.value} at {entry.address}"
                 yield f"worker {node.name} ({node.folder.worker_id}) is {shown}"
@@ -63,7 +63,7 @@ class Agreement(Rule):
     def _about_jobs(self, scheduler: SchedulerProcess) -> Iterator[str]:
         registry = scheduler.parts.ledger.registry
         since = self.facts.world.loop.now - UNDER_WAY
-        for job in registry.listing.matching(JobFilter()):
+        for job in registry.jobs.listing.matching(JobFilter()):
             runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None or run.ended > since]
             lately = self._since.get(job.id, since) > since
             starting = job.state is JobState.STARTING and not lately
@@ -75,7 +75,7 @@ class Agreement(Rule):
             if job.state is JobState.RUNNING and not (runs or just_answered or self._has_just_ended(job.id)):
                 yield f"job {job.id} is running, and does not run"
         for job_id, each in self.facts.runs.items():
-            shown = registry.find_job(job_id)
+            shown = registry.jobs.find(job_id)
             known = shown or (self.facts.shown.get(job_id) if job_id in self.facts.removals else None)
             if known is not None and self.facts.is_given_up(known):
                 continue

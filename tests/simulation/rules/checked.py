@@ -215,7 +215,7 @@ class Checked(Rule):
     def rested(self) -> None:
         scheduler = self.facts.world.scheduler
         assert scheduler is not None
-        for job in scheduler.parts.ledger.registry.listing.matching(JobFilter()):
+        for job in scheduler.parts.ledger.registry.jobs.listing.matching(JobFilter()):
             self._see("last", job, None, "end")
         destroyed = self._destroyed()
         self._add("fault", 0.0, what="all of them", jobs=tuple(destroyed), outputs=tuple(self.facts.runs))

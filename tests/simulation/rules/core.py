@@ -48,7 +48,7 @@ class CoreWorkers(Rule):
             self.broken("a late answer counts", f"job {job.id} is lost, and its start was or may be answered", job.id)
 
     def worker_gone(self, scheduler: SchedulerProcess, worker_id: str) -> None:
-        jobs = scheduler.parts.ledger.registry.unfinished(worker_id)
+        jobs = scheduler.parts.ledger.registry.jobs.unfinished(worker_id)
         if worker_id in self.facts.core and jobs and worker_id not in self.facts.forgotten:
             self.broken(LISTED, f"core worker {worker_id} is gone, and has unfinished jobs", jobs[0].id)
 
@@ -56,9 +56,9 @@ class CoreWorkers(Rule):
         scheduler = self.facts.world.scheduler
         assert scheduler is not None
         registry = scheduler.parts.ledger.registry
-        workers = registry.workers()
+        workers = registry.workers.all()
         for worker in registry.presences.offline_workers():
-            if worker.is_core and not registry.running_jobs(worker.id):
+            if worker.is_core and not registry.jobs.count_unfinished(worker.id):
                 self.broken(LISTED, f"core worker {worker.id} deregistered, has no jobs, and is listed")
         for node in self.facts.world.core_workers.values():
             running = node.running
@@ -67,7 +67,7 @@ class CoreWorkers(Rule):
             if running.worker_id in self.facts.forgotten:
                 continue
             here = [worker.id for worker in workers if worker.address == f"{node.machine.address}:{node.port}"]
-            states = [(worker_id, registry.presence(worker_id).state) for worker_id in here]
+            states = [(worker_id, registry.presences.of(worker_id).state) for worker_id in here]
             if states != [(running.worker_id, WorkerState.ONLINE)]:
                 shown = [f"{worker_id} {state.value}" for worker_id, state in states]
                 self.broken(

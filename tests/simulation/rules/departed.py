@@ -28,7 +28,7 @@ class Departed(Rule):
         scheduler = self.facts.world.scheduler
         if scheduler is None or worker_id not in self.facts.owners:
             return
-        entry = scheduler.parts.ledger.registry.find_worker(worker_id)
+        entry = scheduler.parts.ledger.registry.workers.find(worker_id)
         if entry is None:
             self._missing(worker_id, self._shown[worker_id][1].name if worker_id in self._shown else "")
         elif entry.is_offline:  # otherwise it has registered again meanwhile
@@ -39,7 +39,7 @@ class Departed(Rule):
         self._shown[worker.id] = (scheduler, worker)
         if process is not scheduler:
             return  # it is new, or ``loaded`` has judged it
-        state = scheduler.parts.ledger.registry.presence(worker.id).state
+        state = scheduler.parts.ledger.registry.presences.of(worker.id).state
         if not worker.is_offline:
             self._offline.pop(worker.id, None)
         elif state is not WorkerState.OFFLINE:
@@ -55,7 +55,7 @@ class Departed(Rule):
     def loaded(self, scheduler: SchedulerProcess) -> None:
         registry = scheduler.parts.ledger.registry
         for worker_id, (since, worker) in list(self._offline.items()):
-            entry = registry.find_worker(worker_id)
+            entry = registry.workers.find(worker_id)
             if self.facts.set_back_at >= since:
                 del self._offline[worker_id]
             elif entry is None:

@@ -38,11 +38,11 @@ class Durable(Rule):
     def loaded(self, scheduler: SchedulerProcess) -> None:
         registry = scheduler.parts.ledger.registry
         for job in self.facts.shown.values():
-            loaded = registry.find_job(job.id)
+            loaded = registry.jobs.find(job.id)
             if loaded is None and not self._may_be_gone(job):
                 self.broken("shown is stored", f"job {job.id} was shown as {job.state.value}, and is gone", job.id)
         for job_id in self._stops:
-            loaded = registry.find_job(job_id)
+            loaded = registry.jobs.find(job_id)
             if loaded is None or loaded.over or loaded.stop_requested_at is not None or job_id in self.facts.set_back:
                 continue
             if not self._worker_was_told(job_id):

@@ -59,7 +59,7 @@ class Expected(Rule):
             self._no_workers[worker.id] = str(error)
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
-        if worker.id in self._no_workers and scheduler.parts.ledger.registry.presence(worker.id).is_online:
+        if worker.id in self._no_workers and scheduler.parts.ledger.registry.presences.of(worker.id).is_online:
             self.broken("no worker, no job", f"{worker.address} is online: {self._no_workers[worker.id]}")
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
@@ -70,7 +70,7 @@ class Expected(Rule):
         if all(isinstance(fault, alone) or not now - CALM < fault.at < now + BACK for fault in world.plan.faults):
             registry = scheduler.parts.ledger.registry
             for node in world.workers.values():
-                worker, running = registry.find_worker(node.folder.worker_id), node.running
+                worker, running = registry.workers.find(node.folder.worker_id), node.running
                 if worker is None or running is None or not running.process.alive:
                     continue
                 if worker.nonce == running.jobs.identity.nonce:
@@ -78,7 +78,7 @@ class Expected(Rule):
 
     def _check_back(self, scheduler: SchedulerProcess, loaded: Worker) -> None:
         registry = scheduler.parts.ledger.registry
-        worker, presence = registry.find_worker(loaded.id), registry.presence(loaded.id)
+        worker, presence = registry.workers.find(loaded.id), registry.presences.of(loaded.id)
         if not scheduler.process.alive or not scheduler.serving or worker is None:
             return
         if not presence.is_online:

@@ -67,7 +67,7 @@ class Kept(Rule):
 
     @staticmethod
     def _is_known(scheduler: SchedulerProcess, job_id: str) -> bool:
-        return scheduler.parts.ledger.registry.find_job(job_id) is not None
+        return scheduler.parts.ledger.registry.jobs.find(job_id) is not None
 
     def ended(self) -> None:
         scheduler = self.facts.world.scheduler
@@ -75,7 +75,7 @@ class Kept(Rule):
         self._over = True
         self.loaded(scheduler)
         acknowledged = {ticket.acknowledged for ticket in self.facts.tickets.values()}
-        for job in scheduler.parts.ledger.registry.listing.matching(JobFilter()):
+        for job in scheduler.parts.ledger.registry.jobs.listing.matching(JobFilter()):
             if not job.over and not self._goes_on(job):
                 self.broken("P1 ends", f"job {job.id} is {job.state.value} when everything is over", job.id)
             if job.id in acknowledged and self._never_ran(job):

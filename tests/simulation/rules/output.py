@@ -84,7 +84,7 @@ class Output(Rule):
         scheduler = self.facts.world.scheduler
         if job is None or job.state is JobState.LOST:
             return False
-        return scheduler is None or scheduler.parts.ledger.registry.find_worker(job.worker_id) is not None
+        return scheduler is None or scheduler.parts.ledger.registry.workers.find(job.worker_id) is not None
 
     def _refused(self, follower: Follower, error: SchedulerError) -> None:
         what = f"job {follower.job_id}: output from {follower.offset} is refused: {error}"

@@ -28,13 +28,13 @@ class Placed(Rule):
         if before is not None and before.state is JobState.STARTING and before.worker_id == job.worker_id:
             return
         registry = scheduler.parts.ledger.registry
-        worker = registry.find_worker(job.worker_id)
+        worker = registry.workers.find(job.worker_id)
         if worker is None:
             return
-        placed = [each.id for each in registry.unfinished(worker.id) if _by_selector(each)]
+        placed = [each.id for each in registry.jobs.unfinished(worker.id) if _by_selector(each)]
         if worker.slots is not None and len(placed) > worker.slots:
             self.broken("slots", f"worker {worker.name} has {worker.slots} slots, and the jobs {placed}", job.id)
-        for other in registry.unfinished(None):
+        for other in registry.jobs.unfinished(None):
             if self._goes_before(other, job):
                 where = f"job {job.id} is placed on {worker.name} before job {other.id}"
                 self.broken("priority, then age", where, job.id)

@@ -55,6 +55,6 @@ class Stops(Rule):
         scheduler = self.facts.world.scheduler
         assert scheduler is not None
         for job_id, since in self._asked.items():
-            job = scheduler.parts.ledger.registry.find_job(job_id)
+            job = scheduler.parts.ledger.registry.jobs.find(job_id)
             if job is not None and not job.over and self.facts.world.loop.now - since > PROMPTLY:
                 self.broken("a stop is carried out", f"job {job_id} is to be stopped, and is {job.state.value}", job_id)

@@ -33,12 +33,12 @@ class Workers(Rule):
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         registry = scheduler.parts.ledger.registry
-        if registry.presence(worker.id).is_online:
+        if registry.presences.of(worker.id).is_online:
             if (worker.id, worker.nonce, worker.address) not in self._answered:
                 what = f"worker {worker.name} is online at {worker.address}, where no call was answered"
                 self.broken("online has answered", what)
-            for other in registry.named(worker.name):
-                if other.id != worker.id and registry.presence(other.id).is_online:
+            for other in registry.workers.named(worker.name):
+                if other.id != worker.id and registry.presences.of(other.id).is_online:
                     ids = " and ".join(f"{each.id} at {each.address}" for each in (worker, other))
                     self.broken("one worker for each name", f"{ids} are both online as {worker.name}")
         if self.facts.drained and not worker.draining and worker.id not in self.facts.drained:
@@ -90,7 +90,7 @@ class Workers(Rule):
     def _about(self, scheduler: SchedulerProcess, node: WorkerNode) -> Iterator[str]:
         """Each error in the scheduler's entries of a worker."""
         registry = scheduler.parts.ledger.registry
-        entry = registry.find_worker(node.folder.worker_id)
+        entry = registry.workers.find(node.folder.worker_id)
         if entry is None:
             yield "is not known"
             return
@@ -99,6 +99,6 @@ class Workers(Rule):
             yield f"listens at {address}, and is known at {entry.address}"
         if entry.name != node.name:
             yield f"is known as {entry.name}"
-        others = [each.id for each in registry.workers() if self.facts.owners.get(each.id) is node.folder]
+        others = [each.id for each in registry.workers.all() if self.facts.owners.get(each.id) is node.folder]
         if others != [entry.id]:
             yield f"has the entry {entry.id}, and those given to its folder are {others}"

@@ -62,7 +62,7 @@ class ClusterTestCase(SynchronousTestCase):
         return job
 
     def jobs(self) -> list[Job]:
-        return list(self.ledger.registry.listing.matching(JobFilter()))
+        return list(self.ledger.registry.jobs.listing.matching(JobFilter()))
 
 
 def call_or_fail(function: Any, *args: Any) -> Deferred[Any]:

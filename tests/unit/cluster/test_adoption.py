@@ -48,7 +48,7 @@ class AdoptionTests(MembershipTestCase):
         return acknowledged
 
     def jobs(self, worker_id: str | None = None) -> list[Job]:
-        found = self.ledger.registry.listing.matching(JobFilter())
+        found = self.ledger.registry.jobs.listing.matching(JobFilter())
         return [job for job in found if worker_id is None or job.worker_id == worker_id]
 
     def test_not_asked_for(self) -> None:
@@ -244,7 +244,7 @@ class BelievedTests(MembershipTestCase):
         bad = JobStatus("j-1", JobState.LOST, finished_at=950.0, exit_code=7)
         self.beat("w-1", ended=(JobReport(ended("j-1")),))
         self.beat("w-1", described=(JobReport(bad, SPEC),))
-        self.assertEqual(list(self.ledger.registry.listing.matching(JobFilter())), [])
+        self.assertEqual(list(self.ledger.registry.jobs.listing.matching(JobFilter())), [])
 
     def test_times_to_come(self) -> None:
         """No time of a worker is later than now: not of a job that was placed, nor of one that is adopted."""
@@ -254,7 +254,7 @@ class BelievedTests(MembershipTestCase):
         self.beat("w-1", ended=(JobReport(late), JobReport(other)))
         self.beat("w-1", described=(JobReport(other, SPEC, 3e9),))
         for job_id in ("j-1", "j-2"):
-            job = self.ledger.registry.job(job_id)
+            job = self.ledger.registry.jobs.get(job_id)
             self.assertEqual((job.created_at, job.started_at, job.finished_at), (1000.0, 1000.0, 1000.0))
 
     def test_one_line_of_log(self) -> None:

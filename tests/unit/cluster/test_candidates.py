@@ -58,11 +58,11 @@ _PRESENCES = st.builds(
 
 def by_scan(requirement: Requirement, registry: Registry, withheld: Callable[[Worker], bool]) -> str:
     """The result of ``place`` by looking at every worker: an id, or the text of the error."""
-    workers, load = registry.workers(), registry.load
+    workers, load = registry.workers.all(), registry.load
     matching = [worker for worker in workers if not worker.draining and requirement.met_by(worker)]
     if not matching:
         return _no_match(requirement, workers)
-    online = [worker for worker in matching if registry.presence(worker.id).is_online]
+    online = [worker for worker in matching if registry.presences.of(worker.id).is_online]
     if not online:
         return f"no worker that matches the selector ({requirement}) can be reached"
     with_slots = [worker for worker in online if has_slot(worker, load(worker.id))]
@@ -104,7 +104,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(worker_id=_IDS, presence=_PRESENCES)
     def see(self, worker_id: str, presence: Presence) -> None:
-        if self.registry.find_registered(worker_id) is not None:
+        if self.registry.workers.find_registered(worker_id) is not None:
             self.registry.see(worker_id, presence)
 
     @rule(
@@ -113,13 +113,13 @@ class AnyHistory(RuleBasedStateMachine):
         field=st.sampled_from(("labels", "slots", "boot_id", "features", "name", "deregistered_at")),
     )
     def change(self, worker_id: str, other: Worker, field: str) -> None:
-        known = self.registry.find_worker(worker_id)
+        known = self.registry.workers.find(worker_id)
         if known is not None:
             self.registry.put_worker(evolve(known, **{field: getattr(other, field)}))
 
     @rule(worker_id=_IDS)
     def remove(self, worker_id: str) -> None:
-        if self.registry.find_worker(worker_id) is not None:
+        if self.registry.workers.find(worker_id) is not None:
             self.registry.remove_worker(worker_id)
 
     @rule(
@@ -129,14 +129,14 @@ class AnyHistory(RuleBasedStateMachine):
         orphan=st.booleans(),
     )
     def put_job(self, job_id: str, worker_id: str, state: JobState, orphan: bool) -> None:
-        known = self.registry.find_job(job_id)
+        known = self.registry.jobs.find(job_id)
         if known is not None and known.state.final:
             self.registry.remove_job(job_id)
         self.registry.put_job(a_job(job_id, state, worker_id, orphan=orphan and state is JobState.LOST))
 
     @rule(job_id=st.sampled_from(("j-1", "j-2", "j-3", "j-4")))
     def remove_job(self, job_id: str) -> None:
-        if self.registry.find_job(job_id) is not None:
+        if self.registry.jobs.find(job_id) is not None:
             self.registry.remove_job(job_id)
 
     @rule(worker_id=_IDS)
@@ -165,7 +165,7 @@ class AnyHistory(RuleBasedStateMachine):
             for tried in ((), ("a", "b")):
 
                 def withheld(worker: Worker, tried: tuple[str, ...] = tried) -> bool:
-                    refusing = registry.presence(worker.id).refusing is not None
+                    refusing = registry.presences.of(worker.id).refusing is not None
                     return worker.id in tried or refusing or worker.id in self.in_backoff
 
                 told = by_scan(requirement, registry, withheld)
@@ -174,7 +174,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def counts_agree(self, requirement: Requirement) -> None:
         registry = self.registry
-        met = [worker for worker in registry.workers() if requirement.met_by(worker)]
+        met = [worker for worker in registry.workers.all() if requirement.met_by(worker)]
         tally = registry.candidates.tally(requirement)
         assert tally.total == len(met)
         for standing in Standing:
@@ -187,7 +187,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def keeps(self, worker: Worker) -> Standing:
         """The standing of a worker that can't take a job."""
-        presence = self.registry.presence(worker.id)
+        presence = self.registry.presences.of(worker.id)
         held = presence.refusing is not None or worker.id in self.in_backoff
         full = worker.slots is not None and self.registry.load(worker.id) >= worker.slots
         if worker.draining:
@@ -201,18 +201,18 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def facts_agree(self) -> None:
         registry = self.registry
-        workers = registry.workers()
+        workers = registry.workers.all()
         assert len(registry.candidates) == len(workers)
-        assert registry.presences.online == sum(registry.presence(worker.id).is_online for worker in workers)
-        offline = [worker.id for worker in workers if registry.presence(worker.id).state is WorkerState.OFFLINE]
+        assert registry.presences.online == sum(registry.presences.of(worker.id).is_online for worker in workers)
+        offline = [worker.id for worker in workers if registry.presences.of(worker.id).state is WorkerState.OFFLINE]
         assert sorted(worker.id for worker in registry.presences.offline_workers()) == sorted(offline)
-        assert sorted(registry.core_workers()) == sorted(worker.id for worker in workers if worker.is_core)
-        assert sorted(registry.worker_ids()) == sorted(worker.id for worker in workers)
+        assert sorted(registry.workers.core()) == sorted(worker.id for worker in workers if worker.is_core)
+        assert sorted(registry.workers.ids()) == sorted(worker.id for worker in workers)
         known = {worker.id for worker in workers}
-        assert sorted(registry.busy_elsewhere()) == sorted(set(registry.busy()) - known)
+        assert sorted(registry.busy_elsewhere()) == sorted(set(registry.jobs.busy()) - known)
         for name in "abnm":
             called = [worker for worker in workers if name in {worker.id, worker.name}]
-            assert sorted(each.id for each in registry.called(name)) == sorted(each.id for each in called)
+            assert sorted(each.id for each in registry.workers.called(name)) == sorted(each.id for each in called)
 
 
 def _placed(requirement: Requirement, candidates: Candidates, tried: tuple[str, ...]) -> str:

@@ -29,7 +29,7 @@ class ClashTestCase(MembershipTestCase):
     def registered(self, port: int = 30000, **facts: Any) -> Worker:
         """The same, where nothing is in its way."""
         answer = self.successResultOf(self.registering(port, **facts))
-        return self.ledger.registry.worker(answer.worker_id)
+        return self.ledger.registry.workers.get(answer.worker_id)
 
     def asked(self) -> Deferred[bool]:
         """The question whether a process answers, which the test answers."""
@@ -50,7 +50,7 @@ class ProcessTests(ClashTestCase):
         why = str(self.failureResultOf(second, Conflict).value)
         for text in (worker.id, f"{HOME}:30000", "--new-id"):
             self.assertIn(text, why)
-        self.assertEqual(self.ledger.registry.worker(worker.id), worker)
+        self.assertEqual(self.ledger.registry.workers.get(worker.id), worker)
 
     def test_is_accepted(self) -> None:
         """Where the one that registered is silent the next has its id and its jobs."""
@@ -61,7 +61,7 @@ class ProcessTests(ClashTestCase):
         self.assertEqual((asked.nonce, asked.address), ("first", f"{HOME}:30000"))
         self.asked().callback(False)
         self.assertEqual(self.successResultOf(second).worker_id, worker.id)
-        now = self.ledger.registry.worker(worker.id)
+        now = self.ledger.registry.workers.get(worker.id)
         self.assertEqual((now.nonce, now.address), ("second", f"{HOME}:30001"))
         self.beat(worker.id, nonce="second", running=("j-1",))
         self.assertIs(self.state(), JobState.RUNNING)
@@ -127,7 +127,7 @@ class EarlierVersionTests(ClashTestCase):
             self.assertNoResult(newcomer)
             self.asked().callback(answer)
         self.failureResultOf(newcomer, Conflict)
-        now = self.ledger.registry.worker(self.old.id)
+        now = self.ledger.registry.workers.get(self.old.id)
         self.assertEqual((now.address, self.house.presence(now.id).state), (self.old.address, WorkerState.ONLINE))
         self.assertIs(self.state(), JobState.RUNNING)
 
@@ -159,7 +159,7 @@ class EarlierVersionTests(ClashTestCase):
         self.check_it_stays(self.registering(boot_id="", folder_id="", nonce="", name=""), True)
         core = self.registering(boot_id="", folder_id="", nonce="", name="")
         self.asked().callback(False)
-        self.assertTrue(self.ledger.registry.worker(self.successResultOf(core).worker_id).is_core)
+        self.assertTrue(self.ledger.registry.workers.get(self.successResultOf(core).worker_id).is_core)
 
     def test_at_a_core_workers_address(self) -> None:
         """A core worker at the address of an online core worker displaces nothing either."""
@@ -181,7 +181,7 @@ class NameTests(ClashTestCase):
         why = str(self.failureResultOf(second, NameTaken).value)
         for text in ("'box'", first.id, f"{HOME}:30000"):
             self.assertIn(text, why)
-        self.assertEqual(self.ledger.registry.workers(), [first])
+        self.assertEqual(self.ledger.registry.workers.all(), [first])
 
     def test_changes_hands(self) -> None:
         """A silent worker loses its name, goes by its id, and is asked to register again, at once when it is free."""
@@ -189,9 +189,9 @@ class NameTests(ClashTestCase):
         second = self.registering(30001, folder_id="other", nonce="n")
         self.asked().callback(False)
         second_id = self.successResultOf(second).worker_id
-        now = self.ledger.registry.worker(first.id)
+        now = self.ledger.registry.workers.get(first.id)
         self.assertEqual((now.name, now.labels["name"]), (first.id, first.id))
-        self.assertEqual(self.ledger.registry.worker("box").id, second_id)
+        self.assertEqual(self.ledger.registry.workers.get("box").id, second_id)
         self.assertTrue(self.beat(first.id, nonce="first").register_again)
         self.assertFalse(self.beat(first.id, nonce="first").register_again)
         self.registered(30001, folder_id="other", nonce="n", name="own")
@@ -204,7 +204,7 @@ class NameTests(ClashTestCase):
         self.ledger.learn(evolve(self.registered(), deregistered_at=1000.0))
         self.registered(30001, folder_id="other", nonce="n")
         self.assertFalse(self.is_asked())
-        self.assertEqual(self.ledger.registry.worker(id_of_folder(SECRET)).name, id_of_folder(SECRET))
+        self.assertEqual(self.ledger.registry.workers.get(id_of_folder(SECRET)).name, id_of_folder(SECRET))
 
 
 class AddressTests(ClashTestCase):
@@ -214,7 +214,7 @@ class AddressTests(ClashTestCase):
         second = self.registering(folder_id="other", nonce="n", name="other")
         self.asked().callback(True)
         self.assertIn("'box'", str(self.failureResultOf(second, Conflict).value))
-        self.assertEqual(self.ledger.registry.workers(), [first])
+        self.assertEqual(self.ledger.registry.workers.all(), [first])
 
     def test_changes_hands(self) -> None:
         """Where another worker listens at an address now, the one before is unreachable, and keeps its jobs."""
@@ -235,10 +235,10 @@ class AddressTests(ClashTestCase):
         self.ledger.learn(a_job(worker_id=first.id))
         second = self.registering(folder_id="other", nonce="n")
         self.asked().callback(False)
-        new = self.ledger.registry.worker(self.successResultOf(second).worker_id)
-        self.assertEqual([each.id for each in self.ledger.registry.workers()], [id_of_folder("other")])
+        new = self.ledger.registry.workers.get(self.successResultOf(second).worker_id)
+        self.assertEqual([each.id for each in self.ledger.registry.workers.all()], [id_of_folder("other")])
         self.assertEqual((new.name, new.draining), ("box", True))
-        job = self.ledger.registry.job("j-1")
+        job = self.ledger.registry.jobs.get("j-1")
         self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
 
     def test_lost_folder_while_the_store_fails(self) -> None:
@@ -255,7 +255,7 @@ class AddressTests(ClashTestCase):
         second = self.registering(folder_id="other", nonce="n")
         self.asked().callback(False)
         self.assertEqual(self.successResultOf(second).worker_id, id_of_folder("other"))
-        self.assertEqual([each.id for each in self.ledger.registry.workers()], [id_of_folder("other")])
+        self.assertEqual([each.id for each in self.ledger.registry.workers.all()], [id_of_folder("other")])
         self.assertIs(self.state(), JobState.LOST)
 
     def check_takes_the_place_after_a_kill(self, port: int) -> None:
@@ -267,7 +267,7 @@ class AddressTests(ClashTestCase):
         second = self.registering(port, folder_id="other", nonce="n")
         self.asked().callback(False)
         self.assertEqual(self.successResultOf(second).worker_id, second_id)
-        self.assertEqual([each.id for each in self.ledger.registry.workers()], [second_id])
+        self.assertEqual([each.id for each in self.ledger.registry.workers.all()], [second_id])
         self.assertIs(self.state(), JobState.LOST)
 
     def test_lost_folder_and_killed(self) -> None:
@@ -286,7 +286,7 @@ class AddressTests(ClashTestCase):
         second = self.registering(folder_id="other", nonce="n")
         self.asked().callback(False)
         self.successResultOf(second)
-        self.assertEqual(self.ledger.registry.worker(first.id).name, first.id)
+        self.assertEqual(self.ledger.registry.workers.get(first.id).name, first.id)
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_without_an_id(self) -> None:
@@ -299,8 +299,8 @@ class AddressTests(ClashTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
         core = self.registering(boot_id="", folder_id="", nonce="", name="")
         self.asked().callback(False)
-        self.assertTrue(self.ledger.registry.worker(self.successResultOf(core).worker_id).is_core)
-        self.assertIs(self.ledger.registry.presence(first.id).state, WorkerState.UNREACHABLE)
+        self.assertTrue(self.ledger.registry.workers.get(self.successResultOf(core).worker_id).is_core)
+        self.assertIs(self.ledger.registry.presences.of(first.id).state, WorkerState.UNREACHABLE)
 
     def test_of_a_core_worker(self) -> None:
         """A worker of ours at a core worker's address is refused if not it, but another process answers there."""
@@ -314,7 +314,7 @@ class AddressTests(ClashTestCase):
                 self.failureResultOf(second, Conflict)
             else:
                 self.successResultOf(second)
-        self.assertEqual([each.id for each in self.ledger.registry.workers()], [id_of_folder(SECRET)])
+        self.assertEqual([each.id for each in self.ledger.registry.workers.all()], [id_of_folder(SECRET)])
         self.assertIs(self.state(), JobState.LOST)  # its address was its identity
 
     def test_core_worker_again(self) -> None:

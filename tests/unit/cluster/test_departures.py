@@ -39,7 +39,7 @@ class RemovalTests(ClashTestCase):
         start.callback(None)
         self.failureResultOf(forgotten, Conflict)
         self.beat(self.worker.id, nonce="first", running=("j-1",))
-        self.assertTrue(self.ledger.registry.worker(self.worker.id).draining)
+        self.assertTrue(self.ledger.registry.workers.get(self.worker.id).draining)
         self.assertIs(self.state(), JobState.RUNNING)
         self.assertTrue(self.membership.idle)
 
@@ -55,7 +55,7 @@ class RemovalTests(ClashTestCase):
         self.assertEqual(self.successResultOf(back).worker_id, self.worker.id)
         self.store.held = False
         self.beat(self.worker.id, nonce="second")
-        self.assertTrue(self.ledger.registry.worker(self.worker.id).draining)
+        self.assertTrue(self.ledger.registry.workers.get(self.worker.id).draining)
 
     def test_asked_twice(self) -> None:
         """Two requests to forget it are one."""
@@ -65,7 +65,7 @@ class RemovalTests(ClashTestCase):
             self.store.commit()
         for each in both:
             self.successResultOf(each)
-        self.assertEqual(self.ledger.registry.workers(), [])
+        self.assertEqual(self.ledger.registry.workers.all(), [])
         self.assertTrue(self.membership.idle)
 
     def test_gone_meanwhile(self) -> None:
@@ -85,7 +85,7 @@ class RemovalTests(ClashTestCase):
                 waits = self.store.saves.pop(0)
                 self.store.held = False
                 self.successResultOf(
-                    self.membership.departures.remove(self.ledger.registry.worker(self.worker.id), "forgotten")
+                    self.membership.departures.remove(self.ledger.registry.workers.get(self.worker.id), "forgotten")
                 )
                 waits[1].callback(None)
                 self.failureResultOf(answer, NotFound)

@@ -208,9 +208,9 @@ class HeldTests(EndingsTestCase):
         for _ in range(2):
             self.assertEqual(self.successResultOf(self.membership.heartbeat(known, HOME)).describe, ("j-9",))
             self.assertEqual(self.successResultOf(self.membership.heartbeat(described, HOME)).acknowledged, ())
-            self.assertIsNone(self.ledger.registry.find_job("j-9"))
+            self.assertIsNone(self.ledger.registry.jobs.find("j-9"))
         self.mend()
-        self.assertIsNone(self.ledger.registry.find_job("j-9"))
+        self.assertIsNone(self.ledger.registry.jobs.find("j-9"))
         self.successResultOf(self.membership.heartbeat(known, HOME))
         self.assertEqual(self.successResultOf(self.membership.heartbeat(described, HOME)).acknowledged, ("j-9",))
         self.assertIs(self.shown("j-9")[0], JobState.SUCCEEDED)

@@ -33,7 +33,7 @@ class ExpectedTestCase(ClusterTestCase):
 
     def register(self, name: str = "w-1", **facts: object) -> None:
         """A worker registers, under its id, and its probe is under way."""
-        if self.ledger.registry.find_worker(name) is None:
+        if self.ledger.registry.workers.find(name) is None:
             self.add(a_worker(name), online=False)
         address = a_worker(name).address
         registration = Registration(address, name, name, boot_id="boot", **facts)  # type: ignore[arg-type]
@@ -383,4 +383,4 @@ class LoadedTests(ExpectedTestCase):
         while self.workers.held:
             called.append(self.workers.held[0].worker_id)
             self.probe()
-        self.assertEqual(sorted(called), sorted(self.ledger.registry.worker_ids()))
+        self.assertEqual(sorted(called), sorted(self.ledger.registry.workers.ids()))

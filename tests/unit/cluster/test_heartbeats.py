@@ -29,16 +29,16 @@ class HeartbeatTests(MembershipTestCase):
         """A core worker sends none: who sends one for it is told to register, and its jobs are as they were."""
         core = self.online(address=f"{HOME}:30001", boot_id="")
         self.ledger.learn(a_job(worker_id=core))
-        before = self.ledger.registry.worker(core)
+        before = self.ledger.registry.workers.get(core)
         beat = Heartbeat(core, "boot", ended=(JobReport(ended()),))
         self.failureResultOf(self.membership.heartbeat(beat, HOME), NotFound)
-        self.assertEqual(self.ledger.registry.worker(core), before)
+        self.assertEqual(self.ledger.registry.workers.get(core), before)
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_without_a_boot_id(self) -> None:
         """A heartbeat that names no boot makes no core worker of one of ours."""
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", ""), HOME))
-        self.assertEqual(self.ledger.registry.worker("w-1").boot_id, "boot")
+        self.assertEqual(self.ledger.registry.workers.get("w-1").boot_id, "boot")
 
     def test_unknown_worker(self) -> None:
         """A heartbeat of a worker that is not known says: register again."""
@@ -49,7 +49,7 @@ class HeartbeatTests(MembershipTestCase):
         self.ledger.learn(a_job())
         for _ in range(2):
             self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ("j-1",))
-        job = self.ledger.registry.job("j-1")
+        job = self.ledger.registry.jobs.get("j-1")
         self.assertEqual((job.state, job.exit_code, job.finished_at), (JobState.FAILED, 3, 950.0))
 
     def test_an_end_that_can_not_be_kept(self) -> None:
@@ -74,7 +74,7 @@ class HeartbeatTests(MembershipTestCase):
             self.assertNoResult(answer)
             self.clock.advance(SAVED_SHARE * LEASE)
             self.assertEqual(self.successResultOf(answer).acknowledged, ())
-            self.assertIsNot(self.ledger.registry.presence("w-1").state, WorkerState.UNREACHABLE)
+            self.assertIsNot(self.ledger.registry.presences.of("w-1").state, WorkerState.UNREACHABLE)
 
     def test_a_later_story_changes_nothing(self) -> None:
         """A final state stays what it was, whatever the worker says later."""
@@ -95,7 +95,7 @@ class HeartbeatTests(MembershipTestCase):
             described=(JobReport(running(), spec, 800.0), JobReport(ended("j-2"), spec, 801.0)),
         )
         self.assertEqual((self.state("j-1"), self.state("j-2")), (JobState.RUNNING, JobState.FAILED))
-        self.assertEqual(self.ledger.registry.job("j-1").spec, spec)
+        self.assertEqual(self.ledger.registry.jobs.get("j-1").spec, spec)
         self.assertIn("j-2", answer.acknowledged)
 
     def test_running_ends_unknown(self) -> None:
@@ -113,7 +113,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(call.args, ("j-1", True))
         self.assertEqual(self.workers.held, [])
         call.answer.errback(NotFound("job", "j-1"))
-        job = self.ledger.registry.job("j-1")
+        job = self.ledger.registry.jobs.get("j-1")
         self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
 
     def test_unmentioned_but_there(self) -> None:
@@ -141,7 +141,7 @@ class HeartbeatTests(MembershipTestCase):
         self.workers.take("query_job").answer.errback(WorkerFault("w-1", "what"))
         call = self.workers.take("query_job")
         self.assertEqual((call.args, self.workers.held), (("j-2", True), []))
-        self.ledger.learn(lifecycle.reported(self.ledger.registry.job("j-3"), ended("j-3"), 1000.0))
+        self.ledger.learn(lifecycle.reported(self.ledger.registry.jobs.get("j-3"), ended("j-3"), 1000.0))
         call.answer.callback(ended("j-2"))
         self.assertEqual([self.state(job) for job in ("j-1", "j-2")], [JobState.RUNNING, JobState.FAILED])
         self.assertEqual(self.workers.held, [])  # the third has ended meanwhile
@@ -151,10 +151,10 @@ class HeartbeatTests(MembershipTestCase):
         self.ledger.learn(a_job(), a_job("j-2"), a_job("j-3", state=JobState.UNKNOWN))
         answer = self.beat("w-1", running=("j-1", "j-3"), ended=(JobReport(ended("j-2")),), leaving=True)
         self.assertEqual(answer.acknowledged, ("j-2",))
-        worker = self.ledger.registry.worker("w-1")
-        presence = self.ledger.registry.presence("w-1")
+        worker = self.ledger.registry.workers.get("w-1")
+        presence = self.ledger.registry.presences.of("w-1")
         self.assertEqual((presence.state, presence.last_seen), (WorkerState.UNREACHABLE, 1000.0))
-        jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-3")]
+        jobs = [self.ledger.registry.jobs.get(job_id) for job_id in ("j-1", "j-3")]
         for job in jobs:
             self.assertEqual(
                 (job.state, job.unknown_since, job.reason),
@@ -166,7 +166,7 @@ class HeartbeatTests(MembershipTestCase):
         """A worker that takes no job says why, in a text that can be shown, until it says otherwise, or registers."""
 
         def refusing() -> str | None:
-            return self.ledger.registry.presence("w-1").refusing
+            return self.ledger.registry.presences.of("w-1").refusing
 
         self.online(worker_id="w-1")
         changes: list[str] = []
@@ -190,7 +190,7 @@ class HeartbeatTests(MembershipTestCase):
         """The worker's disk and clock difference are those of its last heartbeat, or unknown."""
 
         def known() -> tuple[Disk | None, float | None]:
-            presence = self.ledger.registry.presence("w-1")
+            presence = self.ledger.registry.presences.of("w-1")
             return presence.disk, presence.clock_difference
 
         self.online(worker_id="w-1")
@@ -221,7 +221,7 @@ class HeartbeatTests(MembershipTestCase):
         """A worker at whose address another one registered is unreachable for that reason."""
         self.online(worker_id="w-1", address=f"{HOME}:30007")
         self.register(worker_id="w-2", address=f"{HOME}:30007")
-        presence = self.ledger.registry.presence("w-1")
+        presence = self.ledger.registry.presences.of("w-1")
         self.assertIs(presence.state, WorkerState.UNREACHABLE)
         self.assertEqual(presence.reason, "another worker registered at its address")
 
@@ -236,7 +236,7 @@ class HeartbeatTests(MembershipTestCase):
         self.ledger.learn(a_job())
         self.beat("w-1", running=("j-1",), leaving=True)
         self.liveness.observe("w-1", succeed(None))
-        self.assertIs(self.ledger.registry.presence("w-1").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presences.of("w-1").state, WorkerState.UNREACHABLE)
         self.online(worker_id="w-1")
         self.beat("w-1", running=("j-1",))
         self.assertIs(self.state(), JobState.RUNNING)

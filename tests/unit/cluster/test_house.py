@@ -69,7 +69,7 @@ class HouseTests(SynchronousTestCase):
         self.house.restart()
         self.assertEqual(self.house.store.saves, [])
         self.house.store.held = False
-        self.assertEqual([each.id for each in self.house.parts.ledger.registry.unfinished("w-1")], [job.id])
+        self.assertEqual([each.id for each in self.house.parts.ledger.registry.jobs.unfinished("w-1")], [job.id])
         self.assertIs(self.state(job), JobState.UNKNOWN)
         self.house.report("w-1")
         self.assertIs(self.state(job), JobState.RUNNING)

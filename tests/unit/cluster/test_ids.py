@@ -18,7 +18,7 @@ class IdTests(ClashTestCase):
         self.assertEqual(worker.id, id_of_folder(SECRET))
         self.assertEqual((worker.folder, worker.nonce), (worker.id, "first"))
         self.registered()
-        self.assertEqual([each.id for each in self.ledger.registry.workers()], [worker.id])
+        self.assertEqual([each.id for each in self.ledger.registry.workers.all()], [worker.id])
         self.assertNotEqual(id_of_folder("other"), worker.id)
 
     def test_is_secret(self) -> None:
@@ -58,7 +58,9 @@ class IdTests(ClashTestCase):
             stranger = self.registered(port, worker_id=worker.id, name=f"x{port}", **facts)
             self.assertNotEqual(stranger.id, worker.id)
         self.assertFalse(self.is_asked())
-        self.successResultOf(self.membership.departures.remove(self.ledger.registry.worker(worker.id), "forgotten"))
+        self.successResultOf(
+            self.membership.departures.remove(self.ledger.registry.workers.get(worker.id), "forgotten")
+        )
         for port, facts in enumerate((*strangers, {"folder_id": "", "nonce": ""}), 41000):
             stranger = self.registered(port, worker_id=worker.id, name=f"x{port}", **facts)
             self.assertNotEqual(stranger.id, worker.id)
@@ -71,13 +73,13 @@ class IdTests(ClashTestCase):
         self.asked().callback(False)
         self.assertEqual(self.successResultOf(earlier).worker_id, worker.id)
         self.workers.take("probe").answer.callback(None)
-        self.assertIs(self.ledger.registry.presence(worker.id).state, WorkerState.ONLINE)
-        self.assertEqual(self.ledger.registry.worker(worker.id).folder, worker.folder)
+        self.assertIs(self.ledger.registry.presences.of(worker.id).state, WorkerState.ONLINE)
+        self.assertEqual(self.ledger.registry.workers.get(worker.id).folder, worker.folder)
         stranger = self.registered(40000, worker_id=worker.id, folder_id="other", nonce="n", name="other")
         self.assertNotEqual(stranger.id, worker.id)
         self.assertEqual(self.registered(nonce="second").id, worker.id)
         self.assertFalse(self.is_asked())
-        self.assertEqual(self.ledger.registry.worker(worker.id).nonce, "second")
+        self.assertEqual(self.ledger.registry.workers.get(worker.id).nonce, "second")
 
     def test_upgraded_and_forgotten(self) -> None:
         """A worker that had an id before it had a folder keeps it, and its jobs, where the scheduler forgot it."""

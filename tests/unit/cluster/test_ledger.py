@@ -55,7 +55,7 @@ class LedgerTests(LedgerCase):
         """A job that may yet be lost is not visible, but the load of its worker counts it."""
         added = self.ledger.decide(a_job())
         self.assertNoResult(added)
-        self.assertIsNone(self.ledger.registry.find_job("j-1"))
+        self.assertIsNone(self.ledger.registry.jobs.find("j-1"))
         self.assertEqual(self.ledger.registry.load("w-1"), 1)
         self.store.commit()
         self.successResultOf(added)
@@ -68,7 +68,7 @@ class LedgerTests(LedgerCase):
         added = self.ledger.decide(a_job())
         self.store.fail()
         self.failureResultOf(added, StoreFailed)
-        self.assertIsNone(self.ledger.registry.find_job("j-1"))
+        self.assertIsNone(self.ledger.registry.jobs.find("j-1"))
         self.assertEqual(self.ledger.registry.load("w-1"), 0)
         self.assertIn("disk full", self.ledger.store_problem)
         self.clock.advance(1)
@@ -77,7 +77,7 @@ class LedgerTests(LedgerCase):
     def test_a_queued_job_loads_nobody(self) -> None:
         """A job without a worker is committed and shown like any other, and counts into no load."""
         self.add(a_job(state=JobState.QUEUED, worker_id=None))
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.QUEUED)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.QUEUED)
         self.assertEqual(self.ledger.registry.load("w-1"), 0)
 
     def test_a_key_comes_and_goes_with_its_job(self) -> None:
@@ -94,14 +94,14 @@ class LedgerTests(LedgerCase):
         """An end that a crash could undo is not visible, nor is the next attempt; no other end comes between."""
         self.add(job := a_job(target=Target("w-1"), terms=QueueTerms(retry=Retry(1))))
         self.ledger.learn(evolve(job, state=JobState.FAILED))
-        self.assertEqual(self.ledger.registry.find_job("j-1"), job)
+        self.assertEqual(self.ledger.registry.jobs.find("j-1"), job)
         other = self.ledger.decide(evolve(job, state=JobState.LOST))
         self.ledger.learn(evolve(job, state=JobState.UNKNOWN))
-        self.assertEqual(self.ledger.registry.find_job("j-1"), job)
+        self.assertEqual(self.ledger.registry.jobs.find("j-1"), job)
         self.assertEqual([len(records) for records, _ in self.store.saves], [2, 0, 0])
         self.store.commit()
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.FAILED)
-        self.assertEqual([job.retry_of for job in self.ledger.registry.unfinished(None)], ["j-1"])
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.FAILED)
+        self.assertEqual([job.retry_of for job in self.ledger.registry.jobs.unfinished(None)], ["j-1"])
         self.assertNoResult(other)
 
     def test_an_end_that_is_not_committed(self) -> None:
@@ -110,15 +110,15 @@ class LedgerTests(LedgerCase):
         decided = self.ledger.decide(evolve(job, state=JobState.FAILED))
         self.store.fail()
         self.failureResultOf(decided, StoreFailed)
-        self.assertEqual(list(self.ledger.registry.listing.matching(JobFilter())), [job])
+        self.assertEqual(list(self.ledger.registry.jobs.listing.matching(JobFilter())), [job])
         reported = self.ledger.learn(evolve(job, state=JobState.FAILED))
         self.failureResultOf(reported, StoreFailed)
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
         self.clock.advance(1)
         saved = {record.id: record for record in self.store.saves[0][0] if isinstance(record, Job)}
         self.assertEqual([job.state for job in saved.values()], [JobState.FAILED, JobState.QUEUED])
         self.store.commit()
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.FAILED)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.FAILED)
 
     def test_a_failed_update_is_made_up_for(self) -> None:
         """A failed update is saved, as the record is then, as soon as the store works, without another call."""
@@ -157,10 +157,10 @@ class LedgerTests(LedgerCase):
             (full, True),
             (Presence(), True),
         ):
-            before = self.ledger.registry.presence("w-1")
+            before = self.ledger.registry.presences.of("w-1")
             self.ledger.see("w-1", presence)
             self.clock.advance(0)
-            self.assertEqual(self.ledger.registry.presence("w-1"), presence)
+            self.assertEqual(self.ledger.registry.presences.of("w-1"), presence)
             self.assertEqual(told, [PresenceChanged("w-1", before, presence)] if is_change else [])
             told.clear()
         self.assertEqual(self.store.saves, [])
@@ -184,7 +184,7 @@ class LedgerTests(LedgerCase):
         self.ledger.learn(a_job("j2", JobState.SUCCEEDED))
         self.assertIn(Ref("job", "j0"), self.store.saves[-1][0])
         self.store.commit()
-        found = self.ledger.registry.listing.matching(JobFilter())
+        found = self.ledger.registry.jobs.listing.matching(JobFilter())
         self.assertEqual(sorted(job.id for job in found), ["j1", "j2", "j3"])
 
     def test_an_ended_job_is_kept_light(self) -> None:
@@ -192,10 +192,10 @@ class LedgerTests(LedgerCase):
         spec = JobSpec(command="cat", stdin=b"in")
         job = a_job(spec=spec, target=Target("w-1"), terms=QueueTerms(retry=Retry(1)))
         self.add(job)
-        self.assertEqual(self.ledger.registry.job("j-1").spec, spec)
+        self.assertEqual(self.ledger.registry.jobs.get("j-1").spec, spec)
         self.end(evolve(job, state=JobState.FAILED, finished_at=1001.0))
-        self.assertEqual(self.ledger.registry.job("j-1").spec, spec.trimmed())
-        (again,) = (job for job in self.ledger.registry.listing.matching(JobFilter()) if job.retry_of == "j-1")
+        self.assertEqual(self.ledger.registry.jobs.get("j-1").spec, spec.trimmed())
+        (again,) = (job for job in self.ledger.registry.jobs.listing.matching(JobFilter()) if job.retry_of == "j-1")
         self.assertEqual(again.spec, spec)
 
     def test_removals_are_published(self) -> None:
@@ -208,7 +208,7 @@ class LedgerTests(LedgerCase):
         self.clock.advance(0)
         gone: list[Change] = []
         self.ledger.feed.subscribe(gone.append)
-        jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-2", "j-3")]
+        jobs = [self.ledger.registry.jobs.get(job_id) for job_id in ("j-1", "j-2", "j-3")]
         removed = self.ledger.decide(*a_removal("j-1"))
         while self.store.saves:
             self.store.commit()
@@ -227,13 +227,15 @@ class LedgerTests(LedgerCase):
         ledger = Ledger(self.clock, lambda: 2000.0, store)
         self.successResultOf(ledger.load())
         registry = ledger.registry
-        self.assertEqual([registry.job("j-2"), registry.job("j-3"), registry.find_key("k")], [queued, ended, ended])
-        self.assertTrue(registry.was_removed("j-5"))
+        self.assertEqual(
+            [registry.jobs.get("j-2"), registry.jobs.get("j-3"), registry.find_key("k")], [queued, ended, ended]
+        )
+        self.assertTrue(registry.removed.has("j-5"))
         for job_id in ("j-1", "j-4"):
-            job = registry.job(job_id)
+            job = registry.jobs.get(job_id)
             expected = (JobState.UNKNOWN, "the scheduler was restarted", 2000.0)
             self.assertEqual((job.state, job.reason, job.unknown_since), expected)
-        self.assertIs(registry.presence("w-1").state, WorkerState.UNREACHABLE)
+        self.assertIs(registry.presences.of("w-1").state, WorkerState.UNREACHABLE)
 
 
 class VerbTests(LedgerCase):
@@ -365,7 +367,7 @@ class ToldAttemptsTests(LedgerCase):
 
     def chain(self) -> list[tuple[str, JobState]]:
         """All attempts in the registry, which must be as in the store."""
-        known = list(self.ledger.registry.attempts("j-1"))
+        known = list(self.ledger.registry.jobs.attempts("j-1"))
         stored = {job.id: job for job in self.store.holding().jobs}
         self.assertEqual([stored[job.id].state for job in known], [job.state for job in known])
         return [(job.id, job.state) for job in known]
@@ -375,7 +377,7 @@ class ToldAttemptsTests(LedgerCase):
         self.ledger.learn(self.told)
         self.ledger.learn(self.failed)
         self.commit_all()
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
         self.assertIs(self.store.holding().jobs[-1].state, JobState.FAILED)
         self.ledger.learn(self.failed)
         self.commit_all()
@@ -399,4 +401,4 @@ class ToldAttemptsTests(LedgerCase):
         self.store.commit()
         self.successResultOf(removed)
         self.end(self.failed)
-        self.assertIsNone(self.ledger.registry.find_job(self.told.id))
+        self.assertIsNone(self.ledger.registry.jobs.find(self.told.id))

@@ -145,7 +145,7 @@ class WaitingTests(SynchronousTestCase):
             waiting.add(queued(f"j-{number}", dict(each.labels), spec=_spec_of(each)))
         for number, name in enumerate(named):
             waiting.add(queued(f"n-{number}", worker=name))
-        matching = [worker for worker in registry.workers() if requirement.met_by(worker)]
+        matching = [worker for worker in registry.workers.all() if requirement.met_by(worker)]
         found = waiting.index.competing_for_many(requirement, registry)
         self.assertEqual(
             {line.requirement for line in found},

@@ -24,7 +24,7 @@ class LivenessTests(SynchronousTestCase):
         self.ledger.learn(a_worker())
 
     def state(self) -> WorkerState:
-        return self.ledger.registry.presence("w-1").state
+        return self.ledger.registry.presences.of("w-1").state
 
     def register(self, worker_id: str = "w-1") -> None:
         """A new process registers as the worker."""
@@ -55,7 +55,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertIs(self.state(), UNREACHABLE)
         call.callback(None)
         self.assertIs(self.state(), UNREACHABLE)
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
         self.probes.pop().answer.callback(None)
         self.assertIs(self.state(), ONLINE)
 
@@ -78,15 +78,15 @@ class LivenessTests(SynchronousTestCase):
         self.ledger.learn(a_job())
         for _ in range(6):
             self.clock.advance(LEASE / 6)
-            self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+            self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
         self.clock.advance(LEASE / 6)
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.UNKNOWN)
 
     def test_a_job_of_nobody(self) -> None:
         """A job that turns out to run on a worker that has gone meanwhile is unknown at the next look."""
         self.ledger.learn(a_job(worker_id="w-gone"))
         self.clock.advance(LEASE / 6)
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.UNKNOWN)
 
     def test_nothing_is_kept_of_one_that_has_gone(self) -> None:
         """The end of a call to a worker that was removed leaves nothing behind."""
@@ -106,7 +106,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertIs(self.state(), ONLINE)
         self.clock.advance(LEASE / 6)
         self.assertIs(self.state(), UNREACHABLE)
-        job = self.ledger.registry.job("j-1")
+        job = self.ledger.registry.jobs.get("j-1")
         self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, 1000.0))
 
     def test_a_start_is_left_to_its_answer(self) -> None:
@@ -114,7 +114,7 @@ class LivenessTests(SynchronousTestCase):
         self.go_online()
         self.ledger.learn(a_job(state=JobState.STARTING))
         self.liveness.reset("w-1", "another listens there")
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.STARTING)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.STARTING)
 
     def test_a_failed_call_asks_a_failed_probe_decides(self) -> None:
         """A failed call proves nothing, but causes a probe; if that fails, the worker is unreachable."""
@@ -179,7 +179,7 @@ class LivenessTests(SynchronousTestCase):
         self.clock.advance(LEASE / 6)
         self.clock.advance(10 * LEASE)
         self.assertIs(self.state(), ONLINE)
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
         for _ in range(5):
             self.clock.advance(LEASE / 6)
             for probe in self.probes:
@@ -196,7 +196,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertIs(self.state(), ONLINE)
         self.clock.pump([LEASE / 6] * 4)
         self.assertIs(self.state(), UNREACHABLE)
-        why = self.ledger.registry.presence("w-1").reason
+        why = self.ledger.registry.presences.of("w-1").reason
         self.assertEqual(why, f"no sign of life for {LEASE / 6 * (3 * 2 + 4):.0f} s")
 
     def test_what_is_first_after_a_pause(self) -> None:
@@ -244,13 +244,13 @@ class LivenessTests(SynchronousTestCase):
         self.register()
         self.ledger.learn(a_job())
         self.liveness.left("w-1", Presence())
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
+        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.UNKNOWN)
 
     def test_why(self) -> None:
         """Why a worker is unreachable follows what is known of it, until it is heard of again."""
 
         def why() -> str:
-            return self.ledger.registry.presence("w-1").reason
+            return self.ledger.registry.presences.of("w-1").reason
 
         self.clock.advance(LEASE / 6)
         self.assertEqual(why(), "it has not called since the scheduler was started")

@@ -53,7 +53,7 @@ class MembershipTestCase(SynchronousTestCase):
         """Register a worker and answer its probe."""
         worker_id = self.register(**facts).worker_id
         self.workers.take("probe").answer.callback(None)
-        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.ONLINE)
+        self.assertIs(self.ledger.registry.presences.of(worker_id).state, WorkerState.ONLINE)
         return worker_id
 
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
@@ -73,7 +73,7 @@ class MembershipTestCase(SynchronousTestCase):
         return lines
 
     def state(self, job_id: str = "j-1") -> JobState:
-        return self.ledger.registry.job(job_id).state
+        return self.ledger.registry.jobs.get(job_id).state
 
 
 class RegisterTests(MembershipTestCase):
@@ -82,27 +82,27 @@ class RegisterTests(MembershipTestCase):
         answer = self.register(name="box", labels={"gpu": "yes"}, slots=2, version="0.1.0")
         self.assertTrue(is_id(answer.worker_id))
         self.assertEqual(answer.lease, LEASE)
-        worker = self.ledger.registry.worker("box")
+        worker = self.ledger.registry.workers.get("box")
         self.assertEqual((worker.id, worker.address, worker.slots), (answer.worker_id, f"{HOME}:30000", 2))
         self.assertEqual(worker.labels, {"name": "box", "gpu": "yes"})
-        presence = self.ledger.registry.presence(worker.id)
+        presence = self.ledger.registry.presences.of(worker.id)
         self.assertEqual((presence.state, worker.version), (WorkerState.UNREACHABLE, "0.1.0"))
         self.assertEqual(presence.last_seen, 1000.0)
 
     def test_a_core_worker(self) -> None:
         """A worker that tells only its address is known by its id, without slots or version."""
         worker_id = self.register(boot_id="").worker_id
-        worker = self.ledger.registry.worker(worker_id)
+        worker = self.ledger.registry.workers.get(worker_id)
         self.assertEqual((worker.name, worker.slots, worker.version, worker.is_core), (worker_id, None, None, True))
 
     def test_under_its_id(self) -> None:
         """A worker that comes back under its id keeps id, drain and jobs, and its old channel is closed."""
         worker_id = self.online(name="box")
-        self.ledger.learn(evolve(self.ledger.registry.worker("box"), draining=True))
+        self.ledger.learn(evolve(self.ledger.registry.workers.get("box"), draining=True))
         self.ledger.learn(a_job(worker_id=worker_id))
         again = self.register(f"{HOME}:30001", worker_id=worker_id, name="box")
         self.assertEqual(again.worker_id, worker_id)
-        worker = self.ledger.registry.worker(worker_id)
+        worker = self.ledger.registry.workers.get(worker_id)
         self.assertEqual((worker.address, worker.draining), (f"{HOME}:30001", True))
         self.assertIn(worker_id, self.workers.forgotten)
         self.assertIs(self.state(), JobState.RUNNING)
@@ -114,13 +114,13 @@ class RegisterTests(MembershipTestCase):
         self.workers.hold("probe")
         self.store.held = True
         self.membership.register(Registration(f"{HOME}:30001", worker_id, "box", boot_id="boot", nonce="new"), HOME)
-        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presences.of(worker_id).state, WorkerState.UNREACHABLE)
         self.assertEqual(self.cluster.worker("box").reason, "no call to it has succeeded yet")
         self.store.commit()
-        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presences.of(worker_id).state, WorkerState.UNREACHABLE)
         self.assertIs(self.state(), JobState.RUNNING)
         self.workers.take("probe").answer.callback(None)
-        self.assertIs(self.ledger.registry.presence(worker_id).state, WorkerState.ONLINE)
+        self.assertIs(self.ledger.registry.presences.of(worker_id).state, WorkerState.ONLINE)
         self.assertEqual(self.workers.held, [])
 
     def test_of_an_earlier_scheduler(self) -> None:
@@ -130,7 +130,7 @@ class RegisterTests(MembershipTestCase):
         self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot"), HOME), NotFound)
         self.register(worker_id="w-1", features=("umask",), **facts)
         self.beat("w-1")
-        self.assertEqual(self.ledger.registry.worker("w-1").features, {"umask"})
+        self.assertEqual(self.ledger.registry.workers.get("w-1").features, {"umask"})
         self.ledger.learn(a_worker("w-1", features=frozenset(), **facts))
         self.beat("w-1")  # it has none
 
@@ -138,7 +138,7 @@ class RegisterTests(MembershipTestCase):
         """The last heartbeat of a worker that leaves is applied, though the worker would have to register again."""
         self.ledger.learn(a_worker("w-1", features=frozenset()))
         self.beat("w-1", leaving=True)
-        self.assertIs(self.ledger.registry.presence("w-1").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presences.of("w-1").state, WorkerState.UNREACHABLE)
 
     def test_while_the_store_fails(self) -> None:
         """A worker can register, come back and be rebooted though nothing can be saved: its jobs run on."""
@@ -149,7 +149,7 @@ class RegisterTests(MembershipTestCase):
         self.register(worker_id=worker_id)
         self.workers.take("probe").answer.callback(None)
         self.successResultOf(self.membership.heartbeat(Heartbeat(worker_id, "another boot"), HOME))
-        self.assertEqual(self.ledger.registry.worker(worker_id).boot_id, "another boot")
+        self.assertEqual(self.ledger.registry.workers.get(worker_id).boot_id, "another boot")
         other = self.online(address=f"{HOME}:30001")
         self.store.held = False
         self.clock.advance(1)
@@ -160,7 +160,7 @@ class RegisterTests(MembershipTestCase):
         """A known worker that registers at another's address makes the other unreachable, not forgotten."""
         old = self.online(name="a")
         self.register(worker_id="w-b", name="b")
-        self.assertIs(self.ledger.registry.presence(old).state, WorkerState.UNREACHABLE)
+        self.assertIs(self.ledger.registry.presences.of(old).state, WorkerState.UNREACHABLE)
 
     def test_a_live_name_is_unique(self) -> None:
         """The name of a worker that is online is taken; that of one that is not can be had."""
@@ -176,11 +176,11 @@ class RegisterTests(MembershipTestCase):
         """A worker whose name is taken takes nobody's address."""
         self.online(address=f"{HOME}:30000", name="a")
         self.online(address=f"{HOME}:30001", name="box")
-        before = self.ledger.registry.workers()
+        before = self.ledger.registry.workers.all()
         taken = self.membership.register(Registration(f"{HOME}:30000", name="box", boot_id="boot"), HOME)
         self.workers.take("answers").answer.callback(True)
         self.failureResultOf(taken, NameTaken)
-        self.assertEqual(self.ledger.registry.workers(), before)
+        self.assertEqual(self.ledger.registry.workers.all(), before)
 
     def test_bad_registrations(self) -> None:
         """An invalid id, name, label or address is refused with the name of its field, and changes nothing."""
@@ -211,14 +211,14 @@ class RegisterTests(MembershipTestCase):
             self.assertEqual(failure.value.field, field, facts)
         refused = self.membership.register(Registration("169.254.169.254:80"), HOME)
         self.failureResultOf(refused, Refused)
-        self.assertEqual(self.ledger.registry.workers(), [])
+        self.assertEqual(self.ledger.registry.workers.all(), [])
 
     def test_no_id_equals_a_name(self) -> None:
         """A name that is the id of another worker or of a job is refused; an id that is either is nobody's."""
         first = self.online(name="box")
         self.ledger.learn(a_job("j-1", worker_id=first))
         self.ledger.learn(a_job("j-2", JobState.SUCCEEDED, worker_id=first))
-        before = self.ledger.registry.workers()
+        before = self.ledger.registry.workers.all()
         for name in (first, "j-1"):
             refused = self.membership.register(Registration(f"{HOME}:30001", name=name), HOME)
             self.failureResultOf(refused, NameTaken)
@@ -227,7 +227,7 @@ class RegisterTests(MembershipTestCase):
         for made in (id_of_address(f"{HOME}:30001"), id_of_folder("other")):
             refused = self.membership.register(Registration(f"{HOME}:30001", name=made, boot_id="boot"), HOME)
             self.assertEqual(self.failureResultOf(refused, Invalid).value.field, "name")
-        self.assertEqual(self.ledger.registry.workers(), before)
+        self.assertEqual(self.ledger.registry.workers.all(), before)
         self.register(f"{HOME}:30003", name=str(UUID(int=7, version=4)))  # a host may be called so
         for number, worker_id in enumerate(("box", "j-1", "j-2")):
             taken = self.membership.register(Registration(f"{HOME}:3010{number}", worker_id=worker_id), HOME)
@@ -241,8 +241,8 @@ class RegisterTests(MembershipTestCase):
         def walk() -> None:
             raise AssertionError("looked at all workers")
 
-        for name in ("workers", "worker_ids"):
-            self.patch(self.ledger.registry, name, walk)
+        for name in ("all", "ids"):
+            self.patch(self.ledger.registry.workers, name, walk)
         known = self.online(name="box")
         other = self.register(f"{HOME}:30001", name="other").worker_id
         self.register(f"{HOME}:30001", worker_id=known, name="box")
@@ -256,14 +256,14 @@ class DeregisterTests(MembershipTestCase):
         worker_id = self.online(boot_id="")
         self.ledger.learn(a_job(worker_id=worker_id, started_at=900.0))
         self.successResultOf(self.membership.deregister(worker_id, ""))
-        (worker,) = self.ledger.registry.workers()
+        (worker,) = self.ledger.registry.workers.all()
         self.assertEqual((worker.id, worker.is_offline), (worker_id, True))
         self.assertIs(self.state(), JobState.UNKNOWN)
         self.online(worker_id=worker_id, boot_id="")
         self.cluster.query(worker_id, "j-1")
         self.workers.take("query_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
-        (worker,) = self.ledger.registry.workers()
+        (worker,) = self.ledger.registry.workers.all()
         self.assertEqual((worker.id, self.house.presence(worker_id).state), (worker_id, WorkerState.ONLINE))
 
     def test_without_jobs(self) -> None:
@@ -271,7 +271,7 @@ class DeregisterTests(MembershipTestCase):
         worker_id = self.online(boot_id="")
         self.ledger.learn(a_job(state=JobState.SUCCEEDED, worker_id=worker_id))
         self.successResultOf(self.membership.deregister(worker_id, ""))
-        self.assertEqual(self.ledger.registry.workers(), [])
+        self.assertEqual(self.ledger.registry.workers.all(), [])
 
     def test_nobody(self) -> None:
         """An unknown worker can't deregister."""

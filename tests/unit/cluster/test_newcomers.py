@@ -24,7 +24,7 @@ class NewcomerTests(ClashTestCase):
         return self.registered(port, folder_id=folder, name=f"n{number}", nonce=f"nonce-{number}").id
 
     def known(self) -> set[str]:
-        return {worker.id for worker in self.ledger.registry.workers()}
+        return {worker.id for worker in self.ledger.registry.workers.all()}
 
     def test_the_oldest_goes(self) -> None:
         """The oldest silent newcomer is forgotten; its process registers again, and has the same id."""
@@ -41,7 +41,7 @@ class NewcomerTests(ClashTestCase):
         online, busy, drained = (self.come(number) for number in range(3))
         registry = self.ledger.registry
         self.ledger.learn(a_job("j-1", JobState.SUCCEEDED, worker_id=busy))
-        self.ledger.learn(evolve(registry.worker(drained), draining=True))
+        self.ledger.learn(evolve(registry.workers.get(drained), draining=True))
         self.ledger.see(online, Presence(WorkerState.ONLINE))
         later = [self.come(number) for number in range(3, 9)]
         self.assertLessEqual({online, busy, drained}, self.known())

@@ -244,7 +244,7 @@ class PropertyTests(OutlookTestCase):
             case "refuse":
                 self.house.parts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
                 self.add(a_worker(f"w-{given_}"))
-            case "gone" if self.ledger.registry.find_worker(f"w-{given_}") is not None:
+            case "gone" if self.ledger.registry.workers.find(f"w-{given_}") is not None:
                 self.ledger.learn(Ref("worker", f"w-{given_}"))
             case "time":
                 self.clock.advance(given_)
@@ -265,7 +265,7 @@ class PropertyTests(OutlookTestCase):
 
         def serving(other: Job) -> set[str]:
             requirement, _ = self.waiting.standing(other)
-            return {worker.id for worker in self.ledger.registry.workers() if requirement.met_by(worker)}
+            return {worker.id for worker in self.ledger.registry.workers.all() if requirement.met_by(worker)}
 
         requirement, place = self.waiting.standing(job)
         others = [job for job in self.jobs() if job.id in self.waiting]

@@ -39,7 +39,7 @@ class QuestionTests(ClashTestCase):
         self.asked().callback(None)
         self.successResultOf(newcomer)
         for worker in workers:
-            self.assertIs(self.ledger.registry.presence(worker.id).state, WorkerState.UNREACHABLE)
+            self.assertIs(self.ledger.registry.presences.of(worker.id).state, WorkerState.UNREACHABLE)
 
     def test_newcomer_answers(self) -> None:
         """An answer from the newcomer means that none of the others is there."""

@@ -30,7 +30,7 @@ class ReconcileTests(MembershipTestCase):
         return answer, self.workers.take("start_job")
 
     def only_job(self) -> Job:
-        (job,) = self.ledger.registry.listing.matching(JobFilter())
+        (job,) = self.ledger.registry.jobs.listing.matching(JobFilter())
         return job
 
     def test_a_start_under_way_is_left_alone(self) -> None:
@@ -60,7 +60,7 @@ class ReconcileTests(MembershipTestCase):
             self.assertEqual(call.args, (state.value, True))
             call.answer.callback(ended(state.value))
             self.assertIs(self.state(state.value), JobState.FAILED)
-            self.assertEqual(self.ledger.registry.job(state.value).exit_code, 3)
+            self.assertEqual(self.ledger.registry.jobs.get(state.value).exit_code, 3)
 
     def test_an_unanswered_start_never_arrived(self) -> None:
         """A job that nobody was promised and whose start did not arrive has failed, and says why."""
@@ -68,7 +68,7 @@ class ReconcileTests(MembershipTestCase):
             self.ledger.learn(a_job(state.value, state))
             self.beat("w-1")
             self.workers.take("query_job").answer.errback(NotFound("job", state.value))
-            job = self.ledger.registry.job(state.value)
+            job = self.ledger.registry.jobs.get(state.value)
             self.assertEqual((job.state, job.reason), (JobState.FAILED, lifecycle.NEVER_STARTED))
 
     def test_a_promised_job_is_started(self) -> None:
@@ -83,7 +83,7 @@ class ReconcileTests(MembershipTestCase):
             self.assertEqual(self.workers.held, [])  # it is under way
             call.answer.callback(running(job.id))
             self.assertIs(self.state(job.id), JobState.RUNNING)
-            self.ledger.learn(lifecycle.reported(self.ledger.registry.job(job.id), ended(job.id), 1000.0))
+            self.ledger.learn(lifecycle.reported(self.ledger.registry.jobs.get(job.id), ended(job.id), 1000.0))
 
     def test_a_promised_job_is_sent_until_it_arrives(self) -> None:
         """A start that was sent again and not answered is sent with the next heartbeat too."""
@@ -126,7 +126,7 @@ class ReconcileTests(MembershipTestCase):
             else:
                 query.answer.errback(NotFound("job", job.id))
             self.assertIs(self.state(job.id), state)
-        self.assertEqual(self.ledger.registry.job(job.id).reason, lifecycle.NEVER_STARTED)
+        self.assertEqual(self.ledger.registry.jobs.get(job.id).reason, lifecycle.NEVER_STARTED)
 
     def test_a_promised_job_that_ran(self) -> None:
         """A promised job whose id its worker has used up is lost, not sent for ever."""
@@ -140,7 +140,7 @@ class ReconcileTests(MembershipTestCase):
         self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, terms=WAITS, stop_requested_at=999.0))
         self.beat("w-1")
         self.workers.take("query_job").answer.errback(NotFound("job", "j-1"))
-        job = self.ledger.registry.job("j-1")
+        job = self.ledger.registry.jobs.get("j-1")
         self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
 
     def test_a_worker_that_moves_meanwhile(self) -> None:
@@ -159,7 +159,7 @@ class ReconcileTests(MembershipTestCase):
             self.ledger.learn(a_job(job_id, started_at=900.0))
         self.beat("w-1")
         asked = self.workers.take("query_job")
-        self.ledger.learn(evolve(self.ledger.registry.job("j-2"), worker_id="w-2"))
+        self.ledger.learn(evolve(self.ledger.registry.jobs.get("j-2"), worker_id="w-2"))
         asked.answer.callback(running("j-1"))
         self.assertEqual(self.workers.held, [])
 
@@ -176,12 +176,12 @@ class OrphanTests(MembershipTestCase):
         super().setUp()
         self.online(worker_id="w-1", name="box")
         self.ledger.learn(a_job(started_at=900.0))
-        self.successResultOf(self.membership.departures.remove(self.ledger.registry.worker("w-1"), "forgotten"))
+        self.successResultOf(self.membership.departures.remove(self.ledger.registry.workers.get("w-1"), "forgotten"))
         self.assertIs(self.state(), JobState.LOST)
         self.online(worker_id="w-1", name="box")
 
     def job(self) -> Job:
-        return self.ledger.registry.job("j-1")
+        return self.ledger.registry.jobs.get("j-1")
 
     def test_a_forgotten_worker_returns(self) -> None:
         """A lost job that its worker runs is an orphan: lost as before, and a load on the worker."""
@@ -190,8 +190,8 @@ class OrphanTests(MembershipTestCase):
         job = self.job()
         self.assertEqual((job.state, job.reason, job.orphan, job.over), (JobState.LOST, "forgotten", True, False))
         self.assertEqual(self.ledger.registry.load("w-1"), 1)
-        self.assertEqual(self.ledger.registry.running_jobs("w-1"), 1)
-        self.assertEqual(self.ledger.registry.surplus(0), [])
+        self.assertEqual(self.ledger.registry.jobs.count_unfinished("w-1"), 1)
+        self.assertEqual(self.ledger.registry.jobs.finished.surplus(0), [])
 
     def test_its_end(self) -> None:
         """The end of an orphan is acknowledged, and changes nothing but that it is none any more."""
@@ -201,7 +201,7 @@ class OrphanTests(MembershipTestCase):
         job = self.job()
         self.assertEqual((job.state, job.exit_code, job.orphan), (JobState.LOST, None, False))
         self.assertEqual(self.ledger.registry.load("w-1"), 0)
-        self.assertEqual(self.ledger.registry.surplus(0), ["j-1"])
+        self.assertEqual(self.ledger.registry.jobs.finished.surplus(0), ["j-1"])
 
     def test_unmentioned(self) -> None:
         """An orphan that its worker does not list any more is asked about, and is none where there is no record."""
@@ -213,14 +213,14 @@ class OrphanTests(MembershipTestCase):
     def test_forgotten_again(self) -> None:
         """An orphan is lost once more when its worker is forgotten."""
         self.beat("w-1", running=("j-1",))
-        self.successResultOf(self.membership.departures.remove(self.ledger.registry.worker("w-1"), "forgotten"))
+        self.successResultOf(self.membership.departures.remove(self.ledger.registry.workers.get("w-1"), "forgotten"))
         self.assertFalse(self.job().orphan)
 
     def test_only_what_was_lost(self) -> None:
         """A heartbeat that is older than the end its worker reported makes no orphan."""
         self.ledger.learn(a_job("j-2", JobState.SUCCEEDED))
         self.beat("w-1", running=("j-2",))
-        self.assertTrue(self.ledger.registry.job("j-2").over)
+        self.assertTrue(self.ledger.registry.jobs.get("j-2").over)
 
     def test_of_another_worker(self) -> None:
         """A job of a worker that is not known any more is no other's: another one's reports of it are not believed."""
@@ -228,7 +228,7 @@ class OrphanTests(MembershipTestCase):
         other = self.online(address=f"{HOME}:30001", name="other")
         answer = self.beat(other, running=("j-1", "j-2"), ended=(JobReport(ended("j-2")),))
         self.assertEqual((answer.acknowledged, answer.describe), ((), ()))
-        jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-2")]
+        jobs = [self.ledger.registry.jobs.get(job_id) for job_id in ("j-1", "j-2")]
         self.assertEqual(
             [(job.worker_id, job.orphan, job.over) for job in jobs], [("w-1", False, True), ("w-gone", False, False)]
         )

@@ -25,9 +25,9 @@ class WorkerTests(SynchronousTestCase):
         registry = Registry()
         worker = a_worker("id-1", name="box")
         registry.put_worker(worker)
-        self.assertEqual((registry.worker("id-1"), registry.worker("box")), (worker, worker))
+        self.assertEqual((registry.workers.get("id-1"), registry.workers.get("box")), (worker, worker))
         with self.assertRaisesRegex(NotFound, "worker 'bax' not found"):
-            registry.worker("bax")
+            registry.workers.get("bax")
 
     def test_the_live_one_has_the_name(self) -> None:
         """A name of several workers means the one that is online, or was seen last."""
@@ -39,30 +39,30 @@ class WorkerTests(SynchronousTestCase):
         ):
             registry.put_worker(a_worker(worker_id, name="box"))
             registry.see(worker_id, presence)
-        self.assertEqual(registry.worker("box").id, "a")
+        self.assertEqual(registry.workers.get("box").id, "a")
         registry.remove_worker("a")
-        self.assertEqual(registry.worker("box").id, "b")
+        self.assertEqual(registry.workers.get("box").id, "b")
 
     def test_listed_by_name(self) -> None:
         """Workers are listed by name."""
         registry = Registry()
         for name in ("c", "a", "b"):
             registry.put_worker(a_worker(f"id-{name}", name=name))
-        self.assertEqual([worker.name for worker in registry.workers()], ["a", "b", "c"])
+        self.assertEqual([worker.name for worker in registry.workers.all()], ["a", "b", "c"])
 
     def test_by_name_and_address(self) -> None:
         """Workers are found by the name and the address that they have now, and by no earlier one."""
         registry = Registry()
         for worker_id in ("b", "a"):
             registry.put_worker(a_worker(worker_id, name="box", address="h:1"))
-        self.assertEqual([worker.id for worker in registry.named("box")], ["a", "b"])
-        self.assertEqual([worker.id for worker in registry.at_address("h:1")], ["a", "b"])
+        self.assertEqual([worker.id for worker in registry.workers.named("box")], ["a", "b"])
+        self.assertEqual([worker.id for worker in registry.workers.at_address("h:1")], ["a", "b"])
         moved = a_worker("a", name="bax", address="h:2")
         registry.put_worker(moved)
         registry.remove_worker("b")
-        self.assertEqual((registry.named("box"), registry.at_address("h:1")), ([], []))
-        self.assertEqual((registry.named("bax"), registry.at_address("h:2")), ([moved], [moved]))
-        self.assertEqual((registry.has_worker("box"), registry.has_worker("bax")), (False, True))
+        self.assertEqual((registry.workers.named("box"), registry.workers.at_address("h:1")), ([], []))
+        self.assertEqual((registry.workers.named("bax"), registry.workers.at_address("h:2")), ([moved], [moved]))
+        self.assertEqual((registry.workers.has("box"), registry.workers.has("bax")), (False, True))
 
     def test_offline(self) -> None:
         """Offline workers are found as long as they are offline."""
@@ -72,22 +72,22 @@ class WorkerTests(SynchronousTestCase):
         registry.put_worker(a_worker("b"))
         registry.remove_worker("c")
         self.assertEqual([worker.id for worker in registry.presences.offline_workers()], ["a"])
-        self.assertEqual((registry.find_registered("a"), registry.find_registered("c")), (None, None))
-        self.assertEqual(registry.find_registered("b"), registry.find_worker("b"))
+        self.assertEqual((registry.workers.find_registered("a"), registry.workers.find_registered("c")), (None, None))
+        self.assertEqual(registry.workers.find_registered("b"), registry.workers.find("b"))
 
     def test_presence(self) -> None:
         """A worker is unreachable until it is seen. Once it deregistered it is offline, and was last seen then."""
         registry = Registry()
         registry.put_worker(a_worker())
-        self.assertEqual((registry.presence("w-1"), registry.presence("w-9")), (Presence(), Presence()))
+        self.assertEqual((registry.presences.of("w-1"), registry.presences.of("w-9")), (Presence(), Presence()))
         registry.see("w-1", Presence(WorkerState.ONLINE, refusing="no room"))
         self.assertEqual(registry.presences.online, 1)
         registry.put_worker(a_worker(deregistered_at=5.0))
         why = "it deregistered at 1970-01-01T00:00:05Z"
-        self.assertEqual(registry.presence("w-1"), Presence(WorkerState.OFFLINE, why, last_seen=5.0))
+        self.assertEqual(registry.presences.of("w-1"), Presence(WorkerState.OFFLINE, why, last_seen=5.0))
         self.assertEqual(registry.presences.online, 0)
         registry.put_worker(a_worker())
-        self.assertEqual(registry.presence("w-1"), Presence())
+        self.assertEqual(registry.presences.of("w-1"), Presence())
 
     def test_found_by_ref(self) -> None:
         """Each kind of record is found by what its ``ref`` says, until it is removed."""
@@ -129,7 +129,7 @@ class WorkerTests(SynchronousTestCase):
         registry.put_job(a_job())
         registry.put_job(a_job("j-2", JobState.SUCCEEDED))
         registry.reserve("w-1")
-        self.assertEqual((registry.load("w-1"), registry.running_jobs("w-1")), (2, 1))
+        self.assertEqual((registry.load("w-1"), registry.jobs.count_unfinished("w-1")), (2, 1))
         registry.release("w-1")
         self.assertEqual(registry.load("w-1"), 1)
 
@@ -141,16 +141,16 @@ class JobTests(SynchronousTestCase):
         registry.put_job(a_job(state=JobState.SUCCEEDED))
         with self.assertRaisesRegex(ValueError, "succeeded may not become running"):
             registry.put_job(a_job(state=JobState.RUNNING))
-        self.assertIs(registry.job("j-1").state, JobState.SUCCEEDED)
+        self.assertIs(registry.jobs.get("j-1").state, JobState.SUCCEEDED)
 
     def test_unfinished(self) -> None:
         """A worker's unfinished jobs are known, oldest first, and leave the list as they end."""
         registry = Registry()
         registry.put_job(a_job("late", created_at=2000.0))
         registry.put_job(a_job("early", created_at=1000.0))
-        self.assertEqual([job.id for job in registry.unfinished("w-1")], ["early", "late"])
+        self.assertEqual([job.id for job in registry.jobs.unfinished("w-1")], ["early", "late"])
         registry.put_job(a_job("early", JobState.FAILED, created_at=1000.0))
-        self.assertEqual([job.id for job in registry.unfinished("w-1")], ["late"])
+        self.assertEqual([job.id for job in registry.jobs.unfinished("w-1")], ["late"])
 
     def test_remove(self) -> None:
         """A removed job is gone from every listing."""
@@ -158,10 +158,10 @@ class JobTests(SynchronousTestCase):
         registry.put_job(a_job("a"))
         registry.put_job(a_job("b"))
         registry.remove_job("a")
-        self.assertEqual([job.id for job in registry.listing.matching(ANY)], ["b"])
+        self.assertEqual([job.id for job in registry.jobs.listing.matching(ANY)], ["b"])
         self.assertEqual(registry.load("w-1"), 1)
         with self.assertRaises(NotFound):
-            registry.job("a")
+            registry.jobs.get("a")
 
     def test_surplus(self) -> None:
         """The job that ended first goes first, not the one that was made first."""
@@ -170,8 +170,8 @@ class JobTests(SynchronousTestCase):
             registry.put_job(a_job(f"j{number}", created_at=float(number)))
         for number in (2, 0, 3):
             registry.put_job(a_job(f"j{number}", JobState.SUCCEEDED, created_at=float(number)))
-        self.assertEqual(registry.surplus(keep=1), ["j2", "j0"])
-        self.assertEqual(registry.surplus(keep=5), [])
+        self.assertEqual(registry.jobs.finished.surplus(keep=1), ["j2", "j0"])
+        self.assertEqual(registry.jobs.finished.surplus(keep=5), [])
 
     def test_adopted(self) -> None:
         """Jobs first heard of from their workers are counted by worker, and are no surplus."""
@@ -181,13 +181,17 @@ class JobTests(SynchronousTestCase):
             registry.put_job(a_job(f"j{number}", target=None))
             registry.put_job(a_job(f"j{number}", JobState.SUCCEEDED, target=None))
         registry.put_job(a_job("other", worker_id="w-2", target=None))
-        self.assertEqual((registry.adopted("w-1"), registry.adopted("w-2"), registry.adopted()), (3, 1, 4))
-        self.assertEqual(registry.surplus(keep=0), ["placed"])
-        self.assertEqual({job.id for job in registry.finished()}, {"placed", "j0", "j1", "j2"})
-        self.assertEqual([job.id for job in registry.finished_first(2)], ["placed", "j0", "j1"])
+        self.assertEqual(
+            (registry.jobs.adopted("w-1"), registry.jobs.adopted("w-2"), registry.jobs.adopted()), (3, 1, 4)
+        )
+        self.assertEqual(registry.jobs.finished.surplus(keep=0), ["placed"])
+        self.assertEqual({job.id for job in registry.jobs.finished.all()}, {"placed", "j0", "j1", "j2"})
+        self.assertEqual([job.id for job in registry.jobs.finished.first(2)], ["placed", "j0", "j1"])
         registry.remove_job("j0")
         registry.put_job(a_job("other", worker_id="w-1", target=None))
-        self.assertEqual((registry.adopted("w-1"), registry.adopted("w-2"), registry.adopted()), (3, 0, 3))
+        self.assertEqual(
+            (registry.jobs.adopted("w-1"), registry.jobs.adopted("w-2"), registry.jobs.adopted()), (3, 0, 3)
+        )
 
 
 class ListingTests(SynchronousTestCase):
@@ -200,7 +204,7 @@ class ListingTests(SynchronousTestCase):
         )
 
     def ids(self, **fields: object) -> str:
-        return "".join(job.id for job in self.registry.listing.matching(JobFilter(**fields)))  # type: ignore[arg-type]
+        return "".join(job.id for job in self.registry.jobs.listing.matching(JobFilter(**fields)))  # type: ignore[arg-type]
 
     def test_filters(self) -> None:
         """Every field that is set must match; times are half open; a job without an end has no time of it."""
@@ -221,13 +225,13 @@ class ListingTests(SynchronousTestCase):
         for job_id, created_at in (("abcdef-1", 30.0), ("abcdef-2", 20.0), ("abcdee-3", 40.0), ("abcdef-4", 25.0)):
             self.registry.put_job(a_job(job_id, created_at=created_at))
         which = JobFilter(id_prefix="abcdef")
-        found = self.registry.listing.matching(which)
+        found = self.registry.jobs.listing.matching(which)
         self.assertEqual([job.id for job in found], ["abcdef-1", "abcdef-4", "abcdef-2"])
-        page = self.registry.listing.page(which, 2, None)
+        page = self.registry.jobs.listing.page(which, 2, None)
         self.assertEqual([job.id for job in page.jobs], ["abcdef-1", "abcdef-4"])
-        self.assertEqual([job.id for job in self.registry.listing.page(which, 2, page.next).jobs], ["abcdef-2"])
+        self.assertEqual([job.id for job in self.registry.jobs.listing.page(which, 2, page.next).jobs], ["abcdef-2"])
         self.registry.remove_job("abcdef-4")
-        self.assertEqual([job.id for job in self.registry.listing.matching(which)], ["abcdef-1", "abcdef-2"])
+        self.assertEqual([job.id for job in self.registry.jobs.listing.matching(which)], ["abcdef-1", "abcdef-2"])
         self.assertEqual(self.ids(id_prefix="abcdef-1", worker="w-2"), "")
         self.assertEqual(self.ids(id_prefix="zzzzzz"), "")
 
@@ -245,7 +249,7 @@ class ListingTests(SynchronousTestCase):
 
         self.patch(listing, "selects", counted)
         prefix = ids[0][:6]
-        self.assertEqual([job.id[:6] for job in registry.listing.matching(JobFilter(id_prefix=prefix))], [prefix])
+        self.assertEqual([job.id[:6] for job in registry.jobs.listing.matching(JobFilter(id_prefix=prefix))], [prefix])
         self.assertLess(looked_at, 50)
         self.assertGreater(looked_at, 0)
 
@@ -253,7 +257,7 @@ class ListingTests(SynchronousTestCase):
         """A cursor that no list gave is refused by name."""
         for cursor in ("", "x", "!!!", "bm90aGluZw==", "\u2603"):
             with self.assertRaises(Invalid) as caught:
-                self.registry.listing.page(ANY, 10, cursor)
+                self.registry.jobs.listing.page(ANY, 10, cursor)
             self.assertEqual(caught.exception.field, "cursor")
 
     @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 7))
@@ -265,17 +269,17 @@ class ListingTests(SynchronousTestCase):
         seen: list[str] = []
         cursor = None
         while True:
-            page = registry.listing.page(ANY, limit, cursor)
+            page = registry.jobs.listing.page(ANY, limit, cursor)
             seen += [job.id for job in page.jobs]
             if page.next is None:
                 break
             self.assertEqual(len(page.jobs), limit)
             cursor = page.next
-        self.assertEqual(seen, [job.id for job in registry.listing.matching(ANY)])
+        self.assertEqual(seen, [job.id for job in registry.jobs.listing.matching(ANY)])
         self.assertEqual(len(set(seen)), len(times))
 
     def test_a_job_made_meanwhile_shifts_no_page(self) -> None:
         """The next page goes on where the last ended, whatever came since."""
-        first = self.registry.listing.page(ANY, 1, None)
+        first = self.registry.jobs.listing.page(ANY, 1, None)
         self.registry.put_job(a_job("d", created_at=99.0))
-        self.assertEqual([job.id for job in self.registry.listing.page(ANY, 5, first.next).jobs], ["b", "a"])
+        self.assertEqual([job.id for job in self.registry.jobs.listing.page(ANY, 5, first.next).jobs], ["b", "a"])

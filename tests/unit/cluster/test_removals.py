@@ -285,7 +285,7 @@ class StoreTests(RemovalCase):
         self.store.held = False
         self.clock.advance(UNSAVED_MAX_SECONDS)
         (rest,) = self.successResultOf(self.store.load()).removed
-        self.assertEqual((rest.job_id, self.ledger.registry.was_removed("j-2")), ("j-2", True))
+        self.assertEqual((rest.job_id, self.ledger.registry.removed.has("j-2")), ("j-2", True))
 
 
 class ReportTests(RemovalCase):
@@ -384,12 +384,12 @@ class KeyTests(RemovalCase):
         for number in range(5):
             self.add(evolve(a_job(f"l-{number}", JobState.LOST), worker_id="w-gone"))
             self.assertTrue(self.successResultOf(self.cluster.remove(f"l-{number}")))
-        kept = [each.job_id for each in self.ledger.registry.removed()]
+        kept = [each.job_id for each in self.ledger.registry.removed.all()]
         self.assertEqual(kept, ["l-2", "l-3", "l-4"])
         self.assertEqual({each.job_id for each in self.successResultOf(self.store.load()).removed}, set(kept))
         self.begin()
-        self.assertEqual([each.job_id for each in self.ledger.registry.removed()], kept)
-        self.assertFalse(self.ledger.registry.was_removed("l-1"))
+        self.assertEqual([each.job_id for each in self.ledger.registry.removed.all()], kept)
+        self.assertFalse(self.ledger.registry.removed.has("l-1"))
 
 
 class FollowerTests(RemovalCase):

@@ -39,7 +39,7 @@ class RetentionTests(SynchronousTestCase):
         self._name_parts()
 
     def kept(self) -> set[str]:
-        return {job.id for job in self.ledger.registry.listing.matching(JobFilter())}
+        return {job.id for job in self.ledger.registry.jobs.listing.matching(JobFilter())}
 
     def pass_time(self, seconds: float, step: float = 60) -> None:
         """Both clocks go on, a minute at a time, or so much."""
@@ -79,9 +79,9 @@ class RetentionTests(SynchronousTestCase):
         self.ledger.decide(*a_removal("j-2", self.ledger.now()))
         self.pass_time(28 * DAY - HOUR, 600)
         registry = self.ledger.registry
-        self.assertTrue(registry.was_removed("j-1") and registry.was_removed("j-2"))
+        self.assertTrue(registry.removed.has("j-1") and registry.removed.has("j-2"))
         self.pass_time(HOUR + 600, 600)
-        self.assertFalse(registry.was_removed("j-1"))
+        self.assertFalse(registry.removed.has("j-1"))
         self.assertEqual([each.job_id for each in self.successResultOf(self.store.load()).removed], ["j-2"])
         self.pass_time(2 * DAY, 600)
         self.assertEqual(self.successResultOf(self.store.load()).removed, ())

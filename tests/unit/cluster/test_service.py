@@ -312,7 +312,7 @@ class WorkersTests(ClusterTestCase):
         answered = drained.called
         self.store.held = False
         self.begin()
-        worker = self.ledger.registry.worker("w-1")
+        worker = self.ledger.registry.workers.get("w-1")
         self.assertTrue(not answered or (worker.draining and worker.version == "2"))
         return answered
 

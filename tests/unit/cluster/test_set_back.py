@@ -252,7 +252,7 @@ class SetBackTests(SetBackCase):
         while answer.report_all or answer.describe:
             answer = self.describe(answer)
         self.house.clock.advance(LEASE)
-        attempts = list(self.house.parts.ledger.registry.attempts(job.id))
+        attempts = list(self.house.parts.ledger.registry.jobs.attempts(job.id))
         self.assertEqual([each.id for each in attempts], [job.id, second.id, third.id])
         self.assertIs(attempts[-1].state, JobState.RUNNING)
 

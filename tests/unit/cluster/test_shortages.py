@@ -115,7 +115,7 @@ class ShortageTests(QueueTestCase):
             call.answer.errback(error)
             other = self.running(self.take("start_job"))
             self.assertEqual(self.successResultOf(answer).id, other.id)
-            self.assertIs(self.ledger.registry.presence(call.worker_id).state, WorkerState.UNREACHABLE)
+            self.assertIs(self.ledger.registry.presences.of(call.worker_id).state, WorkerState.UNREACHABLE)
 
     def test_stopped_meanwhile(self) -> None:
         """A job that was asked to stop meanwhile is sent to no other worker."""

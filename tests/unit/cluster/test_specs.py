@@ -127,7 +127,7 @@ class AdoptedTests(MembershipTestCase):
         self.beat("w-1", ended=(JobReport(ended()),))
         self.store.problem = "disk full"
         self.beat("w-1", described=(JobReport(ended(), WHOLE, 800.0),))
-        self.assertIsNone(self.ledger.registry.find_job("j-1"))
+        self.assertIsNone(self.ledger.registry.jobs.find("j-1"))
         self.store.problem = ""
         self.clock.advance(10)
         self.beat("w-1", ended=(JobReport(ended()),))

@@ -29,7 +29,7 @@ class UnreachableTests(SynchronousTestCase):
         self.ledger.learn(a_worker())
 
     def state(self) -> WorkerState:
-        return self.ledger.registry.presence("w-1").state
+        return self.ledger.registry.presences.of("w-1").state
 
     def register(self, worker_id: str = "w-1") -> None:
         """A new process registers as the worker."""
@@ -49,7 +49,7 @@ class UnreachableTests(SynchronousTestCase):
         call.errback(NotAWorker("w-1", "StartJob"))
         self.assertIs(self.state(), UNREACHABLE)
         why = "calls to it fail: it answers StartJob with UNIMPLEMENTED: it is no worker"
-        self.assertEqual((self.ledger.registry.presence("w-1").reason, self.probes), (why, []))
+        self.assertEqual((self.ledger.registry.presences.of("w-1").reason, self.probes), (why, []))
         for says_nothing, is_probe in ((succeed(None), True), (fail(Unsupported("w-1", "ReadOutput")), False)):
             self.liveness.observe("w-1", says_nothing, is_probe).addErrback(lambda _: None)
             self.assertIs(self.state(), UNREACHABLE)
@@ -93,7 +93,7 @@ class UnreachableTests(SynchronousTestCase):
         self.go_online()
         self.liveness.observe("w-1", fail(Misdirected("w-1"))).addErrback(lambda _: None)
         self.assertIs(self.state(), UNREACHABLE)
-        why = self.ledger.registry.presence("w-1").reason
+        why = self.ledger.registry.presences.of("w-1").reason
         self.assertEqual((why, self.probes), ("calls to it fail: another process answers at its address", []))
         self.clock.advance(LEASE / 6)
         self.probes.pop().answer.callback(None)
@@ -114,7 +114,7 @@ class UnreachableTests(SynchronousTestCase):
         """Why a call failed may be the word of another program: it is shown printable, and cut."""
         self.register()
         self.probes.pop().answer.errback(Unreachable("w-1", reason="no\n" + "x" * 10_000))
-        why = self.ledger.registry.presence("w-1").reason
+        why = self.ledger.registry.presences.of("w-1").reason
         self.assertTrue(why.startswith("calls to it fail: no\ufffdxxx"))
         self.assertLess(len(why), 1000)
 

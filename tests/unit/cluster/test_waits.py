@@ -20,7 +20,7 @@ class WaitTests(SynchronousTestCase):
         self.clock.advance(0)
 
     def put(self, job: Job) -> None:
-        before = self.registry.find_job(job.id)
+        before = self.registry.jobs.find(job.id)
         self.registry.put_job(job)
         self.feed.publish(JobChanged(before, job))
 

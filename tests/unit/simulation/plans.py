@@ -25,7 +25,7 @@ class StopUndrained(StopWorker):
     def _undrain(self, world: World) -> None:
         assert world.scheduler is not None
         ledger = world.scheduler.parts.ledger
-        for worker in ledger.registry.named(self.worker):
+        for worker in ledger.registry.workers.named(self.worker):
             ledger.learn(evolve(worker, draining=False))
 
 

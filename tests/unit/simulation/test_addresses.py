@@ -154,7 +154,9 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual(world.network.machine_of(free), "m2")
         world.loop.run(30.0)
         known = registry(world)
-        addresses = {each.name: f"{each.address} {known.presence(each.id).state.value}" for each in known.workers()}
+        addresses = {
+            each.name: f"{each.address} {known.presences.of(each.id).state.value}" for each in known.workers.all()
+        }
         self.assertEqual(addresses, {"w1": "10.0.2.1:30000 online", "w2": f"{free}:30000 online"})
 
     def test_switched_on_where_the_address_is_taken(self) -> None:
@@ -174,7 +176,7 @@ class FaultTests(SynchronousTestCase):
             process = world.workers["w1"].running
             world.loop.run(10.0)
             self.assertIsNot(world.workers["w1"].running, process)
-            self.assertEqual([each.address for each in registry(world).workers()], [expected])
+            self.assertEqual([each.address for each in registry(world).workers.all()], [expected])
 
     def test_reboot(self) -> None:
         """A machine that is off answers nothing. It returns with its address and workers, without its jobs."""

@@ -25,7 +25,7 @@ class UnderWayTests(SynchronousTestCase):
     def show(self, state: JobState, reason: str | None = None) -> None:
         """Another job of the worker is shown like this, until its next heartbeat at 9 s."""
         assert self.world.scheduler is not None
-        job = registry(self.world).job(next(iter(self.world.judge.facts.runs)))
+        job = registry(self.world).jobs.get(next(iter(self.world.judge.facts.runs)))
         another = evolve(job, id="another", state=state, reason=reason, spec=evolve(job.spec, labels={}))
         self.world.scheduler.parts.ledger.learn(another)
 
@@ -48,7 +48,7 @@ class UnderWayTests(SynchronousTestCase):
     def test_answered_late(self) -> None:
         """A job whose start a core worker has just answered may have ended; a second later it was asked about."""
         self.show(JobState.RUNNING)
-        job = registry(self.world).job("another")
+        job = registry(self.world).jobs.get("another")
         self.world.judge.facts.core[job.worker_id] = "10.0.1.4:30000"
         self.assertEqual(self.agree(6.0), "")
         self.assertEqual(self.agree(7.5), "P5 agreement")

@@ -26,7 +26,7 @@ class BackoffTests(SceneCase):
 
     def start_fails(self) -> None:
         """A start on ``w1`` fails."""
-        self.judge.start_failed(self.registry.worker(self.worker_id))
+        self.judge.start_failed(self.registry.workers.get(self.worker_id))
 
     def test_cause(self) -> None:
         """A worker may be in backoff after a failed start."""

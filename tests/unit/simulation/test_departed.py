@@ -20,7 +20,7 @@ class DepartedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = a_world(StopWorker(5.0, "w1", 60.0))
         self.world.loop.run(4.0)
-        self.before = registry(self.world).worker("w1")
+        self.before = registry(self.world).workers.get("w1")
 
     @property
     def ledger(self) -> Any:
@@ -34,7 +34,7 @@ class DepartedTests(SynchronousTestCase):
         """The worker, once it is offline."""
         self.world.loop.run(8.0)
         self.assertEqual(broken(self.world), "")
-        return registry(self.world).worker("w1")
+        return registry(self.world).workers.get("w1")
 
     def test_offline(self) -> None:
         """A worker listed unchanged breaks no rule, even if a client drains or renames it, or if it registers again."""

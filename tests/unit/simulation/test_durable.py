@@ -109,5 +109,5 @@ class StalledTests(SynchronousTestCase):
         self.assertEqual([line for line in lines if "a commit fails" in line][1:], [])
         self.assertEqual(broken(world), "")
         (job_id,) = world.judge.facts.runs
-        self.assertTrue(registry(world).job(job_id).state.final)
+        self.assertTrue(registry(world).jobs.get(job_id).state.final)
         self.assertIn(job_id, world.database.ended)

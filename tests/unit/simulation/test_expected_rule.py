@@ -62,7 +62,7 @@ class NoWorkerTests(SynchronousTestCase):
         """A program that answered that it is no worker must not be online."""
         run = a_world()
         run.loop.run(5.0)
-        first, second = (registry(run).worker(name) for name in ("w1", "w2"))
+        first, second = (registry(run).workers.get(name) for name in ("w1", "w2"))
         run.judge.call_answered(first, self.error)
         run.judge.call_answered(second, NotFound("job", "j1"))
         scheduler = run.scheduler
@@ -78,10 +78,10 @@ class NoWorkerTests(SynchronousTestCase):
         run = world(faults=(RegisterStranger(2.0, 5.0),))
         run.begin()
         run.loop.run(4.0)
-        names = [worker.name for worker in registry(run).workers()]
+        names = [worker.name for worker in registry(run).workers.all()]
         self.assertEqual(len(names), 2)
         run.loop.run(60.0)
-        self.assertEqual([worker.name for worker in registry(run).workers()], ["w1"])
+        self.assertEqual([worker.name for worker in registry(run).workers.all()], ["w1"])
 
 
 class BackTests(SynchronousTestCase):
@@ -92,7 +92,7 @@ class BackTests(SynchronousTestCase):
         scheduler = run.scheduler
         assert scheduler is not None
         run.judge.loaded(scheduler)
-        worker: Worker = registry(run).worker("w1")
+        worker: Worker = registry(run).workers.get("w1")
         run.loop.run(5.0 + BACK - 0.001)
         registry(run).see(worker.id, Presence(state))
         run.loop.run(5.0 + BACK + 0.001)

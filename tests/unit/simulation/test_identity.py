@@ -26,12 +26,12 @@ from tests.unit.simulation.worlds import a_world, broken, job_of, registry
 def names(world: World) -> list[str]:
     """The names of all workers that the scheduler knows, each with its state."""
     known = registry(world)
-    return sorted(f"{each.name} {known.presence(each.id).state.value}" for each in known.workers())
+    return sorted(f"{each.name} {known.presences.of(each.id).state.value}" for each in known.workers.all())
 
 
 def jobs(world: World) -> list[Job]:
     """All jobs that the scheduler knows."""
-    return list(registry(world).listing.matching(JobFilter()))
+    return list(registry(world).jobs.listing.matching(JobFilter()))
 
 
 class FolderTests(SynchronousTestCase):
@@ -43,7 +43,7 @@ class FolderTests(SynchronousTestCase):
         world.loop.run(20.0)
         after = world.workers["w1"].folder.worker_id
         self.assertNotEqual(after, before)
-        self.assertEqual([each.id for each in registry(world).workers()], [after])
+        self.assertEqual([each.id for each in registry(world).workers.all()], [after])
         self.assertEqual([job.state for job in jobs(world)], [JobState.LOST])
         self.assertEqual(broken(world), "")
 
@@ -138,7 +138,7 @@ class RegistrationTests(SynchronousTestCase):
         """The scheduler knows a worker that does not know its id yet, until another registration is answered."""
         world = a_world(RegistrationUnanswered(0.0, "w1", 5.0), workers=("w1",))
         world.loop.run(4.0)
-        self.assertEqual(len(registry(world).workers()), 1)
+        self.assertEqual(len(registry(world).workers.all()), 1)
         self.assertEqual(world.workers["w1"].folder.worker_id, "")
         self.assertIs(next(iter(world.judge.facts.owners.values())), world.workers["w1"].folder)
         world.loop.run(20.0)

@@ -26,9 +26,9 @@ class ImpostorTests(SynchronousTestCase):
         kinds = [(folder, core) for folder in (False, True) for core in (False, True)]
         takes = [TakeId(7.0, worker, 5.0, *kind) for worker in ("w1", "c1") for kind in kinds]
         run = self.struck(*takes, ForgedHeartbeat(7.5, "w1"), ForgedHeartbeat(7.5, "c1"))
-        self.assertEqual(len(registry(run).workers()), 2 + len(takes))
+        self.assertEqual(len(registry(run).workers.all()), 2 + len(takes))
         run.loop.run(60.0)
-        self.assertEqual(len(registry(run).workers()), 2)
+        self.assertEqual(len(registry(run).workers.all()), 2)
         self.assertEqual(broken(run), "")
 
     def test_taken_for_a_worker(self) -> None:

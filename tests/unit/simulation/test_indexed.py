@@ -17,27 +17,15 @@ from tests.unit.cluster.values import a_job, a_worker
 from tests.unit.simulation.scene_case import SceneCase
 
 
-class Doctored(Registry):
-    """Answers one question as the test says."""
-
-    doctored = ""
-    answer: Callable[..., Any]
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == object.__getattribute__(self, "doctored"):
-            return object.__getattribute__(self, "answer")
-        return object.__getattribute__(self, name)
-
-
 class DifferenceTests(SceneCase):
     def setUp(self) -> None:
         super().setUp()
-        self.doctor = Doctored()
+        self.doctored = Registry()
         for worker_id in ("w-1", "w-2"):
-            self.doctor.put_worker(a_worker(worker_id))
+            self.doctored.put_worker(a_worker(worker_id))
         for job in self.jobs():
-            self.doctor.put_job(job)
-        self.doctor.put_removed(RemovedJob("j-0", 1.0, RequestKey("gone", "f")))
+            self.doctored.put_job(job)
+        self.doctored.put_removed(RemovedJob("j-0", 1.0, RequestKey("gone", "f")))
 
     def jobs(self) -> Iterable[Job]:
         yield a_job("j-1", key=RequestKey("k", "f"))
@@ -49,7 +37,7 @@ class DifferenceTests(SceneCase):
         yield a_job("j-7", worker_id="gone", created_at=5.0)
 
     def differences(self) -> list[str]:
-        return list(differences(self.doctor))
+        return list(differences(self.doctored))
 
     def test_agree(self) -> None:
         self.assertEqual(self.differences(), [])
@@ -59,31 +47,33 @@ class DifferenceTests(SceneCase):
         none: Callable[..., list[Any]] = lambda *_: []  # noqa: E731
         stranger: Callable[..., list[Worker]] = lambda *_: [a_worker("stranger")]  # noqa: E731
         listed = RemovedJob("j-3", 1.0)
-        cases: dict[str, Callable[..., Any]] = {
-            "unfinished": none,
-            "stopping": none,
-            "removing": none,
-            "running_jobs": lambda _: 7,
-            "busy": none,
-            "awaited_by_removals": none,
-            "finished": none,
-            "named": none,
-            "at_address": stranger,
-            "find_key": lambda _: None,
-            "removed": lambda: iter([listed]),
-        }
-        for name, answer in cases.items():
-            self.doctor.doctored, self.doctor.answer = name, answer
+        jobs, workers = self.doctored.jobs, self.doctored.workers
+        cases: tuple[tuple[object, str, Callable[..., Any]], ...] = (
+            (jobs, "unfinished", none),
+            (jobs, "stopping", none),
+            (jobs, "removing", none),
+            (jobs, "count_unfinished", lambda _: 7),
+            (jobs, "busy", none),
+            (jobs, "awaited_by_removals", none),
+            (jobs.finished, "all", none),
+            (workers, "named", none),
+            (workers, "at_address", stranger),
+            (self.doctored, "find_key", lambda _: None),
+            (self.doctored.removed, "all", lambda: iter([listed])),
+        )
+        for part, name, answer in cases:
+            patch = self.patch(part, name, answer)
             self.assertNotEqual(self.differences(), [], name)
+            patch.restore()
 
     def test_prefix(self) -> None:
         """A job that can't be found by a prefix of its id is reported."""
-        self.patch(self.doctor.listing, "page", lambda *_: JobPage(()))
+        self.patch(self.doctored.jobs.listing, "page", lambda *_: JobPage(()))
         self.assertIn("job j-1 is not found by the beginning of its id", self.differences())
 
     def test_by_worker(self) -> None:
         """A name that only jobs have must be known, and a worker's name must mean only its own jobs."""
-        matching = self.doctor.listing.matching
+        matching = self.doctored.jobs.listing.matching
 
         def refused(which: JobFilter) -> Iterator[Job]:
             if which.worker == "gone":
@@ -93,20 +83,20 @@ class DifferenceTests(SceneCase):
         def of_another(which: JobFilter) -> Iterator[Job]:
             return matching(which if which.worker is None else evolve(which, worker="w-2"))
 
-        self.patch(self.doctor.listing, "matching", refused)
+        self.patch(self.doctored.jobs.listing, "matching", refused)
         self.assertIn("gone is refused as the name of no worker or job", self.differences())
-        self.patch(self.doctor.listing, "matching", of_another)
+        self.patch(self.doctored.jobs.listing, "matching", of_another)
         self.assertTrue([what for what in self.differences() if what.startswith("jobs of w-1")])
 
     def test_not_over(self) -> None:
         """A job that has not ended is reported if filters for such jobs miss it."""
-        matching = self.doctor.listing.matching
+        matching = self.doctored.jobs.listing.matching
         less = lambda which: islice(matching(which), int(which != JobFilter()), None)  # noqa: E731
-        self.patch(self.doctor.listing, "matching", less)
+        self.patch(self.doctored.jobs.listing, "matching", less)
         self.assertIn("jobs that are not over: ", " ".join(self.differences()))
 
     def test_queued(self) -> None:
-        self.doctor.doctored, self.doctor.answer = "queued", 0  # type: ignore[assignment]
+        self.patch(type(self.doctored.jobs), "queued", 0)
         self.assertIn("0 jobs are queued, and there are 1", self.differences())
 
 
@@ -116,7 +106,7 @@ class IndexedTests(SceneCase):
         for look in ("loaded", "agreed", "rested"):
             self.setUp()
             self.begin()
-            self.patch(self.registry, "at_address", lambda _: [])
+            self.patch(self.registry.workers, "at_address", lambda _: [])
             getattr(self.judge, look)(*[self.scheduler] * (look == "loaded"))
             self.assert_broken("indices", "by its address")
 

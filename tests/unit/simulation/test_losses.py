@@ -247,7 +247,9 @@ class StoppedAgainTests(SynchronousTestCase):
         acts = (job_of(12.0, 1.0, "w1", "t1"), job_of(12.0, 1.0, "w1", "t2"), waits)
         world = World(1, a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=acts, workers=("w1",)).plan)
         self.assertIsNone(world.run().violation)
-        job = next(job for job in registry(world).listing.matching(JobFilter()) if job.spec.labels["ticket"] == "t")
+        job = next(
+            job for job in registry(world).jobs.listing.matching(JobFilter()) if job.spec.labels["ticket"] == "t"
+        )
         self.assertEqual((job.state, job.started_at is None), (JobState.STOPPED, False))
 
     def test_without_terms(self) -> None:
@@ -256,7 +258,7 @@ class StoppedAgainTests(SynchronousTestCase):
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(attended,), workers=("w1",))
         world = World(1, world.plan)
         self.assertIsNone(world.run().violation)
-        (job,) = registry(world).listing.matching(JobFilter())
+        (job,) = registry(world).jobs.listing.matching(JobFilter())
         self.assertEqual((job.state, job.target), (JobState.STOPPED, None))
 
 
@@ -287,7 +289,7 @@ class ForgottenTests(SceneCase):
 
     def shown(self) -> str:
         """The rule that is broken if the worker is shown as not drained."""
-        self.scheduler.parts.ledger.see(self.registry.worker("w1").id, Presence(refusing="no room"))
+        self.scheduler.parts.ledger.see(self.registry.workers.get("w1").id, Presence(refusing="no room"))
         return "" if self.judge.violation is None else self.judge.violation.rule
 
     def refuse(self, worker: str) -> None:

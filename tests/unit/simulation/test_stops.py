@@ -28,7 +28,7 @@ class StopsTests(SynchronousTestCase):
         job = Job(job_id, JobPlan(1.0, 0, 0).spec(), state, 1.0, target=Target(worker="w1"), worker_id="w-1", **more)
         assert self.world.scheduler is not None
         ledger = self.world.scheduler.parts.ledger
-        before = ledger.registry.find_job(job_id)
+        before = ledger.registry.jobs.find(job_id)
         ledger.learn(job, lazily=True)
         self.rule.shown(self.world.scheduler, before, job)
 
@@ -70,7 +70,7 @@ class StopsTests(SynchronousTestCase):
         self.show()
         assert self.world.scheduler is not None
         ledger = self.world.scheduler.parts.ledger
-        ledger.learn(evolve(ledger.registry.job("j1"), state=JobState.SUCCEEDED, finished_at=2.0))
+        ledger.learn(evolve(ledger.registry.jobs.get("j1"), state=JobState.SUCCEEDED, finished_at=2.0))
         self.rule.stopping(Worker("w-1", "w1", "10.0.1.2:30000"), "j1")
         self.assertEqual(self.broken, ["no stop after the end"])
 

@@ -20,7 +20,7 @@ class WorkersTests(SynchronousTestCase):
         self.first, self.second = (self.entry(name) for name in ("w1", "w2"))
 
     def entry(self, name: str) -> Worker:
-        return registry(self.world).worker(name)
+        return registry(self.world).workers.get(name)
 
     def show(self, worker: Worker, online: bool = True) -> None:
         assert self.world.scheduler is not None
