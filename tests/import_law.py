@@ -63,8 +63,8 @@ _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_HEARD, *_FACTS),
     "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_HEARD, *_FACTS),
-    "workers": ("jobs", "job_rounds", "expected", "set_back", "ledger", *_FACTS),
-    "jobs": ("job_rounds", "expected", "set_back", "settling", "reach", "ledger", *_HEARD, *_FACTS, *_FILED),
+    "workers": ("jobs", "job_rounds", "reach", "expected", "set_back", "ledger", *_FACTS),
+    "jobs": ("job_rounds", "expected", "set_back", "settling", "reach", "ledger", "listing", *_HEARD, *_FACTS, *_FILED),
     "job_rounds": ("registry",),
     "expected": ("registry", *_FILED),
     "set_back": ("commit_counts", "settling", "ledger"),

@@ -39,6 +39,7 @@ from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.observed import ObservedClient
 from scheduler.cluster.workers.polling import Polling
+from scheduler.cluster.workers.queries import Queries
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.daemon.services import Periodic, Step
 from scheduler.interfaces import IStore, IWorkerClient
@@ -142,8 +143,8 @@ def make_cluster(
     attendance = Attendance(clock, registry, stops)
     outlook = Outlook(clock, ledger, waiting, queue, backoff)
     signals = Signals(workers, flights, reach)
+    queries = Queries(flights, reach, reconciler)
     service = Cluster(
-        clock,
         ledger,
         waits,
         submissions,
@@ -152,12 +153,11 @@ def make_cluster(
         stops,
         signals,
         removals,
-        reconciler,
+        queries,
         membership.departures,
         outputs,
         attendance,
         outlook,
-        reach,
     )
     polling = Polling(clock, registry, service.query, flights.__contains__, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, membership.departures.unlist, forget_after)

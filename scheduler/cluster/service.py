@@ -1,8 +1,7 @@
 """The requests that clients can make of the cluster.
 
-``Cluster`` is the only thing the HTTP API talks to. It decides by the registry,
-calls workers through ``IWorkerClient``, and owns every operation it began: a
-caller that goes away undoes nothing.
+``Cluster`` is the only thing the HTTP API talks to. It gives each request to the part of the cluster that carries it
+out, and owns every operation it began: a caller that goes away undoes nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +10,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from scheduler.cluster import lifecycle
 from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.filters import cursor_after
 from scheduler.cluster.jobs.attendance import Attendance
@@ -29,60 +25,41 @@ from scheduler.cluster.jobs.signals import Signals
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.jobs.submissions import Submissions
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.listing import EXAMINED_PER_PAGE
 from scheduler.cluster.output.outputs import Outputs
-from scheduler.cluster.reach import Reach
 from scheduler.cluster.waits import Waits
 from scheduler.cluster.workers.departures import Departures
-from scheduler.cluster.workers.reconcile import Reconciler
+from scheduler.cluster.workers.queries import Queries
 from scheduler.deferreds import shielded
-from scheduler.errors import NotFound, SchedulerError, StoreFailed, WorkerOnline
+from scheduler.errors import SchedulerError, StoreFailed
 from scheduler.interfaces import Accepted, IOutputReader, IScheduler
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobState, RequestKey, Stream, Submission, Worker
+from scheduler.model import Job, RequestKey, Stream, Submission, Worker
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 T = TypeVar("T")
 
 
 @implementer(IScheduler)
+@define(eq=False, slots=False)
 class Cluster:
     """The scheduler as its clients see it."""
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        ledger: Ledger,
-        waits: Waits,
-        submissions: Submissions,
-        flights: Flights,
-        backoff: Backoff,
-        stops: Stops,
-        signals: Signals,
-        removals: Removals,
-        reconciler: Reconciler,
-        departures: Departures,
-        outputs: Outputs,
-        attendance: Attendance,
-        outlook: Outlook,
-        reach: Reach,
-    ) -> None:
-        self._clock = clock
-        self._ledger = ledger
-        self._registry = ledger.registry
-        self._waits = waits
-        self._reconciler = reconciler
-        self._submissions = submissions
-        self._flights = flights
-        self._backoff = backoff
-        self._stops = stops
-        self._signals = signals
-        self._removals = removals
-        self._departures = departures
-        self._outputs = outputs
-        self._attendance = attendance
-        self._outlook = outlook
-        self._reach = reach
+    _ledger: Ledger
+    _waits: Waits
+    _submissions: Submissions
+    _flights: Flights
+    _backoff: Backoff
+    _stops: Stops
+    _signals: Signals
+    _removals: Removals
+    _queries: Queries
+    _departures: Departures
+    _outputs: Outputs
+    _attendance: Attendance
+    _outlook: Outlook
+
+    def __attrs_post_init__(self) -> None:
+        self._registry = self._ledger.registry
 
     # -- jobs
 
@@ -123,7 +100,7 @@ class Cluster:
         return self._attendance.while_waiting(job_id, waiting) if seconds else waiting
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
-        return Deferred.fromCoroutine(self._query(self._job_on(worker, job_id)))
+        return Deferred.fromCoroutine(self._queries.query(self._queries.job_on(worker, job_id)))
 
     def waiting_for(self, job: Job) -> WaitingFor | None:
         return self._outlook.of(job)
@@ -132,11 +109,11 @@ class Cluster:
         return self._registry.jobs.last_attempt(job_id)
 
     def stop(self, job_id: str, worker: str | None = None) -> Deferred[Job]:
-        job = self._job_on(worker, job_id) if worker is not None else self._registry.jobs.get(job_id)
+        job = self._queries.job_on(worker, job_id) if worker is not None else self._registry.jobs.get(job_id)
         return self._own(self._stops.stop(job))
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        return self._own(self._stop_matching(which))
+        return self._own(self._stops.stop_matching(which))
 
     def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
         return self._own(self._signals.send(job_id, signal, to))
@@ -159,7 +136,7 @@ class Cluster:
         return self._own(self._set_draining(name, False))
 
     def forget(self, name: str) -> Deferred[None]:
-        return self._own(self._forget(name))
+        return self._own(self._departures.forget(name))
 
     # -- output
 
@@ -192,78 +169,13 @@ class Cluster:
     def _own(self, operation: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         return shielded(Deferred.fromCoroutine(operation))
 
-    async def _stop_matching(self, which: JobFilter) -> tuple[Job, ...]:
-        jobs: dict[str, Job] = {}
-        cursor: str | None = None
-        while True:
-            page = self._registry.jobs.listing.page(which, EXAMINED_PER_PAGE, cursor)
-            last = [self._registry.jobs.last_attempt(job.id) for job in page.jobs]
-            jobs |= {job.id: job for job in last if not job.over}
-            if page.next is None:
-                break
-            cursor = page.next
-            await deferLater(self._clock, 0)
-        await self._stops.stop_all(jobs.values())
-        found = [list(self._registry.jobs.attempts(job.id)) or [job] for job in jobs.values()]
-        return tuple(attempts[-1] for attempts in found)
-
     def _view(self, worker: Worker) -> WorkerView:
         presence = self._registry.presences.of(worker.id)
         held_by = presence.refusing or self._backoff.reason(worker.id)
         reason = held_by if presence.is_online else presence.reason
         return WorkerView(worker, presence, self._registry.jobs.count_unfinished(worker.id), reason)
 
-    def _job_on(self, worker: str, job_id: str) -> Job:
-        """The job, if it is that worker's, which may be gone or renamed. Raises ``NotFound`` if it is not."""
-        job = self._registry.jobs.find(job_id)
-        if job is not None and worker in {job.worker_id, job.worker_name}:
-            return job
-        if self._registry.workers.get(worker).id == (job and job.worker_id):
-            return self._registry.jobs.get(job_id)
-        raise NotFound("job", job_id)
-
-    async def _query(self, job: Job) -> Job:
-        if job.state.final or job.state is JobState.QUEUED:
-            return job
-        self._reach.worker_of(job)
-        starting = self._flights.over(job.id)
-        if starting is not None:
-            await starting
-            job = self._registry.jobs.get(job.id)
-            if job.state is JobState.QUEUED or job.id in self._flights:
-                return job  # that start never left: to ask would seal the id against the next
-        if not job.state.final:
-            await self._reconciler.ask(self._reach.worker_of(job), job)  # it may have gone to another worker
-        return self._registry.jobs.get(job.id)
-
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:
         worker = self._registry.workers.get(name)
         await self._ledger.amend(worker, partial(evolve, draining=draining))
         return self._view(self._registry.workers.get(worker.id))
-
-    async def _forget(self, name: str) -> None:
-        try:
-            worker = self._registry.workers.get(name)
-        except NotFound:
-            # One that deregistered is no worker any more, but its jobs wait for it.
-            jobs = [*self._registry.jobs.unfinished(name), *self._queued_for(name)]
-            if not jobs:
-                raise
-            await self._ledger.decide(*map(self._forgotten, jobs))
-            return
-        if self._registry.presences.of(worker.id).is_online:
-            raise WorkerOnline(worker.name)
-        await self._departures.remove(worker, "forgotten")
-        await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))
-
-    def _queued_for(self, *names: str) -> list[Job]:
-        """The jobs that are queued for a worker that had these names, unless another worker has the name now."""
-        left = {name for name in names if not self._registry.workers.has(name)}
-        queued = self._registry.jobs.unfinished(None)
-        return [job for job in queued if job.target is not None and job.target.worker in left]
-
-    def _forgotten(self, job: Job) -> Job:
-        now = self._ledger.now()
-        if job.state is JobState.QUEUED:
-            return lifecycle.failed(job, f"worker {job.worker_name!r} was forgotten", now)
-        return lifecycle.lost(job, "forgotten", now)

@@ -35,6 +35,7 @@ from attrs import define
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
@@ -43,6 +44,7 @@ from scheduler.cluster.job_rounds import JobRounds
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.late_answers import LateAnswers
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.listing import EXAMINED_PER_PAGE
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.waits import Waits
@@ -51,6 +53,7 @@ from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerE
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import Job, JobState
 from scheduler.turns import Turns
+from scheduler.views import JobFilter
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``: more than the 5 s that a shim waits after KILL.
 STOP_MARGIN_SECONDS = 10.0
@@ -107,6 +110,22 @@ class Stops:
             if attempt.leftover:
                 await self._look_again(attempt, ask)
         return self._registry.jobs.find(job.id) or job
+
+    async def stop_matching(self, which: JobFilter) -> tuple[Job, ...]:
+        """See ``IScheduler.stop_matching``."""
+        jobs: dict[str, Job] = {}
+        cursor: str | None = None
+        while True:
+            page = self._registry.jobs.listing.page(which, EXAMINED_PER_PAGE, cursor)
+            last = [self._registry.jobs.last_attempt(job.id) for job in page.jobs]
+            jobs |= {job.id: job for job in last if not job.over}
+            if page.next is None:
+                break
+            cursor = page.next
+            await deferLater(self._clock, 0)
+        await self.stop_all(jobs.values())
+        found = [list(self._registry.jobs.attempts(job.id)) or [job] for job in jobs.values()]
+        return tuple(attempts[-1] for attempts in found)
 
     async def _end(self, job: Job, until: float, ask: Callable[..., Awaitable[Any]], why: str | None) -> Job:
         """Stop one attempt, and return it: not ``over`` if it has more time than ``until``, or can't be told now."""

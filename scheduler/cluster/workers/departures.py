@@ -22,9 +22,9 @@ from scheduler.cluster.workers.forgetting import stays_listed
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import Shared, shielded
-from scheduler.errors import Conflict, StoreFailed
+from scheduler.errors import Conflict, NotFound, StoreFailed, WorkerOnline
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import JobState, Worker
+from scheduler.model import Job, JobState, Worker
 
 
 @define(eq=False, slots=False)
@@ -73,11 +73,28 @@ class Departures:
         jobs_saved = self._ledger.learn(*(lifecycle.unknown(job, why, now) for job in unfinished))
         jobs_saved.addErrback(lambda _: None)  # then the save that follows fails, too
         stays = stays_listed(worker, self._ledger.registry.jobs.count_unfinished(worker.id) > 0, self._keep)
-        await shielded(self._go_offline(worker) if stays else self._forget(worker))
+        await shielded(self._go_offline(worker) if stays else self._drop(worker))
 
     def unlist(self, worker: Worker) -> None:
         """Remove a worker that deregistered, and has no jobs any more."""
-        self._forget(worker).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
+        self._drop(worker).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
+
+    async def forget(self, name: str) -> None:
+        """See ``IScheduler.forget``."""
+        registry = self._ledger.registry
+        try:
+            worker = registry.workers.get(name)
+        except NotFound:
+            # One that deregistered is no worker any more, but its jobs wait for it.
+            jobs = [*registry.jobs.unfinished(name), *self._queued_for(name)]
+            if not jobs:
+                raise
+            await self._ledger.decide(*map(self._forgotten, jobs))
+            return
+        if registry.presences.of(worker.id).is_online:
+            raise WorkerOnline(worker.name)
+        await self.remove(worker, "forgotten")
+        await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))
 
     def remove(self, worker: Worker, why: str) -> Deferred[None]:
         """Remove a worker that will not come back under this id; its unfinished jobs are ``lost``, with ``why``.
@@ -99,7 +116,7 @@ class Departures:
             await self._ledger.decide(*(lifecycle.lost(job, why, now) for job in unfinished))
             self._check(worker)
             if self._ledger.registry.workers.find(worker.id) is not None:  # unless it deregistered meanwhile
-                await self._forget(worker)
+                await self._drop(worker)
         finally:
             self._going.discard(worker.id)
 
@@ -107,13 +124,26 @@ class Departures:
         if worker.id not in self._going:
             raise Conflict(f"worker {worker.name!r} has registered again meanwhile")
 
+    def _queued_for(self, *names: str) -> list[Job]:
+        """The jobs that are queued for a worker that had these names, unless another worker has the name now."""
+        registry = self._ledger.registry
+        left = {name for name in names if not registry.workers.has(name)}
+        queued = registry.jobs.unfinished(None)
+        return [job for job in queued if job.target is not None and job.target.worker in left]
+
+    def _forgotten(self, job: Job) -> Job:
+        now = self._ledger.now()
+        if job.state is JobState.QUEUED:
+            return lifecycle.failed(job, f"worker {job.worker_name!r} was forgotten", now)
+        return lifecycle.lost(job, "forgotten", now)
+
     def _go_offline(self, worker: Worker) -> Deferred[None]:
         """Show a worker that deregistered as offline, until it comes back or is forgotten."""
         self._disconnect(worker.id)
         self._log.info("worker {name} ({worker_id}) is offline: it deregistered", name=worker.name, worker_id=worker.id)
         return self._ledger.learn(evolve(worker, deregistered_at=self._ledger.now()))
 
-    def _forget(self, worker: Worker) -> Deferred[None]:
+    def _drop(self, worker: Worker) -> Deferred[None]:
         self._disconnect(worker.id)
         self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
         return self._ledger.learn(worker.ref)

@@ -5,8 +5,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster import listing, service
+from scheduler.cluster import listing
 from scheduler.cluster.filters import selects
+from scheduler.cluster.jobs import stops
 from scheduler.cluster.listing import Listing
 from scheduler.errors import NotFound
 from scheduler.model import FINAL, Job, JobSpec, JobState, Worker
@@ -122,7 +123,7 @@ class ManyTests(SynchronousTestCase):
 class StopTests(ClusterTestCase):
     def test_all_that_match(self) -> None:
         """A stop by filter stops all that match, however many jobs are between them, a part of them in each turn."""
-        self.patch(service, "EXAMINED_PER_PAGE", EXAMINED)
+        self.patch(stops, "EXAMINED_PER_PAGE", EXAMINED)
         self.patch(listing, "EXAMINED_PER_PAGE", EXAMINED)
         self.add(a_job("first", created_at=1.0))
         for number in range(2 * EXAMINED):
