@@ -66,7 +66,7 @@ setup(
         "cryptography>=42",
         # Stubs refuse a grpcio older than the grpcio-tools that made them (pyproject.toml), and a protobuf older
         # than the one inside it.
-        # scheduler.rpc.arrivals uses private parts of it, which are compared before a later one is allowed.
+        # scheduler.rpc.admission uses private parts of it, which are compared before a later one is allowed.
         "grpcio>=1.76.0,<1.86",
         "grpcio-health-checking>=1.76.0",
         "grpcio-reflection>=1.76.0",

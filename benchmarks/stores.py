@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks.daemons import Running, call, restart, running
 from benchmarks.rows import Row, together
 from scheduler.model import Job, JobSpec, JobState, Worker
-from scheduler.store.database import prepare
+from scheduler.store.databases import prepare
 from scheduler.store.writer import Writer
 from scheduler.terms import Target
 from tests import postgres

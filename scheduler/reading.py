@@ -2,8 +2,8 @@
 
 A ``Reader`` gives out each value through a check: a function that returns what the value means, or raises ``Unfit``
 with the allowed values. It refuses names that it does not know, and suggests the known name that was probably meant.
-Its subclasses differ in the exception for an invalid value. ``Fields`` (JSON) and ``scheduler.api.query.Query`` raise
-``Invalid``, ``scheduler.daemon.tomlfile.Table`` raises ``ConfigError``.
+Its subclasses differ in the exception for an invalid value. ``Fields`` (JSON) and ``scheduler.api.parameters.Query``
+raise ``Invalid``, ``scheduler.daemon.tomlfile.Table`` raises ``ConfigError``.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from scheduler.daemon import signals, startup
 from scheduler.net import DialRule, is_listener, resolving
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
-from scheduler.store import database
+from scheduler.store import databases
 from scheduler.store.sql import make_store
 
 
 class Options(startup.SchedulerOptions):
     """See ``scheduler.daemon.startup``."""
 
-    open_database = staticmethod(database.prepare)
+    open_database = staticmethod(databases.prepare)
 
 
 def makeService(options: Options) -> IService:

@@ -7,7 +7,7 @@
     worker -> IJobs            <- worker.jobs
     worker -> IHeldId          <- worker.identity
     worker -> ICommitCount     <- worker.commit_count
-    rpc    -> IIdentity        <- worker.identity
+    rpc    -> IOwnIds        <- worker.identity
 
 The rules of ``scheduler.interfaces`` for threads, errors and deadlines hold here, too.
 """
@@ -106,7 +106,7 @@ class ISchedulerClient(Interface):
         """
 
 
-class IIdentity(Interface):
+class IOwnIds(Interface):
     """The ids of this worker and this process: folder id, nonce, worker id. Checks that calls are meant for them."""
 
     folder_id = Attribute("Secret of the state folder, str.")

@@ -15,7 +15,7 @@ from scheduler.api.bodies import PIECE_BYTES, in_pieces
 from scheduler.api.call import Call, read_document
 from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
-from scheduler.api.query import Query, read_pairs
+from scheduler.api.parameters import Query, read_pairs
 from scheduler.api.routes import ROUTES, SUBMISSIONS, Route
 
 

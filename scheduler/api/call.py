@@ -15,7 +15,7 @@ from scheduler import wire
 from scheduler.api.context import Context
 from scheduler.api.errors import ProblemError
 from scheduler.api.guard import values_of
-from scheduler.api.query import Query
+from scheduler.api.parameters import Query
 from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import IScheduler
 from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, is_request_key

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from scheduler import wire
-from scheduler.api.events import cut_character
+from scheduler.api.event_text import cut_character
 from scheduler.api.lists import PAGE_FRAME_BYTES, PAGE_MAX_BYTES
 from scheduler.api.spans import read_between, size_of
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError

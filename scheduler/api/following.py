@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from scheduler.api.events import Offsets
+from scheduler.api.event_text import Offsets
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import Accepted, IOutputReader, IScheduler
 from scheduler.model import Job, Stream

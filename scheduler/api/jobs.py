@@ -13,7 +13,7 @@ from scheduler.api.call import Call, checked_id
 from scheduler.api.context import Reply
 from scheduler.api.lists import all_jobs, page_of_jobs
 from scheduler.api.outcomes import Wanted
-from scheduler.api.query import FILTERS, PAGE_MAX_JOBS, Query
+from scheduler.api.parameters import FILTERS, PAGE_MAX_JOBS, Query
 from scheduler.errors import Invalid
 
 #: The parameters of a list of jobs.

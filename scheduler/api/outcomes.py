@@ -13,7 +13,7 @@ from attrs import frozen
 from scheduler.api.answers import Answer, json_answer, problem_answer
 from scheduler.api.context import Context
 from scheduler.api.errors import Problem
-from scheduler.api.query import Query
+from scheduler.api.parameters import Query
 from scheduler.errors import Invalid
 from scheduler.model import Job, JobState, error_text
 from scheduler.reading import Object

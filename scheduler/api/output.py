@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler.api.answers import Answer
 from scheduler.api.call import PLAIN, Call, checked_id
 from scheduler.api.context import Reply
-from scheduler.api.events import read_offsets, says_end
+from scheduler.api.event_text import read_offsets, says_end
 from scheduler.api.following import open_all
 from scheduler.api.raw import FollowStream, RawStream, follow_headers
 from scheduler.api.spans import READ_MAX_BYTES, SpanReader, offset_of_tail, read_range, size_of, span_of

@@ -16,7 +16,7 @@ from scheduler import wire
 from scheduler.api import core, jobs, output, process, submissions, workers
 from scheduler.api.context import Reply
 from scheduler.api.outcomes import WANTED
-from scheduler.api.query import FILTERS, pairs_of
+from scheduler.api.parameters import FILTERS, pairs_of
 from scheduler.reading import BodyReader
 
 #: A function of a ``Call`` and of the variable parts of the path.

@@ -13,7 +13,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from scheduler.api import events
+from scheduler.api import event_text
 from scheduler.api.context import Context
 from scheduler.api.streams import END_WAIT_MAX_SECONDS, Opening, Pull, StreamResource
 from scheduler.errors import SchedulerError
@@ -52,7 +52,7 @@ class EventStream(StreamResource):
         self._pulls = [
             Pull(reader, self._wanted, partial(self._deliver, stream), self._cut) for stream, reader in readers.items()
         ]
-        self._pieces = {stream: events.Pieces(reader.offset) for stream, reader in readers.items()}
+        self._pieces = {stream: event_text.Pieces(reader.offset) for stream, reader in readers.items()}
         self._unended = set(readers)
 
     def resumeProducing(self) -> None:
@@ -100,7 +100,7 @@ class EventStream(StreamResource):
             if self._job.state is JobState.QUEUED and self._context.job_json(self._job) != self._told:
                 self._tell()
             else:
-                self._write(events.HEARTBEAT)
+                self._write(event_text.HEARTBEAT)
         self._await_silence()
 
     def end(self) -> None:
@@ -111,7 +111,7 @@ class EventStream(StreamResource):
 
     def _event(self, name: str, data: Object, ended: bool = False) -> None:
         sent = {stream: pieces.sent for stream, pieces in self._pieces.items()}
-        self._write(events.event(name, data, events.event_id(sent, ended)))
+        self._write(event_text.event(name, data, event_text.event_id(sent, ended)))
 
     def _deliver(self, stream: Stream, chunk: Chunk) -> None:
         if chunk.data:  # the end of an empty stream does not show that the other stream can be read

@@ -53,7 +53,10 @@ def _line(job: Job) -> str:
 
 @contextlib.contextmanager
 def of_worker(client: Client, name: str | None, url: str) -> Iterator[None]:
-    """Runs a request about this worker. If it does not exist, the ``Failure`` suggests similar names."""
+    """A context for a request to the scheduler at ``url`` about a worker; ``None``: the request names no worker.
+
+    Raises a ``Failure`` that suggests similar names if no worker is called ``name``. Other errors pass unchanged.
+    """
     try:
         yield
     except ApiProblem as problem:

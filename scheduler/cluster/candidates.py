@@ -3,7 +3,7 @@
 Every worker with slots has a *standing*: the reason, if any, why it takes no job by selector now. Its *ability* is
 whether it is a core worker, and its features. Each worker is filed in one sorted list for each of its labels, and in
 one without a label; a list ("file") has the workers with the same label, ability and standing. Free workers are sorted
-by load, then by name, all others by name: see ``Candidates.put``. The dispatcher serves workers in the same order.
+by load, then by name, all others by name: see ``Candidates.each``. The dispatcher serves workers in the same order.
 
 A requirement without labels is answered by the first entries of a few lists. A requirement with labels looks at the
 lists of its rarest label, so at no more workers than have that label. A change of a worker or its load moves it in as
@@ -125,7 +125,7 @@ class Candidates:
         return len(self._workers)
 
     def put(self, worker: Worker, presence: Presence, load: int, in_backoff: bool) -> None:
-        """File a worker as it is now; ``load`` is the number of its jobs that have not ended."""
+        """File a worker as it is now, or remove it if it has no slots; ``load`` counts its jobs that have not ended."""
         if worker.slots == 0:
             self.remove(worker.id)
             return

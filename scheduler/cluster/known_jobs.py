@@ -13,7 +13,7 @@ from scheduler.model import TRANSITIONS, Job, Worker
 
 
 class FinishedJobs:
-    """The finished jobs, in the order of their ends; those adopted are apart from those placed."""
+    """The finished jobs, in the order of their ends. Adopted jobs, which a worker reported first, are kept apart."""
 
     def __init__(self, jobs: Mapping[str, Job]) -> None:
         """``jobs`` by id, as they are now."""
@@ -101,7 +101,7 @@ class KnownJobs:
         return len(self._unfinished.of(None))
 
     def unfinished(self, worker_id: str | None) -> list[Job]:
-        """The worker's jobs that have not ended there, orphans among them, oldest first; ``None``: the queued jobs."""
+        """The worker's jobs that have not ended there, also orphans (``Job.orphan``), oldest first; ``None``: queued."""
         return self._oldest_first(self._unfinished.of(worker_id))
 
     def count_unfinished(self, worker_id: str) -> int:

@@ -172,7 +172,10 @@ def make_process(reactor: Any, options: _Options, *parts: IService, **servers: L
 
 
 def end_after(seconds: float) -> None:
-    """End this process a second after ``seconds``, even if it hangs."""
+    """Kill this process a second after ``seconds`` are over, from a thread, even if the reactor hangs.
+
+    Returns at once. An orderly stop may use all of ``seconds``; the second more is for its last steps.
+    """
 
     def end_thd() -> None:
         time.sleep(seconds + 1.0)
@@ -312,7 +315,7 @@ class SchedulerOptions(_Options):
 
     @staticmethod
     def open_database(_url: str, _uid: int | None, _gid: int | None, /) -> Any:
-        """Open the database for that user and group. Raises ``Invalid`` of ``url`` if unfit. Replaced by a tap."""
+        """Open the database for that user and group; see ``scheduler.tap``. Raises ``Invalid`` of ``url`` if unfit."""
 
     def load(self, file: str) -> SchedulerConfig:
         return load_scheduler(file)
@@ -354,14 +357,15 @@ class WorkerOptions(_Options):
 
     @staticmethod
     def open_folder(_path: Path, _new_id: bool, _uid: int | None, _gid: int | None, /) -> Any:
-        """Read or create the folder id of a state folder for that user and group, or a new one with ``new-id``.
+        """Open the state folder, and return it as a ``StateFolder``; ``scheduler.worker.tap`` says how.
 
-        Raises ``Invalid``, whose field is the path of the faulty file. Replaced by a tap.
+        If the folder has no id, one is made for that user and group; with ``new-id``, a copied folder gets an id of its
+        own. Raises ``Invalid`` if a file is faulty, with its path as the field.
         """
 
     @staticmethod
     def check_worker(_settings: WorkerSettings, /) -> None:
-        """Raise ``Invalid`` for a worker that no scheduler would register. Replaced by a tap."""
+        """Raise ``Invalid`` for a worker that no scheduler would register; ``scheduler.worker.tap`` says how."""
 
     def load(self, file: str) -> WorkerConfig:
         return load_worker(file)

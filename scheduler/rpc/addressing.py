@@ -23,9 +23,9 @@ from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import Misdirected
 from scheduler.model import Worker
 from scheduler.rpc import status
-from scheduler.rpc.arrivals import wrapped
+from scheduler.rpc.admission import wrapped
 from scheduler.rpc.channel import Metadata
-from scheduler.worker_interfaces import IIdentity
+from scheduler.worker_interfaces import IOwnIds
 
 #: Keys of a call's metadata: the id and the nonce of the worker that it is meant for, and the nonce of the caller.
 WORKER_ID_KEY, WORKER_NONCE_KEY, SCHEDULER_NONCE_KEY = (
@@ -80,7 +80,7 @@ class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gener
     only compares.
     """
 
-    def __init__(self, identity: IIdentity) -> None:
+    def __init__(self, identity: IOwnIds) -> None:
         self._identity = identity
         self._nonce = ((WORKER_NONCE_KEY, identity.nonce),)
         #: The handler of each method that was called, which also sends the nonce. Only grpcio's serving thread uses it.

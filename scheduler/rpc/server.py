@@ -29,7 +29,7 @@ from scheduler.daemon.services import Periodic
 from scheduler.errors import SchedulerError
 from scheduler.net import Address
 from scheduler.rpc import credentials, health, status
-from scheduler.rpc.arrivals import CHECK_INTERVAL_SECONDS, MessageFirst, WaitingCalls
+from scheduler.rpc.admission import CHECK_INTERVAL_SECONDS, MessageFirst, WaitingCalls
 from scheduler.rpc.channel import MESSAGE_MAX_BYTES, target
 from scheduler.threads import Hop
 

@@ -31,7 +31,7 @@ from scheduler.rpc.addressing import AddresseeCheck
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, MAX_WORKER_CALLS
 from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
-from scheduler.worker_interfaces import IIdentity, IJobRunner
+from scheduler.worker_interfaces import IJobRunner, IOwnIds
 
 #: Output streams at once.
 MAX_OUTPUT_STREAMS = 64
@@ -60,7 +60,7 @@ _LIMITS = ServerLimits(
 
 
 def worker_server(
-    reactor: IServerReactor, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IIdentity
+    reactor: IServerReactor, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IOwnIds
 ) -> GrpcServer:
     """Make the server that the scheduler calls. It refuses calls that are meant for another process."""
     return GrpcServer(

@@ -17,7 +17,7 @@ from scheduler.daemon.tomlfile import database_url
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.interfaces import Loaded
 from scheduler.model import Job
-from scheduler.store.database import prepare
+from scheduler.store.databases import prepare
 from scheduler.store.writer import Writer
 
 #: Jobs written in one transaction; fewer once their arguments and variables have this many characters.

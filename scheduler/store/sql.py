@@ -35,7 +35,7 @@ from scheduler.deferreds import shielded
 from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import JobSpec, Ref
-from scheduler.store.database import Database
+from scheduler.store.databases import Database
 from scheduler.store.memory import MemoryStore
 from scheduler.store.writer import SetBack, Writer
 from scheduler.threads import Pool

@@ -18,7 +18,7 @@ from scheduler.errors import StoreFailed
 from scheduler.interfaces import Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
 from scheduler.store import rows
-from scheduler.store.database import Database, why
+from scheduler.store.databases import Database, why
 from scheduler.store.schema import JOBS, REMOVED, SPECS, VERSIONS, WORKERS
 
 T = TypeVar("T")

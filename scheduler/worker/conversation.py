@@ -38,7 +38,7 @@ from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registrat
 from scheduler.model import Disk, is_id
 from scheduler.worker.reports import Reports
 from scheduler.worker.troubles import RETRY_MAX_SECONDS, Troubles
-from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs, ISchedulerClient
+from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobs, IOwnIds, ISchedulerClient
 
 #: Seconds from a registration, or the try of one, to the next that the scheduler asks for, at least.
 _REGISTER_AGAIN_SECONDS = 5.0
@@ -70,7 +70,7 @@ class Conversation:
     _held_id: IHeldId
     #: Keeps the highest count that was told.
     _commit_count: ICommitCount
-    _identity: IIdentity
+    _identity: IOwnIds
     _random: Random
     #: Each heartbeat tells these two.
     _wall_time: Callable[[], float]

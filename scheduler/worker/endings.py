@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from attrs import define
 from twisted.logger import Logger
 
-from scheduler.completeness import LOST_OUTPUT
+from scheduler.cut_output import LOST_OUTPUT
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.worker.clearing import Clearing
@@ -21,7 +21,7 @@ from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotSta
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.exits import MAX_LEFTOVER, Exit, Record, left_behind, limit_reached
 from scheduler.worker.shim.proctree import Process
-from scheduler.worker.shim.spool import Identity, Spool, boot_id
+from scheduler.worker.shim.spool import ProcessId, Spool, boot_id
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: The reason of a job that no shim began.
@@ -93,7 +93,7 @@ class Endings:
         started, shim = spool.read_start(), spool.begun_by()
         since = started["starttime"] if started else shim.starttime if shim else None
         tree: str = ""
-        left: list[Identity] = []
+        left: list[ProcessId] = []
         if not rebooted and since is not None and proctree.of_spool(spool.folder, since):
             tree = "killed"
             left = proctree.end(lambda: proctree.of_spool(spool.folder, since), _STRAYS_WAIT_MAX_SECONDS)
@@ -113,7 +113,7 @@ class Endings:
             leftover_started=tuple(each.starttime for each in left),
         ).record()
 
-    def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
+    def judge_thd(self, job_id: str, shim: ProcessId | None, not_begun: str) -> JobStatus | HeldByShim:
         """Decide the same of a job whose start was answered. It fails, with ``not_begun``, if no shim began it.
 
         ``shim`` was seen to have the job; ``None``: none was, and ``CopiedSpool`` may be raised.
@@ -178,7 +178,7 @@ class Endings:
                     found.append(job_id)
         return tuple(found)
 
-    def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
+    def lose_thd(self, job_id: str, shim: ProcessId | None) -> JobStatus:
         """Make the end of a job whose spool was removed. Nothing is written down, except that its id is used up."""
         left = tuple(each.pid for each in _tree(self._spool(job_id).folder, shim))[:MAX_LEFTOVER]
         still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
@@ -201,7 +201,7 @@ class Endings:
             return None
         return self.lose_thd(job_id, None)
 
-    def end_leftover_thd(self, job_id: str, shim: Identity | None) -> tuple[int, ...]:
+    def end_leftover_thd(self, job_id: str, shim: ProcessId | None) -> tuple[int, ...]:
         """Kill once more the processes that are left of an ended job; answers the ids of those that are still there.
 
         ``shim`` had the job, if that is known.
@@ -217,7 +217,7 @@ def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:
     return NotStartable(shortage) if shortage else status_of(job_id, record)
 
 
-def _lives(shim: Identity | None) -> bool:
+def _lives(shim: ProcessId | None) -> bool:
     """Whether the shim runs. It then has the lock of its own spool."""
     return shim is not None and any(not each.exiting for each in proctree.still([shim]))
 
@@ -231,13 +231,13 @@ def _end_named(spool: Spool) -> tuple[int, ...]:
     ended, job = spool.read_exit(), spool.read_job()
     if ended is None or job is None or job["boot_id"] != boot_id():
         return ()
-    named = [Identity(*each) for each in zip(ended["leftover"], ended.get("leftover_started", ()), strict=False)]
+    named = [ProcessId(*each) for each in zip(ended["leftover"], ended.get("leftover_started", ()), strict=False)]
     if spool.is_copy(job):
         return _ids([each.identity for each in proctree.still(named)])
     return _ids(proctree.end(lambda: proctree.still(named), _KILL_WAIT_MAX_SECONDS))
 
 
-def _tree(folder: str, shim: Identity | None) -> list[Process]:
+def _tree(folder: str, shim: ProcessId | None) -> list[Process]:
     """Find the processes of a job whose folder is gone, with the shim as the last.
 
     If it is not known which shim had the job, all processes that carry the path of its folder are found, of any age.
@@ -249,9 +249,9 @@ def _tree(folder: str, shim: Identity | None) -> list[Process]:
     return [*{each.identity: each for each in found}.values(), *alive]
 
 
-def _end_tree(folder: str, shim: Identity | None) -> tuple[int, ...]:
+def _end_tree(folder: str, shim: ProcessId | None) -> tuple[int, ...]:
     """Kill the processes of a job whose folder is gone; answers the ids of those that are still there."""
-    seen: dict[Identity, None] = {}
+    seen: dict[ProcessId, None] = {}
 
     def find() -> list[Process]:
         seen.update(dict.fromkeys(each.identity for each in _tree(folder, shim)))
@@ -260,5 +260,5 @@ def _end_tree(folder: str, shim: Identity | None) -> tuple[int, ...]:
     return _ids(proctree.end(find, _KILL_WAIT_MAX_SECONDS))
 
 
-def _ids(identities: list[Identity]) -> tuple[int, ...]:
+def _ids(identities: list[ProcessId]) -> tuple[int, ...]:
     return tuple(each.pid for each in identities)

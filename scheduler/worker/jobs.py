@@ -21,7 +21,7 @@ from scheduler.threads import Pool
 from scheduler.worker.clearing import DiskUse
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
-from scheduler.worker.shim.spool import Identity
+from scheduler.worker.shim.spool import ProcessId
 from scheduler.worker.spools import Spools
 from scheduler.worker_interfaces import IJobs
 
@@ -51,7 +51,7 @@ class RunningJob:
     #: The shim, while this process waits for its end.
     shim: Pidfd | None = None
     #: The shim that has the job, or had it, once that is known.
-    shim_identity: Identity | None = None
+    shim_identity: ProcessId | None = None
     for_start: Waiters[JobStatus] = field(factory=Waiters)
     for_end: Waiters[JobStatus] = field(factory=Waiters)
     #: Called at the end, as no output comes after it.

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.troubles import RETRY_MAX_SECONDS, retry_delay
-from scheduler.worker_interfaces import IIdentity, IJobs, ISchedulerClient
+from scheduler.worker_interfaces import IJobs, IOwnIds, ISchedulerClient
 
 #: Seconds after which a call under way was not made to a process of the scheduler that calls for the first time.
 STALE_CALL_SECONDS = 1.0
@@ -41,7 +41,7 @@ class Link(Service):
     _clock: IReactorTime
     _client: ISchedulerClient
     _jobs: IJobs
-    _identity: IIdentity
+    _identity: IOwnIds
     _conversation: Conversation
     _random: Random
 

@@ -9,7 +9,7 @@ from attrs import fields, frozen
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, RequestKey, Usage
 from scheduler.worker.shim.exits import Record
-from scheduler.worker.shim.spool import Identity
+from scheduler.worker.shim.spool import ProcessId
 
 #: Fields of a spec that its record has.
 _RECORDED_FIELDS = [
@@ -40,7 +40,7 @@ class CopiedSpool(Exception):
 class HeldByShim:
     """A shim has the job. Its identity is known a moment after it took the lock."""
 
-    shim: Identity | None
+    shim: ProcessId | None
     started_at: float | None
 
 

@@ -37,7 +37,7 @@ from scheduler.threads import Pool
 from scheduler.units import Share
 from scheduler.worker.clearing import DiskUse
 from scheduler.worker.disk import ROOM_AFTER_REFUSAL, DiskFull, lack, shortage
-from scheduler.worker.ended import EndedJobs
+from scheduler.worker.ended_jobs import EndedJobs
 from scheduler.worker.eviction import Demand, Plan, choose, counted
 from scheduler.worker.patience import Patience
 from scheduler.worker.spools import Spools

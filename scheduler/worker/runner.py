@@ -27,10 +27,10 @@ from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
 from scheduler.random_ids import random_uuid
 from scheduler.threads import Pool
 from scheduler.worker import signals
+from scheduler.worker.deleted_folders import Removals
 from scheduler.worker.jobs import Jobs, Notify, RunningJob
 from scheduler.worker.life import JobLives
 from scheduler.worker.recovery import RecoveredSpool
-from scheduler.worker.removals import Removals
 from scheduler.worker.spools import Spools
 from scheduler.worker.stops import Stops
 from scheduler.worker.watch import OutputWatch

@@ -21,13 +21,13 @@ from collections.abc import Iterable
 from scheduler.errors import Conflict, JobNotRunning, Unavailable
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.exits import MAX_LEFTOVER
-from scheduler.worker.shim.spool import Identity, Spool
+from scheduler.worker.shim.spool import ProcessId, Spool
 
 #: The reason of a signal that this process may not send.
 NOT_PERMITTED = "it runs as another user"
 
 
-def send_thd(job_id: str, spool: Spool, shim: Identity | None, name: str, to: str) -> None:
+def send_thd(job_id: str, spool: Spool, shim: ProcessId | None, name: str, to: str) -> None:
     """Carry out ``IJobRunner.signal``; ``shim`` has the job, if that is known. Blocks on /proc and the spool.
 
     Raises ``JobNotRunning`` if none of the processes is left, ``Conflict`` if some could not be sent the signal,
@@ -56,21 +56,21 @@ def send_thd(job_id: str, spool: Spool, shim: Identity | None, name: str, to: st
         raise JobNotRunning(job_id, "ending" if tree else "past the end of its main process")
 
 
-def _main(job_id: str, spool: Spool) -> Iterable[Identity]:
+def _main(job_id: str, spool: Spool) -> Iterable[ProcessId]:
     started = spool.read_start()
     if started is None:
         message = f"the main process of job {job_id!r} is not known: its disk was full at the start; signal the tree"
         raise Conflict(message)
-    return [Identity(started["pid"], started["starttime"])]
+    return [ProcessId(started["pid"], started["starttime"])]
 
 
-def _descendants(shim: Identity | None) -> Iterable[Identity]:
+def _descendants(shim: ProcessId | None) -> Iterable[ProcessId]:
     if shim is None:
         return ()
     return [each.identity for each in proctree.descendants([shim.pid], list(proctree.alive()))]
 
 
-def _send(identity: Identity, shim: Identity, number: signal.Signals) -> bool:
+def _send(identity: ProcessId, shim: ProcessId, number: signal.Signals) -> bool:
     """Signal a process, if it is there and belongs to the job; answers whether it was sent. Raises ``OSError``."""
     pidfd = proctree.open_pidfd(identity)
     if pidfd is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.logger import Logger
 
-from scheduler.completeness import output_cut
+from scheduler.cut_output import output_cut
 from scheduler.daemon import failpoints
 from scheduler.errors import JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.messages import Chunk

@@ -21,11 +21,11 @@ from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
-from scheduler.worker.identity import Identity, IdFile, check_worker, registration
 from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.life import JobLives
 from scheduler.worker.link import Link
+from scheduler.worker.own_ids import IdFile, OwnIds, check_worker, registration
 from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.runner import JobRunner
 from scheduler.worker.spools import Spools
@@ -68,7 +68,7 @@ def makeService(options: Options) -> IService:
     lives = JobLives(reactor, pool, spools, starter, time.time, jobs)
     runner = JobRunner(reactor, pool, spools, watch, time.time, jobs, lives)
     disk = DiskGauge(reactor, pool, jobs_dir)
-    identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
+    identity = OwnIds(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
     grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 

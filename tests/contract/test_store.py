@@ -20,7 +20,7 @@ from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Worker
-from scheduler.store.database import prepare
+from scheduler.store.databases import prepare
 from scheduler.store.memory import MemoryStore
 from scheduler.store.rows import NO_SPEC
 from scheduler.store.schema import JOBS, REMOVED, SPECS, WORKERS

@@ -16,7 +16,7 @@ from scheduler.errors import (
 from scheduler.model import JobState, Stream
 from scheduler.rpc import worker_client
 from scheduler.rpc.server import GrpcServer
-from scheduler.worker_interfaces import IIdentity
+from scheduler.worker_interfaces import IOwnIds
 from tests.contract.simulated import SimulatedCase
 from tests.contract.worker_clients import MIB, Receiver
 from tests.doubles.runner import FakeJobRunner
@@ -77,7 +77,7 @@ class UnreachableRealTests(UnreachableContract, RpcCase):
 class MisdirectedContract(Unanswered):
     """Mixed into an RpcCase whose ``at_its_address`` makes another process answer at the worker's address."""
 
-    async def ask_another(self, identity: IIdentity | None) -> None:
+    async def ask_another(self, identity: IOwnIds | None) -> None:
         await self.at_its_address(identity)
         for name, call in self.asked().items():
             error = await self.assertFailure(call, Misdirected)
@@ -145,7 +145,7 @@ class MisdirectedFakeTests(MisdirectedContract, RpcCase):
         self.worker = evolve(a_worker("nowhere:1"), nonce="meant")
         self.client = Workers(reactor)
 
-    async def at_its_address(self, identity: IIdentity | None) -> None:
+    async def at_its_address(self, identity: IOwnIds | None) -> None:
         self.runner = self.client.runners["w"] = FakeJobRunner()
         self.client.identities["w"] = identity
 
@@ -156,7 +156,7 @@ class MisdirectedSimulatedTests(MisdirectedContract, SimulatedCase):
         self.worker = evolve(a_worker("10.0.0.2:1"), nonce="meant")
         self.client = SimulatedWorkerClient(self.network, self.caller, "nonce", chunk=2 * MIB)
 
-    async def at_its_address(self, identity: IIdentity | None) -> None:
+    async def at_its_address(self, identity: IOwnIds | None) -> None:
         if self.network.endpoint("there", 1) is not None:
             self.network.close("there", 1)
         self.runner = FakeJobRunner()
@@ -172,7 +172,7 @@ class MisdirectedRealTests(MisdirectedContract, RpcCase):
         self.client = self.worker_client()
         self.server: GrpcServer | None = None
 
-    async def at_its_address(self, identity: IIdentity | None) -> None:
+    async def at_its_address(self, identity: IOwnIds | None) -> None:
         if self.server is not None:
             await self.server.stopService()
         self.runner = FakeJobRunner()

@@ -28,7 +28,7 @@ from scheduler.errors import (
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import Job, JobState, Stream, Worker
-from scheduler.worker_interfaces import IIdentity, IJobRunner
+from scheduler.worker_interfaces import IJobRunner, IOwnIds
 
 #: Bytes of output in one chunk.
 CHUNK_MAX_BYTES = 1024 * 1024
@@ -98,7 +98,7 @@ class Workers:
     def __init__(self, clock: IReactorTime, runners: dict[str, IJobRunner] | None = None) -> None:
         self.clock = clock
         self.runners: dict[str, IJobRunner] = {} if runners is None else runners
-        self.identities: dict[str, IIdentity | None] = {}
+        self.identities: dict[str, IOwnIds | None] = {}
         self.calls: list[Call] = []
         self.held: list[Call] = []
         self.streams: list[OutputStream] = []
@@ -244,7 +244,7 @@ class Workers:
         return maybeDeferred(ask, runner).addErrback(_as_received, worker.name)
 
 
-def _is_meant(worker: Worker, identity: IIdentity | None) -> bool:
+def _is_meant(worker: Worker, identity: IOwnIds | None) -> bool:
     """Whether the process that answers accepts a call to the worker, and is believed."""
     if identity is None:
         return not worker.nonce

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from scheduler.completeness import LOST_OUTPUT
+from scheduler.cut_output import LOST_OUTPUT
 from tests.faults import job as load_job
 from tests.faults import keeping, requests, terms
 from tests.faults.case import FINAL, Case, Violation

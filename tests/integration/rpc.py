@@ -29,8 +29,8 @@ from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.rpc.worker_server import worker_server
-from scheduler.worker.identity import Identity
-from scheduler.worker_interfaces import IIdentity, IJobRunner
+from scheduler.worker.own_ids import OwnIds
+from scheduler.worker_interfaces import IJobRunner, IOwnIds
 
 ANY_PORT = Address("127.0.0.1", 0)
 
@@ -52,14 +52,14 @@ def a_job(job_id: str = "j", **spec: object) -> Job:
     return Job(job_id, JobSpec(**{"command": "true", **spec}), JobState.STARTING, 7.0)
 
 
-def an_identity(nonce: str = "nonce", worker_id: str = "") -> Identity:
+def an_identity(nonce: str = "nonce", worker_id: str = "") -> OwnIds:
     """The identity of a process with that nonce, which may know its id already."""
-    identity = Identity(reactor.callFromThread, "folder", nonce)
+    identity = OwnIds(reactor.callFromThread, "folder", nonce)
     identity.worker_id = worker_id
     return identity
 
 
-@implementer(IIdentity)
+@implementer(IOwnIds)
 class Heedless:
     """The identity of a program that ignores the metadata of calls, and does not name its process."""
 
@@ -107,7 +107,7 @@ class RpcCase(TestCase):
         runner: IJobRunner,
         tls: TlsFiles | None = None,
         address: Address = ANY_PORT,
-        identity: IIdentity | None = None,
+        identity: IOwnIds | None = None,
     ) -> GrpcServer:
         server = worker_server(reactor, address, tls, runner, identity or an_identity())
         self.run_until_end(server)

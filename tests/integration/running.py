@@ -24,7 +24,7 @@ from scheduler.worker.life import JobLives
 from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.runner import JobRunner
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import Identity, Spool
+from scheduler.worker.shim.spool import ProcessId, Spool
 from scheduler.worker.spools import Spools
 from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
@@ -124,7 +124,7 @@ class Running:
     def spool(self, job_id: str) -> Spool:
         return self.spools.spool(job_id)
 
-    def shim(self, job_id: str) -> Identity:
+    def shim(self, job_id: str) -> ProcessId:
         """Answer the shim of a job that was started."""
         found = self.spool(job_id).begun_by()
         assert found is not None

@@ -9,7 +9,7 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import Identity
+from scheduler.worker.shim.spool import ProcessId
 
 
 class SignalTests(SynchronousTestCase):
@@ -38,7 +38,7 @@ class SignalTests(SynchronousTestCase):
     def test_another_with_its_id(self) -> None:
         """A process that began at another time is not the one that is meant, and no descriptor stays behind."""
         before = sorted(os.listdir("/proc/self/fd"))
-        proctree.send(Identity(self.identity.pid, self.identity.starttime + 1), signal.SIGKILL)
+        proctree.send(ProcessId(self.identity.pid, self.identity.starttime + 1), signal.SIGKILL)
         self.assertIsNone(self.sleeper.poll())
         self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
 
@@ -50,7 +50,7 @@ class SignalTests(SynchronousTestCase):
         self.addCleanup(thread.join)
         self.addCleanup(ended.set)
         assert thread.native_id is not None
-        self.assertIsNone(proctree.open_pidfd(Identity(thread.native_id, 1)))
+        self.assertIsNone(proctree.open_pidfd(ProcessId(thread.native_id, 1)))
 
 
 class TreeTests(SynchronousTestCase):
@@ -72,7 +72,7 @@ class TreeTests(SynchronousTestCase):
         """All generations below the roots, none beside them."""
 
         def process(pid: int, parent: int) -> proctree.Process:
-            return proctree.Process(Identity(pid, 0), parent, pid, False)
+            return proctree.Process(ProcessId(pid, 0), parent, pid, False)
 
         everybody = [process(2, 1), process(3, 2), process(4, 3), process(5, 1), process(6, 5)]
         self.assertEqual({each.pid for each in proctree.descendants([2], everybody)}, {3, 4})
@@ -103,7 +103,7 @@ class TreeTests(SynchronousTestCase):
             self.assertIn(pid, (pid, found and found.pid))
             return found
 
-        answer = proctree.descends(Identity(4, 0), Identity(2, 0), look)
+        answer = proctree.descends(ProcessId(4, 0), ProcessId(2, 0), look)
         self.assertEqual(list(looks), [])
         return answer
 
@@ -111,7 +111,7 @@ class TreeTests(SynchronousTestCase):
         """An id that is another process's by the time of the look does not make a stranger a descendant."""
 
         def seen(pid: int, parent: int, started: int = 0) -> proctree.Process:
-            return proctree.Process(Identity(pid, started), parent, pid, False)
+            return proctree.Process(ProcessId(pid, started), parent, pid, False)
 
         four, three, two = seen(4, 3), seen(3, 2), seen(2, 1)
         self.assertTrue(self.descends(four, three, four, two, three))

@@ -16,10 +16,10 @@ from twisted.trial.unittest import TestCase
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import life, removals
+from scheduler.worker import deleted_folders, life
 from scheduler.worker.records import HeldByShim
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import Identity
+from scheduler.worker.shim.spool import ProcessId
 from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn
 from tests.integration.scenario import play
 from tests.namespaces import as_other_user
@@ -55,7 +55,7 @@ class RemovedTests(RunningCase):
 
     async def test_noticed(self) -> None:
         """The job is lost with that reason, holds no slot, and says what runs on; a stop ends all of that."""
-        self.patch(removals, "FOLDER_CHECK_INTERVAL_SECONDS", 0.05)
+        self.patch(deleted_folders, "FOLDER_CHECK_INTERVAL_SECONDS", 0.05)
         await self.restart()
         job, pids = await self.running("job")
         shim = self.worker.shim(job).pid
@@ -191,7 +191,7 @@ class RemovedTests(RunningCase):
         endings, tried = self.worker.spools.endings, []
         judge_thd = endings.judge_thd
 
-        def judge(job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
+        def judge(job_id: str, shim: ProcessId | None, not_begun: str) -> JobStatus | HeldByShim:
             tried.append(job_id)
             if len(tried) < 5:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), job_id)

@@ -12,7 +12,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import STOP_SIGNALS, JobState
 from scheduler.worker import launcher
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import Identity
+from scheduler.worker.shim.spool import ProcessId
 from tests.integration.running import GRACE, RunningCase, later
 
 #: Seconds no test lasts: what is waited for so long would be a failure.
@@ -295,8 +295,8 @@ class LeftoverTests(RunningCase):
         record = self.worker.spool(job_id).read_exit()
         (pid,), (started,) = status.leftover, record["leftover_started"]
         found = proctree.process(pid)
-        proctree.send(Identity(pid, started), signal.SIGKILL)
-        self.assertEqual(found.identity, Identity(pid, started))
+        proctree.send(ProcessId(pid, started), signal.SIGKILL)
+        self.assertEqual(found.identity, ProcessId(pid, started))
         self.assertEqual(status.tree, "killed")
         return pid
 

@@ -11,10 +11,10 @@ from scheduler.interfaces import Loaded
 from scheduler.model import JobSpec, JobState
 from scheduler.store import copying
 from scheduler.store.copying import copy, main
-from scheduler.store.database import prepare
+from scheduler.store.databases import prepare
 from scheduler.store.writer import Writer
 from tests import postgres
-from tests.integration.test_database import HELD
+from tests.integration.test_databases import HELD
 from tests.unit.cluster.values import a_job
 
 

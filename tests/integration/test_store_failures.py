@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from scheduler.errors import StoreFailed
 from scheduler.model import JobSpec
-from scheduler.store.database import Database, PostgresServer, SqliteFile
+from scheduler.store.databases import Database, PostgresServer, SqliteFile
 from scheduler.store.sql import SqlStore
 from tests import postgres
 from tests.unit.cluster.values import a_job

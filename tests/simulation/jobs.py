@@ -27,7 +27,7 @@ from scheduler.errors import (
 )
 from scheduler.messages import Chunk, JobReport, JobStatus
 from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
-from scheduler.worker.identity import Identity
+from scheduler.worker.own_ids import OwnIds
 from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobRunner, IJobs
 from tests.simulation.machine import COMMAND, Folder, Machine, Spool
 from tests.simulation.process import Process
@@ -87,7 +87,7 @@ class SimulatedJobs:
         self.folder = folder
         own = f"{machine.name}-{process.name.replace('.', '-')}"
         folder.folder_id = folder.folder_id or f"secret-{own}"
-        self.identity = Identity(lambda notify: process.after(0, notify), folder.folder_id, f"nonce-{own}")
+        self.identity = OwnIds(lambda notify: process.after(0, notify), folder.folder_id, f"nonce-{own}")
         self._random = random
         self._closed = False
         self._chosen = 0

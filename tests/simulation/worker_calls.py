@@ -35,7 +35,7 @@ from scheduler.model import Job, JobSpec, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.rpc.reasons import no_answer
 from scheduler.rpc.worker_calls import CHECK_DEADLINE_SECONDS
-from scheduler.worker_interfaces import IIdentity
+from scheduler.worker_interfaces import IOwnIds
 from tests.simulation.core_starts import LISTENS, CoreStarts
 from tests.simulation.flows import Flow
 from tests.simulation.network import DEADLINE, Call, Caller, CallFailed, Network
@@ -278,7 +278,7 @@ class SimulatedWorkerClient:
 
     def _check(self, worker: Worker, server: Any) -> None:
         """``Misdirected`` if the call is meant for another process; another program has no nonce."""
-        identity: IIdentity | None = getattr(server, "identity", None)
+        identity: IOwnIds | None = getattr(server, "identity", None)
         if identity is not None:
             identity.check_thd(worker.id, worker.nonce, self._nonce)
         elif worker.nonce:

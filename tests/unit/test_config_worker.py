@@ -7,7 +7,7 @@ from pathlib import Path
 from scheduler.cluster.workers.registration import id_of_folder
 from scheduler.daemon.config import load_worker
 from scheduler.units import Share
-from scheduler.worker import identity
+from scheduler.worker import own_ids
 from tests.unit.config_case import ETC, ConfigCase
 
 
@@ -102,7 +102,7 @@ class WorkerFileTests(ConfigCase):
         """A scheduler takes every value that is allowed here, at its largest."""
         labels = "".join(f'"{"k" * 250}{number:03}" = "{"v" * 253}"\n' for number in range(63))
         config = self.worker(f'[worker]\nname = "{"n" * 253}"\nslots = 100000\n[worker.labels]\n{labels}')
-        identity.check_worker(config.worker)
+        own_ids.check_worker(config.worker)
 
     def test_unreachable_worker(self) -> None:
         """A worker on loopback with a scheduler elsewhere is refused, because it could never be called."""

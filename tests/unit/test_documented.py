@@ -16,7 +16,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
-from scheduler.api.query import FILTERS
+from scheduler.api.parameters import FILTERS
 from scheduler.api.routes import ROUTES
 from scheduler.daemon.config import load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError

@@ -110,7 +110,7 @@ class Dispatcher:
         self.wake()
 
     def wake(self) -> None:
-        """Serve the workers that are to be looked at, in the next turn."""
+        """Serve the workers that are to be looked at, in the next turn of the reactor."""
         if self._pass is None:
             self._pass = self._clock.callLater(0, self._give_work)
 

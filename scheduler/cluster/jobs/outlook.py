@@ -183,7 +183,7 @@ class Outlook:
         return _Facts(group.why, str(group), lines, until, unsaved_end)
 
     def _facts_of_named(self, requirement: Requirement, name: str) -> _Facts:
-        """The facts about jobs that name a worker, for which its slots do not count."""
+        """The facts about jobs that name a worker; they need no free slot of it."""
         called = self._registry.workers.called(name)
         matching = [worker for worker in called if requirement.met_by(worker)]
         lines = self._waiting.index.competing(requirement, matching)

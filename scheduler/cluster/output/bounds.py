@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from scheduler.completeness import output_cut
+from scheduler.cut_output import output_cut
 from scheduler.errors import NotFound, OffsetBeyondEnd, OutputGone, SchedulerError, Unreachable
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream

@@ -35,7 +35,7 @@ class FirstCalls:
         self._making = False
 
     def __contains__(self, worker_id: str) -> bool:
-        """Whether that worker has not been called yet."""
+        """Whether a call to that worker is still to be made."""
         return worker_id in self._left
 
     def plan(self, worker_ids: Iterable[str]) -> None:

@@ -68,7 +68,7 @@ class Membership:
 
     @property
     def idle(self) -> bool:
-        """Whether no worker is being removed, and every worker that is kept here is in the registry."""
+        """Whether no removal or registration is under way, and no notes are left about workers that are not known."""
         parts = (self.departures, self._newcomers, self._clashes, self._register_again)
         return all(part.idle for part in parts)
 

@@ -34,7 +34,7 @@ class RegisterAgain:
 
     @property
     def idle(self) -> bool:
-        """Whether every worker that is kept here is in the registry."""
+        """Whether no notes are left about workers that the registry does not know."""
         return all(map(self._registry.workers.find, {*self._peers, *self._nameless, *self._asked}))
 
     def registered(self, worker_id: str, peer: str) -> None:

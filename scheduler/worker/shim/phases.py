@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.exits import Exit, Record, left_behind, limit_reached
 from scheduler.worker.shim.pump import Allowance, Pump
-from scheduler.worker.shim.spool import Identity, Spool
+from scheduler.worker.shim.spool import ProcessId, Spool
 
 #: Seconds from the first KILL until what is still there is reported as left over.
 KILL_WAIT_MAX_SECONDS = 5.0
@@ -58,7 +58,7 @@ class Phases:
         signals: int,
         pumps: Mapping[str, Pump],
         allowance: Allowance,
-        main: Identity,
+        main: ProcessId,
         started_at: float | None,
     ) -> None:
         """``signals`` becomes readable when a child may have ended, or a stop may have been asked for."""
@@ -93,8 +93,8 @@ class Phases:
         self._main_asked = False
         self._tree = "exited"
         #: Processes that got a signal because the linger was over.
-        self._background: set[Identity] = set()
-        self._leftover: tuple[Identity, ...] = ()
+        self._background: set[ProcessId] = set()
+        self._leftover: tuple[ProcessId, ...] = ()
         #: Over all processes that were reaped, here or by each other: their CPU time, and the KiB of the largest.
         self._cpu_seconds = 0.0
         self._max_rss = 0
@@ -212,7 +212,7 @@ class Phases:
             self._background = asked
 
     @staticmethod
-    def _ask(identity: Identity, number: signal.Signals) -> bool:
+    def _ask(identity: ProcessId, number: signal.Signals) -> bool:
         """Send a signal, and CONT, so that a stopped process acts on it; answers whether it was sent."""
         sent = proctree.send(identity, number)
         proctree.send(identity, signal.SIGCONT)

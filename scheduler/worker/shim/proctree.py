@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from scheduler.worker.shim.spool import SPOOL_VARIABLE, Identity
+from scheduler.worker.shim.spool import SPOOL_VARIABLE, ProcessId
 
 #: From linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER = 36
@@ -40,7 +40,7 @@ _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 class Process(NamedTuple):
     """A process, as /proc/<pid>/stat describes it."""
 
-    identity: Identity
+    identity: ProcessId
     parent: int
     session: int
     #: Ended, and only waits to be reaped.
@@ -73,10 +73,10 @@ def process(pid: int) -> Process | None:
     alone = int(fields[17]) <= 1
     ended = fields[0] in (b"Z", b"X") and alone
     exiting = bool(int(fields[6]) & _PF_EXITING) and alone
-    return Process(Identity(pid, int(fields[19])), int(fields[1]), int(fields[3]), ended, exiting)
+    return Process(ProcessId(pid, int(fields[19])), int(fields[1]), int(fields[3]), ended, exiting)
 
 
-def itself() -> Identity:
+def itself() -> ProcessId:
     """Identify this process."""
     found = process(os.getpid())
     assert found is not None
@@ -132,7 +132,7 @@ def descendants(roots: Collection[int], among: Collection[Process]) -> list[Proc
     return found
 
 
-def descends(identity: Identity, root: Identity, look: Callable[[int], Process | None] = process) -> bool:
+def descends(identity: ProcessId, root: ProcessId, look: Callable[[int], Process | None] = process) -> bool:
     """Whether the process descends from ``root``. If either of them has ended, ``False``.
 
     A list of all processes can't tell for sure: a process may end while the list is made, and its id may go to another,
@@ -181,7 +181,7 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
-def open_pidfd(identity: Identity) -> int | None:
+def open_pidfd(identity: ProcessId) -> int | None:
     """Open a pidfd of exactly that process; ``None``: it is gone. Raises ``OSError`` if no descriptor is left."""
     try:
         pidfd = os.pidfd_open(identity.pid)
@@ -200,7 +200,7 @@ def open_pidfd(identity: Identity) -> int | None:
     return None
 
 
-def send(identity: Identity, number: signal.Signals) -> bool:
+def send(identity: ProcessId, number: signal.Signals) -> bool:
     """Signal exactly that process, if it is there and may be signalled; answers whether the signal was sent."""
     pidfd = open_pidfd(identity)
     if pidfd is None:
@@ -214,7 +214,7 @@ def send(identity: Identity, number: signal.Signals) -> bool:
     return True
 
 
-def end(find: Callable[[], Collection[Process]], seconds: float) -> list[Identity]:
+def end(find: Callable[[], Collection[Process]], seconds: float) -> list[ProcessId]:
     """Kill the processes that ``find`` finds until it finds none; answers those that are left after ``seconds``.
 
     Processes that may not be signalled are not waited for.
@@ -228,7 +228,7 @@ def end(find: Callable[[], Collection[Process]], seconds: float) -> list[Identit
     return [each.identity for each in find()]
 
 
-def still(identities: Collection[Identity]) -> list[Process]:
+def still(identities: Collection[ProcessId]) -> list[Process]:
     """Find those of the processes that have not ended."""
     found = map(process, (each.pid for each in identities))
     return [each for each in found if each is not None and not each.ended and each.identity in identities]

@@ -68,7 +68,7 @@ _STDIN_MODE = 0o644
 _DISK_USE_NUMBERS = 6
 
 
-class Identity(NamedTuple):
+class ProcessId(NamedTuple):
     """A process, told from all others: an id that is used again comes with another start time."""
 
     pid: int
@@ -222,15 +222,15 @@ class Spool:
         with held(os.open(self.lock_path, os.O_RDWR)) as fd:
             yield fd if _is_locked(fd, self.lock_path) else None
 
-    def begin(self, lock: int, shim: Identity) -> None:
+    def begin(self, lock: int, shim: ProcessId) -> None:
         """Write the identity of the shim into its lock."""
         os.ftruncate(lock, os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0))
 
-    def begun_by(self) -> Identity | None:
+    def begun_by(self) -> ProcessId | None:
         """Read which shim took the job on; ``None``: no shim has."""
         with open(self.lock_path, "rb") as lock:
             words = lock.read().rstrip(b"\0").split()
-        return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None
+        return ProcessId(int(words[0]), int(words[1])) if len(words) == 2 else None
 
 
 def create(

@@ -29,7 +29,7 @@ from scheduler.worker.shim import handoff, proctree
 from scheduler.worker.shim.exits import Exit, Record
 from scheduler.worker.shim.phases import Phases
 from scheduler.worker.shim.pump import Allowance, Pump
-from scheduler.worker.shim.spool import Identity, Spool, boot_id
+from scheduler.worker.shim.spool import ProcessId, Spool, boot_id
 
 #: A script that was just written may be held open by a fork under way elsewhere, for milliseconds.
 _MAX_BUSY_TRIES = 50
@@ -213,7 +213,7 @@ class _Job:
 
     def supervise(self) -> Record:
         """Supervise the job until no process of it is left; answers the exit record."""
-        main = Identity(self.main, self.starttime)
+        main = ProcessId(self.main, self.starttime)
         job = Phases(self._spool, self._record, self._signals, self._pumps, self._allowance, main, self.started_at)
         return job.run()
 

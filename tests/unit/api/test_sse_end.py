@@ -11,7 +11,7 @@ from scheduler.model import JobState, Stream
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 from tests.unit.api.conversation import Connection
-from tests.unit.api.test_events import bytes_of
+from tests.unit.api.test_event_text import bytes_of
 
 
 class EndTests(StreamTestCase):

@@ -11,8 +11,8 @@ from scheduler.messages import Heartbeat, Registration
 from scheduler.model import Disk, JobSpec
 from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.conversation import Conversation
-from scheduler.worker.identity import Identity, IdFile
 from scheduler.worker.link import Link
+from scheduler.worker.own_ids import IdFile, OwnIds
 from scheduler.worker.troubles import Troubles
 from scheduler.worker_interfaces import ICommitCount
 from tests.doubles.pools import InlinePool
@@ -45,7 +45,7 @@ class LinkCase(SynchronousTestCase):
         self.logged: list[str] = []
         globalLogPublisher.addObserver(self.note)
         self.addCleanup(globalLogPublisher.removeObserver, self.note)
-        self.identity = Identity(lambda notify: notify(), "secret", "nonce")
+        self.identity = OwnIds(lambda notify: notify(), "secret", "nonce")
         self.use(FakeSchedulerClient())
 
     def note(self, event: dict) -> None:

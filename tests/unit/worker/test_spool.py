@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.worker.shim import copies
 from scheduler.worker.shim.exits import Exit, left_behind
-from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create
+from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, ProcessId, Spool, create
 
 
 class ExitRecordTests(SynchronousTestCase):
@@ -165,8 +165,8 @@ class BeginTests(SynchronousTestCase):
         self.assertGreater(os.stat(spool.lock_path).st_blocks, 0)
         self.assertIsNone(spool.begun_by())
         with spool.locked() as lock:
-            spool.begin(lock, Identity(42, 1000))
-        self.assertEqual(spool.begun_by(), Identity(42, 1000))
+            spool.begin(lock, ProcessId(42, 1000))
+        self.assertEqual(spool.begun_by(), ProcessId(42, 1000))
         with open(spool.lock_path, "rb") as file:
             self.assertEqual(file.read(), b"42 1000\n")
 

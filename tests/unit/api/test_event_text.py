@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.api import events
-from scheduler.api.events import Pieces, event, read_offsets
+from scheduler.api import event_text
+from scheduler.api.event_text import Pieces, event, read_offsets
 from scheduler.errors import Invalid
 from scheduler.model import Stream
 
@@ -79,8 +79,8 @@ class PiecesTests(SynchronousTestCase):
 
     def test_not_too_long(self) -> None:
         """A large chunk becomes several events."""
-        found = put_together(("ä" * events.EVENT_MAX_BYTES).encode(), [])
-        self.assertEqual({len(bytes_of(data)) <= events.EVENT_MAX_BYTES for data in found}, {True})
+        found = put_together(("ä" * event_text.EVENT_MAX_BYTES).encode(), [])
+        self.assertEqual({len(bytes_of(data)) <= event_text.EVENT_MAX_BYTES for data in found}, {True})
         self.assertEqual(len(found), 2)
 
 

@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.rpc.arrivals import CROWD, MAX_CANCELLED_AT_ONCE, MAX_WAITING_CALLS, WaitingCalls
+from scheduler.rpc.admission import CROWD, MAX_CANCELLED_AT_ONCE, MAX_WAITING_CALLS, WaitingCalls
 
 
 class Call:

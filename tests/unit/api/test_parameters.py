@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.api.query import FILTERS, Query, pairs_of, read_pairs
+from scheduler.api.parameters import FILTERS, Query, pairs_of, read_pairs
 from scheduler.errors import Invalid
 from scheduler.model import JobState, Stream
 from scheduler.views import JobFilter

@@ -21,7 +21,7 @@ from scheduler.model import FEATURES
 from scheduler.texts import is_core_id
 from scheduler.worker.shim.files import write_file
 from scheduler.worker.shim.spool import boot_id
-from scheduler.worker_interfaces import IHeldId, IIdentity
+from scheduler.worker_interfaces import IHeldId, IOwnIds
 
 #: Processes of the scheduler that are remembered. So a few that call in turns are each new once.
 _KNOWN_SCHEDULERS_MAX = 16
@@ -45,8 +45,8 @@ def check_worker(settings: WorkerSettings) -> None:
     registrations.check(registration(settings, ""))
 
 
-@implementer(IIdentity)
-class Identity:
+@implementer(IOwnIds)
+class OwnIds:
     """The ids of this process. A call with a nonce is checked by the nonce, any other one by the worker id.
 
     The scheduler may know this process by a new worker id before the process itself does.
