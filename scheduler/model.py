@@ -7,7 +7,6 @@ clock. They are for people to read, and no decision compares them. Absent is ``N
 from __future__ import annotations
 
 import enum
-import re
 import signal
 from collections.abc import Mapping
 from itertools import compress
@@ -17,9 +16,6 @@ from typing import Protocol
 from attrs import evolve, field, frozen
 
 from scheduler.terms import EMPTY, NO_WAITING, QueueTerms, Target, frozen_mapping
-
-#: The pattern of ids from outside.
-ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: Default of ``JobSpec.stop_grace``: seconds between TERM and KILL.
 DEFAULT_STOP_GRACE_SECONDS = 10.0
@@ -45,11 +41,6 @@ MAX_LEFTOVER = 100
 
 #: Abilities of workers of this version that earlier versions lack. A worker lists its features when it registers.
 FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
-
-
-def is_id(text: str) -> bool:
-    """Whether ``text`` is a valid id of a worker or a job."""
-    return ID_PATTERN.fullmatch(text) is not None
 
 
 @frozen

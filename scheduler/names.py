@@ -1,4 +1,7 @@
-"""Valid names of workers, labels and environment variables; corrections of mistyped names. Standard library only."""
+"""Valid ids; valid names of workers, labels and environment variables; corrections of mistyped names.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,18 @@ LABELS_MAX, LABEL_MAX_CHARACTERS = 64, 253
 
 LABEL_ALLOWED = f"printable text of at most {LABEL_MAX_CHARACTERS} characters"
 
+#: Ids from outside.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
 #: A UUID of version 5 (RFC 4122, 4.1).
 _VERSION_5 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` is a valid id of a worker or a job."""
+    return _ID.fullmatch(text) is not None
 
 
 def is_made_id(text: str) -> bool:

@@ -6,8 +6,7 @@ import re
 
 from scheduler.errors import Invalid
 from scheduler.messages import Registration
-from scheduler.model import is_id
-from scheduler.names import LABEL_ALLOWED, LABELS_MAX, NAME_PATTERN, label_problem
+from scheduler.names import LABEL_ALLOWED, LABELS_MAX, NAME_PATTERN, is_id, label_problem
 
 #: Characters of a worker's version, and of its machine's boot id.
 VERSION_MAX_CHARACTERS = BOOT_ID_MAX_CHARACTERS = 64

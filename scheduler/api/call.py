@@ -19,7 +19,8 @@ from scheduler.api.parameters import Query
 from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import IScheduler
 from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, is_request_key
-from scheduler.model import RequestKey, is_id
+from scheduler.model import RequestKey
+from scheduler.names import is_id
 from scheduler.reading import Object, shown
 
 #: Bytes of a request's body, at most.

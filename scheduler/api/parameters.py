@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 
 from scheduler import reading, units
 from scheduler.errors import Invalid
-from scheduler.model import JobState, Stream, is_id
+from scheduler.model import JobState, Stream
+from scheduler.names import is_id
 from scheduler.reading import Fields, Reader, Unfit, check_label, check_names, check_text, printable, reads, shown
 from scheduler.views import JobFilter
 

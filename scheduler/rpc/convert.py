@@ -27,8 +27,8 @@ from scheduler.model import (
     Stream,
     Usage,
     error_text,
-    is_id,
 )
+from scheduler.names import is_id
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.texts import CORE_ID_MAX_CHARACTERS, bounded_text, is_core_id
 

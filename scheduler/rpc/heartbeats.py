@@ -16,7 +16,8 @@ from itertools import islice
 
 from scheduler.errors import Invalid, NotFound
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport
-from scheduler.model import Disk, is_id
+from scheduler.model import Disk
+from scheduler.names import is_id
 from scheduler.pb import scheduler_pb2
 from scheduler.rpc.convert import END_OF_TIME, checked_id, checked_seconds, report_from_pb, report_to_pb
 from scheduler.texts import bounded_text

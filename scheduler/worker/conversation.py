@@ -35,7 +35,8 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import Disk, is_id
+from scheduler.model import Disk
+from scheduler.names import is_id
 from scheduler.worker.reports import Reports
 from scheduler.worker.troubles import RETRY_MAX_SECONDS, Troubles
 from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobs, IOwnIds, ISchedulerClient

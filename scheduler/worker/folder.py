@@ -23,7 +23,7 @@ from attrs import field, frozen
 from twisted.logger import Logger
 
 from scheduler.errors import Invalid
-from scheduler.model import is_id
+from scheduler.names import is_id
 from scheduler.worker.shim.files import sync_folder
 from scheduler.worker.shim.spool import Spool
 

@@ -23,7 +23,8 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.messages import Chunk, JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
+from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.names import is_id
 from scheduler.random_ids import random_uuid
 from scheduler.threads import Pool
 from scheduler.worker import signals

@@ -12,7 +12,8 @@ from scheduler.cut_output import output_cut
 from scheduler.daemon import failpoints
 from scheduler.errors import JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.messages import Chunk
-from scheduler.model import Disk, JobSpec, JobState, RequestKey, Stream, is_id
+from scheduler.model import Disk, JobSpec, JobState, RequestKey, Stream
+from scheduler.names import is_id
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, DiskUse, Remains
 from scheduler.worker.commands import mounted_noexec
 from scheduler.worker.disk import disk_of

@@ -4,7 +4,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
 from scheduler.errors import Invalid, NotFound
-from scheduler.model import JobSpec, JobState, Stream, is_id
+from scheduler.model import JobSpec, JobState, Stream
+from scheduler.names import is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 from tests.contract.job_runners import JOB, Case, FakeCase, RealCase, SimulatedCase
 

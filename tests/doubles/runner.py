@@ -21,7 +21,8 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.messages import Chunk, JobReport, JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
+from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.names import is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
 _Notify = Callable[[], None]

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from scheduler.messages import JobStatus
-from scheduler.model import JobSpec, Stream, is_id
+from scheduler.model import JobSpec, Stream
+from scheduler.names import is_id
 from scheduler.threads import Pool
 from scheduler.units import parse_share
 from scheduler.worker.commands import Policy

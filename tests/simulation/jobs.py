@@ -26,7 +26,8 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.messages import Chunk, JobReport, JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Stream, is_id
+from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.names import is_id
 from scheduler.worker.own_ids import OwnIds
 from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobRunner, IJobs
 from tests.simulation.machine import COMMAND, Folder, Machine, Spool

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.workers.registration import id_of_address, id_of_folder
 from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
-from scheduler.model import JobState, WorkerState, is_id
+from scheduler.model import JobState, WorkerState
+from scheduler.names import is_id
 from tests.house import HOME, House
 from tests.unit.cluster.values import a_job, a_worker
 
