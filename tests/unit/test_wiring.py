@@ -42,6 +42,7 @@ ALLOWED = {
     # Its processes may die at any event, so they are no doubles.
     ("simulation/nodes.py", "scheduler.cluster.build.make_cluster"),
     # The class alone, with a store.
+    ("unit/cluster/ledger_case.py", "scheduler.cluster.ledger.Ledger"),
     ("unit/cluster/test_ledger.py", "scheduler.cluster.ledger.Ledger"),
     # The class, to have something happen before it starts.
     ("unit/cluster/test_attendance.py", "scheduler.cluster.jobs.attendance.Attendance"),

@@ -1,53 +1,20 @@
+"""The ledger: what is visible when, and what is left after a failure of the store."""
+
 from __future__ import annotations
 
-from functools import partial
-
 from attrs import evolve
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.changes import Change, JobChanged, PresenceChanged, WorkerChanged
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.lifecycle import next_attempt
-from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.errors import StoreFailed
-from scheduler.model import Disk, Job, JobSpec, JobState, Presence, Ref, RequestKey, Worker, WorkerState
+from scheduler.model import Disk, Job, JobSpec, JobState, Presence, Ref, RequestKey, WorkerState
 from scheduler.store.memory import MemoryStore
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
-from tests.doubles.store import ScriptedStore
+from tests.unit.cluster.ledger_case import LedgerCase
 from tests.unit.cluster.values import a_job, a_removal, a_worker
 
 A_KEY = RequestKey("k", "f" * 64)
-
-
-class LedgerCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.store = ScriptedStore()
-        self.store.held = True
-        self.seen: list[tuple[str, JobState]] = []
-        self.make_ledger(keep_finished=2)
-
-    def make_ledger(self, **limits: int) -> None:
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store, **limits)
-        self.ledger.feed.subscribe(self.see)
-
-    def see(self, change: Change) -> None:
-        if isinstance(change, JobChanged):
-            self.seen.append((change.last.id, change.last.state))
-
-    def add(self, job: Job) -> None:
-        added = self.ledger.decide(job)
-        self.store.commit()
-        self.successResultOf(added)
-        self.clock.advance(0)
-
-    def end(self, job: Job) -> None:
-        ended = self.ledger.learn(job)
-        self.store.commit()
-        self.successResultOf(ended)
 
 
 class LedgerTests(LedgerCase):
@@ -236,169 +203,3 @@ class LedgerTests(LedgerCase):
             expected = (JobState.UNKNOWN, "the scheduler was restarted", 2000.0)
             self.assertEqual((job.state, job.reason, job.unknown_since), expected)
         self.assertIs(registry.presences.of("w-1").state, WorkerState.UNREACHABLE)
-
-
-class VerbTests(LedgerCase):
-    """The table of the verbs."""
-
-    def test_table(self) -> None:
-        """Whether what a verb says is visible at once, and what is known and stored after a failure of the store."""
-        changed, ended = a_job(stdout_bytes=1), a_job(state=JobState.FAILED)
-        drained = a_worker(draining=True)
-        drain = partial(evolve, draining=True)
-        for name, make, record, at_once, in_the_end in (
-            ("decide", lambda: self.ledger.decide(a_job("j-2")), a_job("j-2"), False, None),
-            ("decide an end", lambda: self.ledger.decide(ended), ended, False, a_job()),
-            ("amend", lambda: Deferred.fromCoroutine(self.ledger.amend(a_worker(), drain)), drained, False, a_worker()),
-            ("learn", lambda: self.ledger.learn(changed), changed, True, changed),
-            ("learn an end", lambda: self.ledger.learn(ended), ended, False, ended),
-        ):
-            for fails in (False, True):
-                self.setUp()
-                self.add(a_job())
-                self.learn(a_worker())
-                done = make()
-                self.assertEqual(self.known(record.ref) == record, at_once, name)
-                if not fails:
-                    self.store.commit()
-                    self.successResultOf(done)
-                    self.assertEqual((self.known(record.ref), self.stored(record.ref)), (record, record), name)
-                    continue
-                self.store.fail()
-                self.failureResultOf(done, StoreFailed)
-                self.assertEqual(self.known(record.ref) == record, at_once, name)
-                self.clock.advance(STORE_RETRY_FIRST_SECONDS)
-                self.store.commit()
-                self.assertEqual([self.known(record.ref), self.stored(record.ref)], [in_the_end] * 2, name)
-
-    def learn(self, *records: Job | Worker) -> None:
-        learned = self.ledger.learn(*records)
-        self.store.commit()
-        self.successResultOf(learned)
-
-    def known(self, ref: Ref) -> object:
-        return self.ledger.registry.find(ref)
-
-    def stored(self, ref: Ref) -> object:
-        held = self.store.holding()
-        return next((record for record in (*held.jobs, *held.workers) if record.ref == ref), None)
-
-    def test_settled(self) -> None:
-        """All that came before is durable then."""
-        self.ledger.learn(a_job())
-        settled = self.ledger.settled()
-        self.store.commit()
-        self.assertNoResult(settled)
-        self.store.commit()
-        self.successResultOf(settled)
-        self.assertEqual(self.stored(Ref("job", "j-1")), a_job())
-
-    def test_lazily(self) -> None:
-        """A lazy change is visible at once, and saved in a moment, or with the next save."""
-        self.add(a_job())
-        self.successResultOf(self.ledger.learn(a_job(stdout_bytes=1), lazily=True))
-        self.assertEqual((self.known(Ref("job", "j-1")), self.store.saves), (a_job(stdout_bytes=1), []))
-        self.clock.advance(UNSAVED_MAX_SECONDS)
-        self.store.commit()
-        self.assertEqual(self.stored(Ref("job", "j-1")), a_job(stdout_bytes=1))
-        self.ledger.learn(a_job(stdout_bytes=2), lazily=True)
-        self.add(a_job("j-2"))
-        self.assertEqual(self.stored(Ref("job", "j-1")), a_job(stdout_bytes=2))
-
-    def test_amend_while_it_changes(self) -> None:
-        """A change of a part is made of the record as it is after the commit, and seen when that is durable."""
-        self.add(a_job())
-        amended = Deferred.fromCoroutine(self.ledger.amend(a_job(), partial(evolve, stop_requested_at=1.0)))
-        self.ledger.learn(a_job(stdout_bytes=1))
-        for _ in range(2):
-            self.store.commit()
-            self.assertNoResult(amended)
-            self.assertEqual(self.known(Ref("job", "j-1")), a_job(stdout_bytes=1))
-        self.store.commit()
-        self.successResultOf(amended)
-        both = a_job(stdout_bytes=1, stop_requested_at=1.0)
-        self.assertEqual([self.known(Ref("job", "j-1")), self.stored(Ref("job", "j-1"))], [both] * 2)
-
-    def test_amend_nothing(self) -> None:
-        """Nothing happens where the record is so already, is gone, or ends meanwhile."""
-        self.add(a_job())
-        for job in (a_job(), a_job("j-2")):
-            self.successResultOf(Deferred.fromCoroutine(self.ledger.amend(job, lambda job: job)))
-        amended = Deferred.fromCoroutine(self.ledger.amend(a_job(), partial(evolve, stop_requested_at=1.0)))
-        self.ledger.learn(ended := a_job(state=JobState.FAILED))
-        self.store.commit()
-        self.successResultOf(amended)
-        self.store.commit()
-        self.assertEqual([self.known(ended.ref), self.stored(ended.ref)], [ended] * 2)
-
-    def test_decide_while_it_changes(self) -> None:
-        """A decision about a job that differs after the commit is void, here and in the store."""
-        orphan, ended = a_job(state=JobState.LOST, orphan=True), a_job(state=JobState.LOST, leftover=(7,))
-        self.end(orphan)
-        self.ledger.decide(evolve(orphan, orphan=False))
-        self.ledger.learn(ended, lazily=True)
-        self.store.commit()
-        self.assertEqual(self.known(ended.ref), ended)
-        self.clock.advance(UNSAVED_MAX_SECONDS)
-        self.store.commit()
-        self.assertEqual([self.known(ended.ref), self.stored(ended.ref)], [ended] * 2)
-
-
-class ToldAttemptsTests(LedgerCase):
-    """A worker tells of the next attempt of a job while the end of one of the two is being saved."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.make_ledger()
-        terms = QueueTerms(queue_timeout=60.0, retry=Retry(attempts=2))
-        self.job = a_job(target=Target(selector={}), terms=terms, started_at=900.0)
-        self.add(self.job)
-        self.failed = evolve(self.job, state=JobState.FAILED, reason="exit status 1", exit_code=1, finished_at=999.0)
-        following = next_attempt(self.failed, 1000.0)
-        assert following is not None
-        self.told = a_job(following.id, JobState.FAILED, worker_id="w-2", exit_code=1, finished_at=1000.0)
-        last = next_attempt(evolve(following, state=JobState.FAILED), 1000.0)
-        assert last is not None
-        self.last = last.id
-
-    def commit_all(self) -> None:
-        while self.store.saves:
-            self.store.commit()
-
-    def chain(self) -> list[tuple[str, JobState]]:
-        """All attempts in the registry, which must be as in the store."""
-        known = list(self.ledger.registry.jobs.attempts("j-1"))
-        stored = {job.id: job for job in self.store.holding().jobs}
-        self.assertEqual([stored[job.id].state for job in known], [job.state for job in known])
-        return [(job.id, job.state) for job in known]
-
-    def test_attempt_first(self) -> None:
-        """The end of the job before it is told again, and nothing makes the attempt a queued job again."""
-        self.ledger.learn(self.told)
-        self.ledger.learn(self.failed)
-        self.commit_all()
-        self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
-        self.assertIs(self.store.holding().jobs[-1].state, JobState.FAILED)
-        self.ledger.learn(self.failed)
-        self.commit_all()
-        ids = ("j-1", self.told.id, self.last)
-        self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
-
-    def test_attempt_last(self) -> None:
-        """The job becomes that attempt, and is never seen as queued."""
-        self.ledger.learn(self.failed)
-        self.ledger.learn(self.told)
-        self.commit_all()
-        ids = ("j-1", self.told.id, self.last)
-        self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
-        self.clock.advance(0)
-        self.assertNotIn((self.told.id, JobState.QUEUED), self.seen)
-
-    def test_attempt_that_was_removed(self) -> None:
-        """An attempt that a client removed is not made again."""
-        self.end(self.told)
-        removed = self.ledger.decide(*a_removal(self.told.id))
-        self.store.commit()
-        self.successResultOf(removed)
-        self.end(self.failed)
-        self.assertIsNone(self.ledger.registry.jobs.find(self.told.id))
