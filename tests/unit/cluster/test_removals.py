@@ -2,71 +2,22 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-from twisted.internet.defer import Deferred
-
-from scheduler.cluster.build import RETRY_INTERVAL_SECONDS
-from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
     JobNotEnded,
-    JobRemoved,
     NotFound,
     OutputPruned,
-    StoreFailed,
     Unavailable,
     Unreachable,
     Unsupported,
     WorkerFault,
 )
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Stream
-from scheduler.terms import NO_WAITING
-from scheduler.views import JobFilter
-from tests.house import HOME
-from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
+from scheduler.messages import Chunk, JobReport, JobStatus
+from scheduler.model import JobState, Stream
+from tests.unit.cluster.case import ECHO, W1
+from tests.unit.cluster.removals_case import RemovalCase
 from tests.unit.cluster.values import a_job, a_worker
-
-KEY = RequestKey("k", "f" * 64)
-
-#: What the worker of the job says of it.
-ENDED = JobReport(JobStatus("j-1", JobState.SUCCEEDED, started_at=900.0, finished_at=1001.0, exit_code=0))
-RUNNING = JobReport(JobStatus("j-1", JobState.RUNNING, started_at=900.0), JobSpec(command="true"), 900.0)
-
-
-class RemovalCase(ClusterTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.add(a_job(state=JobState.SUCCEEDED))
-
-    def known(self) -> list[str]:
-        """Ids of the jobs that clients see."""
-        return [job.id for job in self.cluster.jobs(JobFilter(), 10, None).jobs]
-
-    def stored(self) -> Job | None:
-        """The job as it is durable."""
-        jobs = {job.id: job for job in self.successResultOf(self.store.load()).jobs}
-        return jobs.get("j-1")
-
-    def remove(self) -> Deferred[bool]:
-        return self.cluster.remove("j-1")
-
-    def removed(self) -> None:
-        """Remove it, all the way."""
-        removal = self.remove()
-        self.take("remove_job").answer.callback(None)
-        self.assertTrue(self.successResultOf(removal))
-        self.assertEqual(self.known(), [])
-
-    def beat(self, **facts: object) -> HeartbeatAnswer:
-        return self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", **facts), HOME))
-
-    def online(self) -> None:
-        """The worker is back, and it is time to try again."""
-        self.add(a_worker())
-        self.clock.advance(RETRY_INTERVAL_SECONDS)
-        self.settle()
 
 
 class StepTests(RemovalCase):
@@ -229,167 +180,6 @@ class StepTests(RemovalCase):
         self.assertEqual(self.successResultOf(submission).id, job_id)
         self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
-
-
-class StoreTests(RemovalCase):
-    def test_request_not_saved(self) -> None:
-        """A removal that can't be promised is not begun, now or later."""
-        self.store.held = True
-        removal = self.remove()
-        self.store.fail()
-        self.failureResultOf(removal, StoreFailed)
-        self.assertEqual((self.held(), self.cluster.job("j-1").remove_requested_at), ([], None))
-        self.store.held = False
-        self.clock.pump([1.0] * 20)
-        self.online()
-        self.assertEqual((self.held(), self.known()), ([], ["j-1"]))
-
-    def test_removal_not_saved(self) -> None:
-        """A removal that was promised, and is not durable yet, is carried out later."""
-        removal = self.remove()
-        self.store.held = True
-        self.take("remove_job").answer.callback(None)
-        self.store.fail()
-        self.assertFalse(self.successResultOf(removal))
-        self.assertEqual(self.known(), ["j-1"])
-        self.store.held = False
-        self.clock.pump([1.0] * 20)
-        self.online()
-        self.take("remove_job").answer.callback(None)
-        self.assertEqual((self.known(), self.stored()), ([], None))
-
-    def test_nothing_after_the_removal(self) -> None:
-        """A report about a job during the save of its removal does not bring it back."""
-        for lazily in (False, True):
-            self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
-            self.store.held = True
-            removal = self.cluster.remove("j-2")
-            self.ledger.learn(evolve(self.cluster.job("j-2"), reason="another"), lazily=lazily)
-            self.clock.advance(1.0)  # what was noted is saved
-            while len(self.store.saves):
-                self.store.commit()
-            self.assertTrue(self.successResultOf(removal))
-            self.store.held = False
-            self.assertEqual(self.known(), ["j-1"])
-            self.assertEqual([job.id for job in self.successResultOf(self.store.load()).jobs], ["j-1"])
-
-    def test_retention_meanwhile(self) -> None:
-        """A job whose time is over while it is being removed is gone once, and known as removed."""
-        self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
-        self.store.held = True
-        removal = self.cluster.remove("j-2")
-        self.ledger.learn(Ref("job", "j-2"))
-        while len(self.store.saves):
-            self.store.commit()
-        self.assertTrue(self.successResultOf(removal))
-        self.store.held = False
-        self.clock.advance(UNSAVED_MAX_SECONDS)
-        (rest,) = self.successResultOf(self.store.load()).removed
-        self.assertEqual((rest.job_id, self.ledger.registry.removed.has("j-2")), ("j-2", True))
-
-
-class ReportTests(RemovalCase):
-    """Reports of a worker about a job that was removed."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.removed()
-
-    def check_told_again(self) -> None:
-        """The worker is told to remove it, and the job is none."""
-        self.assertEqual(self.take("remove_job").args, ("j-1",))
-        self.assertEqual((self.known(), self.stored()), ([], None))
-
-    def test_ended(self) -> None:
-        """Its end is acknowledged, and the worker told once more; also after a restart."""
-        for restart in (False, True):
-            if restart:
-                self.begin()
-                self.online()
-            for report in (ENDED, evolve(ENDED, spec=JobSpec(command="true"), created_at=900.0)):
-                answer = self.beat(ended=(report,))
-                self.assertEqual((answer.acknowledged, answer.describe), (("j-1",), ()))
-                self.check_told_again()
-            answer = self.beat(described=(evolve(ENDED, spec=JobSpec(command="true")),))
-            self.assertEqual((answer.acknowledged, answer.describe), (("j-1",), ()))
-            self.check_told_again()
-
-    def test_not_told(self) -> None:
-        """Where the worker can't be told it keeps the job as long as any."""
-        for error in (Unreachable("w-1"), Unsupported("w-1", "RemoveJob"), JobNotEnded("j-1", "running")):
-            self.beat(ended=(ENDED,))
-            self.take("remove_job").answer.errback(error)
-        self.assertEqual(self.known(), [])
-
-    def test_report_from_before(self) -> None:
-        """A description that left the worker before the job ended makes no job."""
-        answer = self.beat(running=("j-1",), described=(RUNNING,))
-        self.assertEqual((answer.describe, self.known()), ((), []))
-        answer = self.beat(running=())
-        self.assertEqual((answer.describe, self.known(), self.held()), ((), [], []))
-
-    def test_it_runs(self) -> None:
-        """A job that really runs was lost, and is shown as an orphan: nothing runs that nobody can see."""
-        answer = self.beat(running=("j-1",))
-        self.assertEqual((answer.describe, self.known()), (("j-1",), []))
-        self.beat(running=("j-1",), described=(RUNNING,))
-        job = self.cluster.job("j-1")
-        self.assertEqual((job.state, job.reason, job.orphan), (JobState.LOST, "forgotten", True))
-        self.assertEqual(self.beat(ended=(ENDED,)).acknowledged, ("j-1",))
-        job = self.cluster.job("j-1")
-        self.assertEqual((job.state, job.reason, job.orphan), (JobState.LOST, "forgotten", False))
-        self.online()
-        self.removed()
-
-
-class KeyTests(RemovalCase):
-    def test_across_a_restart(self) -> None:
-        """A request whose job was removed runs nothing again, whatever is restarted."""
-        submission = self.house.submit(ECHO, W1, NO_WAITING, KEY)
-        start = self.take("start_job")
-        job_id = start.args[0].id
-        start.answer.callback(JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5))
-        self.successResultOf(submission)
-        removal = self.cluster.remove(job_id)
-        self.take("remove_job").answer.callback(None)
-        self.assertTrue(self.successResultOf(removal))
-        for _ in range(2):
-            error = self.failureResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY), JobRemoved).value
-            self.assertEqual(error.job_id, job_id)
-            self.begin()
-            self.online()
-        self.assertEqual(self.held(), [])
-
-    def test_removed_once_more(self) -> None:
-        """Its key stays when a removed job turns out to run, and is removed once more."""
-        self.add(evolve(self.cluster.job("j-1"), key=KEY))
-        self.removed()
-        self.beat(running=("j-1",))
-        self.beat(running=("j-1",), described=(RUNNING,))
-        self.beat(ended=(ENDED,))
-        self.removed()
-        self.begin()
-        self.online()
-        self.failureResultOf(self.house.submit(ECHO, W1, NO_WAITING, KEY), JobRemoved)
-
-    def test_rest(self) -> None:
-        """A removed job leaves the fact that it was removed, and when."""
-        self.removed()
-        self.assertEqual(self.successResultOf(self.store.load()).removed, (RemovedJob("j-1", 1000.0),))
-
-    def test_limit(self) -> None:
-        """As many are kept as finished jobs are, those of the jobs that were removed last."""
-        self.house.limits["keep_finished"] = 3
-        self.begin()
-        for number in range(5):
-            self.add(evolve(a_job(f"l-{number}", JobState.LOST), worker_id="w-gone"))
-            self.assertTrue(self.successResultOf(self.cluster.remove(f"l-{number}")))
-        kept = [each.job_id for each in self.ledger.registry.removed.all()]
-        self.assertEqual(kept, ["l-2", "l-3", "l-4"])
-        self.assertEqual({each.job_id for each in self.successResultOf(self.store.load()).removed}, set(kept))
-        self.begin()
-        self.assertEqual([each.job_id for each in self.ledger.registry.removed.all()], kept)
-        self.assertFalse(self.ledger.registry.removed.has("l-1"))
 
 
 class FollowerTests(RemovalCase):
