@@ -2,7 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cli.ps import STATES
 from scheduler.cli.wording import (
+    STATE_COLOURS,
+    UNFINISHED,
     clock_time,
     command_line,
     ending,
@@ -14,6 +17,7 @@ from scheduler.cli.wording import (
     size,
     span,
 )
+from scheduler.model import JobState, WorkerState
 
 
 class WordingTests(SynchronousTestCase):
@@ -88,3 +92,16 @@ class WordingTests(SynchronousTestCase):
         self.assertEqual(short_id({"id": "5f3a9c21-0000-4000"}), "5f3a9c21")
         self.assertEqual(labels({"labels": {"b": "2", "a": "1"}}), "a=1,b=2")
         self.assertEqual(labels({}), "")
+
+
+class StateTests(SynchronousTestCase):
+    """The CLI lists the states itself, because it does not import the model."""
+
+    def test_jobs(self) -> None:
+        """All states of jobs are known to ``ps``, and those without an end as unfinished."""
+        self.assertCountEqual(STATES, [state.value for state in JobState])
+        self.assertCountEqual(UNFINISHED, [state.value for state in JobState if not state.final])
+
+    def test_colours(self) -> None:
+        """Each state of a job or a worker has a colour, and nothing else has."""
+        self.assertCountEqual(STATE_COLOURS, [state.value for state in (*JobState, *WorkerState)])
