@@ -110,7 +110,7 @@ VOCABULARY = {
     "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
 }
 
-MAX_LINES = 440
+MAX_LINES = 400
 
 
 @frozen
