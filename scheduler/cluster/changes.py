@@ -9,8 +9,8 @@ only in ``after``. ``scheduler.cluster.build`` subscribes the listeners.
 A listener hears the changes that were published after it subscribed: a state that it found in the registry when it
 began is never followed by an earlier one.
 
-The feed keeps which records changed last, so that a reader which was away for a moment can read these anew. It does
-not keep their values: the arguments of a job can be large.
+The feed keeps the last changes, so that a reader which was away for a moment can read what it missed. It keeps them
+without large specs of jobs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Generic, TypeVar
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from scheduler.model import Job, Presence, Ref, Worker
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, Presence, Ref, Worker
 
 R = TypeVar("R", Job, Worker)
 
-#: Changes that are kept for ``since``.
+#: Arguments and variables of a job that are kept.
+_TEXTS_KEPT_MAX = 64
+
+_NO_SPEC = JobSpec()
+
+#: Changes that are kept for ``since``. A change of a job takes about 1 KiB.
 BACKLOG_MAX_CHANGES = 1000
 
 
@@ -99,7 +104,7 @@ class ChangeFeed:
         self._clock = clock
         #: The number of the last change that was published.
         self.seq = 0
-        self._backlog: deque[tuple[int, Ref]] = deque(maxlen=backlog)
+        self._backlog: deque[tuple[int, Change]] = deque(maxlen=backlog)
         self._undelivered: list[tuple[int, Change]] = []
         self._delivery: IDelayedCall | None = None
         # those of all changes, and those of the changes of one record; dicts, for their order
@@ -114,7 +119,7 @@ class ChangeFeed:
     def publish(self, change: Change) -> None:
         """Have all listeners hear the change in the next turn."""
         self.seq += 1
-        self._backlog.append((self.seq, change.ref))
+        self._backlog.append((self.seq, _kept(change)))
         self._undelivered.append((self.seq, change))
         if self._delivery is None:
             self._delivery = self._clock.callLater(0, self._deliver)
@@ -136,8 +141,11 @@ class ChangeFeed:
 
         return unsubscribe
 
-    def since(self, seq: int) -> list[tuple[int, Ref]] | None:
-        """The numbers of the changes after number ``seq``, and what changed; ``None``: not all are kept any more."""
+    def since(self, seq: int) -> list[tuple[int, Change]] | None:
+        """The changes after number ``seq``, with their numbers; ``None``: not all of them are kept any more.
+
+        A job in them whose spec is large has an empty one.
+        """
         missed = self.seq - seq
         if not 0 <= missed <= len(self._backlog):
             return None
@@ -155,3 +163,22 @@ class ChangeFeed:
                     except Exception:  # the others have to hear it all the same
                         ref = change.ref
                         self._log.failure("a listener failed after a change of {kind} {id}", kind=ref.kind, id=ref.id)
+
+
+def _kept(change: Change) -> Change:
+    """The change as it is kept."""
+    if not isinstance(change, JobChanged) or not any(
+        job and _is_large(job.spec) for job in (change.before, change.after)
+    ):
+        return change
+    before, after = (None if job is None else evolve(job, spec=_NO_SPEC) for job in (change.before, change.after))
+    return JobChanged(before, after)
+
+
+def _is_large(spec: JobSpec) -> bool:
+    """Whether the spec takes much memory, as far as a short look at it tells."""
+    texts = (*islice(spec.args, _TEXTS_KEPT_MAX), *islice(spec.env.values(), _TEXTS_KEPT_MAX))
+    has_input = spec.stdin is not None or spec.script is not None
+    return (
+        has_input or len(spec.args) + len(spec.env) > _TEXTS_KEPT_MAX or sum(map(len, texts)) > SPEC_KEPT_MAX_CHARACTERS
+    )

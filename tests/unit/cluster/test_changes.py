@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.changes import Change, ChangeFeed, JobChanged, PresenceChanged, WorkerChanged
-from scheduler.model import JobState, Presence, Ref, WorkerState
+from scheduler.model import JobSpec, JobState, Presence, Ref, WorkerState
 from tests.unit.cluster.values import a_job, a_worker
 
 NEW = JobChanged(None, a_job())
@@ -133,17 +133,33 @@ class SubscriptionTests(FeedCase):
 
 class BacklogTests(FeedCase):
     def test_since(self) -> None:
-        """The feed names the records that changed after a number, delivered or not, as far as it keeps them."""
+        """The changes after a number, delivered or not, as far as they are kept."""
         self.assertEqual(self.feed.since(0), [])
         self.publish(NEW, WORKER)
-        self.assertEqual(self.feed.since(0), [(1, NEW.ref), (2, WORKER.ref)])
+        self.assertEqual(self.feed.since(0), [(1, NEW), (2, WORKER)])
         self.publish(ENDED, GONE)
         self.assertEqual((self.feed.seq, self.feed.since(4)), (4, []))
-        job = NEW.ref
-        self.assertEqual(self.feed.since(1), [(2, WORKER.ref), (3, job), (4, job)])
+        self.assertEqual(self.feed.since(1), [(2, WORKER), (3, ENDED), (4, GONE)])
 
     def test_gap(self) -> None:
         """The feed has no answer if it no longer keeps all of the changes, or never gave out that number."""
         self.publish(NEW, WORKER, ENDED, GONE)
         self.assertIsNone(self.feed.since(0))
         self.assertIsNone(self.feed.since(5))
+
+    def test_large(self) -> None:
+        """A large spec is not kept, and is there for those who listen."""
+        large = (
+            JobSpec("cat", args=("x",) * 100),
+            JobSpec("cat", args=("x" * 5000,)),
+            JobSpec("cat", env={"A": "x" * 5000}),
+            JobSpec("cat", stdin=b""),
+            JobSpec(script=b"#!/bin/sh"),
+        )
+        self.feed.subscribe(self.heard.append)
+        for seq, spec in enumerate(large):
+            self.publish(change := JobChanged(a_job(), a_job(spec=spec)))
+            self.clock.advance(0)
+            self.assertEqual(self.heard[-1], change)
+            without = JobChanged(a_job(spec=JobSpec()), a_job(spec=JobSpec()))
+            self.assertEqual(self.feed.since(seq), [(seq + 1, without)])
