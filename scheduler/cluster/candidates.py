@@ -3,7 +3,8 @@
 Every worker with slots has a *standing*: the reason, if any, why it takes no job by selector now. Its *ability* is
 whether it is a core worker, and its features. Each worker is filed in one sorted list for each of its labels, and in
 one without a label; a list ("file") has the workers with the same label, ability and standing. Free workers are sorted
-by load, then by name, all others by name: see ``Candidates.each``. The dispatcher serves workers in the same order.
+by load, then by name, all others by name: see ``Candidates.each``. The dispatcher serves workers in the same
+order (``place_of``).
 
 A requirement without labels is answered by the first entries of a few lists. A requirement with labels looks at the
 lists of its rarest label, so at no more workers than have that label. A change of a worker or its load moves it in as
@@ -56,6 +57,11 @@ PRESENT = tuple(standing for standing in Standing if standing is not Standing.DR
 def has_slot(worker: Worker, load: int) -> bool:
     """Whether placement may put one more job on the worker; ``load`` is the number of its jobs that have not ended."""
     return worker.slots is None or load < worker.slots
+
+
+def place_of(worker: Worker, load: int) -> Place:
+    """The place of a worker among those that jobs are offered to, the first one first: by load, then by name."""
+    return load, worker.name, worker.id
 
 
 def standing_of(worker: Worker, presence: Presence, load: int, in_backoff: bool) -> Standing:
@@ -130,7 +136,7 @@ class Candidates:
             self.remove(worker.id)
             return
         standing = standing_of(worker, presence, load, in_backoff)
-        place = (load if standing is Standing.FREE else 0, worker.name, worker.id)
+        place = place_of(worker, load if standing is Standing.FREE else 0)
         entry = self._entries.get(worker.id)
         if entry is not None:
             if entry.standing is standing and entry.place == place and entry.is_for(worker):

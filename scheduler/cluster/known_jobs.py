@@ -101,7 +101,7 @@ class KnownJobs:
         return len(self._unfinished.of(None))
 
     def unfinished(self, worker_id: str | None) -> list[Job]:
-        """The worker's jobs that have not ended there, also orphans (``Job.orphan``), oldest first; ``None``: queued."""
+        """The worker's jobs that have not ended there, orphans (``Job.orphan``) too, oldest first; ``None``: queued."""
         return self._oldest_first(self._unfinished.of(worker_id))
 
     def count_unfinished(self, worker_id: str) -> int:

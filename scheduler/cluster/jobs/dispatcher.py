@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scheduler.cluster.candidates import Place, Standing, has_slot
+from scheduler.cluster.candidates import Place, Standing, has_slot, place_of
 from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.lines import Lines
@@ -101,7 +101,7 @@ class Dispatcher:
         load = self._registry.load(worker_id)
         if not (has_slot(worker, load) or self._waiting.named(worker)):
             return
-        place, before = (load, worker.name, worker_id), self._worth_a_look.get(worker_id)
+        place, before = place_of(worker, load), self._worth_a_look.get(worker_id)
         if before != place:
             if before is not None:
                 del self._turns[bisect_left(self._turns, before)]

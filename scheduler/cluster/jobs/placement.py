@@ -1,7 +1,6 @@
 """Choice of the worker for a job: pure functions of the registry's current state.
 
-The least loaded worker comes first. The order of workers is that of ``candidates.Candidates.put``; the dispatcher goes
-by the same.
+The least loaded worker comes first. The order of workers is that of ``candidates.place_of``, also for the dispatcher.
 """
 
 from __future__ import annotations
