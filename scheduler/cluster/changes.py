@@ -167,9 +167,10 @@ class ChangeFeed:
 
 def _kept(change: Change) -> Change:
     """The change as it is kept."""
-    if not isinstance(change, JobChanged) or not any(
-        job and _is_large(job.spec) for job in (change.before, change.after)
-    ):
+    if not isinstance(change, JobChanged):
+        return change
+    specs = {id(job.spec): job.spec for job in (change.before, change.after) if job is not None}  # most often one
+    if not any(map(_is_large, specs.values())):
         return change
     before, after = (None if job is None else evolve(job, spec=_NO_SPEC) for job in (change.before, change.after))
     return JobChanged(before, after)
