@@ -59,9 +59,13 @@ def forgotten(case: Case) -> Iterator[Violation]:
         lines = (start.number, last.number)
         state = last.seen["state"]
         running = any(run.code is None for run in case.runs.get(job, ()))
+        # a request that was sent again, as its answer was lost, may be told that its job never ran
+        told = any(sight.began == start.began and sight.seen and sight.seen["state"] == "failed" for sight in sights)
         if state == "lost" and job not in case.destroyed:
             yield Violation("P1", f"acknowledged, and lost without a cause: {last.seen['reason']}", job, lines)
-        elif state == "failed" and last.seen["exit_code"] is None and job not in {*case.runs, *case.destroyed}:
+        elif (
+            state == "failed" and last.seen["exit_code"] is None and not (told or job in {*case.runs, *case.destroyed})
+        ):
             yield Violation("P1", f"acknowledged, and never run: {last.seen['reason']}", job, lines)
         elif state not in FINAL and not (state == "running" and running) and state != "queued":
             yield Violation("P1", f"acknowledged, and {state} when everything is over", job, lines)

@@ -34,6 +34,7 @@ class Experiment(Plan):
     def _round(self, run: Run, number: int) -> None:
         scheduler = run.cluster.scheduler
         run.load.pause()
+        run.fault("SIGTERM of the scheduler")
         scheduler.kill(signal.SIGTERM)
         pid_file = scheduler.state / "scheduler.pid"
         began = subprocess.run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -74,6 +76,14 @@ class KeptTests(StartedCase):
         self.story.runs, self.story.spool = [], None
         last = self.story.see("failed", "last", exit_code=None, usage=None, reason="not started")
         self.violations(("P1", (self.start, last)))
+
+    def test_told_that_it_never_ran(self) -> None:
+        """An answer that shows that the job never ran promises nothing."""
+        self.story.runs, self.story.spool = [], None
+        never: dict[str, Any] = {"exit_code": None, "usage": None, "reason": "never started"}
+        self.story.see("failed", began=self.story.events[self.start - 1].began, **never)
+        self.story.see("failed", "last", **never)
+        self.violations()
 
     def test_open_at_the_end(self) -> None:
         """P1: the outcome of an acknowledged job is not known at the end."""
