@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, Expected
@@ -35,25 +35,17 @@ class Tried:
     workers: frozenset[str] = frozenset()
 
 
+@define(eq=False, slots=False)
 class Choice:
     """Chooses workers; one for each scheduler."""
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        registry: Registry,
-        waiting: Lines,
-        backoff: Backoff,
-        expected: Expected,
-        reach: Reach,
-    ) -> None:
-        """``waiting``: the lines of the queued jobs that are due."""
-        self._clock = clock
-        self._registry = registry
-        self._waiting = waiting
-        self._backoff = backoff
-        self._expected = expected
-        self._reach = reach
+    _clock: IReactorTime
+    _registry: Registry
+    #: The lines of the queued jobs that are due.
+    _waiting: Lines
+    _backoff: Backoff
+    _expected: Expected
+    _reach: Reach
 
     def close(self) -> None:
         """Wait for no worker any more."""

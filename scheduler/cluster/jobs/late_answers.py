@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,23 +22,18 @@ from scheduler.messages import JobStatus
 from scheduler.model import Job, Worker
 
 
+@define(eq=False, slots=False)
 class LateAnswers:
     """Listens for late answers; there is one for each scheduler."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        registry: Registry,
-        started: Callable[[Worker, Job, JobStatus], Awaitable[Any]],
-        failed: Callable[[Job, SchedulerError], Awaitable[Any]],
-    ) -> None:
-        """``started`` and ``failed`` record what the answer says of a job."""
-        self._registry = registry
-        self._started = started
-        self._failed = failed
-        # ids of the jobs
-        self._listened_for: set[str] = set()
+    _registry: Registry
+    #: These two record what the answer says of a job.
+    _started: Callable[[Worker, Job, JobStatus], Awaitable[Any]]
+    _failed: Callable[[Job, SchedulerError], Awaitable[Any]]
+    #: Ids of the jobs.
+    _listened_for: set[str] = field(init=False, factory=set)
 
     def __contains__(self, job_id: str) -> bool:
         """Whether the start of that job may be answered yet."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -42,30 +42,23 @@ class NotSent:
     elsewhere: bool = False
 
 
+@define(eq=False, slots=False)
 class Starts:
     """The starts of one scheduler. ``clock`` tells the time."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        ledger: Ledger,
-        client: IWorkerClient,
-        choice: Choice,
-        backoff: Backoff,
-        reach: Reach,
-        flights: Flights,
-    ) -> None:
-        self._clock = clock
-        self._ledger = ledger
-        self._registry = ledger.registry
-        self._client = client
-        self._choice = choice
-        self._backoff = backoff
-        self._reach = reach
-        self._flights = flights
-        self.late = LateAnswers(ledger.registry, self._reported, self.fail)
+    _clock: IReactorTime
+    _ledger: Ledger
+    _client: IWorkerClient
+    _choice: Choice
+    _backoff: Backoff
+    _reach: Reach
+    _flights: Flights
+
+    def __attrs_post_init__(self) -> None:
+        self._registry = self._ledger.registry
+        self.late = LateAnswers(self._registry, self._reported, self.fail)
 
     @property
     def idle(self) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
@@ -39,29 +39,18 @@ from scheduler.interfaces import Accepted
 from scheduler.model import Job, JobState, RemovedJob, Submission, Worker
 
 
+@define(eq=False, slots=False)
 class Submissions:
     """The submissions of one scheduler. ``clock`` tells the time, ``new_id`` gives the id of each job."""
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        new_id: Callable[[], str],
-        ledger: Ledger,
-        keys: Keys,
-        choice: Choice,
-        queue: Queue,
-        starts: Starts,
-        flights: Flights,
-    ) -> None:
-        self._clock = clock
-        self._new_id = new_id
-        self._ledger = ledger
-        self._registry = ledger.registry
-        self.keys = keys
-        self._choice = choice
-        self._queue = queue
-        self._starts = starts
-        self._flights = flights
+    _clock: IReactorTime
+    _new_id: Callable[[], str]
+    _ledger: Ledger
+    keys: Keys
+    _choice: Choice
+    _queue: Queue
+    _starts: Starts
+    _flights: Flights
 
     @property
     def idle(self) -> bool:
@@ -144,7 +133,7 @@ class Submissions:
         except StartUnanswered:
             raise
         except SchedulerError as error:
-            current = self._registry.jobs.find(job.id)
+            current = self._ledger.registry.jobs.find(job.id)
             if current is None:
                 raise  # nothing was started, and there is no job
             if current.state is JobState.STARTING:
@@ -157,7 +146,7 @@ class Submissions:
             try:
                 return await self._starts.take_back(job, str(error))
             except StoreFailed as failure:
-                if self._registry.jobs.get(job.id).state is not JobState.QUEUED:
+                if self._ledger.registry.jobs.get(job.id).state is not JobState.QUEUED:
                     raise
                 error = failure
         await self._ledger.learn(job.ref)

@@ -72,7 +72,7 @@ class Heartbeats:
         check_is_registered(self._registry, worker)
         if not heartbeat.leaving:
             self._reconciler.ask_about_unlisted(worker, heartbeat)
-        more = self._reconciler.awaits_descriptions(worker.id)
+        more = self._reconciler.adoption.is_open(worker.id)
         report_all, commit_count = self._set_back.answer(heartbeat, durable, more)
         if not self._set_back.may_acknowledge(worker.id):
             reported = []

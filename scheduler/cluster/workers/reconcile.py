@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
@@ -47,39 +47,31 @@ from scheduler.messages import Heartbeat, JobReport, contradiction
 from scheduler.model import Job, JobState, Worker
 
 
+@define(eq=False, slots=False)
 class Reconciler:
     """Applies reports, and asks about the jobs that they do not mention; there is one for each scheduler."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        client: IWorkerClient,
-        starts: Starts,
-        queue: Queue,
-        flights: Flights,
-        backoff: Backoff,
-        removals: Removals,
-        set_back: SetBack,
-        probed: Callable[[str], Deferred[None]],
-    ) -> None:
-        """``probed(worker_id)`` fires when a probe of that worker has ended."""
-        self._ledger = ledger
-        self._registry = ledger.registry
-        self._client = client
-        self._starts = starts
-        self._queue = queue
-        self._flights = flights
-        self._backoff = backoff
-        self._removals = removals
-        self._set_back = set_back
+    _ledger: Ledger
+    _client: IWorkerClient
+    _starts: Starts
+    _queue: Queue
+    _flights: Flights
+    _backoff: Backoff
+    _removals: Removals
+    _set_back: SetBack
+    #: As of ``JobRounds``.
+    _probed: Callable[[str], Deferred[None]]
+
+    def __attrs_post_init__(self) -> None:
+        self._registry = self._ledger.registry
         # worker id -> ids of removed jobs that run by its last heartbeat, and that it was asked to describe
         self._disputed: dict[str, frozenset[str]] = {}
-        self.adoption = Adoption(ledger)
+        self.adoption = Adoption(self._ledger)
         self._refusals = Refusals()
         self._asking = Shared()
-        self._rounds = JobRounds("asking about the unmentioned jobs", ledger.registry, probed)
+        self._rounds = JobRounds("asking about the unmentioned jobs", self._registry, self._probed)
 
     @property
     def idle(self) -> bool:
@@ -176,10 +168,6 @@ class Reconciler:
         if job.worker_id is None:
             return None
         raise Invalid("jobID", f"the job is worker {job.worker_id}'s")
-
-    def awaits_descriptions(self, worker_id: str) -> bool:
-        """Whether that worker has jobs to describe."""
-        return self.adoption.is_open(worker_id)
 
     def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
         """Ask the worker, one after the other, about its jobs that the heartbeat does not mention."""
