@@ -21,7 +21,8 @@ change that becomes visible is published (``changes``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from typing import TypeVar, cast
 
 from attrs import define, evolve
@@ -153,8 +154,11 @@ class Ledger:
             for record in filter(is_outdated, plan.visible):
                 self._saving.note(record)  # the store gets it as it is now
             self._show(*(record for record in plan.visible if not is_outdated(record)))
-            if surplus := self.registry.removed.surplus(self._keep_finished):
-                self.learn(*surplus).addErrback(lambda reason: reason.trap(StoreFailed))
+            removed = self.registry.removed
+            if surplus := max(0, len(removed) - self._keep_finished):
+                self.learn(*(each.ref for each in islice(removed.values(), surplus))).addErrback(
+                    lambda reason: reason.trap(StoreFailed)
+                )
 
         def over(result: T) -> T:
             self._leaving -= leaving
@@ -209,19 +213,11 @@ class Ledger:
 
     # -- how
 
-    def _plan(self, records: Iterable[Record]) -> _Plan:
+    def _plan(self, records: Sequence[Record]) -> _Plan:
         """Sort the changes out, and keep the ends among them from now on."""
-        told: list[Job] = []
-        others: list[Worker | RemovedJob] = []
-        gone: list[Ref] = []
-        for record in records:
-            if isinstance(record, Job):
-                told.append(record)
-            elif isinstance(record, Ref):
-                gone.append(record)
-            else:
-                others.append(record)
-        jobs, ends = self._jobs_after(told)
+        others = [record for record in records if isinstance(record, Worker | RemovedJob)]
+        gone = [record for record in records if isinstance(record, Ref)]
+        jobs, ends = self._jobs_after([record for record in records if isinstance(record, Job)])
         for ending in ends:
             self.endings.begin(ending)
         visible_jobs = [job for job in jobs if job.id not in self.endings] if ends else jobs
@@ -229,7 +225,7 @@ class Ledger:
 
     def _jobs_after(self, jobs: list[Job]) -> tuple[list[Job], list[Ending]]:
         """The jobs that change, as they are saved, and the ends among them."""
-        find, gone = self.registry.jobs.find, self.registry.removed.has
+        find, gone = self.registry.jobs.find, self.registry.removed.__contains__
         if any(job.state.final or find(job.id) is None for job in jobs):  # else none begins or ends
             jobs = lifecycle.told_attempts(jobs, find, self.endings.following, self._is_settled, gone, self.now())
         listed = [job for job in jobs if not self._is_settled(job.id)]
@@ -251,7 +247,7 @@ class Ledger:
             job, following = lifecycle.followed(job, self.now())
         if job.state.final:
             job = evolve(job, spec=job.spec.without_input())
-        if following is None or following.id in told or self.registry.removed.has(following.id):
+        if following is None or following.id in told or following.id in self.registry.removed:
             return job, None
         return job, following if self.registry.jobs.find(following.id) is None else None
 

@@ -1,9 +1,9 @@
 """All workers and jobs that the scheduler knows, in memory: plain methods on plain values.
 
 The registry holds no socket, no disk and no clock; the reactor thread owns it. The ledger alone changes it. Workers,
-jobs and the rests of removed jobs are kept apart (``known_workers``, ``known_jobs``, ``removed_jobs``). What follows
-from more than one of them is kept here: the load of a worker, the workers as placement sees them, the keys of requests.
-An illegal transition of a job (``scheduler.model``) is refused, because that is a bug.
+jobs and the rests of removed jobs are kept apart. What follows from more than one of them is kept here: the load of a
+worker, the workers as placement sees them, the keys of requests. An illegal transition of a job (``scheduler.model``)
+is refused, because that is a bug.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import cast
 from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.known_jobs import KnownJobs
 from scheduler.cluster.known_workers import KnownWorkers
-from scheduler.cluster.removed_jobs import RemovedJobs
 from scheduler.interfaces import Loaded
 from scheduler.model import Job, Presence, Ref, RemovedJob, Worker
 
@@ -27,7 +26,9 @@ class Registry:
         self.workers = KnownWorkers()
         self.presences = self.workers.presences
         self.jobs = KnownJobs(self.workers.get)
-        self.removed = RemovedJobs()
+        self._removed: dict[str, RemovedJob] = {}
+        #: The rests of jobs that clients removed not long ago, by the ids of these, in the order of removal.
+        self.removed: Mapping[str, RemovedJob] = self._removed
         #: The workers as placement sees them; see ``Backoff.candidates``.
         self.candidates = Candidates(self.workers.by_id)
         self._in_backoff: set[str] = set()
@@ -41,7 +42,7 @@ class Registry:
         self._records: Mapping[str, Mapping[str, Job | Worker | RemovedJob]] = {
             "job": self.jobs.by_id,
             "worker": self.workers.by_id,
-            "removed": self.removed.by_id,
+            "removed": self.removed,
         }
 
     def find(self, ref: Ref) -> Job | Worker | RemovedJob | None:
@@ -55,7 +56,7 @@ class Registry:
 
     def everything(self) -> Loaded:
         """All records there are."""
-        jobs, workers, removed = self.jobs.by_id, self.workers.by_id, self.removed.by_id
+        jobs, workers, removed = self.jobs.by_id, self.workers.by_id, self.removed
         return Loaded(tuple(jobs.values()), tuple(workers.values()), tuple(removed.values()))
 
     # -- workers
@@ -143,13 +144,14 @@ class Registry:
 
     def put_removed(self, removed: RemovedJob) -> None:
         """Note that a client removed a job, or once more. Its key, if it has one, counts before that of another job."""
-        self.removed.put(removed)
+        self._removed.pop(removed.job_id, None)
+        self._removed[removed.job_id] = removed
         if removed.key is not None:
             self._of_key[removed.key.key] = removed.ref
 
     def drop_removed(self, removed: RemovedJob) -> None:
         """Drop what is left of a removed job, as if that had never been."""
-        self.removed.drop(removed.job_id)
+        del self._removed[removed.job_id]
         self._drop_key(removed)
 
     def _drop_key(self, record: Job | RemovedJob) -> None:

@@ -262,7 +262,7 @@ class Judge:
         if change.after is not None:
             self._world.trace.add(scheduler.process.name, f"shows {brief(job)}")
             self.show(scheduler, job)
-        elif not job.over or scheduler.parts.ledger.registry.removed.has(job.id):  # else its time was over
+        elif not job.over or job.id in scheduler.parts.ledger.registry.removed:  # else its time was over
             self._drop(scheduler, job)
 
     def _see_worker(self, scheduler: SchedulerProcess, change: WorkerChanged | PresenceChanged) -> None:

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from scheduler.cluster.workers.registration import id_of_folder
+from scheduler.cluster.workers.ids import id_of_folder
 from scheduler.daemon.config import load_worker
 from scheduler.units import Share
 from scheduler.worker import own_ids

@@ -59,7 +59,7 @@ class Retention(Periodic):
         self._skip = self._skip + JOBS_EXAMINED_PER_SWEEP if jobs and not gone else 0
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
-        gone += [each.ref for each in islice(registry.removed.all(), REMOVED_PER_SWEEP) if each.removed_at < limit]
+        gone += [each.ref for each in islice(registry.removed.values(), REMOVED_PER_SWEEP) if each.removed_at < limit]
         if gone:
             self._ledger.learn(*gone).addErrback(_ignore_store_failure)
 

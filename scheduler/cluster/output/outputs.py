@@ -86,7 +86,7 @@ class Outputs:
         followed = self._followed.get(job.id)
         if followed is None:
             return
-        if change.after is None and self._registry.removed.has(job.id):
+        if change.after is None and job.id in self._registry.removed:
             for live in list(followed.streams.values()):
                 live.fail(NotFound("job", job.id))
             return

@@ -107,4 +107,4 @@ class Heartbeats:
     def _is_kept(self, job_id: str) -> bool:
         """Whether the end of a job is known here, or a client removed the job."""
         job = self._registry.jobs.find(job_id)
-        return self._registry.removed.has(job_id) if job is None else job.state.final
+        return job_id in self._registry.removed if job is None else job.state.final

@@ -20,12 +20,11 @@ from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
 from scheduler.cluster.workers.departures import Departures
 from scheduler.cluster.workers.heartbeats import Heartbeats
-from scheduler.cluster.workers.ids import check_ids, check_is_registered, id_of
+from scheduler.cluster.workers.ids import check_ids, check_is_registered, id_of, id_of_folder
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.newcomers import Newcomers
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.cluster.workers.register_again import RegisterAgain
-from scheduler.cluster.workers.registration import id_of_folder
 from scheduler.deferreds import shielded
 from scheduler.errors import Conflict, NotFound, Refused, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient

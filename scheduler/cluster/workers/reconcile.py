@@ -134,7 +134,7 @@ class Reconciler:
                 return None
             if report.key is not None and self._registry.find_key(report.key.key) is not None:
                 report = evolve(report, key=None)  # the key belongs to another job, or the job was removed
-            returned = self._registry.removed.has(report.status.job_id)
+            returned = report.status.job_id in self._registry.removed
             return (lifecycle.returned if returned else lifecycle.adopted)(report, worker, now)
         its = self._owned(worker, job)
         return job if its is None else lifecycle.reported(its, report.status, now)
@@ -142,7 +142,7 @@ class Reconciler:
     def _dispute(self, worker: Worker, running: set[str]) -> None:
         """Remember the removed jobs that run all the same, as the worker reports."""
         unknown = [job_id for job_id in running if self._registry.jobs.find(job_id) is None]
-        disputed = frozenset(job_id for job_id in unknown if self._registry.removed.has(job_id))
+        disputed = frozenset(job_id for job_id in unknown if job_id in self._registry.removed)
         if disputed:
             self._disputed[worker.id] = disputed
         else:
@@ -156,7 +156,7 @@ class Reconciler:
         """
         job_id = report.status.job_id
         disputed = job_id in self._disputed.get(worker.id, ())
-        return self._registry.removed.has(job_id) and (report.status.state.final or not disputed)
+        return job_id in self._registry.removed and (report.status.state.final or not disputed)
 
     def _owned(self, worker: Worker, job: Job) -> Job | None:
         """The job, if it is that worker's; ``None``: no worker has it. Raises ``Invalid`` if another worker has it."""

@@ -89,7 +89,7 @@ def _by_worker(registry: Registry, jobs: list[Job], workers: list[Worker]) -> It
 
 
 def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:
-    left = list(registry.removed.all())
+    left = list(registry.removed.values())
     keys = Counter(record.key.key for record in (*jobs, *left) if record.key is not None)
     for record in (*jobs, *left):
         if record.key is not None and registry.find_key(record.key.key) != record:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from scheduler.cluster.workers.clashes import Clashes
-from scheduler.cluster.workers.registration import id_of_folder
+from scheduler.cluster.workers.ids import id_of_folder
 from scheduler.errors import Conflict, NameTaken, NotFound, Refused, StoreFailed
 from scheduler.messages import Heartbeat, Registered, Registration
 from scheduler.model import FEATURES, JobState, Worker, WorkerState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.cluster.workers.registration import id_of_folder
+from scheduler.cluster.workers.ids import id_of_folder
 from scheduler.errors import Invalid, NotFound
 from scheduler.messages import Heartbeat
 from scheduler.model import JobState, Presence, WorkerState

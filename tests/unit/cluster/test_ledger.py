@@ -197,7 +197,7 @@ class LedgerTests(LedgerCase):
         self.assertEqual(
             [registry.jobs.get("j-2"), registry.jobs.get("j-3"), registry.find_key("k")], [queued, ended, ended]
         )
-        self.assertTrue(registry.removed.has("j-5"))
+        self.assertIn("j-5", registry.removed)
         for job_id in ("j-1", "j-4"):
             job = registry.jobs.get(job_id)
             expected = (JobState.UNKNOWN, "the scheduler was restarted", 2000.0)

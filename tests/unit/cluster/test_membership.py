@@ -7,7 +7,7 @@ from attrs import evolve
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.workers.registration import id_of_address, id_of_folder
+from scheduler.cluster.workers.ids import id_of_address, id_of_folder
 from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
 from scheduler.model import JobState, WorkerState

@@ -65,4 +65,4 @@ class StoreTests(RemovalCase):
         self.store.held = False
         self.clock.advance(UNSAVED_MAX_SECONDS)
         (rest,) = self.successResultOf(self.store.load()).removed
-        self.assertEqual((rest.job_id, self.ledger.registry.removed.has("j-2")), ("j-2", True))
+        self.assertEqual((rest.job_id, "j-2" in self.ledger.registry.removed), ("j-2", True))

@@ -48,7 +48,7 @@ class DifferenceTests(SceneCase):
         stranger: Callable[..., list[Worker]] = lambda *_: [a_worker("stranger")]  # noqa: E731
         listed = RemovedJob("j-3", 1.0)
         jobs, workers = self.doctored.jobs, self.doctored.workers
-        cases: tuple[tuple[object, str, Callable[..., Any]], ...] = (
+        cases: tuple[tuple[object, str, object], ...] = (
             (jobs, "unfinished", none),
             (jobs, "stopping", none),
             (jobs, "removing", none),
@@ -59,7 +59,7 @@ class DifferenceTests(SceneCase):
             (workers, "named", none),
             (workers, "at_address", stranger),
             (self.doctored, "find_key", lambda _: None),
-            (self.doctored.removed, "all", lambda: iter([listed])),
+            (self.doctored, "removed", {"j-3": listed}),
         )
         for part, name, answer in cases:
             patch = self.patch(part, name, answer)
