@@ -21,14 +21,12 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from heapq import merge
-from typing import TypeVar
 
 from attrs import frozen
 
+from scheduler.cluster.indices import count_down
 from scheduler.cluster.requirement import Label, Requirement
 from scheduler.model import Presence, Worker
-
-K = TypeVar("K")
 
 #: (load of a free worker, else 0; name; id).
 Place = tuple[int, str, str]
@@ -205,18 +203,12 @@ class Candidates:
                 self._slots[label, entry.ability] += entry.worker.slots or 0
 
     def _take(self, entry: _Entry) -> None:
-        _count_down(self._abilities, entry.ability, 1)
+        count_down(self._abilities, entry.ability)
         for label in (None, *entry.worker.labels.items()):
-            _count_down(self._labelled, label, 1)
+            count_down(self._labelled, label)
             file = self._files[label, entry.ability, entry.standing]
             del file[bisect_left(file, entry.place)]
             if not file:
                 del self._files[label, entry.ability, entry.standing]
             if entry.standing is Standing.FULL:
-                _count_down(self._slots, (label, entry.ability), entry.worker.slots or 0)
-
-
-def _count_down(counter: Counter[K], key: K, by: int) -> None:
-    counter[key] -= by
-    if not counter[key]:
-        del counter[key]
+                count_down(self._slots, (label, entry.ability), entry.worker.slots or 0)

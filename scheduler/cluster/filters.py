@@ -7,6 +7,7 @@ import binascii
 from collections import Counter
 from collections.abc import Callable
 
+from scheduler.cluster.indices import count_down
 from scheduler.errors import Invalid, NotFound
 from scheduler.model import Job, Worker
 from scheduler.views import JobFilter
@@ -23,9 +24,7 @@ class WorkerNames:
         before, after = _names_in(old), _names_in(new)
         self._counts.update(after - before)
         for name in before - after:
-            self._counts[name] -= 1
-            if not self._counts[name]:
-                del self._counts[name]
+            count_down(self._counts, name)
 
     def meant_by(self, which: JobFilter, find: Callable[[str], Worker]) -> Worker | None:
         """The worker that the filter names; ``find`` finds it by id or name.

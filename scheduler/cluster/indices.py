@@ -1,13 +1,21 @@
-"""An index: sets of ids by a key."""
+"""An index: sets of ids by a key. A counter that drops what is zero."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Set
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
 
 _NONE: Set[str] = frozenset()
+
+
+def count_down(counter: Counter[K], key: K, by: int = 1) -> None:
+    """Subtract ``by``, and drop a key that counts nothing any more."""
+    counter[key] -= by
+    if not counter[key]:
+        del counter[key]
 
 
 class Index(Generic[K]):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 
-from scheduler.cluster.indices import Index
+from scheduler.cluster.indices import Index, count_down
 from scheduler.cluster.listing import Listing
 from scheduler.errors import NotFound
 from scheduler.model import TRANSITIONS, Job, Worker
@@ -176,6 +176,4 @@ class KnownJobs:
         for index in (self._unfinished, self._stopping, self._removing):
             index.discard(job.worker_id, job.id)
         for count in (self._of_worker, self._adopted) if job.is_adopted else (self._of_worker,):
-            count[job.worker_id] -= 1
-            if not count[job.worker_id]:
-                del count[job.worker_id]
+            count_down(count, job.worker_id)

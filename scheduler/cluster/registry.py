@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from scheduler.cluster.candidates import Candidates
+from scheduler.cluster.indices import count_down
 from scheduler.cluster.known_jobs import KnownJobs
 from scheduler.cluster.known_workers import KnownWorkers
 from scheduler.interfaces import Loaded
@@ -104,9 +105,7 @@ class Registry:
 
     def release(self, worker_id: str) -> None:
         """Undo one ``reserve``."""
-        self._reserved[worker_id] -= 1
-        if not self._reserved[worker_id]:
-            del self._reserved[worker_id]
+        count_down(self._reserved, worker_id)
         self._refile(worker_id)
 
     def busy_elsewhere(self) -> list[str]:

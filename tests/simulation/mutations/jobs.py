@@ -114,7 +114,7 @@ JOBS: tuple[Mutation, ...] = (
         "do not free reserved slots",
         "The slot of a job whose commit failed is free again.",
         "cluster/registry.py",
-        "        self._reserved[worker_id] -= 1\n",
+        "        count_down(self._reserved, worker_id)\n",
         "",
         "processes",
         ("P1 ends",),
