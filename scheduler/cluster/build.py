@@ -165,7 +165,7 @@ def make_cluster(
     for part in (outputs, stops, queue, removals, attendance):
         ledger.feed.subscribe(part.hear)
     ledger.enter_queue = queue.stand
-    expected.on_wanted = liveness.wanted
+    expected.on_wanted = liveness.first_calls.now
 
     return ClusterParts(
         ledger=ledger,
@@ -205,5 +205,5 @@ def make_cluster(
             queue,
             forgetting,
         ),
-        admission=(Step(start=liveness.call_loaded), attendance, Step(stop=service.refuse)),
+        admission=(Step(start=liveness.first_calls.begin), attendance, Step(stop=service.refuse)),
     )

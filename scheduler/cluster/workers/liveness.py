@@ -71,7 +71,8 @@ class Liveness(Periodic):
         self._calls = calls
         self._time = RunningTime(clock, lease / LOOKS_PER_LEASE)
         self._pulses = Pulses(self._time, ledger, expected, lease)
-        self._first_calls = FirstCalls(clock, self.probed)
+        #: The calls of the workers that were loaded; they begin once these can call this scheduler.
+        self.first_calls = FirstCalls(clock, self.probed)
         self._sweep = Sweep(clock, self._look_at)
 
     def startService(self) -> None:
@@ -81,22 +82,14 @@ class Liveness(Periodic):
         for worker in loaded:
             self._pulses.expect(worker)
             self._pulses.apply(worker)
-        self._first_calls.plan(worker.id for worker in loaded)
+        self.first_calls.plan(worker.id for worker in loaded)
         super().startService()
 
     def stopService(self) -> None:
         super().stopService()
         self._time.end()
         self._sweep.stop()
-        self._first_calls.stop()
-
-    def call_loaded(self) -> None:
-        """Call the workers that were loaded, once they can call this scheduler."""
-        self._first_calls.begin()
-
-    def wanted(self, worker_id: str) -> None:
-        """A request waits for that worker: make its first call now, if it has not been made."""
-        self._first_calls.now(worker_id)
+        self.first_calls.stop()
 
     @property
     def idle(self) -> bool:
@@ -113,8 +106,8 @@ class Liveness(Periodic):
     def heard(self, worker_id: str, told: Presence | None = None) -> None:
         """The worker called this scheduler; ``told``: what it said about itself."""
         worker = self._registry.workers.find_registered(worker_id)
-        if worker is not None and self._pulses.heard(worker, told) and not self._first_calls.soon(worker_id):
-            self._first_calls.cancel(worker_id)
+        if worker is not None and self._pulses.heard(worker, told) and not self.first_calls.soon(worker_id):
+            self.first_calls.cancel(worker_id)
             self.probed(worker_id)  # it is back: find out soon whether calls succeed again
 
     def left(self, worker_id: str, told: Presence) -> None:
@@ -128,12 +121,12 @@ class Liveness(Periodic):
 
         ``told``: what it said about itself in a last call.
         """
-        self._first_calls.cancel(worker_id)
+        self.first_calls.cancel(worker_id)
         self._pulses.reset(worker_id, why, told)
 
     def forget(self, worker_id: str) -> None:
         """Forget a worker that deregistered, or was removed."""
-        self._first_calls.cancel(worker_id)
+        self.first_calls.cancel(worker_id)
         self._pulses.forget(worker_id)
 
     def calls_fail(self, worker_id: str) -> bool:
@@ -222,7 +215,7 @@ class Liveness(Periodic):
             self._pulses.mark_jobs_unknown(worker_id)
             return
         self._pulses.apply(worker)
-        if worker_id in self._first_calls:
+        if worker_id in self.first_calls:
             return
         if self._pulses.wants_probe(worker):
             self.probed(worker_id)

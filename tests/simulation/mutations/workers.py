@@ -26,8 +26,8 @@ WORKERS: tuple[Mutation, ...] = (
     Mutation(
         "do not call the workers that were loaded",
         "The scheduler calls its workers when it is started again, and they are back at once.",
-        "cluster/workers/liveness.py",
-        "        self._first_calls.begin()\n",
+        "cluster/workers/first_calls.py",
+        "        self._begun = True\n        self._make()\n",
         "        pass\n",
         "processes",
         ("back after a restart",),
