@@ -189,7 +189,7 @@ def _placements(n: int, times: int) -> Iterator[Row]:
         made.parts.backoff.refused(worker_id, Unavailable("no more processes", 60.0))
     yield _placement_row(f"the same, all but 3 of {n} in backoff", made, _ANY, 8, f"aim {PLACEMENT_AIM:g} ms")
     for worker_id in ids[:-3]:
-        made.parts.backoff.took(worker_id)
+        made.parts.backoff.forget(worker_id)
     for worker_id in ids:
         registry = made.parts.ledger.registry
         while registry.load(worker_id) < SLOTS:

@@ -73,12 +73,8 @@ class Backoff:
         heapq.heappush(self._ends, (refusal.until, worker_id))
         self._registry.set_backoff(worker_id, True)
 
-    def took(self, worker_id: str) -> None:
-        """End the backoff of a worker: it runs a job."""
-        self.forget(worker_id)
-
     def forget(self, worker_id: str) -> None:
-        """End the backoff of a worker that is a new process, or is no longer known."""
+        """End the backoff of a worker that runs a job, is a new process, or is no longer known."""
         if self._refusals.pop(worker_id, None) is not None:
             self._registry.set_backoff(worker_id, False)
 

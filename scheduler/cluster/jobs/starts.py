@@ -175,7 +175,7 @@ class Starts:
 
     async def _reported(self, worker: Worker, job: Job, status: JobStatus) -> Job:
         if status.state is JobState.RUNNING or status.started_at is not None:  # not one that it may not run
-            self._backoff.took(worker.id)
+            self._backoff.forget(worker.id)
         current = self._registry.jobs.get(job.id)  # a heartbeat may have been faster
         now = self._ledger.now()
         if status.job_id != job.id:

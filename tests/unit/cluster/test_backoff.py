@@ -37,7 +37,7 @@ class BackoffTests(SynchronousTestCase):
                 self.assertEqual(self.backoff.reason("w"), "no more processes")
                 self.lasts(expected)
                 self.assertIsNone(self.backoff.reason("w"))
-            self.backoff.took("w")
+            self.backoff.forget("w")
 
     def test_candidates(self) -> None:
         """Placement sees a worker as held from when it is refused until the last of its backoffs is over."""
@@ -59,10 +59,9 @@ class BackoffTests(SynchronousTestCase):
         self.assertTrue(held())
         self.clock.advance(4)
         self.assertEqual((held(), self.backoff.next_end), (False, None))
-        for end in (self.backoff.took, self.backoff.forget):
-            self.backoff.refused("w", SHORT)
-            end("w")
-            self.assertFalse(held())
+        self.backoff.refused("w", SHORT)
+        self.backoff.forget("w")
+        self.assertFalse(held())
 
     def test_sent_together(self) -> None:
         """Starts that were sent together are refused together, which counts once."""
@@ -94,11 +93,10 @@ class BackoffTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """The backoff ends when the worker runs a job, or is another process."""
-        for end in (self.backoff.took, self.backoff.forget):
-            self.backoff.refused("w", SHORT)
-            end("w")
+        self.backoff.refused("w", SHORT)
+        for _ in range(2):
+            self.backoff.forget("w")
             self.assertEqual((self.backoff.active("w"), self.backoff.reason("w")), (False, None))
-            end("w")
 
     def test_of_one(self) -> None:
         """The backoff of one worker does not apply to another."""
