@@ -36,7 +36,6 @@ class CommitCounts:
     def __init__(self, ledger: Ledger, store: IStore) -> None:
         self._ledger = ledger
         self._store = store
-        self._set_back_to: int | None = None
         self._wanted = False
         self._counting = False
         self._beginning = False
@@ -52,9 +51,6 @@ class CommitCounts:
         """Whether every worker that is remembered here is in the registry, or is remembered as gone."""
         kept = {*self._doubted, *self._told} - self._gone.keys()
         return all(map(self._ledger.registry.workers.find, kept))
-
-    def load(self) -> None:
-        self._set_back_to = self._ledger.set_back_to
 
     def begin(self) -> None:
         """Count commits from now on."""
@@ -87,7 +83,7 @@ class CommitCounts:
 
     def is_of_the_past(self, worker_id: str, count: int) -> bool:
         """Whether ``count``, which the worker reports, is of the past. May begin a new timeline."""
-        present, kept = self._store.commit_count, self._set_back_to
+        present, kept = self._store.commit_count, self._ledger.set_back_to
         if worker_id in self._told:
             if count > present:
                 self._doubt(worker_id, count)
@@ -123,7 +119,7 @@ class CommitCounts:
     def _begin_timeline(self, worker_id: str, count: int) -> None:
         if self._beginning:
             return
-        loaded = self._ledger.loaded_count
+        loaded, before = self._ledger.loaded_count, self._ledger.set_back_to
         self._log.error(
             "the store was set back: worker {worker_id} has heard of commit {count}, and it was at {loaded} when this "
             "process began; workers are asked for all their jobs",
@@ -132,14 +128,14 @@ class CommitCounts:
             loaded=loaded,
         )
         self._beginning = True
-        set_back_to = loaded if self._set_back_to is None else min(loaded, self._set_back_to)
+        set_back_to = loaded if before is None else min(loaded, before)
         self._store.count_commits(count, set_back_to).addCallbacks(
             self._begun, self._not_begun, callbackArgs=(worker_id, set_back_to)
         )
 
     def _begun(self, _: None, worker_id: str, set_back_to: int) -> None:
         self._began.add(worker_id)
-        self._set_back_to = set_back_to
+        self._ledger.set_back_to = set_back_to
         self._beginning = False
         self._counting = True
 

@@ -86,7 +86,6 @@ class SetBack(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._counts.load()
         registry = self._ledger.registry
         jobs = registry.jobs.listing.matching(_NOT_STARTED)
         self._not_started = frozenset(job.id for job in jobs if job.started_at is None)
