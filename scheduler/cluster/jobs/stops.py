@@ -33,7 +33,6 @@ from typing import Any
 
 from attrs import define
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -156,11 +155,8 @@ class Stops:
 
     async def _known(self, job: Job, until: float) -> Job:
         """The job once the scheduler is settled: by then its worker had time to report it."""
-        left = max(0.0, until - self._clock.seconds())
-        try:
-            await self._set_back.when_settled().addTimeout(left, self._clock)
-        except TimedOut:
-            raise DeadlineExceeded(f"stop of job {job.id}", STOP_WAIT_MAX_SECONDS, job.id) from None
+        if not await self._set_back.settles_within(max(0.0, until - self._clock.seconds())):
+            raise DeadlineExceeded(f"stop of job {job.id}", STOP_WAIT_MAX_SECONDS, job.id)
         return self._registry.jobs.get(job.id)
 
     async def _look_again(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
