@@ -62,10 +62,6 @@ class LineIndex:
         """The requirements of all lines, once each."""
         return list(self._lines)
 
-    def find(self, requirement: Requirement) -> WaitingLine:
-        """The line of a requirement, which is there."""
-        return self._lines[requirement]
-
     def open(self, requirement: Requirement) -> WaitingLine:
         """The line of a requirement; a new one if there is none."""
         line = self._lines.get(requirement)

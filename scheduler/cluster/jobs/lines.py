@@ -11,7 +11,7 @@ import sys
 from bisect import bisect_left, insort
 from itertools import chain, count
 
-from scheduler.cluster.jobs.line_index import LineIndex, Place
+from scheduler.cluster.jobs.line_index import LineIndex, Place, WaitingLine
 from scheduler.cluster.requirement import Requirement
 from scheduler.model import Job, Worker
 
@@ -23,7 +23,7 @@ class Lines:
         #: The lines.
         self.index = LineIndex()
         # job id -> where it stands
-        self._places: dict[str, tuple[Requirement, Place]] = {}
+        self._places: dict[str, tuple[WaitingLine, Place]] = {}
         # job id -> number of arrival, kept as long as the job may come back
         self._arrivals: dict[str, int] = {}
         self._numbers = count()
@@ -47,15 +47,14 @@ class Lines:
         place = (-job.terms.priority, number, job.id)
         alone = not line.places
         insort(line.places, place)
-        self._places[job.id] = line.requirement, place
+        self._places[job.id] = line, place
         return alone
 
     def leave(self, job_id: str) -> None:
         """Take the job out of its line, if it stands there; it may come back to its place."""
-        requirement, place = self._places.pop(job_id, (None, None))
-        if requirement is None or place is None:
+        if job_id not in self._places:
             return
-        line = self.index.find(requirement)
+        line, place = self._places.pop(job_id)
         del line.places[bisect_left(line.places, place)]
         if not line.places:
             self.index.close(line)
@@ -85,9 +84,9 @@ class Lines:
 
     def standing(self, job: Job) -> tuple[Requirement, Place]:
         """The requirement of a queued job, and its place, or the place that it would have if it waited now."""
-        found = self._places.get(job.id)
-        if found is not None:
-            return found
+        if job.id in self._places:
+            line, place = self._places[job.id]
+            return line.requirement, place
         assert job.target is not None
         number = self._arrivals.get(job.id, sys.maxsize)
         return Requirement.of(job.spec, job.target), (-job.terms.priority, number, job.id)
