@@ -17,7 +17,6 @@ from itertools import islice
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.daemon.cautious_time import CautiousTime
@@ -61,13 +60,9 @@ class Retention(Periodic):
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
         gone += [each.ref for each in islice(registry.removed.values(), REMOVED_PER_SWEEP) if each.removed_at < limit]
         if gone:
-            self._ledger.learn(*gone).addErrback(_ignore_store_failure)
+            self._ledger.learn(*gone).addErrback(lambda reason: reason.trap(StoreFailed))
 
 
 def _newest(job: Job) -> float:
     """The end of the job by its worker's clock, or its creation by ours, whichever is later: either may be wrong."""
     return max(job.created_at, job.finished_at or 0.0)
-
-
-def _ignore_store_failure(reason: Failure) -> None:
-    reason.trap(StoreFailed)

@@ -54,7 +54,8 @@ def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
     if known is not None and not known.is_offline:
         yield from _about_id(known, worker, registry.presences.of(known.id).is_online)
     for other in registry.workers.named(worker.name):
-        if other.id != worker.id and not other.is_offline and not _shares_address(other, worker):
+        is_believed = other.address == worker.address and not other.nonce  # nothing else identifies the other
+        if other.id != worker.id and not other.is_offline and not is_believed:
             yield Clash(other, NameTaken(_OF_NAME.format(worker.name, other.id, other.address)))
     for other in registry.workers.at_address(worker.address):
         if other.id == worker.id or other.is_offline:
@@ -94,11 +95,6 @@ def _about_id(known: Worker, worker: Worker, is_online: bool) -> Iterator[Clash]
         yield Clash(known, refusal)
     elif worker.nonce:
         yield Clash(known, refusal, unless=worker)
-
-
-def _shares_address(other: Worker, worker: Worker) -> bool:
-    """Whether both give the same address and the other has no nonce to identify it: then the newcomer is believed."""
-    return other.address == worker.address and not other.nonce
 
 
 class Clashes:

@@ -12,9 +12,9 @@ the time of the wall clock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -37,6 +37,7 @@ def stays_listed(worker: Worker, has_jobs: bool, keep: float) -> bool:
     return has_jobs if worker.is_core else keep > 0
 
 
+@define(eq=False, slots=False)
 class Forgetting(Periodic):
     """Forgets workers at intervals. ``keep`` in seconds; ``clock`` measures how much time really passed.
 
@@ -45,22 +46,17 @@ class Forgetting(Periodic):
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        ledger: Ledger,
-        forget: Callable[[str], Deferred[None]],
-        remove: Callable[[Worker], None],
-        keep: float,
-    ) -> None:
-        super().__init__(clock, SWEEP_INTERVAL_SECONDS, self._look)
-        self._ledger = ledger
-        self._forget = forget
-        self._remove = remove
-        self._keep = keep
-        self._time = CautiousTime(clock, ledger.now)
-        # ids of the workers that are being forgotten
-        self._under_way: set[str] = set()
+    _clock: IReactorTime
+    _ledger: Ledger
+    _forget: Callable[[str], Deferred[None]]
+    _remove: Callable[[Worker], None]
+    _keep: float
+    #: Ids of the workers that are being forgotten.
+    _under_way: set[str] = field(init=False, factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__(self._clock, SWEEP_INTERVAL_SECONDS, self._look)
+        self._time = CautiousTime(self._clock, self._ledger.now)
 
     @property
     def idle(self) -> bool:
@@ -103,7 +99,9 @@ class Forgetting(Periodic):
             keep=format_duration(self._keep),
         )
         self._under_way.add(worker.id)
-        self._forget(worker.id).addErrback(self._failed, worker.id).addBoth(partial(self._over, worker.id))
+        self._forget(worker.id).addErrback(self._failed, worker.id).addBoth(
+            lambda _: self._under_way.discard(worker.id)
+        )
 
     def _failed(self, reason: Failure, worker_id: str) -> None:
         """Log that the worker came back meanwhile, or its removal could not be saved. The next sweep decides again."""
@@ -112,6 +110,3 @@ class Forgetting(Periodic):
             self._log.info("worker {worker_id} is not forgotten: {why}", worker_id=worker_id, why=str(error))
         else:
             self._log.failure("forgetting worker {worker_id} went wrong", reason, worker_id=worker_id)
-
-    def _over(self, worker_id: str, _: object) -> None:
-        self._under_way.discard(worker_id)

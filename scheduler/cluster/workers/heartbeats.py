@@ -44,9 +44,6 @@ class Heartbeats:
     _departures: Departures
     _register_again: RegisterAgain
 
-    def __attrs_post_init__(self) -> None:
-        self._registry = self._ledger.registry
-
     async def take(self, heartbeat: Heartbeat, peer: str) -> HeartbeatAnswer:
         """See ``IMembership.heartbeat``."""
         check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
@@ -69,7 +66,7 @@ class Heartbeats:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
         except (StoreFailed, TimedOut):
             durable, reported = False, []  # it is alive all the same, and reports these ends again
-        check_is_registered(self._registry, worker)
+        check_is_registered(self._ledger.registry, worker)
         if not heartbeat.leaving:
             self._reconciler.ask_about_unlisted(worker, heartbeat)
         more = self._reconciler.adoption.is_open(worker.id)
@@ -88,7 +85,7 @@ class Heartbeats:
 
     def _sender(self, heartbeat: Heartbeat) -> Worker:
         """The worker that sends it; ``NotFound`` if it has to register first."""
-        worker = self._registry.workers.find_registered(heartbeat.worker_id)
+        worker = self._ledger.registry.workers.find_registered(heartbeat.worker_id)
         if worker is None or worker.is_core or heartbeat.nonce != worker.nonce:
             raise NotFound("worker", heartbeat.worker_id)
         if worker.id in self._departures or (self._register_again.lacks_features(worker) and not heartbeat.leaving):
@@ -106,5 +103,5 @@ class Heartbeats:
 
     def _is_kept(self, job_id: str) -> bool:
         """Whether the end of a job is known here, or a client removed the job."""
-        job = self._registry.jobs.find(job_id)
-        return job_id in self._registry.removed if job is None else job.state.final
+        job = self._ledger.registry.jobs.find(job_id)
+        return job_id in self._ledger.registry.removed if job is None else job.state.final

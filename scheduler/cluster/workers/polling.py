@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -24,28 +25,23 @@ from scheduler.model import Job
 POLL_INTERVAL_SECONDS = 1.0
 
 
+@define(eq=False, slots=False)
 class Polling(Periodic):
     """Asks every online core worker about each of its unfinished jobs."""
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        registry: Registry,
-        query: Callable[[str, str], Deferred[Job]],
-        starting: Callable[[str], bool],
-        probed: Callable[[str], Deferred[None]],
-    ) -> None:
-        """``query`` takes the ids of a worker and a job, and records the answer.
+    _clock: IReactorTime
+    _registry: Registry
+    #: Takes the ids of a worker and a job, and records the answer.
+    _query: Callable[[str, str], Deferred[Job]]
+    #: Whether a start of the job with that id is under way.
+    _starting: Callable[[str], bool]
+    #: As of ``JobRounds``.
+    _probed: Callable[[str], Deferred[None]]
 
-        ``starting(job_id)``: whether a start of the job is under way. ``probed(worker_id)`` fires when a probe has
-        ended.
-        """
-        super().__init__(clock, POLL_INTERVAL_SECONDS, self._look)
-        self._registry = registry
-        self._sweep = Sweep(clock, self._ask)
-        self._query = query
-        self._starting = starting
-        self._rounds = JobRounds("asking about the jobs", registry, probed)
+    def __attrs_post_init__(self) -> None:
+        super().__init__(self._clock, POLL_INTERVAL_SECONDS, self._look)
+        self._sweep = Sweep(self._clock, self._ask)
+        self._rounds = JobRounds("asking about the jobs", self._registry, self._probed)
 
     def stopService(self) -> None:
         super().stopService()

@@ -6,7 +6,7 @@ people to read.
 
 from __future__ import annotations
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
@@ -42,15 +42,12 @@ class Pulses:
     _expected: Expected
     #: Seconds.
     _lease: float
-
-    def __attrs_post_init__(self) -> None:
-        self._registry = self._ledger.registry
-        self._pulses: dict[str, Pulse] = {}
+    _pulses: dict[str, Pulse] = field(init=False, factory=dict)
 
     @property
     def idle(self) -> bool:
         """Whether no worker is being probed, and every worker that is kept here is in the registry."""
-        find = self._registry.workers.find
+        find = self._ledger.registry.workers.find
         return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
 
     def find(self, worker_id: str) -> Pulse | None:
@@ -64,14 +61,14 @@ class Pulses:
     def begin(self, worker_id: str) -> None:
         """A new process registers as the worker: it has given no sign of life, and is unreachable."""
         self._pulses[worker_id] = Pulse()
-        if self._registry.workers.find_registered(worker_id) is not None:
+        if self._ledger.registry.workers.find_registered(worker_id) is not None:
             self._ledger.see(worker_id, Presence())
 
     def reset(self, worker_id: str, why: str, told: Presence | None = None) -> None:
         """The worker is known to be gone, for the reason ``why``. ``told``: what it said in a last call."""
         self._pulses[worker_id] = Pulse(gone=why)
         self._expected.settle(worker_id)
-        worker = self._registry.workers.find_registered(worker_id)
+        worker = self._ledger.registry.workers.find_registered(worker_id)
         if worker is not None:
             self.apply(worker, None if told is None else self._seen(worker_id, told))
 
@@ -97,7 +94,7 @@ class Pulses:
 
     def answered(self, worker_id: str) -> None:
         """The worker answered a call. For one that sends no heartbeats, that is its sign of life."""
-        worker = self._registry.workers.find_registered(worker_id)
+        worker = self._ledger.registry.workers.find_registered(worker_id)
         if worker is None:
             return
         pulse = self.of(worker_id)
@@ -115,7 +112,7 @@ class Pulses:
         why = error.reason if isinstance(error, Unreachable) else str(error)
         pulse.failed = bounded_text(why, FAILURE_MAX_BYTES)
         pulse.no_worker = pulse.no_worker or isinstance(error, NotAWorker)
-        worker = self._registry.workers.find_registered(worker_id)
+        worker = self._ledger.registry.workers.find_registered(worker_id)
         if worker is not None:
             self.apply(worker)
         self._settle(worker_id, pulse)
@@ -139,7 +136,7 @@ class Pulses:
         """
         worker_id, pulse = worker.id, self.of(worker.id)
         signs = (pulse, worker.sends_heartbeats, self._time.read(), self._lease)
-        before, state = self._registry.presences.of(worker_id), judge(*signs)
+        before, state = self._ledger.registry.presences.of(worker_id), judge(*signs)
         reason = "" if state is WorkerState.ONLINE else why_unreachable(*signs)
         changed = state is not before.state
         if seen is not None or changed or reason != before.reason:
@@ -164,7 +161,7 @@ class Pulses:
         now = self._ledger.now()
         unknown = [
             lifecycle.unknown(job, f"worker {job.worker_name!r} {why}", now)
-            for job in self._registry.jobs.unfinished(worker_id)
+            for job in self._ledger.registry.jobs.unfinished(worker_id)
             if job.state is JobState.RUNNING
         ]
         if unknown:
@@ -172,7 +169,7 @@ class Pulses:
 
     def _seen(self, worker_id: str, told: Presence | None = None) -> Presence:
         """The presence after a sign of life, with what the worker ``told``; its state is still to be judged."""
-        return evolve(told or self._registry.presences.of(worker_id), last_seen=self._ledger.now())
+        return evolve(told or self._ledger.registry.presences.of(worker_id), last_seen=self._ledger.now())
 
     def _settle(self, worker_id: str, pulse: Pulse) -> None:
         """The worker is online, or requests no longer wait for it."""
