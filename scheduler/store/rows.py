@@ -47,13 +47,15 @@ ARGS_LOST = "its args and env are lost: the database was set back"
 
 _NO_TERMS = QueueTerms()
 
-# Fields of a job that are stored unchanged in a column of the same name.
+# Fields of a job, a spec and a worker that are stored unchanged in a column of the same name.
 _PLAIN = (
     *("id", "worker_id", "worker_name", "remote_id", "reason", "created_by", "created_at", "started_at"),
     *("finished_at", "unknown_since", "stop_requested_at", "exit_code", "signal", "stdout_bytes", "stderr_bytes"),
     *("group_id", "retry_of", "retried_by", "promised", "orphan", "output_error"),
     *("remove_requested_at", "stop_reason"),
 )
+_PLAIN_OF_SPEC = ("timeout", "stop_grace", "merge_stderr", "output_limit", "umask")
+_PLAIN_OF_WORKER = ("id", "address", "slots", "draining", "deregistered_at")
 _INPUT = (SPECS.c.stdin, SPECS.c.script)
 _LARGE = (SPECS.c.args, SPECS.c.env)
 _ENDED = JOBS.c.state.in_([state.value for state in FINAL])
@@ -66,23 +68,21 @@ def job_row(job: Job) -> Row:
     """The row in ``jobs``: the fields that may change. A new field needs a column, and a step in ``schema``."""
     row: Row = {name: getattr(job, name) for name in _PLAIN}
     row["state"] = job.state.value
-    row["worker_name"] = _clean(job.worker_name)
-    row["reason"] = _clean(job.reason)
-    row["remote_id"] = _clean(job.remote_id)
-    row["signal"] = _clean(job.signal)
-    row["output_error"] = _clean(job.output_error)
+    for name in ("worker_name", "reason", "remote_id", "signal", "output_error"):
+        row[name] = _clean(row[name])
     row["leftover"] = _json(job.leftover)
     row["background_ended"] = job.background_ended or None
-    row["usage"] = None if job.usage is None else _compact(asdict(job.usage))
+    row["usage"] = _fields(job.usage)
     row["target"] = _target(job.target)
-    row["terms"] = _terms(job.terms)
+    row["terms"] = None if job.terms == _NO_TERMS else _fields(job.terms)
     return row | _key_columns(job.key)
 
 
 def spec_row(job: Job) -> Row:
     """The row in ``job_specs``: the fields that never change."""
     spec = job.spec
-    return {
+    plain = (*_PLAIN_OF_SPEC, "stdin", "script", "linger", "stop_signal", "stop_mode")
+    return {name: getattr(spec, name) for name in plain} | {
         "job_id": job.id,
         "command": _clean(spec.command),
         "path": _clean(spec.path),
@@ -90,35 +90,20 @@ def spec_row(job: Job) -> Row:
         "env": _json(spec.env),
         "cwd": _clean(spec.cwd),
         "labels": _json(spec.labels),
-        "timeout": spec.timeout,
-        "stop_grace": spec.stop_grace,
-        "merge_stderr": spec.merge_stderr,
-        "output_limit": spec.output_limit,
-        "stdin": spec.stdin,
-        "script": spec.script,
-        "linger": spec.linger,
-        "stop_signal": spec.stop_signal,
-        "stop_mode": spec.stop_mode,
-        "umask": spec.umask,
-        "script_summary": None if spec.script_summary is None else _compact(asdict(spec.script_summary)),
+        "script_summary": _fields(spec.script_summary),
     }
 
 
 def worker_row(worker: Worker) -> Row:
     """The row in ``workers``."""
-    return {
-        "id": worker.id,
+    return {name: getattr(worker, name) for name in _PLAIN_OF_WORKER} | {
         "name": _clean(worker.name),
-        "address": worker.address,
         "labels": _json(worker.labels),
-        "slots": worker.slots,
-        "draining": worker.draining,
         "boot_id": _clean(worker.boot_id),
         "version": _clean(worker.version),
         "features": _json(sorted(worker.features)),
         "folder": worker.folder or None,
         "nonce": _clean(worker.nonce) or None,
-        "deregistered_at": worker.deregistered_at,
     }
 
 
@@ -211,7 +196,7 @@ def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
         key=_key_of(row),
         leftover=_list_of(row["leftover"]),
         background_ended=row["background_ended"] or 0,
-        usage=_usage_of(row["usage"]),
+        usage=None if row["usage"] is None else Usage(**json.loads(row["usage"])),
         **facts,
     )
 
@@ -224,18 +209,14 @@ def _spec(row: Row, stdin: bytes | None, script: bytes | None) -> JobSpec:
         env=_mapping_of(row["env"]),
         cwd=intern(row["cwd"]),
         labels=_mapping_of(row["labels"]),
-        timeout=row["timeout"],
-        stop_grace=row["stop_grace"],
-        merge_stderr=row["merge_stderr"],
-        output_limit=row["output_limit"],
         stdin=stdin,
         script=script,
         linger=DEFAULT_LINGER_SECONDS if row["linger"] is None else row["linger"],
         stop_signal=row["stop_signal"] or STOP_SIGNALS[0],
         stop_mode=row["stop_mode"] or STOP_MODES[0],
-        umask=row["umask"],
         stored=row.get("stored", 0),
         script_summary=None if row["script_summary"] is None else ScriptSummary(**json.loads(row["script_summary"])),
+        **{name: row[name] for name in _PLAIN_OF_SPEC},
     )
 
 
@@ -254,10 +235,6 @@ def _key_of(row: Mapping[str, Any]) -> RequestKey | None:
     return None if row["request_key"] is None else RequestKey(row["request_key"], row["request_fingerprint"])
 
 
-def _usage_of(text: str | None) -> Usage | None:
-    return None if text is None else Usage(**json.loads(text))
-
-
 def _target(target: Target | None) -> str | None:
     if target is None:
         return None
@@ -265,10 +242,8 @@ def _target(target: Target | None) -> str | None:
     return _compact({"worker": target.worker, "selector": selector})
 
 
-def _terms(terms: QueueTerms) -> str | None:
-    if terms == _NO_TERMS:
-        return None
-    return _compact(asdict(terms))
+def _fields(value: Usage | ScriptSummary | QueueTerms | None) -> str | None:
+    return None if value is None else _compact(asdict(value))
 
 
 def _json(value: Collection[Any]) -> str | None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
@@ -70,29 +70,26 @@ class _Save:
 
 
 @implementer(IStore)
+@define(eq=False, slots=False)
 class SqlStore(Service):
     """The store in one database, which is released when this service has stopped."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: Any,
-        database: Database,
-        deadline: float = TRANSACTION_DEADLINE_SECONDS,
-        most_waiting: int = MAX_WAITING_SAVES,
-    ) -> None:
-        """``deadline``: seconds for a transaction. ``most_waiting`` saves may wait; further ones fail."""
-        self._reactor = reactor
-        self._database = database
-        self._deadline = deadline
-        self._most_waiting = most_waiting
-        self._pool = Pool(reactor, "store", 1)
-        self._writer = Writer(database)
+    _reactor: Any
+    _database: Database
+    #: Seconds for a transaction.
+    _deadline: float = TRANSACTION_DEADLINE_SECONDS
+    #: Saves that may wait; further ones fail.
+    _most_waiting: int = MAX_WAITING_SAVES
+
+    def __attrs_post_init__(self) -> None:
+        self._pool = Pool(self._reactor, "store", 1)
+        self._writer = Writer(self._database)
         self._waiting: list[_Save] = []
         self._writing: Deferred[None] | None = None
         self._failing = False
-        self._slow = f"the database did not answer within {deadline:g} s"
+        self._slow = f"the database did not answer within {self._deadline:g} s"
         # why nothing can be saved until the thread returns; ``""``: saves are possible
         self._stuck = ""
         # one read at a time, so that reads delay no save for long
