@@ -90,21 +90,13 @@ class Tally:
 
 @frozen
 class _Entry:
-    """A worker as it is filed: its ability and standing, and its place in the lists."""
+    """A worker as it is filed: what decides about its lists, and its place in them."""
 
-    worker: Worker
+    labels: Mapping[str, str]
+    slots: int | None
     ability: Ability
     standing: Standing
     place: Place
-
-    def is_for(self, worker: Worker) -> bool:
-        """Whether the worker's labels, slots and ability are still those of the entry."""
-        before = self.worker
-        return before is worker or (
-            before.labels == worker.labels
-            and before.slots == worker.slots
-            and self.ability == (worker.is_core, worker.features)
-        )
 
 
 _File = tuple[Label | None, Ability, Standing]
@@ -135,12 +127,12 @@ class Candidates:
             return
         standing = standing_of(worker, presence, load, in_backoff)
         place = place_of(worker, load if standing is Standing.FREE else 0)
-        entry = self._entries.get(worker.id)
-        if entry is not None:
-            if entry.standing is standing and entry.place == place and entry.is_for(worker):
-                return
-            self._take(entry)
-        entry = _Entry(worker, (worker.is_core, worker.features), standing, place)
+        entry = _Entry(worker.labels, worker.slots, (worker.is_core, worker.features), standing, place)
+        before = self._entries.get(worker.id)
+        if entry == before:
+            return
+        if before is not None:
+            self._take(before)
         self._entries[worker.id] = entry
         self._file(entry)
 
@@ -196,19 +188,19 @@ class Candidates:
 
     def _file(self, entry: _Entry) -> None:
         self._abilities[entry.ability] += 1
-        for label in (None, *entry.worker.labels.items()):
+        for label in (None, *entry.labels.items()):
             self._labelled[label] += 1
             insort(self._files.setdefault((label, entry.ability, entry.standing), []), entry.place)
             if entry.standing is Standing.FULL:
-                self._slots[label, entry.ability] += entry.worker.slots or 0
+                self._slots[label, entry.ability] += entry.slots or 0
 
     def _take(self, entry: _Entry) -> None:
         count_down(self._abilities, entry.ability)
-        for label in (None, *entry.worker.labels.items()):
+        for label in (None, *entry.labels.items()):
             count_down(self._labelled, label)
             file = self._files[label, entry.ability, entry.standing]
             del file[bisect_left(file, entry.place)]
             if not file:
                 del self._files[label, entry.ability, entry.standing]
             if entry.standing is Standing.FULL:
-                count_down(self._slots, (label, entry.ability), entry.worker.slots or 0)
+                count_down(self._slots, (label, entry.ability), entry.slots or 0)
