@@ -64,7 +64,7 @@ class SetBack(Service):
         self._ledger = ledger
         self._store = store
         self._counts = CommitCounts(ledger, store)
-        self._settling = Settling(clock, lease, self._counts.begin)
+        self.settling = Settling(clock, lease, self._counts.begin)
         # ids of the jobs that were loaded as not started, or not known to be
         self._not_started: frozenset[str] = frozenset()
         self._asked: dict[str, _Asked] = {}
@@ -72,17 +72,12 @@ class SetBack(Service):
     @property
     def idle(self) -> bool:
         """Whether no request waits, no worker is being asked, and nothing needless is kept of workers that are gone."""
-        return self._settling.idle and not self._asked and self._counts.idle
+        return self.settling.idle and not self._asked and self._counts.idle
 
     @property
     def settled(self) -> bool:
         """Whether the scheduler is settled: it is known, as far as it can be, what the store lacks."""
-        return self._settling.over
-
-    @property
-    def found(self) -> bool:
-        """Whether a worker has reported a count of the past to this process: the store was set back."""
-        return self._settling.is_set_back
+        return self.settling.over
 
     def startService(self) -> None:
         super().startService()
@@ -90,23 +85,15 @@ class SetBack(Service):
         jobs = registry.jobs.listing.matching(_NOT_STARTED)
         self._not_started = frozenset(job.id for job in jobs if job.started_at is None)
         workers = registry.workers.all()
-        self._settling.begin(each.id for each in workers if each.sends_heartbeats and each.deregistered_at is None)
+        self.settling.begin(each.id for each in workers if each.sends_heartbeats and each.deregistered_at is None)
 
     def stopService(self) -> None:
         super().stopService()
-        self._settling.stop()
-
-    def when_settled(self) -> Deferred[None]:
-        """Fires when the scheduler is ``settled``, or this service stops."""
-        return self._settling.when_over()
-
-    async def settles_within(self, seconds: float) -> bool:
-        """Whether the scheduler is ``settled``, or this service stops, within ``seconds``; answers as soon as it is."""
-        return await self._settling.over_within(seconds)
+        self.settling.stop()
 
     def registering(self, count: int) -> AbstractContextManager[None]:
         """The context for a worker's registration; if it reports more than the store had, the settling waits for it."""
-        return self._settling.registering() if count > self._ledger.loaded_count else nullcontext()
+        return self.settling.registering() if count > self._ledger.loaded_count else nullcontext()
 
     def registered(self, worker_id: str, count: int, new_process: bool) -> int:
         """Note that a worker registers and reports ``count``; returns the count to tell it, 0: none.
@@ -127,7 +114,7 @@ class SetBack(Service):
         The job was loaded so, or is a next attempt, whose id follows from that of the attempt before; and it is not
         known yet what the store lacks of this worker's jobs.
         """
-        if self.settled and not self._settling.is_silent(worker_id) and worker_id not in self._asked:
+        if self.settled and not self.settling.is_silent(worker_id) and worker_id not in self._asked:
             return False
         return job.retry_of is not None or job.id in self._not_started
 
@@ -149,7 +136,7 @@ class SetBack(Service):
         asked = self._asked.get(worker_id)
         if asked is None:
             if not more:
-                self._settling.heard_all_of(worker_id)
+                self.settling.heard_all_of(worker_id)
             return False, self._counts.tell(worker_id)
         if heartbeat.leaving:
             return False, 0
@@ -159,7 +146,7 @@ class SetBack(Service):
         if not saved or self._tells_more(asked, heartbeat) or more:
             return False, 0
         del self._asked[worker_id]
-        self._settling.heard_all_of(worker_id)
+        self.settling.heard_all_of(worker_id)
         return False, self._counts.tell(worker_id)
 
     def may_acknowledge(self, worker_id: str) -> bool:
@@ -188,12 +175,12 @@ class SetBack(Service):
         """Forget a worker that is gone, or offline."""
         self._counts.forget(worker_id)
         self._asked.pop(worker_id, None)
-        self._settling.heard_all_of(worker_id)
+        self.settling.heard_all_of(worker_id)
 
     def _is_of_the_past(self, worker_id: str, count: int) -> bool:
         if not self._counts.is_of_the_past(worker_id, count):
             return False
-        self._settling.set_back()
+        self.settling.set_back()
         return True
 
     def _tells_more(self, asked: _Asked, heartbeat: Heartbeat) -> bool:

@@ -36,7 +36,7 @@ class Settling:
         # ids of the workers that have yet to report a count that the store has
         self._silent: set[str] = set()
         self._began_at = 0.0
-        #: Whether the store was found to be set back.
+        #: Whether the store was found to be set back: a worker has reported a count of the past to this process.
         self.is_set_back = False
         # registrations under way; and whether only they are waited for
         self._registering = 0

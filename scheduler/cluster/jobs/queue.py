@@ -91,7 +91,7 @@ class Queue(Service):
         )
         unsure = [job for job in started if _awaits_word(job)]
         if not self._set_back.settled:
-            self._set_back.when_settled().addCallback(self._settled)
+            self._set_back.settling.when_over().addCallback(self._settled)
         for job in self._registry.jobs.unfinished(None):
             self.stand(job, age=max(0.0, now - job.created_at), restarted=True)
         for job in unsure:

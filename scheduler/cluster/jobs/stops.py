@@ -155,7 +155,7 @@ class Stops:
 
     async def _known(self, job: Job, until: float) -> Job:
         """The job once the scheduler is settled: by then its worker had time to report it."""
-        if not await self._set_back.settles_within(max(0.0, until - self._clock.seconds())):
+        if not await self._set_back.settling.over_within(max(0.0, until - self._clock.seconds())):
             raise DeadlineExceeded(f"stop of job {job.id}", STOP_WAIT_MAX_SECONDS, job.id)
         return self._registry.jobs.get(job.id)
 

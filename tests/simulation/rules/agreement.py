@@ -38,7 +38,7 @@ class Agreement(Rule):
         assert scheduler is not None
         for what in (*self._about_workers(scheduler), *self._about_jobs(scheduler)):
             self.broken("P5 agreement", what)
-        if scheduler.parts.set_back.found and self.facts.set_back_at == -math.inf:
+        if scheduler.parts.set_back.settling.is_set_back and self.facts.set_back_at == -math.inf:
             self.broken("set back is true", "the scheduler found that the database was set back, and it was not")
 
     def _about_workers(self, scheduler: SchedulerProcess) -> Iterator[str]:

@@ -27,7 +27,7 @@ class MadeUpTests(SetBackCase):
             answer = self.house.beat("w-2", commit_count=before + 1)
             self.assertEqual((answer.report_all, answer.commit_count), (False, before))
             self.assertFalse(self.beat().report_all)
-        self.assertFalse(self.house.parts.set_back.found)
+        self.assertFalse(self.house.parts.set_back.settling.is_set_back)
 
     def test_one_timeline_each(self) -> None:
         """A worker begins one timeline in each process, and all of them a few."""

@@ -312,7 +312,7 @@ class SetBackTests(SetBackCase):
             "w-1", "127.0.0.1:1", name="box", slots=1, boot_id="b", nonce="o", features=FEATURES, commit_count=self.told
         )
         self.assertGreaterEqual(registered.commit_count, self.told)
-        self.assertFalse(self.beat().report_all or self.house.parts.set_back.found)
+        self.assertFalse(self.beat().report_all or self.house.parts.set_back.settling.is_set_back)
 
     def test_registers_while_it_is_asked(self) -> None:
         """A process that has heard that it is asked is not asked once more when it registers again."""
@@ -335,7 +335,7 @@ class SetBackTests(SetBackCase):
         self.assertFalse(self.house.parts.set_back.settled)
         self.house.workers.take("answers").answer.callback(False)
         self.successResultOf(waiting)
-        self.assertTrue(self.house.parts.set_back.found)
+        self.assertTrue(self.house.parts.set_back.settling.is_set_back)
         self.house.clock.advance(REGISTRATION_MAX_SECONDS)
         self.assertFalse(self.house.parts.set_back.settled)
         self.house.clock.advance(LEASE)
