@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import define, frozen
+from collections.abc import Collection
+
+from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, Expected
@@ -23,16 +25,6 @@ REQUEST_WAIT_MAX_SECONDS = 10.0
 
 #: Seconds after which a start that somebody waits for is sent to no other worker.
 RETRY_ELSEWHERE_MAX_SECONDS = 10.0
-
-
-@frozen
-class Tried:
-    """The course of one start so far."""
-
-    #: When it began, by the clock.
-    since: float
-    #: Ids of the workers that could not take it.
-    workers: frozenset[str] = frozenset()
 
 
 @define(eq=False, slots=False)
@@ -59,7 +51,7 @@ class Choice:
         """
         spec, target, terms = wanted.spec, wanted.target, wanted.terms
         if target.worker is None:
-            return self._place(wanted, newcomer, frozenset())
+            return self._place(wanted, newcomer, ())
         worker = self._registry.workers.get(target.worker)
         if worker.draining:
             raise Draining(worker.name)
@@ -87,24 +79,26 @@ class Choice:
                     raise
             await waiting
 
-    def elsewhere(self, job: Job, tried: Tried) -> Worker | None:
-        """The next worker for a job, after those ``tried``; ``None``: the queue finds one, or there is none."""
+    def elsewhere(self, job: Job, tried: Collection[str], since: float) -> Worker | None:
+        """The next worker for a job; ``None``: the queue finds one, or there is none.
+
+        ``tried``: ids of the workers that could not take it. ``since``: when its start began, by the clock.
+        """
         assert job.target is not None
         from_the_queue = job.promised and job.terms.queue_timeout
         if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
             return None
-        if len(tried.workers) >= MAX_WORKERS_TRIED:
+        if len(tried) >= MAX_WORKERS_TRIED:
             return None
-        if not job.promised and self._clock.seconds() - tried.since >= RETRY_ELSEWHERE_MAX_SECONDS:
+        if not job.promised and self._clock.seconds() - since >= RETRY_ELSEWHERE_MAX_SECONDS:
             return None
         try:
-            return self._place(Submission(job.spec, job.target, job.terms), not job.promised, tried.workers)
+            return self._place(Submission(job.spec, job.target, job.terms), not job.promised, tried)
         except (Conflict, NoFreeSlot):
             return None
 
-    def _place(self, wanted: Submission, newcomer: bool, tried: frozenset[str]) -> Worker:
+    def _place(self, wanted: Submission, newcomer: bool, tried: Collection[str]) -> Worker:
         """A worker for a job with a selector; ``tried`` are ids of workers that could not take it."""
-
         priority = wanted.terms.priority
 
         def withheld(worker: Worker) -> bool:

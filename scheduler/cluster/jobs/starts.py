@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.backoff import Backoff, is_shortage
-from scheduler.cluster.jobs.choice import Choice, Tried
+from scheduler.cluster.jobs.choice import Choice
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.late_answers import LateAnswers
 from scheduler.cluster.jobs.outcomes import Fate, outcome_of
@@ -108,11 +108,11 @@ class Starts:
 
     async def _elsewhere(self, worker: Worker, job_id: str, result: Job | NotSent, since: float) -> Job | NotSent:
         """The final result, once other workers that could take the job at once were tried."""
-        tried = Tried(since)
+        tried: set[str] = set()
         while isinstance(result, NotSent) and result.elsewhere:
-            tried = evolve(tried, workers=tried.workers | {worker.id})
+            tried.add(worker.id)
             job = self._registry.jobs.get(job_id)
-            other = self._choice.elsewhere(job, tried)
+            other = self._choice.elsewhere(job, tried, since)
             if other is None:
                 break
             worker = other
