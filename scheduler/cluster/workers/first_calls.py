@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.deferreds import shielded
+
 #: First calls that others wait for: fewer than there are threads for probes, as other probes need some.
 MAX_FIRST_CALLS = 24
 #: Seconds that others wait for a first call: the time of the first attempt of a probe.
@@ -79,17 +81,11 @@ class FirstCalls:
         while self._left and len(self._waited_for) < MAX_FIRST_CALLS:
             worker_id = next(iter(self._heard or self._left))
             self.cancel(worker_id)
-            waited: Deferred[None] = Deferred()
+            waited = shielded(self._call(worker_id))
             self._waited_for.add(waited)
             waited.addTimeout(FIRST_CALL_SECONDS, self._clock).addBoth(self._over, waited)
-            self._call(worker_id).addBoth(_end, waited)
         self._making = False
 
     def _over(self, _: object, waited: Deferred[None]) -> None:
         self._waited_for.discard(waited)
         self._make()
-
-
-def _end(_: object, waited: Deferred[None]) -> None:
-    if not waited.called:
-        waited.callback(None)
