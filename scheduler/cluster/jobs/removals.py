@@ -39,7 +39,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import Job, Ref, RemovedJob, Worker
+from scheduler.model import Job, RemovedJob, Worker
 
 
 class Removals:
@@ -114,11 +114,6 @@ class Removals:
         worker = self._registry.workers.find(job.worker_id)
         return None if worker is None or worker.is_core else worker
 
-    def _rest(self, job: Job) -> RemovedJob:
-        """The rest of the job. If the job was removed before, and came back, its key is in the rest from then."""
-        before = self._registry.find(Ref("removed", job.id))
-        return RemovedJob(job.id, self._ledger.now(), before.key if isinstance(before, RemovedJob) else job.key)
-
     def _carry_out(self, job_id: str) -> Deferred[bool]:
         return self._under_way.join(job_id, lambda: Deferred.fromCoroutine(self._remove(job_id)))
 
@@ -140,8 +135,9 @@ class Removals:
             except (Unavailable, DeadlineExceeded):
                 return False
             failpoints.hit("scheduler.after-removal-rpc")
+        key = self._registry.removed.get(job_id, job).key  # a job that was removed before, and came back, has none
         try:
-            await self._ledger.decide(job.ref, self._rest(job))
+            await self._ledger.decide(job.ref, RemovedJob(job_id, self._ledger.now(), key))
         except StoreFailed:
             if job.remove_requested_at is None:
                 raise
