@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,6 +34,12 @@ def shielded(inner: Deferred[T], unheard: Callable[[T], object] = lambda _: None
 
     inner.addBoth(pass_on)
     return outer
+
+
+def all_of(deferreds: Iterable[Deferred[None]]) -> Deferred[None]:
+    """Fires when all have fired, or with the first failure."""
+    done = gatherResults(deferreds, consumeErrors=True)
+    return done.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure)
 
 
 class Waiters(Generic[T]):

@@ -25,13 +25,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 from attrs import Factory, define
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.commit_counts import CommitCounts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.settling import Settling
 from scheduler.commits import COMMIT_COUNT_MAX
+from scheduler.deferreds import all_of
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore
 from scheduler.messages import Heartbeat
@@ -168,8 +169,7 @@ class SetBack(Service):
         """
         if self._ledger.store_problem:
             return saved
-        both = gatherResults([saved, self._store.verify()], consumeErrors=True)
-        return both.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure)
+        return all_of([saved, self._store.verify()])
 
     def forget(self, worker_id: str) -> None:
         """Forget a worker that is gone, or offline."""

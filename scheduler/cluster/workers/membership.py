@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from attrs import define, evolve
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,7 +25,7 @@ from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.newcomers import Newcomers
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.cluster.workers.register_again import RegisterAgain
-from scheduler.deferreds import shielded
+from scheduler.deferreds import all_of, shielded
 from scheduler.errors import Conflict, NotFound, Refused, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
@@ -120,7 +120,7 @@ class Membership:
         # displaces must be removed: if that fails, it registers again, and they are found again.
         saved.addErrback(lambda reason: reason.trap(StoreFailed))
         removed = [self.departures.remove(other, "forgotten").addErrback(_has_come_back) for other in displaced]
-        await shielded(_all_of([saved, *removed]) if removed else saved)
+        await shielded(all_of([saved, *removed]) if removed else saved)
         check_is_registered(self._ledger.registry, worker)
         count = self._set_back.registered(worker.id, registration.commit_count, new_process)
         return Registered(worker.id, self._liveness.lease, count)
@@ -203,12 +203,6 @@ class Membership:
         self._newcomers.forget(worker_id)
         self._clashes.forget(worker_id)
         self._register_again.forget(worker_id)
-
-
-def _all_of(deferreds: list[Deferred[None]]) -> Deferred[None]:
-    """Fires when all have fired, or with the first failure."""
-    done = gatherResults(deferreds, consumeErrors=True)
-    return done.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure)
 
 
 def _has_come_back(reason: Failure) -> None:
