@@ -18,7 +18,6 @@ from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.workers.forgetting import stays_listed
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import Shared, shielded
@@ -72,7 +71,8 @@ class Departures:
         ]
         jobs_saved = self._ledger.learn(*(lifecycle.unknown(job, why, now) for job in unfinished))
         jobs_saved.addErrback(lambda _: None)  # then the save that follows fails, too
-        stays = stays_listed(worker, self._ledger.registry.jobs.count_unfinished(worker.id) > 0, self._keep)
+        has_jobs = self._ledger.registry.jobs.count_unfinished(worker.id) > 0
+        stays = has_jobs if worker.is_core else self._keep > 0
         await shielded(self._go_offline(worker) if stays else self._drop(worker))
 
     def unlist(self, worker: Worker) -> None:

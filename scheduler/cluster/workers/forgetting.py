@@ -32,11 +32,6 @@ SWEEP_INTERVAL_SECONDS = 10.0
 FORGOTTEN_PER_SWEEP = 100
 
 
-def stays_listed(worker: Worker, has_jobs: bool, keep: float) -> bool:
-    """Whether a worker that deregisters stays listed: a core worker while it has jobs, ours unless ``keep`` is 0."""
-    return has_jobs if worker.is_core else keep > 0
-
-
 @define(eq=False, slots=False)
 class Forgetting(Periodic):
     """Forgets workers at intervals. ``keep`` in seconds; ``clock`` measures how much time really passed.
