@@ -59,9 +59,6 @@ class Expected:
         #: Called with the id of an expected worker when a request begins to wait for it.
         self.on_wanted: Callable[[str], None] = lambda _: None
 
-    def __contains__(self, worker_id: str) -> bool:
-        return worker_id in self._workers
-
     @property
     def idle(self) -> bool:
         """Whether no request waits."""
