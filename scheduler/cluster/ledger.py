@@ -21,7 +21,7 @@ change that becomes visible is published (``changes``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar, cast
 
@@ -34,10 +34,9 @@ from scheduler.cluster.changes import Change, ChangeFeed, JobChanged, PresenceCh
 from scheduler.cluster.endings import Ending, Endings
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
-from scheduler.cluster.specs import Specs
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import Job, JobState, Presence, Ref, RemovedJob, Worker
+from scheduler.model import Job, JobSpec, JobState, Presence, Ref, RemovedJob, Worker
 
 T = TypeVar("T")
 R = TypeVar("R", Job, Worker)
@@ -85,7 +84,6 @@ class Ledger:
         #: The ends that are not durable yet; nothing else changes the jobs of these.
         self.endings = Endings(self.registry, self._show)
         self._saving = Saving(clock, store, self._present, self.endings.caught_up)
-        self.specs = Specs(self.registry, store)
         #: The count of commits when this process began, and that after which the store was set back, if it ever was.
         self.loaded_count = 0
         self.set_back_to: int | None = None
@@ -117,15 +115,32 @@ class Ledger:
             for removed in sorted(loaded.removed, key=lambda removed: removed.removed_at):
                 self.registry.put_removed(removed)
             self.loaded_count, self.set_back_to = loaded.commit_count, loaded.set_back_to
-            self._store.restore_from(self._everything)
+            self._store.restore_from(everything)
+
+        def everything() -> Loaded:
+            """All that the store has to hold, less what is being saved."""
+            known = self.registry.everything()
+            jobs = {job.id: job for job in (*known.jobs, *self.endings.jobs())}
+            return evolve(known, jobs=tuple(jobs.values()))
 
         return self._store.load().addCallback(take)
 
-    def _everything(self) -> Loaded:
-        """All that the store has to hold, less what is being saved."""
-        known = self.registry.everything()
-        jobs = {job.id: job for job in (*known.jobs, *self.endings.jobs())}
-        return evolve(known, jobs=tuple(jobs.values()))
+    def with_specs(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
+        """See ``IScheduler.with_specs``; one read of the store, or none.
+
+        For an ended job, only a few KiB of ``args`` and ``env`` stay in memory (``Job.trimmed``); the store has all.
+        """
+        partial = {job.id for job in jobs if job.spec.stored}
+        here = {job_id: job.spec for job_id in partial if (job := self.registry.jobs.find(job_id)) is not None}
+        here = {job_id: spec.without_input() for job_id, spec in here.items() if not spec.stored}
+
+        def filled(read: Mapping[str, JobSpec]) -> tuple[Job, ...]:
+            specs = {**read, **here}
+            return tuple(evolve(job, spec=specs.get(job.id, job.spec)) if job.spec.stored else job for job in jobs)
+
+        if partial == here.keys():
+            return succeed(filled({}))
+        return self._store.read_specs(partial - here.keys()).addCallback(filled)
 
     def close(self) -> Deferred[None]:
         """Save what is not saved yet, if that is possible now; fires when nothing more will be tried."""

@@ -79,7 +79,7 @@ class Cluster:
         return self._registry.jobs.listing.page(which, limit, cursor)
 
     def with_specs(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
-        return self._ledger.specs.fill(jobs)
+        return self._ledger.with_specs(jobs)
 
     def cursor_after(self, job: Job) -> str:
         return cursor_after(job)
