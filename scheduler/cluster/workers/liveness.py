@@ -5,7 +5,7 @@ succeeded. A heartbeat proves the first. Any call that was answered proves the s
 lease, a probe is made. A call that failed proves nothing yet (the worker may be slow), but causes a probe at once. A
 failed probe decides. A silent worker is not probed, as the answer would not make it online. A core worker sends no
 heartbeats: for it, an answered call is the sign of life as well. A worker that deregistered is ``offline`` until it
-registers again, even if a late call is answered. The rule is ``pulse.judge``.
+registers again, even if a late call is answered. The rule is ``Pulse.judge``.
 
 A worker that was loaded from the store is called once after the start, whether it was heard or not (``first_calls``):
 it sends a heartbeat when a new scheduler calls it. Requests wait for the worker until then

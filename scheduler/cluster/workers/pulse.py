@@ -1,4 +1,4 @@
-"""The signs of life of one worker, and the state that follows from them. Pure functions."""
+"""The signs of life of one worker, and the state that follows from them."""
 
 from __future__ import annotations
 
@@ -31,56 +31,46 @@ class Pulse:
     #: The reason for being unreachable that was logged last.
     logged: str = ""
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether no call to the worker has succeeded, or the last probe failed."""
+        return self.answered is None or self.failed is not None
 
-def is_in_doubt(pulse: Pulse) -> bool:
-    """Whether no call to the worker has succeeded, or the last probe failed."""
-    return pulse.answered is None or pulse.failed is not None
+    def judge(self, heartbeats: bool, now: float, lease: float) -> WorkerState:
+        """The state that follows from the signs; ``heartbeats`` tells whether the worker sends heartbeats."""
+        online = self.is_alive(heartbeats, now, lease) and not self.is_in_doubt
+        return WorkerState.ONLINE if online else WorkerState.UNREACHABLE
 
+    def is_alive(self, heartbeats: bool, now: float, lease: float) -> bool:
+        """Whether there was a sign of life within the lease."""
+        sign = self.heard if heartbeats else self.answered
+        return sign is not None and now - sign <= lease
 
-def judge(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> WorkerState:
-    """The state that follows from the signs; ``heartbeats`` tells whether the worker sends heartbeats."""
-    online = is_alive(pulse, heartbeats, now, lease) and not is_in_doubt(pulse)
-    return WorkerState.ONLINE if online else WorkerState.UNREACHABLE
+    def why_unreachable(self, heartbeats: bool, now: float, lease: float) -> str:
+        """The reason why ``judge`` does not call the worker online, in words that end a sentence."""
+        sign = self.heard if heartbeats else self.answered
+        silence = None if sign is None or now - sign <= lease else now - sign
+        if sign is None and heartbeats and not self.gone:
+            return self._and_calls("it has not called since the scheduler was started")
+        return self._cause(silence) or "no call to it has succeeded yet"
 
+    def why_for_log(self, heartbeats: bool, now: float, lease: float) -> str:
+        """The reason as in ``why_unreachable``, without a number that grows; ``""``: no reason is known yet."""
+        sign = self.heard if heartbeats else self.answered
+        return self._cause(None if sign is None or now - sign <= lease else lease)
 
-def is_alive(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
-    """Whether there was a sign of life within the lease."""
-    sign = pulse.heard if heartbeats else pulse.answered
-    return sign is not None and now - sign <= lease
+    def _cause(self, silence: float | None) -> str:
+        """The known cause; ``silence`` in seconds, ``None``: the worker is not silent."""
+        return self.gone or self._and_calls("" if silence is None else f"no sign of life for {silence:.0f} s")
 
+    def _and_calls(self, why: str) -> str:
+        if self.failed is None:
+            return why
+        calls = f"calls to it fail: {self.failed}" if self.failed else "calls to it fail"
+        return f"{why}; {calls}" if why else calls
 
-def why_unreachable(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> str:
-    """The reason why ``judge`` does not call the worker online, in words that end a sentence."""
-    sign = pulse.heard if heartbeats else pulse.answered
-    silence = None if sign is None or now - sign <= lease else now - sign
-    if sign is None and heartbeats and not pulse.gone:
-        return _and_calls("it has not called since the scheduler was started", pulse)
-    return _cause(pulse, silence) or "no call to it has succeeded yet"
-
-
-def why_for_log(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> str:
-    """The reason as in ``why_unreachable``, without a number that grows; ``""``: no reason is known yet."""
-    sign = pulse.heard if heartbeats else pulse.answered
-    return _cause(pulse, None if sign is None or now - sign <= lease else lease)
-
-
-def _cause(pulse: Pulse, silence: float | None) -> str:
-    """The known cause; ``silence`` in seconds, ``None``: the worker is not silent."""
-    if pulse.gone:
-        return pulse.gone
-    return _and_calls("" if silence is None else f"no sign of life for {silence:.0f} s", pulse)
-
-
-def _and_calls(why: str, pulse: Pulse) -> str:
-    if pulse.failed is None:
-        return why
-    calls = f"calls to it fail: {pulse.failed}" if pulse.failed else "calls to it fail"
-    return f"{why}; {calls}" if why else calls
-
-
-def wants_probe(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
-    """Whether it is time to find out if calls to the worker succeed."""
-    silent = heartbeats and not is_alive(pulse, heartbeats, now, lease)
-    if pulse.probing or silent:
-        return False
-    return pulse.answered is None or pulse.failed is not None or now - pulse.answered >= lease / 2
+    def wants_probe(self, heartbeats: bool, now: float, lease: float) -> bool:
+        """Whether it is time to find out if calls to the worker succeed."""
+        if self.probing or (heartbeats and not self.is_alive(heartbeats, now, lease)):
+            return False  # a silent worker would not be online for an answer
+        return self.answered is None or self.failed is not None or now - self.answered >= lease / 2

@@ -12,15 +12,7 @@ from twisted.logger import Logger
 from scheduler.cluster import lifecycle
 from scheduler.cluster.expected import Expected
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.workers.pulse import (
-    Pulse,
-    is_alive,
-    is_in_doubt,
-    judge,
-    wants_probe,
-    why_for_log,
-    why_unreachable,
-)
+from scheduler.cluster.workers.pulse import Pulse
 from scheduler.daemon.running_time import RunningTime
 from scheduler.errors import NotAWorker, Unreachable
 from scheduler.model import JobState, Presence, Worker, WorkerState
@@ -85,7 +77,7 @@ class Pulses:
     def heard(self, worker: Worker, told: Presence | None) -> bool:
         """The worker called, and said what it ``told`` about itself. Returns whether calls to it may fail."""
         pulse = self.of(worker.id)
-        in_doubt = is_in_doubt(pulse)
+        in_doubt = pulse.is_in_doubt
         if in_doubt and pulse.heard is None:
             self.expect(worker)
         pulse.heard, pulse.gone = self._time.read(), ""
@@ -119,14 +111,14 @@ class Pulses:
 
     def wants_probe(self, worker: Worker) -> bool:
         """Whether it is time to find out if calls to the worker succeed."""
-        return wants_probe(self.of(worker.id), worker.sends_heartbeats, self._time.read(), self._lease)
+        return self.of(worker.id).wants_probe(worker.sends_heartbeats, self._time.read(), self._lease)
 
     def expire(self, worker: Worker) -> None:
         """Expect the worker for a lease at most. Its jobs count as running until it is silent or gone."""
         now, pulse = self._time.read(), self.of(worker.id)
         if pulse.expected is not None and now - pulse.expected > self._lease:
             self._settle(worker.id, pulse)
-        if not is_alive(pulse, worker.sends_heartbeats, now, self._lease):
+        if not pulse.is_alive(worker.sends_heartbeats, now, self._lease):
             self.mark_jobs_unknown(worker.id)
 
     def apply(self, worker: Worker, seen: Presence | None = None) -> None:
@@ -135,9 +127,9 @@ class Pulses:
         ``seen``: the presence after a sign of life, where that tells more than the state.
         """
         worker_id, pulse = worker.id, self.of(worker.id)
-        signs = (pulse, worker.sends_heartbeats, self._time.read(), self._lease)
-        before, state = self._ledger.registry.presences.of(worker_id), judge(*signs)
-        reason = "" if state is WorkerState.ONLINE else why_unreachable(*signs)
+        signs = (worker.sends_heartbeats, self._time.read(), self._lease)
+        before, state = self._ledger.registry.presences.of(worker_id), pulse.judge(*signs)
+        reason = "" if state is WorkerState.ONLINE else pulse.why_unreachable(*signs)
         changed = state is not before.state
         if seen is not None or changed or reason != before.reason:
             self._ledger.see(worker_id, evolve(seen or before, state=state, reason=reason))
@@ -147,7 +139,7 @@ class Pulses:
                 self._log.info("worker {name} ({worker_id}) is online", name=worker.name, worker_id=worker_id)
             self._settle(worker_id, pulse)
             return
-        why = why_for_log(*signs)
+        why = pulse.why_for_log(*signs)
         if why and why != pulse.logged:
             pulse.logged = why
             self._log.warn(

@@ -3,7 +3,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.workers.pulse import Pulse, judge, wants_probe, why_unreachable
+from scheduler.cluster.workers.pulse import Pulse
 from scheduler.model import WorkerState
 
 ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
@@ -22,13 +22,13 @@ class JudgeTests(SynchronousTestCase):
             (Pulse(heard=69.0, answered=100.0), UNREACHABLE),
             (Pulse(heard=70.0, answered=100.0), ONLINE),
         ):
-            self.assertIs(judge(pulse, True, 100.0, LEASE), state, pulse)
+            self.assertIs(pulse.judge(True, 100.0, LEASE), state, pulse)
 
     def test_without_heartbeats(self) -> None:
         """An answered call within the lease is enough for a worker that sends no heartbeats."""
-        self.assertIs(judge(Pulse(answered=70.0), False, 100.0, LEASE), ONLINE)
-        self.assertIs(judge(Pulse(answered=69.0), False, 100.0, LEASE), UNREACHABLE)
-        self.assertIs(judge(Pulse(heard=100.0), False, 100.0, LEASE), UNREACHABLE)
+        self.assertIs(Pulse(answered=70.0).judge(False, 100.0, LEASE), ONLINE)
+        self.assertIs(Pulse(answered=69.0).judge(False, 100.0, LEASE), UNREACHABLE)
+        self.assertIs(Pulse(heard=100.0).judge(False, 100.0, LEASE), UNREACHABLE)
 
     def test_why_unreachable(self) -> None:
         """The sign that is missing is named; that it was known to go comes first."""
@@ -55,8 +55,8 @@ class JudgeTests(SynchronousTestCase):
             (Pulse(answered=57.2), False, "no sign of life for 43 s"),
             (Pulse(answered=99.0, failed=""), False, "calls to it fail"),
         ):
-            self.assertIs(judge(pulse, heartbeats, 100.0, LEASE), UNREACHABLE)
-            self.assertEqual(why_unreachable(pulse, heartbeats, 100.0, LEASE), why)
+            self.assertIs(pulse.judge(heartbeats, 100.0, LEASE), UNREACHABLE)
+            self.assertEqual(pulse.why_unreachable(heartbeats, 100.0, LEASE), why)
 
     def test_when_to_probe(self) -> None:
         """A probe is due after a failure, before any answer, and half a lease after the last; never two at once."""
@@ -67,10 +67,10 @@ class JudgeTests(SynchronousTestCase):
             (Pulse(answered=99.0, failed=""), True),
             (Pulse(answered=1.0, probing=True), False),
         ):
-            self.assertIs(wants_probe(pulse, False, 100.0, LEASE), due, pulse)
-            self.assertIs(wants_probe(evolve(pulse, heard=70.0), True, 100.0, LEASE), due, pulse)
+            self.assertIs(pulse.wants_probe(False, 100.0, LEASE), due, pulse)
+            self.assertIs(evolve(pulse, heard=70.0).wants_probe(True, 100.0, LEASE), due, pulse)
 
     def test_the_silent_are_not_probed(self) -> None:
         """A worker whose heartbeats are missing is not probed: it would not be online for that."""
         for heard in (None, 69.0):
-            self.assertFalse(wants_probe(Pulse(heard=heard, answered=1.0, failed=""), True, 100.0, LEASE))
+            self.assertFalse(Pulse(heard=heard, answered=1.0, failed="").wants_probe(True, 100.0, LEASE))
