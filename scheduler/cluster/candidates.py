@@ -78,7 +78,7 @@ def standing_of(worker: Worker, presence: Presence, load: int, in_backoff: bool)
 class Tally:
     """The workers that meet a requirement, counted by standing."""
 
-    count: Mapping[Standing, int]
+    count: Counter[Standing]
     #: The slots of all ``FULL`` workers.
     slots: int
 
@@ -86,6 +86,11 @@ class Tally:
     def total(self) -> int:
         """The number of workers with any standing."""
         return sum(self.count.values())
+
+    @property
+    def held(self) -> int:
+        """The number of workers that are in backoff or take no job, whether or not all their slots are taken."""
+        return self.count[Standing.HELD] + self.count[Standing.FULL_AND_HELD]
 
 
 @frozen

@@ -34,57 +34,43 @@ from scheduler.model import Job, JobState, Worker
 from scheduler.views import WaitingFor
 
 
-@frozen
-class Group:
-    """The workers that could run a job, by what keeps each from taking it now."""
+def why_of(tally: Tally) -> str:
+    """The reason why a job waits for these workers, as a word for programs: the one that could end first."""
+    if tally.count[Standing.FREE]:
+        return "turn"
+    if tally.count[Standing.FULL]:
+        return "no-free-slot"
+    if tally.held:
+        return "backoff"
+    return "unreachable" if tally.count[Standing.UNREACHABLE] else "draining"
 
-    draining: int = 0
-    unreachable: int = 0
-    #: Those in backoff, or that say that they take no job; and the reason of the first of them, ``""``: it has none.
-    held: int = 0
-    held_by: str = ""
-    #: Those with all slots taken, and how many slots that is.
-    full: int = 0
-    slots: int = 0
-    free: int = 0
 
-    @property
-    def count(self) -> int:
-        """The number of all these workers."""
-        return self.draining + self.unreachable + self.held + self.full + self.free
+def sentence(tally: Tally, held_by: str) -> str:
+    """The workers that could run a job, by what keeps each from taking it now.
 
-    @property
-    def why(self) -> str:
-        """The reason why a job waits, as a word for programs: the one that could end first."""
-        if self.free:
-            return "turn"
-        if self.full:
-            return "no-free-slot"
-        if self.held:
-            return "backoff"
-        return "unreachable" if self.unreachable else "draining"
+    ``held_by``: the reason of the first worker that is held; ``""``: it has none.
+    """
+    total, full, unreachable = tally.total, tally.count[Standing.FULL], tally.count[Standing.UNREACHABLE]
 
-    def __str__(self) -> str:
-        """A sentence."""
-        because = f" ({self.held_by})" if self.held_by else ""
-        slots = "its only slot" if self.slots == 1 else f"all {self.slots} slots"
-        parts = [
-            self._some(self.draining, "is draining", "are draining"),
-            self._some(self.unreachable, "can't be reached", "can't be reached"),
-            self._some(self.held, f"takes no job now{because}", f"take no job now{because}"),
-            self._some(self.full, f"has {slots} taken", f"have {slots} taken"),
-            self._some(self.free, "has a free slot", "have a free slot"),
-        ]
-        if self.unreachable == self.count > 1:
-            parts = ["none can be reached"]
-        if self.full == self.count:
-            parts = [f"{slots} {'is' if self.slots == 1 else 'are'} taken"]
-        matching = "1 worker matches" if self.count == 1 else f"{self.count} workers match"
-        return f"{matching}; {', '.join(filter(None, parts))}"
-
-    def _some(self, count: int, one: str, many: str) -> str:
-        who = "it" if self.count == 1 else "all" if count == self.count else count
+    def some(count: int, one: str, many: str) -> str:
+        who = "it" if total == 1 else "all" if count == total else count
         return f"{who} {one if count == 1 else many}" if count else ""
+
+    because = f" ({held_by})" if held_by else ""
+    slots = "its only slot" if tally.slots == 1 else f"all {tally.slots} slots"
+    parts = [
+        some(tally.count[Standing.DRAINING], "is draining", "are draining"),
+        some(unreachable, "can't be reached", "can't be reached"),
+        some(tally.held, f"takes no job now{because}", f"take no job now{because}"),
+        some(full, f"has {slots} taken", f"have {slots} taken"),
+        some(tally.count[Standing.FREE], "has a free slot", "have a free slot"),
+    ]
+    if unreachable == total > 1:
+        parts = ["none can be reached"]
+    if full == total:
+        parts = [f"{slots} {'is' if tally.slots == 1 else 'are'} taken"]
+    matching = "1 worker matches" if total == 1 else f"{total} workers match"
+    return f"{matching}; {', '.join(filter(None, parts))}"
 
 
 @frozen
@@ -177,10 +163,10 @@ class Outlook:
             lines = self._waiting.index.competing_for_many(requirement, self._registry)
         if not tally.total:
             return _Facts("no-match", without_match(requirement, candidates), lines)
-        group = self._group(requirement, tally)
-        until = self._backoff.next_end if group.held else None
-        unsaved_end = group.why == "no-free-slot" and self._holds_a_slot(requirement)
-        return _Facts(group.why, str(group), lines, until, unsaved_end)
+        held = next(candidates.each(requirement, (Standing.HELD, Standing.FULL_AND_HELD)), None)
+        until = None if held is None else self._backoff.next_end
+        why, detail = why_of(tally), sentence(tally, "" if held is None else self._held_by(held))
+        return _Facts(why, detail, lines, until, why == "no-free-slot" and self._holds_a_slot(requirement))
 
     def _facts_of_named(self, requirement: Requirement, name: str) -> _Facts:
         """The facts about jobs that name a worker; they need no free slot of it."""
@@ -202,21 +188,6 @@ class Outlook:
         if end is None:
             return _Facts("turn", f"{who} can take it", lines)
         return _Facts("backoff", f"{who} takes no job now ({self._held_by(worker)})", lines, end)
-
-    def _group(self, requirement: Requirement, tally: Tally) -> Group:
-        """The workers that meet a requirement without a name, by what keeps each from taking a job."""
-        count = tally.count
-        held = count[Standing.HELD] + count[Standing.FULL_AND_HELD]
-        first = next(self._registry.candidates.each(requirement, (Standing.HELD, Standing.FULL_AND_HELD)), None)
-        return Group(
-            draining=count[Standing.DRAINING],
-            unreachable=count[Standing.UNREACHABLE],
-            held=held,
-            held_by="" if first is None else self._held_by(first),
-            full=count[Standing.FULL],
-            slots=tally.slots,
-            free=count[Standing.FREE],
-        )
 
     def _held_by(self, worker: Worker) -> str:
         """The reason why a worker that is held takes no job; ``""``: it gave none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -10,8 +11,8 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.cluster.candidates import Standing
-from scheduler.cluster.jobs.outlook import Group, Outlook
+from scheduler.cluster.candidates import Standing, Tally
+from scheduler.cluster.jobs.outlook import Outlook, sentence, why_of
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
@@ -45,35 +46,42 @@ class OutlookTestCase(ClusterTestCase):
         return found.why, found.detail, found.place
 
 
+def tally(slots: int = 0, **counts: int) -> Tally:
+    """Workers, counted by the names of their standings."""
+    return Tally(Counter({Standing[name.upper()]: count for name, count in counts.items()}), slots)
+
+
 class SentenceTests(OutlookTestCase):
     def test_groups(self) -> None:
         """The reasons why one, some or all workers take no job are told with numbers."""
-        for group, why, sentence in (
-            (Group(full=1, slots=1), "no-free-slot", "1 worker matches; its only slot is taken"),
-            (Group(full=1, slots=4), "no-free-slot", "1 worker matches; all 4 slots are taken"),
-            (Group(full=3, slots=8), "no-free-slot", "3 workers match; all 8 slots are taken"),
-            (Group(draining=1), "draining", "1 worker matches; it is draining"),
-            (Group(draining=2), "draining", "2 workers match; all are draining"),
-            (Group(unreachable=1), "unreachable", "1 worker matches; it can't be reached"),
-            (Group(unreachable=3), "unreachable", "3 workers match; none can be reached"),
-            (Group(held=1, held_by="no room"), "backoff", "1 worker matches; it takes no job now (no room)"),
-            (Group(held=2), "backoff", "2 workers match; all take no job now"),
-            (Group(free=1), "turn", "1 worker matches; it has a free slot"),
+        for workers, held_by, why, detail in (
+            (tally(full=1, slots=1), "", "no-free-slot", "1 worker matches; its only slot is taken"),
+            (tally(full=1, slots=4), "", "no-free-slot", "1 worker matches; all 4 slots are taken"),
+            (tally(full=3, slots=8), "", "no-free-slot", "3 workers match; all 8 slots are taken"),
+            (tally(draining=1), "", "draining", "1 worker matches; it is draining"),
+            (tally(draining=2), "", "draining", "2 workers match; all are draining"),
+            (tally(unreachable=1), "", "unreachable", "1 worker matches; it can't be reached"),
+            (tally(unreachable=3), "", "unreachable", "3 workers match; none can be reached"),
+            (tally(held=1), "no room", "backoff", "1 worker matches; it takes no job now (no room)"),
+            (tally(held=2), "", "backoff", "2 workers match; all take no job now"),
+            (tally(free=1), "", "turn", "1 worker matches; it has a free slot"),
             (
-                Group(draining=1, unreachable=2, held=1, held_by="no room", full=1, slots=1),
+                tally(draining=1, unreachable=2, held=1, full=1, slots=1),
+                "no room",
                 "no-free-slot",
                 "5 workers match; 1 is draining, 2 can't be reached, 1 takes no job now (no room), "
                 "1 has its only slot taken",
             ),
             (
-                Group(draining=2, full=2, slots=8, free=3),
+                tally(draining=2, full=2, slots=8, free=3),
+                "",
                 "turn",
                 "7 workers match; 2 are draining, 2 have all 8 slots taken, 3 have a free slot",
             ),
-            (Group(draining=1, unreachable=1), "unreachable", "2 workers match; 1 is draining, 1 can't be reached"),
-            (Group(unreachable=1, held=1), "backoff", "2 workers match; 1 can't be reached, 1 takes no job now"),
+            (tally(draining=1, unreachable=1), "", "unreachable", "2 workers match; 1 is draining, 1 can't be reached"),
+            (tally(unreachable=1, held=1), "", "backoff", "2 workers match; 1 can't be reached, 1 takes no job now"),
         ):
-            self.assertEqual((group.why, str(group)), (why, sentence))
+            self.assertEqual((why_of(workers), sentence(workers, held_by)), (why, detail))
 
     def test_by_selector(self) -> None:
         """A job by selector waits for slots, for workers that can be reached, or for some that match at all."""
