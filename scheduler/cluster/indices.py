@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K")
 
-_NONE: Set[str] = frozenset()
-
 
 def count_down(counter: Counter[K], key: K, by: int = 1) -> None:
     """Subtract ``by``, and drop a key that counts nothing any more."""
@@ -32,7 +30,7 @@ class Index(Generic[K]):
 
     def of(self, key: K) -> Set[str]:
         """The ids under that key; do not change the index while you iterate over them."""
-        return self._ids.get(key, _NONE)
+        return self._ids.get(key, frozenset())
 
     def add(self, key: K, its_id: str) -> None:
         """Add an id under that key, unless it is there."""

@@ -58,19 +58,18 @@ class Newcomers:
             worker = self._registry.workers.find(oldest)
             del self._ids[oldest]
             if worker is None or worker.draining or self._registry.jobs.any_of(oldest):
-                pass  # it is in use
-            elif self._registry.presences.of(oldest).is_online:
+                return  # it is in use
+            if self._registry.presences.of(oldest).is_online:
                 self._ids[oldest] = None
                 continue
-            else:
-                self._log.info(
-                    "worker {name} ({worker_id}) is forgotten: {count} have registered since that are silent and never "
-                    "had a job",
-                    name=worker.name,
-                    worker_id=oldest,
-                    count=NEWCOMERS_MAX,
-                )
-                self._remove(worker, "forgotten").addErrback(self._failed, oldest)
+            self._log.info(
+                "worker {name} ({worker_id}) is forgotten: {count} have registered since that are silent and never "
+                "had a job",
+                name=worker.name,
+                worker_id=oldest,
+                count=NEWCOMERS_MAX,
+            )
+            self._remove(worker, "forgotten").addErrback(self._failed, oldest)
             return
 
     def _failed(self, reason: Failure, worker_id: str) -> None:

@@ -25,17 +25,13 @@ class Refusals:
 
     def note(self, worker_id: str, refused: Mapping[str, str], taken: Iterable[str]) -> None:
         """Log new refusals of a heartbeat; ``refused``: job id or field -> why; ``taken``: ids of the changed jobs."""
-        logged = self._logged.get(worker_id)
-        if logged is not None:
-            for job_id in taken:
-                logged.pop(job_id, None)
-        if not refused:
-            return
-        logged = self._logged.setdefault(worker_id, {})
+        logged = self._logged.get(worker_id, {})
+        for job_id in taken:
+            logged.pop(job_id, None)
         news = [what for what in refused if what not in logged][: max(REMEMBERED_MAX - len(logged), 0)]
         if not news:
             return
-        logged.update(dict.fromkeys(news))
+        self._logged[worker_id] = logged | dict.fromkeys(news)
         self._log.warn(
             "worker {worker_id} reports what is not taken: {count} in all, new is {what}: {why}",
             worker_id=worker_id,
