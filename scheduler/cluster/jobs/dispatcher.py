@@ -139,11 +139,11 @@ class Dispatcher:
 
     def _look(self) -> None:
         self._looking = self._clock.callLater(SWEEP_INTERVAL_SECONDS, self._look) if self._waiting else None
-        self._sweep.begin(self._waiting.index.requirements())
+        self._sweep.begin(list(self._waiting.by_requirement))
 
     def _search(self, requirement: Requirement) -> None:
         """Look at the least loaded worker that can take a job with the requirement; after its turn, at the next one."""
-        if self._ledger.store_problem or requirement not in self._waiting.index:
+        if self._ledger.store_problem or requirement not in self._waiting.by_requirement:
             return
         if requirement.worker is not None:
             for worker in self._registry.workers.called(requirement.worker):

@@ -23,8 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from scheduler import units
 from scheduler.cluster.candidates import Standing, Tally
 from scheduler.cluster.jobs.backoff import Backoff
-from scheduler.cluster.jobs.line_index import WaitingLine, ahead
-from scheduler.cluster.jobs.lines import Lines
+from scheduler.cluster.jobs.lines import Lines, WaitingLine, ahead
 from scheduler.cluster.jobs.placement import lacking, without_match
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.ledger import Ledger
@@ -144,7 +143,7 @@ class Outlook:
         return facts
 
     def _current_version(self) -> tuple[int, int]:
-        return self._waiting.index.version, self._ledger.feed.seq
+        return self._waiting.version, self._ledger.feed.seq
 
     def _holds_a_slot(self, requirement: Requirement) -> bool:
         """Whether an ended job whose end can't be saved yet has a slot that a job with that requirement could take."""
@@ -157,10 +156,10 @@ class Outlook:
             return self._facts_of_named(requirement, requirement.worker)
         candidates = self._backoff.candidates
         tally = candidates.tally(requirement)
-        if tally.total < len(self._waiting.index):
-            lines = self._waiting.index.competing(requirement, candidates.each(requirement, tuple(Standing)))
+        if tally.total < len(self._waiting.by_requirement):
+            lines = self._waiting.competing(requirement, candidates.each(requirement, tuple(Standing)))
         else:
-            lines = self._waiting.index.competing_for_many(requirement, self._registry)
+            lines = self._waiting.competing_for_many(requirement, self._registry)
         if not tally.total:
             return _Facts("no-match", without_match(requirement, candidates), lines)
         held = next(candidates.each(requirement, (Standing.HELD, Standing.FULL_AND_HELD)), None)
@@ -172,7 +171,7 @@ class Outlook:
         """The facts about jobs that name a worker; they need no free slot of it."""
         called = self._registry.workers.called(name)
         matching = [worker for worker in called if requirement.met_by(worker)]
-        lines = self._waiting.index.competing(requirement, matching)
+        lines = self._waiting.competing(requirement, matching)
         if not called:
             return _Facts("unreachable", f"worker {name!r} is not registered now", lines)
         worker = max(matching or called, key=self._registry.presences.preference)

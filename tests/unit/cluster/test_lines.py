@@ -146,14 +146,14 @@ class WaitingTests(SynchronousTestCase):
         for number, name in enumerate(named):
             waiting.add(queued(f"n-{number}", worker=name))
         matching = [worker for worker in registry.workers.all() if requirement.met_by(worker)]
-        found = waiting.index.competing_for_many(requirement, registry)
+        found = waiting.competing_for_many(requirement, registry)
         self.assertEqual(
             {line.requirement for line in found},
-            {line.requirement for line in waiting.index.competing(requirement, matching)},
+            {line.requirement for line in waiting.competing(requirement, matching)},
         )
-        served = [each for each in waiting.index.requirements() if any(each.met_by(worker) for worker in matching)]
+        served = [each for each in waiting.by_requirement if any(each.met_by(worker) for worker in matching)]
         self.assertEqual({line.requirement for line in found} - {requirement}, {*served} - {requirement})
-        self.assertEqual(requirement in {line.requirement for line in found}, requirement in waiting.index)
+        self.assertEqual(requirement in {line.requirement for line in found}, requirement in waiting.by_requirement)
 
     def test_first_of_its_kind(self) -> None:
         """The lines tell whether a job is the first with its requirement."""
