@@ -12,7 +12,6 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.cluster.ledger import Ledger
@@ -119,7 +118,9 @@ class Membership:
         # A worker that can't be saved now is in the registry all the same, and saved later. The workers that it
         # displaces must be removed: if that fails, it registers again, and they are found again.
         saved.addErrback(lambda reason: reason.trap(StoreFailed))
-        removed = [self.departures.remove(other, "forgotten").addErrback(_has_come_back) for other in displaced]
+        removed = [self.departures.remove(other, "forgotten") for other in displaced]
+        for removal in removed:
+            removal.addErrback(lambda reason: reason.trap(Conflict))  # that one has registered again, so it stays
         await shielded(all_of([saved, *removed]) if removed else saved)
         check_is_registered(self._ledger.registry, worker)
         count = self._set_back.registered(worker.id, registration.commit_count, new_process)
@@ -203,8 +204,3 @@ class Membership:
         self._newcomers.forget(worker_id)
         self._clashes.forget(worker_id)
         self._register_again.forget(worker_id)
-
-
-def _has_come_back(reason: Failure) -> None:
-    """A worker that was about to be removed has registered again, so it stays."""
-    reason.trap(Conflict)
