@@ -44,8 +44,7 @@ class FinishedJobs:
 
     def surplus(self, keep: int) -> list[str]:
         """Ids of the finished jobs beyond the ``keep`` that ended last, oldest first; adopted jobs do not count."""
-        excess = len(self._placed) - keep
-        return [job_id for job_id, _ in zip(self._placed, range(excess), strict=False)]
+        return list(islice(self._placed, max(0, len(self._placed) - keep)))
 
     def _like(self, job: Job) -> dict[str, None]:
         return self._adopted if job.is_adopted else self._placed

@@ -107,7 +107,7 @@ class Attendance(Service):
         timeout = job.terms.unattended_timeout
         if timeout is None:
             return
-        first = _first(job)
+        first = job.group_id or job.id
         attended = self._attended.get(first)
         if job.over or is_gone:
             if attended is not None and attended.job_id == job.id:  # else another attempt has followed
@@ -128,7 +128,7 @@ class Attendance(Service):
         if job is None or job.terms.unattended_timeout is None:
             return _nothing
         self._follow(self._registry.jobs.last_attempt(job_id))  # of one that was not heard of yet
-        attended = self._attended.get(_first(job))
+        attended = self._attended.get(job.group_id or job.id)
         if attended is None:
             return _nothing
         attended.clients += 1
@@ -225,11 +225,6 @@ class _AttendingReader:
         if isinstance(result, Failure) or result.end:
             self._leave()
         return result
-
-
-def _first(job: Job) -> str:
-    """The id of the first attempt, which all attempts of a job share."""
-    return job.group_id or job.id
 
 
 def _nothing() -> None:

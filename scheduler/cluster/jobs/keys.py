@@ -49,10 +49,8 @@ class Keys:
 
         ``KeyReused``; ``KeyUnsettled``: the workers take long.
         """
-        if (
-            not await self._set_back.settling.over_within(KEY_WAIT_MAX_SECONDS)
-            and self._registry.find_key(key.key) is None
-        ):
+        settled = await self._set_back.settling.over_within(KEY_WAIT_MAX_SECONDS)
+        if not settled and self._registry.find_key(key.key) is None:
             raise KeyUnsettled(key.key)
         return self._found(key)
 

@@ -27,7 +27,7 @@ each time, and raises ``LeftRunning`` if there are any.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -122,7 +122,10 @@ class Stops:
                 break
             cursor = page.next
             await deferLater(self._clock, 0)
-        await self.stop_all(jobs.values())
+        asking = Turns(MAX_STOPS_AT_ONCE)
+        stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs.values()]
+        done = shielded(DeferredList(stops, consumeErrors=True))  # one that fails shows it in the state of its job
+        await done.addTimeout(STOP_WAIT_MAX_SECONDS, self._clock, lambda _reason, _seconds: [])
         found = [list(self._registry.jobs.attempts(job.id)) or [job] for job in jobs.values()]
         return tuple(attempts[-1] for attempts in found)
 
@@ -172,13 +175,6 @@ class Stops:
             where = f", as seen at its end ({error})"
         if left:
             raise LeftRunning(job.id, left, lifecycle.leftover_text(left) + where)
-
-    def stop_all(self, jobs: Iterable[Job]) -> Deferred[None]:
-        """Stop the jobs; fires when each has ended, or could not be stopped in time, which its state shows."""
-        asking = Turns(MAX_STOPS_AT_ONCE)
-        stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs]
-        done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
-        return done.addTimeout(STOP_WAIT_MAX_SECONDS, self._clock, lambda _reason, _seconds: None)
 
     def hear(self, change: Change) -> None:
         if isinstance(change, JobChanged):

@@ -141,12 +141,10 @@ class Reconciler:
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
         """Remember the removed jobs that run all the same, as the worker reports."""
-        unknown = [job_id for job_id in running if self._registry.jobs.find(job_id) is None]
-        disputed = frozenset(job_id for job_id in unknown if job_id in self._registry.removed)
-        if disputed:
+        self._disputed.pop(worker.id, None)
+        removed = [job_id for job_id in running if job_id in self._registry.removed]
+        if disputed := frozenset(job_id for job_id in removed if self._registry.jobs.find(job_id) is None):
             self._disputed[worker.id] = disputed
-        else:
-            self._disputed.pop(worker.id, None)
 
     def _is_removed(self, worker: Worker, report: JobReport) -> bool:
         """Whether the report is of a job that a client removed.
