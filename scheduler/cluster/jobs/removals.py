@@ -135,7 +135,8 @@ class Removals:
             except (Unavailable, DeadlineExceeded):
                 return False
             failpoints.hit("scheduler.after-removal-rpc")
-        key = self._registry.removed.get(job_id, job).key  # a job that was removed before, and came back, has none
+        # If the job was removed before, and came back, its key is in the rest from then.
+        key = self._registry.removed.get(job_id, job).key
         try:
             await self._ledger.decide(job.ref, RemovedJob(job_id, self._ledger.now(), key))
         except StoreFailed:
