@@ -46,20 +46,15 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
         unknown_since=None,
     )
     if status.state.final:
-        finished_at = min(status.finished_at or now, _latest(job, now))
+        finished_at = min(status.finished_at or now, max(job.created_at, now))
         return evolve(known, finished_at=max(finished_at, known.started_at or finished_at))
     return known
-
-
-def _latest(job: Job, now: float) -> float:
-    """The limit for times of a worker: its clock may be wrong, and ours may have been set back."""
-    return max(job.created_at, now)
 
 
 def _started(job: Job, status: JobStatus, now: float) -> float | None:
     if status.started_at is None:
         return _seen(job, status.state, now)
-    latest = _latest(job, now)
+    latest = max(job.created_at, now)  # the clock of the worker may be wrong, and ours may have been set back
     if status.started_at <= latest:
         return status.started_at
     return latest if job.started_at is None else job.started_at
