@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.logger import Logger
 
 from scheduler.cluster.registry import Registry
@@ -198,8 +198,3 @@ class _Questions:
         """Whether the newcomer may be the process that answers at ``address``, and has to be asked."""
         is_there = address == newcomer.address and address in self._of_another
         return is_there and bool(newcomer.nonce) and not self._newcomer_asked
-
-
-def renamed_to_its_id(worker: Worker) -> Worker:
-    """The worker with its id as its name, because another worker has taken its name."""
-    return evolve(worker, name=worker.id, labels={**worker.labels, "name": worker.id})

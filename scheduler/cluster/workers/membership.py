@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
-from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
+from scheduler.cluster.workers.clashes import Clashes
 from scheduler.cluster.workers.departures import Departures
 from scheduler.cluster.workers.heartbeats import Heartbeats
 from scheduler.cluster.workers.ids import check_ids, check_is_registered, id_of, id_of_folder
@@ -185,7 +185,7 @@ class Membership:
                     name=worker.name,
                 )
                 self._register_again.loses_name(other)
-                renamed = renamed_to_its_id(other)
+                renamed = evolve(other, name=other.id, labels={**other.labels, "name": other.id})
                 self._ledger.learn(renamed).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         return displaced
 
