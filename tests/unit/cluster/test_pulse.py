@@ -3,7 +3,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.workers.pulse import Pulse
+from scheduler.cluster.workers.pulses import Pulse
 from scheduler.model import WorkerState
 
 ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
