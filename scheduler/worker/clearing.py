@@ -1,9 +1,8 @@
 """Removing and measuring the folders of jobs, carefully. All of it blocks.
 
-Theory of operation. A folder that is to be removed is first renamed, so it is gone at
-once for all others, and then emptied. After a crash the next process finds the rest
-under that name. A folder that can't be removed stays under it as a leftover, and may be
-tried again. Mounts are looked for only when a walk has met one: walks leave them alone.
+Theory of operation. A folder that is to be removed is first renamed, so it is gone at once for all others, and then
+emptied. After a crash the next process finds the rest under that name. A folder that can't be removed stays under it as
+a leftover, and may be tried again. Mounts are looked for only when a walk has met one: walks leave them alone.
 """
 
 from __future__ import annotations

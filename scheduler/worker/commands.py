@@ -1,8 +1,7 @@
 """The policy of this machine: the commands that jobs may run, and their command lines.
 
-Theory of operation. The worker decides what may run here. A client, even one with a
-stolen token, gets the commands that ``allowed_commands``, ``scripts_only`` and
-``scripts_dir`` allow, and no others. So
+Theory of operation. The worker decides what may run here. A client, even one with a stolen token, gets the commands
+that ``allowed_commands``, ``scripts_only`` and ``scripts_dir`` allow, and no others. So
 
 - if anything is restricted, a program is looked for on the worker's own PATH,
   whatever PATH the job has. Names are compared after the folder is resolved, and
@@ -14,9 +13,8 @@ stolen token, gets the commands that ``allowed_commands``, ``scripts_only`` and
   the script's own ``#!`` line names, or be listed in ``allowed_commands`` by more
   than ``*``.
 
-A refusal is a sentence for the client that sent the job. Paths are checked before
-they are opened by name, so a user who may write into ``scripts_dir`` decides what
-runs.
+A refusal is a sentence for the client that sent the job. Paths are checked before they are opened by name, so a user
+who may write into ``scripts_dir`` decides what runs.
 """
 
 from __future__ import annotations

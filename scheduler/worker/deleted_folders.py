@@ -1,10 +1,9 @@
 """Notices that the folder of a running job was removed: the job is then lost, and holds no slot.
 
-Theory of operation. A job runs on without its folder, but its shim can't write an exit
-record any more. The end of the shim and a stop notice a missing folder; as both may be
-hours away, a periodic look at all running jobs catches the rest. The end is kept in
-memory only, as there is no place for a record. The id is used up, so no start runs the
-job again.
+Theory of operation. A job runs on without its folder, but its shim can't write an exit record any more. The end of the
+shim and a stop notice a missing folder; as both may be hours away, a periodic look at all running jobs catches the
+rest. The end is kept in memory only, as there is no place for a record. The id is used up, so no start runs the job
+again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The variables of a job: those that the worker gives to each, and those that a job may set.
 
-Theory of operation. A job never inherits the worker's environment. It gets a base:
-a few of the worker's own variables, those of ``[worker] env`` in the configuration,
-and those that identify the job. Its own ``env`` comes last. If anything is restricted,
-variables that can make a program run another are refused. No list of these is
-complete: a policy that allows an interpreter allows all that its variables, arguments
-and standard input can make it do.
+Theory of operation. A job never inherits the worker's environment. It gets a base: a few of the worker's own variables,
+those of ``[worker] env`` in the configuration, and those that identify the job. Its own ``env`` comes last. If anything
+is restricted, variables that can make a program run another are refused. No list of these is complete: a policy that
+allows an interpreter allows all that its variables, arguments and standard input can make it do.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The worker's end of the zygote: starts it, asks it for shims, and starts another when it is gone, or hangs.
 
-The zygote is exec'd by ``subprocess``, which copies nothing of this process (with the
-arguments that are used here it uses vfork). It has a session of its own: Ctrl-C is for
-the worker. A zygote that does not answer is killed by its process id, which is safe
-while it is not reaped. Its shims go on without it.
+The zygote is exec'd by ``subprocess``, which copies nothing of this process (with the arguments that are used here it
+uses vfork). It has a session of its own: Ctrl-C is for the worker. A zygote that does not answer is killed by its
+process id, which is safe while it is not reaped. Its shims go on without it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The life of each job on the worker, as one coroutine from its start, or from being found, to its end.
 
-Theory of operation. A job runs under its shim and does not need this process. Its end
-is pushed: the shim's pidfd wakes the reactor, and then the spool is asked, in a pool,
-how the job ended. The same question is asked after a start and when a worker process
-begins. The answer is an exit record, or the shim to wait for. If the shim is gone
-without a record, the question itself writes one, with the state ``lost``.
+Theory of operation. A job runs under its shim and does not need this process. Its end is pushed: the shim's pidfd wakes
+the reactor, and then the spool is asked, in a pool, how the job ended. The same question is asked after a start and
+when a worker process begins. The answer is an exit record, or the shim to wait for. If the shim is gone without a
+record, the question itself writes one, with the state ``lost``.
 
 A start that is under way is never cancelled, as its thread goes on. The rest of a life
 is cancelled at shutdown, or when the folder of the job was removed.

@@ -1,11 +1,10 @@
 """Sends the signals of clients to running jobs: to the main process, or to the whole process tree.
 
-Theory of operation. This process sends them, not the shim, and has to make sure that
-they reach only processes of the job. The main process is known by its id and start time
-in the spool, the shim by those that it wrote into the lock. A signal goes to a pidfd, and
-only after a check that the process descends from the shim: as a subreaper, the shim is an
-ancestor of all processes of its job, and of no other. So neither an id that was used
-again nor a changed record leads to a foreign process.
+Theory of operation. This process sends them, not the shim, and has to make sure that they reach only processes of the
+job. The main process is known by its id and start time in the spool, the shim by those that it wrote into the lock. A
+signal goes to a pidfd, and only after a check that the process descends from the shim: as a subreaper, the shim is an
+ancestor of all processes of its job, and of no other. So neither an id that was used again nor a changed record leads
+to a foreign process.
 
 The tree is looked at once. A process that begins while the others are being signalled
 gets no signal: a second look would also find processes that the job starts because of the

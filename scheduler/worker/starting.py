@@ -1,12 +1,10 @@
 """Starts a job, in a thread: checks the request, makes the spool, has a shim begin the job, and reads the outcome.
 
-Theory of operation. A start is refused only when nothing ran and nothing will.
-As long as no shim was told that it may begin, removing the spool is enough. A shim
-that was told and did not answer, because the machine is overloaded or somebody
-stopped the process, may go on later. Its spool is then removed by the holder of the
-lock: the shim finds no spool, or the lock of one that is gone, and does nothing. A
-job that its shim could not start for lack of processes, memory or descriptors has an
-exit record that says so, and its start counts as never made.
+Theory of operation. A start is refused only when nothing ran and nothing will. As long as no shim was told that it may
+begin, removing the spool is enough. A shim that was told and did not answer, because the machine is overloaded or
+somebody stopped the process, may go on later. Its spool is then removed by the holder of the lock: the shim finds no
+spool, or the lock of one that is gone, and does nothing. A job that its shim could not start for lack of processes,
+memory or descriptors has an exit record that says so, and its start counts as never made.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
 """Removes and measures folders that jobs may write to, by careful walks. Standard library only; it blocks.
 
-Theory of operation. A job may leave anything in its folder: links, mounts, folders
-without permissions, thousands of nested folders. And a process may still change it
-during the walk. So a walk goes by descriptor, one name at a time. It never follows a
-link and never crosses a mount point, by means of ``scheduler.worker.shim.beneath``. An
-entry is looked at only once it is known not to be a mount point, as a mount may hang.
+Theory of operation. A job may leave anything in its folder: links, mounts, folders without permissions, thousands of
+nested folders. And a process may still change it during the walk. So a walk goes by descriptor, one name at a time. It
+never follows a link and never crosses a mount point, by means of ``scheduler.worker.shim.beneath``. An entry is looked
+at only once it is known not to be a mount point, as a mount may hang.
 
-A walk keeps a list of the folders it is in, and no more than ``HELD_DESCRIPTORS`` of
-them open. It returns to a closed folder by ``..``, and goes on only if that is still the
-same folder.
+A walk keeps a list of the folders it is in, and no more than ``HELD_DESCRIPTORS`` of them open. It returns to a closed
+folder by ``..``, and goes on only if that is still the same folder.
 """
 
 from __future__ import annotations

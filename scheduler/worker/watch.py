@@ -1,19 +1,15 @@
 """Notices, within milliseconds, that a file has grown: one inotify instance for the whole worker.
 
-Theory of operation. The kernel queues an event for every write to a watched
-file. The reactor reads all queued events at once, and each watcher of a file is
-called once for them, however many there were. When the queue overflows, events are
-lost, so all watchers are called. A call means "look again", and says nothing about
-how much the file has grown.
+Theory of operation. The kernel queues an event for every write to a watched file. The reactor reads all queued events
+at once, and each watcher of a file is called once for them, however many there were. When the queue overflows, events
+are lost, so all watchers are called. A call means "look again", and says nothing about how much the file has grown.
 
-The kernel limits the instances and watches of each user, and other processes may
-have taken them all. A file without a watch is polled every
-``POLL_INTERVAL_SECONDS``: its followers get their bytes later, but get them.
+The kernel limits the instances and watches of each user, and other processes may have taken them all. A file without a
+watch is polled every ``POLL_INTERVAL_SECONDS``: its followers get their bytes later, but get them.
 
-A file that is watched twice has one watch in the kernel, by its inode, so watchers
-are kept by the kernel's number of the watch. ``twisted.internet.inotify`` drops
-overflows and closes the whole instance when one watched file is deleted, which
-is why it is not used.
+A file that is watched twice has one watch in the kernel, by its inode, so watchers are kept by the kernel's number of
+the watch. ``twisted.internet.inotify`` drops overflows and closes the whole instance when one watched file is deleted,
+which is why it is not used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Opens entries of a folder without following a link or crossing a mount point. Standard library only.
 
-``openat2`` refuses both, including bind mounts of the same file system, which a comparison
-of devices would miss. It does not touch a mounted file system. Where the kernel has no
-``openat2``, the mount ids of descriptors are compared.
+``openat2`` refuses both, including bind mounts of the same file system, which a comparison of devices would miss. It
+does not touch a mounted file system. Where the kernel has no ``openat2``, the mount ids of descriptors are compared.
 """
 
 from __future__ import annotations

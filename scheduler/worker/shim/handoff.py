@@ -1,10 +1,9 @@
 """Messages of one start: worker to zygote, zygote to shim, and the line between worker and shim. Standard library only.
 
-A request is a message on a SOCK_SEQPACKET pair: the folder of a spool, and with it
-the shim's end of a line of its own to the worker. Once the spool is durable, the
-worker tells the shim on that line that it may begin. The shim closes the line when
-the spool shows the outcome of the start. If the machine lacks a resource to begin
-the job, zygote or shim first send the reason on that line, as a sentence.
+A request is a message on a SOCK_SEQPACKET pair: the folder of a spool, and with it the shim's end of a line of its own
+to the worker. Once the spool is durable, the worker tells the shim on that line that it may begin. The shim closes the
+line when the spool shows the outcome of the start. If the machine lacks a resource to begin the job, zygote or shim
+first send the reason on that line, as a sentence.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ Theory of operation. A job goes through these phases:
    the stop signal goes to the main process alone. Once that has ended, the rest is
    killed as soon as it has closed the pipes: no output can be lost any more.
 
-An empty tree ends every phase. The shim is a subreaper, so "no child is left" means
-that the tree is empty. Pipes are read in all phases and emptied at the end; then the
-exit record is made.
+An empty tree ends every phase. The shim is a subreaper, so "no child is left" means that the tree is empty. Pipes are
+read in all phases and emptied at the end; then the exit record is made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Processes as /proc shows them, their descent, and signals to exactly one process. Standard library only.
 
-A bare process id is never trusted: between looking and signalling, the process
-may end and another may get its id. So a signal goes to a pidfd, which is opened
-first and then checked against the start time that was seen.
+A bare process id is never trusted: between looking and signalling, the process may end and another may get its id. So a
+signal goes to a pidfd, which is opened first and then checked against the start time that was seen.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Moves the output of a job from a pipe into a file, without copying it through this process. Standard library only.
 
-The job gets the pipe and not the file: ``echo x > /dev/stderr`` opens the target of
-the descriptor anew, and would truncate a file. When the file can't take more (a full
-disk, a quota), or the job has written as much as it may, the read end is closed. So
-the job sees EPIPE instead of hanging for ever.
+The job gets the pipe and not the file: ``echo x > /dev/stderr`` opens the target of the descriptor anew, and would
+truncate a file. When the file can't take more (a full disk, a quota), or the job has written as much as it may, the
+read end is closed. So the job sees EPIPE instead of hanging for ever.
 """
 
 from __future__ import annotations

@@ -16,14 +16,12 @@
 
 If the output was removed before the end was acknowledged, the records are left.
 
-Theory of operation. The holder of the lock decides the outcome of the job. A shim
-starts the job only if it gets the lock and finds neither an exit record nor an
-identity in the lock file. It first writes its own identity into the lock file. So a
-job is started at most once, and a shim that was killed leaves a trace. A worker that
-gets the lock of a job without an exit record knows that the shim is gone. It writes
-the record itself, while it holds the lock. A spool gets its name when it is
-complete, and its job begins when the spool is durable. A file that matters and is
-written later appears under its name only when it is whole and on the disk.
+Theory of operation. The holder of the lock decides the outcome of the job. A shim starts the job only if it gets the
+lock and finds neither an exit record nor an identity in the lock file. It first writes its own identity into the lock
+file. So a job is started at most once, and a shim that was killed leaves a trace. A worker that gets the lock of a job
+without an exit record knows that the shim is gone. It writes the record itself, while it holds the lock. A spool gets
+its name when it is complete, and its job begins when the spool is durable. A file that matters and is written later
+appears under its name only when it is whole and on the disk.
 """
 
 from __future__ import annotations

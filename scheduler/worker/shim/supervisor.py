@@ -1,15 +1,12 @@
 """The shim, the parent of one job: starts it, supervises it and writes its exit record. Standard library only.
 
-Theory of operation. A shim is forked by the zygote, in a session of its own, and
-needs neither zygote nor worker once it has begun a job. Until then it waits for a job
-on the line to the zygote, and ends when that is closed. It is told the name of the
-spool, and, on a line that the worker made for this start, that it may begin: the
-spool is made durable while the shim gets ready. It closes that line when the spool
-shows the outcome of the start.
+Theory of operation. A shim is forked by the zygote, in a session of its own, and needs neither zygote nor worker once
+it has begun a job. Until then it waits for a job on the line to the zygote, and ends when that is closed. It is told
+the name of the spool, and, on a line that the worker made for this start, that it may begin: the spool is made durable
+while the shim gets ready. It closes that line when the spool shows the outcome of the start.
 
-The mark ``stop`` in the spool asks for the stop of the job. TERM to the shim only
-means that the mark may be there: the job can send TERM, too. Every other signal that
-can be ignored is ignored.
+The mark ``stop`` in the spool asks for the stop of the job. TERM to the shim only means that the mark may be there: the
+job can send TERM, too. Every other signal that can be ignored is ignored.
 
 The phases from the start to the end are in ``phases``.
 """
