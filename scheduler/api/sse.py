@@ -34,12 +34,7 @@ class EventStream(StreamResource):
     """A response with both streams of a job as server-sent events, and then its end."""
 
     def __init__(
-        self,
-        context: Context,
-        job: Job,
-        readers: Mapping[Stream, IOutputReader],
-        opening: Opening,
-        limit: int | None,
+        self, context: Context, job: Job, readers: Mapping[Stream, IOutputReader], opening: Opening, limit: int | None
     ) -> None:
         """With ``limit`` the event ``end`` has the last ``limit`` bytes of each stream."""
         super().__init__(context, events_headers(job), opening, not job.over)

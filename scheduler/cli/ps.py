@@ -113,11 +113,7 @@ def _split_states(_context: click.Context, _parameter: click.Parameter, values: 
     help=f"Those in this state, ended or not; may be repeated, or a list with commas. {', '.join(STATES)}.",
 )
 @click.option(
-    "-l",
-    "--label",
-    type=KeyValue(),
-    multiple=True,
-    help="Jobs with this label; if repeated, all must match.",
+    "-l", "--label", type=KeyValue(), multiple=True, help="Jobs with this label; if repeated, all must match."
 )
 @click.option("--by", "created_by", metavar="WHO", help="Jobs that WHO submitted.")
 @click.option(

@@ -65,11 +65,7 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
     help="Send this script and run it by its #! line, with ARGS if there are any; - reads it from stdin.",
 )
 @click.option(
-    "-e",
-    "--env",
-    metavar="K=V",
-    multiple=True,
-    help="A variable of its environment; K alone passes on its value here.",
+    "-e", "--env", metavar="K=V", multiple=True, help="A variable of its environment; K alone passes on its value here."
 )
 @click.option(
     "--cwd", metavar="DIR", shell_complete=complete_folder, help="The folder it runs in [an empty one of its own]."
@@ -186,8 +182,7 @@ def _text(data: bytes, name: str) -> str:
 
 def _stdin(fields: Mapping[str, Any], status: Status) -> bytes:
     return read_stdin(
-        room_for(fields),
-        lambda: status.note("reading stdin to its end before the job starts; -n passes none of it on"),
+        room_for(fields), lambda: status.note("reading stdin to its end before the job starts; -n passes none of it on")
     )
 
 

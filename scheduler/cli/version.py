@@ -10,8 +10,7 @@ from scheduler.cli.tables import json_line
 
 
 @click.command(
-    "version",
-    epilog="\b\nExamples:\n  schedctl version\n  schedctl version --client\n  schedctl version --json\n",
+    "version", epilog="\b\nExamples:\n  schedctl version\n  schedctl version --client\n  schedctl version --json\n"
 )
 @click.option("--client", "own", is_flag=True, help="Only the version of schedctl; no scheduler is asked.")
 @click.option("--json", "as_json", is_flag=True, help='One line of JSON: {"schedctl", "scheduler", "url"}.')

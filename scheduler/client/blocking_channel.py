@@ -19,17 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ClosedPoolError, HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
 from scheduler.client.address import Target, body
-from scheduler.client.exchange import (
-    Head,
-    Loss,
-    NoAnswer,
-    Open,
-    Read,
-    Request,
-    Step,
-    Trouble,
-    loss_of,
-)
+from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step, Trouble, loss_of
 
 #: Seconds, at most, to establish a connection.
 CONNECT_TIMEOUT_SECONDS = 10.0

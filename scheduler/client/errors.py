@@ -43,12 +43,7 @@ class ApiProblem(ClientError):
     """The scheduler answered with a problem document (RFC 9457)."""
 
     def __init__(
-        self,
-        status: int,
-        document: Mapping[str, Any],
-        *,
-        started: Started = None,
-        job_id: str | None = None,
+        self, status: int, document: Mapping[str, Any], *, started: Started = None, job_id: str | None = None
     ) -> None:
         """``document`` is the JSON of the answer; ``{}`` if it has none."""
         #: The HTTP status.

@@ -24,17 +24,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from scheduler.client.address import Target, body
-from scheduler.client.exchange import (
-    Head,
-    Loss,
-    NoAnswer,
-    Open,
-    Read,
-    Request,
-    Step,
-    Trouble,
-    loss_of,
-)
+from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step, Trouble, loss_of
 
 T = TypeVar("T")
 
@@ -156,11 +146,7 @@ class Uncompressed:
         self._agent = agent
 
     def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:
         headers = Headers() if headers is None else headers.copy()
         headers.setRawHeaders("accept-encoding", ["identity"])

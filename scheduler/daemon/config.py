@@ -232,9 +232,7 @@ def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
     key_file = table.get("key_file", pem_file, "server.key")
     ca_file = table.find("ca_file", pem_file)
     server = GrpcServerSettings(
-        addr=addr,
-        tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None,
-        allow_insecure=allow_insecure,
+        addr=addr, tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None, allow_insecure=allow_insecure
     )
     if not addr.loopback and not server.protected:
         raise table.error("addr", str(addr), _UNPROTECTED)

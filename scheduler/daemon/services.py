@@ -78,11 +78,7 @@ class Ordered(MultiService):
     _log = Logger()
 
     def __init__(
-        self,
-        reactor: IReactor,
-        stop_timeout: float,
-        last_resort: Callable[[float], None],
-        failing: Callable[[], None],
+        self, reactor: IReactor, stop_timeout: float, last_resort: Callable[[float], None], failing: Callable[[], None]
     ) -> None:
         """``stop_timeout``: seconds for the whole stop, with which a stop calls ``last_resort``.
 

@@ -24,13 +24,7 @@ from typing import Any, Protocol
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs leave it out
-from grpc._server import (
-    _RECEIVE_MESSAGE_TOKEN,
-    _abort,
-    _is_rpc_state_active,
-    _receive_message,
-    _RequestIterator,
-)
+from grpc._server import _RECEIVE_MESSAGE_TOKEN, _abort, _is_rpc_state_active, _receive_message, _RequestIterator
 
 #: Seconds that a client may keep a call waiting for a message.
 MESSAGE_DEADLINE_SECONDS = 5.0

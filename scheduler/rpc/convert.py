@@ -244,10 +244,7 @@ def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
     """The answer to a query: the fields of the core protocol, and the whole status in a field of ours."""
     text = error_text(status.state, status.reason)
     return worker_pb2.QueryJobRes(
-        done=status.state.final,
-        error=bool(text),
-        errorText=text,
-        status=status_to_pb(status),
+        done=status.state.final, error=bool(text), errorText=text, status=status_to_pb(status)
     )
 
 

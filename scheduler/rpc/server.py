@@ -73,13 +73,7 @@ class Servicer:
     def stop(self) -> None:
         """Release the calls that wait, before the server ends."""
 
-    def answer_thd(
-        self,
-        context: grpc.ServicerContext,
-        what: str,
-        function: Callable[..., Any],
-        *args: Any,
-    ) -> Any:
+    def answer_thd(self, context: grpc.ServicerContext, what: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function`` on the reactor thread and wait for its result, within the client's deadline and ours."""
         seconds = min(context.time_remaining(), self._deadline)
         return self.hop.call_thd(what, seconds, _for_request, request_id(context), function, *args)

@@ -254,12 +254,7 @@ class WorkerClient(MultiService):
         return reason
 
     def _call(
-        self,
-        worker: Worker,
-        call_thd: Callable[..., T],
-        request: Any,
-        output: bool = False,
-        asked: float | None = None,
+        self, worker: Worker, call_thd: Callable[..., T], request: Any, output: bool = False, asked: float | None = None
     ) -> Deferred[T]:
         asked = time.monotonic() if asked is None else asked
         pool, limit = (self._reads, self._read_limit) if output else (self._calls, self._call_limit)

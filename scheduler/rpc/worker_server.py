@@ -53,9 +53,7 @@ RECHECK_INTERVAL_SECONDS = 30.0
 # One connection gets what the scheduler needs: all output streams and the reserve. As much as the reserve is left to
 # others.
 _LIMITS = ServerLimits(
-    threads=MAX_SERVED_CALLS,
-    queue=MAX_WORKER_CALLS - MAX_SERVED_CALLS,
-    streams=MAX_OUTPUT_STREAMS + RESERVED_THREADS,
+    threads=MAX_SERVED_CALLS, queue=MAX_WORKER_CALLS - MAX_SERVED_CALLS, streams=MAX_OUTPUT_STREAMS + RESERVED_THREADS
 )
 
 

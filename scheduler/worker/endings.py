@@ -187,11 +187,7 @@ class Endings:
         except (OSError, ValueError):  # this process knows it all the same
             self._log.failure("the id of job {job_id} is not used up for the next process", job_id=job_id)
         return JobStatus(
-            job_id,
-            JobState.LOST,
-            reason=f"{SPOOL_REMOVED}{still_run}",
-            finished_at=self._wall_time(),
-            leftover=left,
+            job_id, JobState.LOST, reason=f"{SPOOL_REMOVED}{still_run}", finished_at=self._wall_time(), leftover=left
         )
 
     def find_removed_thd(self, job_id: str) -> JobStatus | None:

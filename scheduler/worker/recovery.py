@@ -13,15 +13,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, RequestKey
 from scheduler.worker.clearing import Clearing, DiskUse
 from scheduler.worker.endings import Endings
-from scheduler.worker.records import (
-    CopiedSpool,
-    HeldByShim,
-    NeverBegun,
-    NotStartable,
-    key_of,
-    spec_of,
-    status_of,
-)
+from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, key_of, spec_of, status_of
 from scheduler.worker.shim.spool import Spool
 from scheduler.worker.trees import Amount
 from scheduler.worker.used_ids import HowUsed, UsedIds
