@@ -1,7 +1,7 @@
 """The table of this worker's jobs: those that run, those whose end is to be reported, those that are kept.
 
-The spools are the only source of truth. The table is the reactor's memory of them, and
-the link to the scheduler reads it.
+The spools are the only source of truth. The table is the reactor's memory of them, and the link to the scheduler reads
+it.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ the reactor, and then the spool is asked, in a pool, how the job ended. The same
 when a worker process begins. The answer is an exit record, or the shim to wait for. If the shim is gone without a
 record, the question itself writes one, with the state ``lost``.
 
-A start that is under way is never cancelled, as its thread goes on. The rest of a life
-is cancelled at shutdown, or when the folder of the job was removed.
+A start that is under way is never cancelled, as its thread goes on. The rest of a life is cancelled at shutdown, or
+when the folder of the job was removed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Detaches the mounts that jobs made in their folders. Standard library only.
 
-A mount is detached lazily: this does not wait for a mount that hangs, and a process
-that has files open there keeps them. Mounts elsewhere must not be affected.
+A mount is detached lazily: this does not wait for a mount that hangs, and a process that has files open there keeps
+them. Mounts elsewhere must not be affected.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fills heartbeats with reports: of jobs that have ended, and of those that the scheduler asks about.
 
-A heartbeat must fit into a message, so the reports are spread over as many heartbeats
-as they need. Within one round (from one beat to the next) no job is reported twice,
-whatever the answer is, so two sides that disagree do not call each other endlessly.
+A heartbeat must fit into a message, so the reports are spread over as many heartbeats as they need. Within one round
+(from one beat to the next) no job is reported twice, whatever the answer is, so two sides that disagree do not call
+each other endlessly.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ signal goes to a pidfd, and only after a check that the process descends from th
 ancestor of all processes of its job, and of no other. So neither an id that was used again nor a changed record leads
 to a foreign process.
 
-The tree is looked at once. A process that begins while the others are being signalled
-gets no signal: a second look would also find processes that the job starts because of the
-first signal, such as the new ones of a server after SIGHUP.
+The tree is looked at once. A process that begins while the others are being signalled gets no signal: a second look
+would also find processes that the job starts because of the first signal, such as the new ones of a server after
+SIGHUP.
 """
 
 from __future__ import annotations

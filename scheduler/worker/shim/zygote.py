@@ -1,16 +1,16 @@
 """Forks shims, cheaply, and kills what killed shims leave behind. Standard library only.
 
-A bare interpreter runs this file by its path: ``python -I -S zygote.py <descriptor>``.
-The descriptor is its end of a line for requests (``scheduler.worker.shim.handoff``).
+A bare interpreter runs this file by its path: ``python -I -S zygote.py <descriptor>``. The descriptor is its end of a
+line for requests (``scheduler.worker.shim.handoff``).
 
 Theory of operation. A fork of the worker would copy a large process with threads of grpc in it, and a fresh interpreter
 for each job costs 20 ms. This process has one thread, and has loaded all that a shim needs. A fork takes its time too,
 so a shim is ready before a request comes, and the request is passed on to it. The next one is forked a moment later:
 the start under way needs the processors.
 
-The zygote is a subreaper. The processes of a killed shim become its children, and
-every child that is not a shim is killed. When the worker ends, the zygote stays until
-its last shim has ended. When the zygote is killed, the shims go on without it.
+The zygote is a subreaper. The processes of a killed shim become its children, and every child that is not a shim is
+killed. When the worker ends, the zygote stays until its last shim has ended. When the zygote is killed, the shims go on
+without it.
 """
 
 from __future__ import annotations
