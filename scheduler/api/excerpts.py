@@ -16,7 +16,7 @@ import base64
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -94,16 +94,16 @@ class Excerpts:
         return {**members, "output_unavailable": self.missing}
 
 
+@define(eq=False, slots=False)
 class ExcerptReader:
     """Reads excerpts, within the limits of one server."""
 
-    def __init__(
-        self, scheduler: IScheduler, clock: IReactorTime, describe: Callable[[Job], Awaitable[Object]]
-    ) -> None:
-        """``describe`` makes the JSON of a job."""
-        self._scheduler = scheduler
-        self._clock = clock
-        self._describe = describe
+    _scheduler: IScheduler
+    _clock: IReactorTime
+    #: Makes the JSON of a job.
+    _describe: Callable[[Job], Awaitable[Object]]
+
+    def __attrs_post_init__(self) -> None:
         self._reads = KeyedTurns(READS_PER_WORKER)
         self._pages = Turns(MAX_PAGES_READ)
 

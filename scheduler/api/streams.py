@@ -24,7 +24,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.logger import Logger
@@ -49,21 +49,17 @@ END_WAIT_MAX_SECONDS = 30.0
 _log = Logger()
 
 
+@define(eq=False, slots=False)
 class Pull:
     """Reads chunks from one reader while ``wanted()`` is true."""
 
-    def __init__(
-        self,
-        reader: IOutputReader,
-        wanted: Callable[[], bool],
-        deliver: Callable[[Chunk], None],
-        failed: Callable[[Failure], None],
-    ) -> None:
-        self._reader = reader
-        self._wanted = wanted
-        self._deliver = deliver
-        self._failed = failed
-        self._offset = reader.offset
+    _reader: IOutputReader
+    _wanted: Callable[[], bool]
+    _deliver: Callable[[Chunk], None]
+    _failed: Callable[[Failure], None]
+
+    def __attrs_post_init__(self) -> None:
+        self._offset = self._reader.offset
         self._reading = self._pulling = self._closed = False
 
     def pull(self) -> None:

@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
 import grpc
-from attrs import frozen
+from attrs import define, frozen
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from twisted.application.service import Service
@@ -141,39 +141,30 @@ class IServerReactor(IReactorFromThreads, IReactorTime):
     """The interfaces that a server needs of its reactor."""
 
 
+@define(eq=False, slots=False)
 class GrpcServer(Service):
     """A gRPC server. ``bound`` is its address while it listens."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: IServerReactor,
-        address: Address,
-        tls: TlsFiles | None,
-        limits: ServerLimits,
-        servicer: Servicer,
-        add: Callable[[Any, grpc.Server], None],
-        names: Sequence[str],
-        interceptors: Sequence[grpc.ServerInterceptor[Any, Any]] = (),
-    ) -> None:
-        """``add`` puts the servicer on a server; ``names`` are the full names of its services.
+    _reactor: IServerReactor
+    _address: Address
+    _tls: TlsFiles | None
+    _limits: ServerLimits
+    _servicer: Servicer
+    #: Puts the servicer on a server.
+    _add: Callable[[Any, grpc.Server], None]
+    #: The full names of its services.
+    _names: Sequence[str]
+    #: They see every call, also of the health checks.
+    _interceptors: Sequence[grpc.ServerInterceptor[Any, Any]] = ()
 
-        ``interceptors`` see every call, also of the health checks.
-        """
+    def __attrs_post_init__(self) -> None:
         self.bound: Address | None = None
-        self._reactor = reactor
-        self._address = address
-        self._tls = tls
-        self._limits = limits
-        self._servicer = servicer
-        self._add = add
-        self._names = names
-        self._interceptors = interceptors
         self._server: grpc.Server | None = None
         self._pools: list[futures.ThreadPoolExecutor] = []
-        self.waiting = WaitingCalls(reactor.seconds)
-        self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self.waiting.cancel_old)
+        self.waiting = WaitingCalls(self._reactor.seconds)
+        self._checks = Periodic(self._reactor, CHECK_INTERVAL_SECONDS, self.waiting.cancel_old)
 
     def privilegedStartService(self) -> None:
         """Bind the port. Raises ``OSError`` that names the address if it can't be bound."""
