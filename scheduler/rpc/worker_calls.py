@@ -121,33 +121,19 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
         raise Misdirected(to.name)
 
 
-class Late:
-    """A start that was not answered by its deadline, but whose answer is still awaited."""
-
-    def __init__(self, call: Any, read_thd: Callable[[], JobStatus]) -> None:
-        self._call = call
-        self._read_thd = read_thd
-
-    def listen_thd(self, tell_thd: Callable[[JobStatus | Failure], None]) -> None:
-        """Pass the answer to ``tell_thd``, on a thread of gRPC that serves all calls, so it must be quick."""
-
-        def over_thd(_: object) -> None:
-            try:
-                tell_thd(self._read_thd())
-            except SchedulerError:
-                tell_thd(Failure())
-
-        self._call.add_done_callback(over_thd)
+#: Has its argument called with the late answer to a start, on a thread of gRPC that serves all calls: it must be quick.
+Listen = Callable[[Callable[[JobStatus | Failure], None]], None]
 
 
 def start_thd(
-    late_thd: Callable[[Late], None] | None,
+    late_thd: Callable[[Listen], None] | None,
     stubs: Stubs,
     to: Addressee,
     request: worker_pb2.StartJobReq,
     seconds: float,
 ) -> JobStatus:
     """Start a job and return its status.
+
     If no answer comes in time, ``late_thd`` is called before ``DeadlineExceeded`` is raised, and may await a late
     answer.
     """
@@ -163,12 +149,18 @@ def start_thd(
         try:
             return under_way.result(left), under_way
         except grpc.FutureTimeoutError:
-            late_thd(Late(under_way, hear_thd))
+            late_thd(listen_thd)
             raise DeadlineExceeded(f"StartJob on worker {to.name!r}", round(left, 1)) from None
 
-    def hear_thd() -> JobStatus:
-        heard = _made_thd(stubs, "StartJob", to, request, in_all, lambda: (under_way.result(0), under_way))
-        return _read_start(to, heard)
+    def listen_thd(tell_thd: Callable[[JobStatus | Failure], None]) -> None:
+        def over_thd(_: object) -> None:
+            try:
+                heard = _made_thd(stubs, "StartJob", to, request, in_all, lambda: (under_way.result(0), under_way))
+                tell_thd(_read_start(to, heard))
+            except SchedulerError:
+                tell_thd(Failure())
+
+        under_way.add_done_callback(over_thd)
 
     return _read_start(to, _made_thd(stubs, "StartJob", to, request, left, send_thd))
 

@@ -146,18 +146,18 @@ class WorkerClient(MultiService):
     def start_job(
         self, worker: Worker, job: Job, late: Callable[[Deferred[JobStatus]], None] | None = None
     ) -> Deferred[JobStatus]:
-        listen_thd = None
+        late_thd = None
         if worker.is_core:
             if late is not None and self._late[worker.id] < LATE_ANSWERS_PER_WORKER:
-                listen_thd = self._listener(worker.id, late)
+                late_thd = self._listener(worker.id, late)
             request = convert.core_start_to_pb(job.spec)
         else:
             request = convert.start_to_pb(job.id, job.spec, job.created_at, job.key)
-        return self._call(worker, partial(worker_calls.start_thd, listen_thd), request)
+        return self._call(worker, partial(worker_calls.start_thd, late_thd), request)
 
     def _listener(
         self, worker_id: str, late: Callable[[Deferred[JobStatus]], None]
-    ) -> Callable[[worker_calls.Late], None]:
+    ) -> Callable[[worker_calls.Listen], None]:
         """Make a function that a thread calls with an unanswered start. Awaiting the answer then holds no thread."""
         answer: Deferred[JobStatus] = Deferred()
         tell_thd = partial(self._hop.tell_thd, copy_context().run)
@@ -172,11 +172,11 @@ class WorkerClient(MultiService):
                 del self._late[worker_id]
             answer.callback(result)  # a Failure starts the errbacks
 
-        def listen_thd(call: worker_calls.Late) -> None:
+        def late_thd(listen_thd: worker_calls.Listen) -> None:
             tell_thd(begin)
-            call.listen_thd(lambda result: tell_thd(over, result))
+            listen_thd(lambda result: tell_thd(over, result))
 
-        return listen_thd
+        return late_thd
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         def read(answer: worker_pb2.StopJobRes) -> JobStatus | None:
