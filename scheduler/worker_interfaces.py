@@ -5,9 +5,9 @@
     rpc    -> IJobRunner       <- worker.runner
     worker -> ISchedulerClient <- rpc.scheduler_client
     worker -> IJobs            <- worker.jobs
-    worker -> IHeldId          <- worker.identity
+    worker -> IHeldId          <- worker.own_ids
     worker -> ICommitCount     <- worker.commit_count
-    rpc    -> IOwnIds        <- worker.identity
+    rpc    -> IOwnIds          <- worker.own_ids
 
 The rules of ``scheduler.interfaces`` for threads, errors and deadlines hold here, too.
 """
