@@ -163,18 +163,12 @@ def queue_text(job: Job) -> str:
     return f"job {short_id(job.data)} is queued, place {waiting.place}: {waiting.detail}"
 
 
-def out_of_queue(
-    client: Client,
-    job_id: str,
-    status: Status,
-    deadline: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Job:
-    """Wait until the job is no longer queued, or until ``deadline``, a time of ``clock``. Raises ``ClientError``."""
-    job, since = client.job(job_id), clock()
-    while job.state == "queued" and (deadline is None or clock() < deadline):
+def out_of_queue(client: Client, job_id: str, status: Status, deadline: float | None = None) -> Job:
+    """Wait until the job is no longer queued, or until ``deadline`` (``time.monotonic``). Raises ``ClientError``."""
+    job, since = client.job(job_id), time.monotonic()
+    while job.state == "queued" and (deadline is None or time.monotonic() < deadline):
         status.waiting(queue_text(job), LOOK_INTERVAL, since)
-        left = LOOK_INTERVAL if deadline is None else min(LOOK_INTERVAL, max(0.0, deadline - clock()))
+        left = LOOK_INTERVAL if deadline is None else min(LOOK_INTERVAL, max(0.0, deadline - time.monotonic()))
         job = client.job(job_id, wait=left)
     status.done()
     return job
