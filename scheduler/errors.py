@@ -182,8 +182,6 @@ class DeadlineExceeded(SchedulerError):
 class StartUnanswered(SchedulerError):
     """A start was sent, but its answer was lost or could not be saved. The job may or may not run."""
 
-    retryable = False
-
     def __init__(self, worker: str, job_id: str, why: str = "") -> None:
         """``why`` says what came in place of an answer, if anything."""
         what = f"the start of job {job_id!r} on worker {worker!r} failed ({why})"

@@ -20,17 +20,9 @@ from scheduler.views import JobFilter
 
 #: Names of the filters of jobs.
 FILTERS = (
-    "worker",
-    "state",
-    "label",
-    "created_by",
-    "created_after",
-    "created_before",
-    "finished_after",
-    "finished_before",
-    "orphan",
-    "group_id",
-    "id_prefix",
+    *("worker", "state", "label", "created_by"),
+    *("created_after", "created_before", "finished_after", "finished_before"),
+    *("orphan", "group_id", "id_prefix"),
 )
 
 #: Seconds of the longest wait for an answer.

@@ -52,10 +52,7 @@ METADATA_KEY = "x-request-id"
 
 #: Allowed values of ``log_level``, from most to least output.
 LEVELS: Mapping[str, Any] = {
-    "debug": LogLevel.debug,
-    "info": LogLevel.info,
-    "warn": LogLevel.warn,
-    "error": LogLevel.error,
+    level.name: level for level in (LogLevel.debug, LogLevel.info, LogLevel.warn, LogLevel.error)
 }
 
 #: Keys without ``log_`` that Twisted's older log (``twisted.python.log``) adds to every event.
@@ -168,8 +165,7 @@ def _as_json(event: LogEvent) -> str:
         "namespace": _namespace(event),
         "message": _message(event),
     }
-    traceback = _traceback(event)
-    if traceback:
+    if traceback := _traceback(event):
         record["traceback"] = traceback
     for key, value in _fields(event).items():
         record[f"{key}_" if key in record else key] = _json_value(value)
