@@ -153,11 +153,9 @@ class Conversation:
         """Deregister; while jobs run, say that the worker leaves instead."""
         if not self._registered:
             return
-        running = self._jobs.running()
+        running, worker_id = self._jobs.running(), self._identity.worker_id
         if running or self._jobs.is_starting():
-            self._log.info(
-                "worker {worker_id} leaves {count} jobs running", worker_id=self._identity.worker_id, count=len(running)
-            )
+            self._log.info("worker {worker_id} leaves {count} jobs running", worker_id=worker_id, count=len(running))
             if not self._unheard:
                 beat = Deferred.fromCoroutine(self._beat(leaving=True))
                 with contextlib.suppress(SchedulerError, TimedOut):
@@ -166,13 +164,11 @@ class Conversation:
         try:
             if self._more_to_say:
                 await self._beat()
-            await self._client.deregister(self._identity.worker_id, self._identity.nonce)
+            await self._client.deregister(worker_id, self._identity.nonce)
         except SchedulerError as error:
-            self._log.warn(
-                "worker {worker_id} could not deregister: {why}", worker_id=self._identity.worker_id, why=str(error)
-            )
+            self._log.warn("worker {worker_id} could not deregister: {why}", worker_id=worker_id, why=str(error))
         else:
-            self._log.info("worker {worker_id} deregistered", worker_id=self._identity.worker_id)
+            self._log.info("worker {worker_id} deregistered", worker_id=worker_id)
         self._registered = False
 
     # registering
