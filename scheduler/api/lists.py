@@ -63,8 +63,7 @@ async def all_workers(scheduler: IScheduler, views: Iterable[WorkerView]) -> Asy
     before = b'{"workers":['
     ids = iter([view.worker.id for view in views])
     while part := list(islice(ids, WORKERS_AT_ONCE)):
-        shown = _members(list(map(wire.worker_json, _present(scheduler, part))))
-        if shown:
+        if shown := _members(list(map(wire.worker_json, _present(scheduler, part)))):
             yield before + shown
             before = b","
     yield b"]}\n" if before == b"," else before + b"]}\n"

@@ -214,8 +214,7 @@ def _common(root: Table, path: str, state_dir: str, grpc_addr: str) -> dict[str,
 
 def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
     """The folder that systemd names, else the usual place for a daemon or a user."""
-    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
+    if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return os.path.abspath(given)
     if os.geteuid() == 0:
         return f"/var/lib/{folder}"
@@ -303,8 +302,7 @@ def _worker_name(table: Table) -> str:
     if given is not None:
         return given
     name = socket.gethostname()
-    problem = name_problem(name)
-    if problem:
+    if problem := name_problem(name):
         why = f"is not set, and the host name of this machine, {name!r}, can't be it, as a name {problem}"
         raise table.error("name", None, f"{why}; set [worker] name")
     return name

@@ -223,8 +223,7 @@ def store_url(state_dir: Path) -> Check[str]:
 
 def worker_name(value: Any) -> str:
     """Check the name of a worker."""
-    problem = name_problem(value if isinstance(value, str) else "")
-    if problem:
+    if problem := name_problem(value if isinstance(value, str) else ""):
         raise Unfit(problem)
     return str(value)
 
@@ -241,16 +240,14 @@ def label(table: Table, key: str) -> str:
 def label_value(value: Any) -> str:
     """Check the value of a label."""
     given = text(value)
-    problem = label_problem(given)
-    if problem:
+    if problem := label_problem(given):
         raise Unfit(problem)
     return given
 
 
 def variable(table: Table, key: str) -> str:
     """Check the name of an environment variable, which is a key of the table. Raises ``ConfigError`` for a bad name."""
-    problem = env_name_problem(key)
-    if problem:
+    if problem := env_name_problem(key):
         raise table.error(key, None, problem)
     return key
 

@@ -205,8 +205,7 @@ def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
 def status_from_pb(message: worker_pb2.JobStatus) -> JobStatus:
     """The status in a message. Raises ``Invalid`` for an impossible id, outcome or number, and for a contradiction."""
     status = _told_from_pb(message)
-    problem = contradiction(status)
-    if problem:
+    if problem := contradiction(status):
         raise Invalid("status", problem)
     return status
 

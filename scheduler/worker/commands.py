@@ -159,8 +159,7 @@ class Policy:
         if self.restricted:
             key = "scripts_only" if self.scripts_only else "allowed_commands"
             raise NotRunnable(f"script: is not allowed here, where {key} restricts what may run")
-        unfit = script_problem(script)
-        if unfit:
+        if unfit := script_problem(script):
             raise NotRunnable(f"script: {unfit}")
         named = INTERPRETER.match(script[:LINE_MAX_BYTES])
         assert named is not None
@@ -173,8 +172,7 @@ class Policy:
 def _program(command: str, path: str) -> str:
     """Answer the absolute path of a command. A name is looked for on ``path``."""
     if os.path.isabs(command):
-        problem = _program_problem(command)
-        if problem:
+        if problem := _program_problem(command):
             raise NotRunnable(f"command {_shown(command)} {problem}")
         return command
     if "/" in command:
@@ -229,8 +227,7 @@ def _why(error: OSError) -> str:
 
 
 def _check_text(name: str, value: str) -> None:
-    problem = text_problem(value)
-    if problem:
+    if problem := text_problem(value):
         raise NotRunnable(f"{name} {_shown(value)} {problem}")
 
 

@@ -67,8 +67,7 @@ class Launcher:
                 _await_answer(ours, deadline)
                 raise
             if _await_answer(ours, deadline):
-                refusal = handoff.refusal(ours)
-                if refusal:
+                if refusal := handoff.refusal(ours):
                     raise Shortage(refusal)
                 return True
             self._give_up(asked)

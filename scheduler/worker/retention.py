@@ -193,8 +193,7 @@ class SpoolRetention(Periodic):
         disk = await self._look()
         plan = self._plan(disk, self._demand(disk, room, self._waiting))
         await self.ended.clean(plan.clean, output=False)
-        going = [*plan.expired, *plan.remove]
-        if going:
+        if going := [*plan.expired, *plan.remove]:
             await self.ended.remove_all(going)
         await self.ended.clean(plan.strip, output=True)
         if plan.clean:

@@ -69,8 +69,7 @@ class Starter:
             self._check_unused(job_id)
             new = not os.path.exists(spool.folder)
             if new:
-                lacking = lack(disk_of(self._spools.folder), self._min_free)
-                if lacking:
+                if lacking := lack(disk_of(self._spools.folder), self._min_free):
                     raise DiskFull(lacking)
                 seen = self.make_thd(job_id, spec, created_at, key)
             else:
