@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from attrs import define
 
 from scheduler.cli.completion import complete_file, complete_folder, complete_worker
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
@@ -117,7 +118,7 @@ def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdi
             fields["script"] = _text(_stdin(fields, status), "the script")
         elif not no_stdin and stdin_offered() and (data := _stdin(fields, status)):
             fields["stdin"] = data
-        return Run(session, status, patience).run(fields, key, detach)
+        return Run(session, status, patience, fields, key, detach).run()
 
 
 def fields_of(command: tuple[str, ...], options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -186,23 +187,27 @@ def _stdin(fields: Mapping[str, Any], status: Status) -> bytes:
     )
 
 
+@define(eq=False)
 class Run:
     """Runs a job, from its submission to the exit code."""
 
-    def __init__(self, session: Session, status: Status, patience: float) -> None:
-        self._session = session
-        self._status = status
-        self._patience = patience
-        self._job_id: str | None = None
+    _session: Session
+    _status: Status
+    _patience: float
+    #: The job, as the API's fields, and its idempotency key.
+    _fields: Mapping[str, Any]
+    _key: str | None
+    _detach: bool
+    _job_id: str | None = None
 
-    def run(self, fields: Mapping[str, Any], key: str | None, detach: bool) -> int:
+    def run(self) -> int:
         """Run the job, and return the exit code. Raises ``Failure`` if the outcome is not known."""
         new_client = partial(self._session.client, waits=True, on_trouble=None)  # its ``Status`` reports troubles
         try:
             with Interrupts(self._status, new_client) as interrupts:
                 watch = Watch(self._status, interrupts, self._patience, new_client)
                 with new_client(patience=self._patience, on_trouble=watch.trouble) as client:
-                    return self._watched(client, watch, interrupts, fields, key, detach)
+                    return self._watched(client, watch, interrupts)
         except Left:
             if self._job_id is None:
                 raise self._unresolved(
@@ -210,19 +215,11 @@ class Run:
                 ) from None
             raise self._unresolved(f"job {self._job_id} is left as it is, it was asked to stop") from None
 
-    def _watched(
-        self,
-        client: Client,
-        watch: Watch,
-        interrupts: Interrupts,
-        fields: Mapping[str, Any],
-        key: str | None,
-        detach: bool,
-    ) -> int:
+    def _watched(self, client: Client, watch: Watch, interrupts: Interrupts) -> int:
         try:
-            self._job_id, job = self._submitted(client, fields, key)
+            self._job_id, job = self._submitted(client)
             interrupts.job(self._job_id)
-            if detach and not interrupts.stopping:
+            if self._detach and not interrupts.stopping:
                 return self._detached(self._job_id, job)
             if job is None:
                 self._status.note("waiting for what becomes of it")
@@ -246,11 +243,11 @@ class Run:
             ) from error
         return self._ended(job, watch.lost)
 
-    def _submitted(self, client: Client, fields: Mapping[str, Any], key: str | None) -> tuple[str, Job | None]:
+    def _submitted(self, client: Client) -> tuple[str, Job | None]:
         """Submit the job. Returns its id, and the job unless the start was not answered."""
         try:
-            with of_worker(client, fields.get("worker"), self._session.connection.url):
-                job = client.submit(key=key, **fields)
+            with of_worker(client, self._fields.get("worker"), self._session.connection.url):
+                job = client.submit(key=self._key, **self._fields)
         except ClientError as error:
             if error.job_id is None or not error.started:
                 raise

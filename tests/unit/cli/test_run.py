@@ -175,7 +175,7 @@ class SubmittedTests(SynchronousTestCase):
         notes: list[str] = []
         status = Status(notes.append, lambda: None, updates=False)
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            code = Run(cast(Session, Unanswered(problem)), status, 60.0).run({"command": ["make"]}, None, detach)
+            code = Run(cast(Session, Unanswered(problem)), status, 60.0, {"command": ["make"]}, None, detach).run()
         return code, out.getvalue(), "".join(notes)
 
     def test_unanswered(self) -> None:
