@@ -75,7 +75,7 @@ async def _snapshot(call: Call, job: Job, stream: Stream, offset: int, tail: int
     if call.head:
         return Answer(status=status, headers=headers)
     reader = SpanReader(scheduler, job.id, stream, first, end)
-    return RawStream(call.context, job.id, reader, headers, Opening(status=status))
+    return RawStream(call.context, job.id, reader, Opening(headers, status))
 
 
 async def _check_offset(scheduler: IScheduler, job: Job, stream: Stream, offset: int) -> Chunk | None:

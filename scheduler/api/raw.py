@@ -5,7 +5,6 @@ A raw follow reports the job's end in trailers (RFC 9110, 6.5), after the last b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall
@@ -43,15 +42,9 @@ class RawStream(StreamResource):
     """A response with the bytes of one reader of a job's output, unchanged."""
 
     def __init__(
-        self,
-        context: Context,
-        job_id: str,
-        reader: IOutputReader,
-        headers: Mapping[str, str],
-        opening: Opening,
-        at_once: bool = False,
+        self, context: Context, job_id: str, reader: IOutputReader, opening: Opening, at_once: bool = False
     ) -> None:
-        super().__init__(context, headers, opening, at_once)
+        super().__init__(context, opening, at_once)
         self._job_id = job_id
         self._pulls = [Pull(reader, self._wanted, self._deliver, self._cut)]
 
@@ -78,7 +71,8 @@ class FollowStream(RawStream):
     def __init__(
         self, context: Context, job: Job, reader: IOutputReader, opening: Opening, stall: float | None
     ) -> None:
-        super().__init__(context, job.id, reader, follow_headers(job, reader.offset), opening, not job.over)
+        opening = opening.of_kind(follow_headers(job, reader.offset))
+        super().__init__(context, job.id, reader, opening, at_once=not job.over)
         self._stall = stall
         self._silence: IDelayedCall | None = None
 

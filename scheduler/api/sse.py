@@ -37,7 +37,7 @@ class EventStream(StreamResource):
         self, context: Context, job: Job, readers: Mapping[Stream, IOutputReader], opening: Opening, limit: int | None
     ) -> None:
         """With ``limit`` the event ``end`` has the last ``limit`` bytes of each stream."""
-        super().__init__(context, events_headers(job), opening, not job.over)
+        super().__init__(context, opening.of_kind(events_headers(job)), at_once=not job.over)
         self._job = job
         self._limit = limit
         # the data of the latest event ``job``

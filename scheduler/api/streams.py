@@ -24,7 +24,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.logger import Logger
@@ -100,11 +100,15 @@ class Pull:
 
 @frozen
 class Opening:
-    """The beginning of a stream: further headers, the status, and the problem for a failure before any output."""
+    """The beginning of a stream: headers, the status, and the problem for a failure before any output."""
 
     headers: Mapping[str, str] = field(factory=dict)
     status: int = 200
     problem: Callable[[Failure], Problem] = problem_of
+
+    def of_kind(self, headers: Mapping[str, str]) -> Opening:
+        """The same beginning, with the headers of this kind of stream."""
+        return evolve(self, headers={**headers, **self.headers})
 
 
 @implementer(IPushProducer)
@@ -113,14 +117,12 @@ class StreamResource(Resource):
 
     isLeaf = True  # noqa: N815
 
-    def __init__(self, context: Context, headers: Mapping[str, str], opening: Opening, at_once: bool) -> None:
-        """``headers`` are those of this kind of stream; ``at_once``: they are sent without waiting for output."""
+    def __init__(self, context: Context, opening: Opening, at_once: bool) -> None:
+        """``at_once``: the headers are sent without waiting for output."""
         super().__init__()
         self._context = context
-        self._headers = {**headers, **opening.headers}
-        self._status = opening.status
+        self._opening = opening
         self._at_once = at_once
-        self._problem = opening.problem
         self._request: Request | None = None
         # the same request until its connection is closed, even if the response was cut
         self._connected: Request | None = None
@@ -135,8 +137,8 @@ class StreamResource(Resource):
 
     def render(self, request: Request) -> int:
         self._request = self._connected = request
-        request.setResponseCode(self._status)
-        for name, value in self._headers.items():
+        request.setResponseCode(self._opening.status)
+        for name, value in self._opening.headers.items():
             request.setHeader(name, value)
         request.notifyFinish().addBoth(self._ended)
         request.registerProducer(self, True)
@@ -223,7 +225,7 @@ class StreamResource(Resource):
         request = self._release()
         if request is None:
             return
-        problem = problem_of(failure) if self._begun else self._problem(failure)
+        problem = problem_of(failure) if self._begun else self._opening.problem(failure)
         if not self._begun:
             for name in ("Content-Length", "Content-Range", "Accept-Ranges", "Trailer"):
                 request.responseHeaders.removeHeader(name)
