@@ -34,8 +34,7 @@ def keep_alive(transport: Any) -> None:
     if not ITCPTransport.providedBy(transport):
         return
     transport.setTcpKeepAlive(True)
-    handle = _handle(transport)
-    if handle is not None:
+    if (handle := _handle(transport)) is not None:
         for option, value in _PROBES:
             handle.setsockopt(socket.IPPROTO_TCP, option, value)
 

@@ -89,8 +89,7 @@ class Request(server.Request):
         self.responseHeaders.setRawHeaders("Cache-Control", ["no-store"])
         self.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
         try:
-            problem = self._refusal()
-            if problem is not None:
+            if (problem := self._refusal()) is not None:
                 send(self, problem_answer(problem.of_submission(False) if self._submits else problem))
                 return
             self.prepath, self.postpath = [], [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]

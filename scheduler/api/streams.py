@@ -216,8 +216,7 @@ class StreamResource(Resource):
             self._finish_now()
 
     def _finish_now(self) -> None:
-        request = self._release()
-        if request is not None:
+        if (request := self._release()) is not None:
             request.finish()
 
     def _cut(self, failure: Failure) -> None:

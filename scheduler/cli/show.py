@@ -106,8 +106,7 @@ def _exit(job: Object) -> Iterator[tuple[str, str]]:
         yield "exit code", str(job["exit_code"])
     if job.get("signal"):
         yield "signal", job["signal"]
-    usage = job.get("usage")
-    if usage is not None:
+    if (usage := job.get("usage")) is not None:
         yield "used", f"{size(usage['max_rss'])} of memory at most, {span(usage['cpu_seconds'])} of processor time"
     if job.get("background_ended"):
         count = job["background_ended"]
@@ -128,8 +127,7 @@ def _output(job: Object) -> Iterator[tuple[str, str]]:
 
 
 def _attempts(job: Object) -> Iterator[tuple[str, str]]:
-    retry = job.get("retry")
-    if retry is not None:
+    if (retry := job.get("retry")) is not None:
         delay = f", {span(retry['delay'])} apart" if retry["delay"] else ""
         left = retry["attempts"]
         yield "retry", f"up to {left} more attempt{'' if left == 1 else 's'}{delay}" if left else "no more attempts"

@@ -93,8 +93,7 @@ def short_id(job: Object) -> str:
 
 def command_line(job: Object) -> str:
     """The command of a job as it would be typed in a shell; for a script, its first line."""
-    script = job.get("script")
-    if script is not None:
+    if (script := job.get("script")) is not None:
         return printable(f"{script['first_line']} ({size(script['bytes'])} script)")
     words = [job.get("command") or "", *([job["path"]] if job.get("path") else []), *(job.get("args") or ())]
     line = words[2] if len(words) == 3 and words[0] == "/bin/sh" and words[1] == "-c" else shlex.join(words)

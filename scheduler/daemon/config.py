@@ -298,8 +298,7 @@ def _worker(table: Table) -> WorkerSettings:
 
 def _worker_name(table: Table) -> str:
     """The name in the file, else the host name."""
-    given = table.find("name", worker_name)
-    if given is not None:
+    if (given := table.find("name", worker_name)) is not None:
         return given
     name = socket.gethostname()
     if problem := name_problem(name):

@@ -209,8 +209,7 @@ def store_url(state_dir: Path) -> Check[str]:
     """Make a check for the URL of the store's database."""
 
     def check(value: Any) -> str:
-        url = database_url(value, state_dir)
-        if url is not None:
+        if (url := database_url(value, state_dir)) is not None:
             return url
         raise Unfit(
             'must be "sqlite:///FILE", in state_dir if it is not absolute (sqlite:////var/...), '

@@ -169,8 +169,7 @@ class SchedulerClient(MultiService):
             raise Unreachable(self._address, kind="scheduler") from None
 
     def _understood(self, failure: grpc.RpcError, channel: Channel, method: str, request: Any) -> SchedulerError:
-        told = status.error_from_status(failure)
-        if told is not None:
+        if (told := status.error_from_status(failure)) is not None:
             return told
         code, words = failure.code(), status.words(failure)
         match code:

@@ -124,8 +124,7 @@ class WorkerClient(MultiService):
         self._queries.drop(worker_id, lambda query: Unreachable(query.worker.name))
 
     def _hang_up(self, worker_id: str) -> None:
-        stubs = self.stubs.pop(worker_id, None)
-        if stubs is not None:
+        if (stubs := self.stubs.pop(worker_id, None)) is not None:
             stubs.channel.close()
 
     def probe(self, worker: Worker) -> Deferred[None]:

@@ -69,8 +69,7 @@ class EndedJobs:
 
     def acknowledged(self, job_id: str, taken: DiskUse) -> None:
         """Note that the scheduler keeps the end of the job."""
-        job = self._jobs.get(job_id)
-        if job is not None:
+        if (job := self._jobs.get(job_id)) is not None:
             job.acknowledged = True
             self._measured(job, taken)
             self._sweep_soon(_SWEEP_AFTER_END_SECONDS)

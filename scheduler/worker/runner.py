@@ -84,8 +84,7 @@ class JobRunner:
     ) -> Deferred[JobStatus]:
         if job_id and not is_id(job_id):
             return fail(Invalid("jobID", "must match [A-Za-z0-9_-]{1,64}"))
-        known = self._jobs.find(job_id)
-        if known is not None:
+        if (known := self._jobs.find(job_id)) is not None:
             started = known.when_started()
             return (
                 started.addErrback(lambda _: self.start(job_id, spec, created_at, key)) if known.taken_back else started
@@ -138,8 +137,7 @@ class JobRunner:
         return job.status  # frozen, and replaced as a whole, so any thread may read it
 
     def seal(self, job_id: str) -> Deferred[JobStatus]:
-        known = self._jobs.find(job_id)
-        if known is not None:
+        if (known := self._jobs.find(job_id)) is not None:
             # A start that comes to nothing leaves no job.
             return known.when_started().addErrback(lambda _: self.seal(job_id))
         if not is_id(job_id):

@@ -50,8 +50,7 @@ class Spools:
                 found = self.recovery.find_thd(job_id, tell=True)
                 if found is not None:
                     return found
-            lost = self.endings.find_removed_thd(job_id)
-            if lost is not None:
+            if (lost := self.endings.find_removed_thd(job_id)) is not None:
                 return RecoveredSpool(job_id, lost)
             self._used.add_thd([job_id], HowUsed.SEALED)
         except OSError as error:
@@ -75,8 +74,7 @@ class Spools:
         """Read the specs (without stdin and script), creation times and keys of the jobs whose spools are there."""
         described = {}
         for job_id in job_ids:
-            record = self.spool(job_id).read_job()
-            if record is not None:
+            if (record := self.spool(job_id).read_job()) is not None:
                 described[job_id] = spec_of(record), record["created_at"], key_of(record)
         return described
 
