@@ -13,13 +13,14 @@ SIGHUP.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 from collections.abc import Iterable
 
 from scheduler.errors import Conflict, JobNotRunning, Unavailable
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.exits import MAX_LEFTOVER
+from scheduler.worker.shim.files import held
 from scheduler.worker.shim.spool import ProcessId, Spool
 
 #: The reason of a signal that this process may not send.
@@ -74,15 +75,11 @@ def _send(identity: ProcessId, shim: ProcessId, number: signal.Signals) -> bool:
     pidfd = proctree.open_pidfd(identity)
     if pidfd is None:
         return False
-    try:
-        if not proctree.descends(identity, shim):
-            return False
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(pidfd)
-    return True
+    with held(pidfd), contextlib.suppress(ProcessLookupError):
+        if proctree.descends(identity, shim):
+            signal.pidfd_send_signal(pidfd, number)
+            return True
+    return False
 
 
 def _failure(job_id: str, number: signal.Signals, sent: int, failed: dict[str, list[int]]) -> str:

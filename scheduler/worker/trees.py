@@ -140,11 +140,9 @@ class _Walk:
         """Go back to the parent; answers the folder that the walk leaves. Raises ``OSError`` if that was moved."""
         left = self._folders.pop()
         assert left.fd is not None
-        try:
+        with held(left.fd):
             if self.here.fd is None:
                 self.here.fd = open_parent(left.fd, self.here.identity)
-        finally:
-            os.close(left.fd)
         return left
 
 
@@ -193,13 +191,10 @@ def size_of(base: str, path: str) -> int:
 
 def _count(walk: _Walk, name: str, found: dict[str, list[int]]) -> None:
     try:
-        handle = open_beneath(walk.fd, name, HANDLE)
+        with held(open_beneath(walk.fd, name, HANDLE)) as handle:
+            status = os.fstat(handle)
     except OSError:  # a mount point, or gone
         return
-    try:
-        status = os.fstat(handle)
-    finally:
-        os.close(handle)
     folder = stat.S_ISDIR(status.st_mode)
     if folder:
         walk.here.todo.append(name)

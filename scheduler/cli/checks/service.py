@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -68,7 +69,7 @@ def ask(connection: Connection, path: str) -> Answer | NoAnswer:
             "Correct it in the context of schedctl.toml",
         )
     try:
-        try:
+        with contextlib.closing(opened):
             opened.connect()
             certificate = opened.sock.getpeercert(True) if isinstance(opened.sock, ssl.SSLSocket) else None
             sent, began = time.time(), time.monotonic()
@@ -76,8 +77,6 @@ def ask(connection: Connection, path: str) -> Answer | NoAnswer:
             answer = opened.getresponse()
             took = time.monotonic() - began
             body = answer.read()
-        finally:
-            opened.close()
     except (OSError, http.client.HTTPException, ValueError) as problem:
         return _no_answer(problem, parts.scheme == "https")
     return Answer(answer.status, _object(body), _date(answer.headers["Date"]), sent + took / 2, took, certificate)
