@@ -53,9 +53,6 @@ class EndedJobs:
     def all(self) -> Iterable[Kept]:
         return self._jobs.values()
 
-    def find(self, job_id: str) -> Kept | None:
-        return self._jobs.get(job_id)
-
     # knowledge
 
     def add(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: DiskUse | None = None) -> None:

@@ -113,7 +113,7 @@ class RemoveTests(RetentionCase):
         self.end("b", acknowledged=False)
         self.end("c", acknowledged=False)
         ended = self.retention.ended
-        with ended.busy(ended.find("a")):
+        with ended.busy(next(iter(ended.all()))):
             removals = [self.remove("a"), self.remove("a")]
             self.later()
             for each in removals:
