@@ -118,12 +118,7 @@ class Fleet:
     # jobs
 
     def add_job(
-        self,
-        output: bytes = b"",
-        errors: bytes = b"",
-        state: JobState = JobState.RUNNING,
-        on: str = "w1",
-        **facts: Any,
+        self, output: bytes = b"", errors: bytes = b"", state: JobState = JobState.RUNNING, on: str = "w1", **facts: Any
     ) -> Job:
         """A job of that worker that has written that much, and is in that state now."""
         now, worker = self.house.wall_time(), self.house.worker(f"id-{on}")

@@ -161,11 +161,7 @@ class Scheduler:
             ledger.see(worker.id, evolve(told, reason=NEVER_CALLED))
 
     def submit(
-        self,
-        spec: JobSpec = ECHO,
-        target: Target = ANY,
-        terms: QueueTerms = NO_WAITING,
-        key: RequestKey | None = None,
+        self, spec: JobSpec = ECHO, target: Target = ANY, terms: QueueTerms = NO_WAITING, key: RequestKey | None = None
     ) -> Deferred[Job]:
         """A client submits; the job as its request is answered."""
         accepted = self.parts.service.submit(Submission(spec, target, terms, key))

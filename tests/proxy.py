@@ -96,11 +96,7 @@ class _Link:
     """Two sockets, and a thread for each direction."""
 
     def __init__(
-        self,
-        client: socket.socket,
-        server: socket.socket,
-        limit: int | None,
-        gone: Callable[[_Link, bool], bool],
+        self, client: socket.socket, server: socket.socket, limit: int | None, gone: Callable[[_Link, bool], bool]
     ) -> None:
         self._client = client
         self._server = server

@@ -252,10 +252,7 @@ class SqlContract(SetBackContract, StoreContract):
         loaded = await self.again()
         self.assertEqual(
             {job.id: (job.state, job.spec, job.reason) for job in loaded.jobs},
-            {
-                "j-2": (JobState.RUNNING, JobSpec(), f"why; {NO_SPEC}"),
-                "j-3": (JobState.FAILED, JobSpec(), NO_SPEC),
-            },
+            {"j-2": (JobState.RUNNING, JobSpec(), f"why; {NO_SPEC}"), "j-3": (JobState.FAILED, JobSpec(), NO_SPEC)},
         )
         self.assertFalse(any(job.promised for job in loaded.jobs))
         await self.store.save([evolve(loaded.jobs[0], reason=None), loaded.jobs[1]])  # no spec is made up by this save

@@ -111,11 +111,7 @@ class CopiedJobTests(CopyCase):
         self.addCleanup(left.kill)
         status = await self.worker.run("true")
         identity = proctree.process(left.pid).identity
-        edit(
-            self.worker.spool(status.job_id).exit_path,
-            leftover=[identity.pid],
-            leftover_started=[identity.starttime],
-        )
+        edit(self.worker.spool(status.job_id).exit_path, leftover=[identity.pid], leftover_started=[identity.starttime])
         self.copy()
         copy = await self.life()
         self.assertEqual((await copy.runner.stop(status.job_id, True)).leftover, (left.pid,))

@@ -89,14 +89,8 @@ VERSION_2 = {
     "job_specs": ("linger", "stop_signal", "stop_mode", "umask", "script_summary"),
     "workers": ("features",),
 }
-VERSION_3 = {
-    "jobs": ("usage", "remove_requested_at", "stop_reason"),
-    "idempotency_keys": ("removed_at",),
-}
-VERSION_4 = {
-    "scheduler_schema": ("commits", "set_back_to"),
-    "workers": ("folder", "nonce", "deregistered_at"),
-}
+VERSION_3 = {"jobs": ("usage", "remove_requested_at", "stop_reason"), "idempotency_keys": ("removed_at",)}
+VERSION_4 = {"scheduler_schema": ("commits", "set_back_to"), "workers": ("folder", "nonce", "deregistered_at")}
 VERSION_5 = {"scheduler_schema": ("transactions",)}
 
 #: Rows of workers as version 5 wrote them, and these workers, by id.

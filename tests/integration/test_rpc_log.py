@@ -41,8 +41,6 @@ class LogTests(RpcCase):
     async def test_refused(self) -> None:
         """A call that fails is a line with its status."""
         debug = self.logged("debug")
-        worker = self.stand_in(
-            QueryJob=lambda request, context: context.abort(grpc.StatusCode.INTERNAL, SECRET),
-        )
+        worker = self.stand_in(QueryJob=lambda request, context: context.abort(grpc.StatusCode.INTERNAL, SECRET))
         await self.assertFailure(self.worker_client().query_job(worker, "j"), WorkerFault)
         self.assertRegex(debug.getvalue(), r"QueryJob on stand-in: INTERNAL")

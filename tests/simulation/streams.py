@@ -154,12 +154,7 @@ def serve_follow(world: World, service: Any, flow: Flow, job_id: str, stream: St
         RawFollow(reader, flow, attend(world, job_id))
 
 
-def serve_run(
-    world: World,
-    service: Any,
-    flow: Flow,
-    submit: Callable[[Any], Deferred[Accepted]],
-) -> None:
+def serve_run(world: World, service: Any, flow: Flow, submit: Callable[[Any], Deferred[Accepted]]) -> None:
     """``POST /v1/jobs?follow=1``: the job is the first message, its stdout from the first byte on is the rest."""
     readers: list[IOutputReader] = []
 

@@ -34,8 +34,7 @@ def test_zone(daemons: Callable[..., Daemon], listens: str) -> None:
     here = link_local()
     insecure = "allow_insecure = true\n"
     scheduler = daemons(
-        "scheduler",
-        f'[grpc_server]\naddr = "[{here}]:0"\n{insecure}[http_server]\naddr = "[{here}]:0"\n{insecure}',
+        "scheduler", f'[grpc_server]\naddr = "[{here}]:0"\n{insecure}[http_server]\naddr = "[{here}]:0"\n{insecure}'
     )
     scheduler.start()
     own = f"[{here}]:0" if listens == "the address" else "[::]:0"

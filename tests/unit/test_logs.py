@@ -175,14 +175,7 @@ class JsonTests(LineCase):
 
     def test_line(self) -> None:
         """An event is an object: time, level, namespace, message and every field, in its JSON type if it has one."""
-        self.log.info(
-            "worker {name}",
-            name="w1",
-            slots=4,
-            labels={"a": [1, None]},
-            share=float("nan"),
-            raw=Path("x"),
-        )
+        self.log.info("worker {name}", name="w1", slots=4, labels={"a": [1, None]}, share=float("nan"), raw=Path("x"))
         self.assertEqual(
             self.record(),
             {

@@ -225,10 +225,7 @@ class FailureTests(StreamTestCase):
             self.assertEqual((found.status, found.json()["field"]), (400, field), query)
             found = self.server.ask("POST", f"/v1/jobs?follow=1{query}", body).response()
             self.assertEqual((found.status, found.json()["field"]), (400, field), query)
-        for method, target in (
-            ("GET", f"/v1/jobs/{job.id}/output?stall=5"),
-            ("POST", "/v1/jobs?stall=5"),
-        ):
+        for method, target in (("GET", f"/v1/jobs/{job.id}/output?stall=5"), ("POST", "/v1/jobs?stall=5")):
             for headers in ({}, EVENTS):
                 found = self.server.ask(method, target, body, **headers).response()
                 self.assertEqual((found.status, found.json()["field"]), (400, "stall"), target)

@@ -119,10 +119,7 @@ class CertificateTests(SynchronousTestCase):
         whole = self.pair(chain=chain, key=public_key(chain[0]))
         self.assertEqual(len(chain), 2)
         self.assertEqual(self.check(whole), {})
-        self.assertIn(
-            "No authority",
-            self.check(self.pair(chain=chain[:1], key=public_key(chain[0])))["error"],
-        )
+        self.assertIn("No authority", self.check(self.pair(chain=chain[:1], key=public_key(chain[0])))["error"])
 
     def test_hosts(self) -> None:
         """The dialled host must be among the alternative names: exactly, by a wildcard, or as an address."""

@@ -166,8 +166,7 @@ class VersionTests(Case):
     def test_both(self) -> None:
         """Both versions are shown, with the scheduler's URL."""
         self.assertEqual(
-            self.out("version").splitlines(),
-            [f"schedctl   {__version__}", "scheduler  9.9  (http://127.0.0.1:3000)"],
+            self.out("version").splitlines(), [f"schedctl   {__version__}", "scheduler  9.9  (http://127.0.0.1:3000)"]
         )
         self.assertEqual(
             json.loads(self.out("version", "--json")),

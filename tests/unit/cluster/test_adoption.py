@@ -264,8 +264,7 @@ class BelievedTests(MembershipTestCase):
         lines = self.logged(Refusals)
         self.beat("w-1", running=tuple(ids("j", 25)), ended=tuple(JobReport(ended(each)) for each in ids("j", 50)))
         self.assertEqual(
-            lines,
-            ["worker w-1 reports what is not taken: 50 in all, new is j-0: jobID: the job is worker w-2's"],
+            lines, ["worker w-1 reports what is not taken: 50 in all, new is j-0: jobID: the job is worker w-2's"]
         )
 
     def test_log_of_changes(self) -> None:

@@ -13,12 +13,6 @@ __all__ = ["NOW", "Reply", "RouteScenarios"]
 
 
 class RouteScenarios(
-    CoreScenarios,
-    KeyScenarios,
-    SubmissionScenarios,
-    JobScenarios,
-    OutputScenarios,
-    WorkerScenarios,
-    TableScenarios,
+    CoreScenarios, KeyScenarios, SubmissionScenarios, JobScenarios, OutputScenarios, WorkerScenarios, TableScenarios
 ):
     """The scenarios of all routes."""
