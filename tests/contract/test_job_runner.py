@@ -53,8 +53,7 @@ class Contract(Case):
         for bad in ("../x", "a/b", ".", "x" * 65, "a\n"):
             with self.assertRaises(Invalid):
                 await self.runner.start(bad, self.job(), None)
-            with self.assertRaises(NotFound):
-                self.runner.read_output_thd(bad, Stream.STDOUT, 0, 1)
+            self.assertRaises(NotFound, self.runner.read_output_thd, bad, Stream.STDOUT, 0, 1)
 
     async def test_refused(self) -> None:
         """A command that may not run is a failed job with the reason, kept like any other job."""
@@ -107,14 +106,12 @@ class Contract(Case):
 
     async def test_unknown(self) -> None:
         """Every request about an unknown job fails with NotFound."""
-        with self.assertRaises(NotFound):
-            self.runner.query("other")
+        self.assertRaises(NotFound, self.runner.query, "other")
         with self.assertRaises(NotFound):
             await self.runner.stop("other", wait=True)
         with self.assertRaises(NotFound):
             await self.runner.signal("other", "SIGUSR1", "main")
-        with self.assertRaises(NotFound):
-            self.runner.read_output_thd("other", Stream.STDOUT, 0, 1)
+        self.assertRaises(NotFound, self.runner.read_output_thd, "other", Stream.STDOUT, 0, 1)
         with self.assertRaises(NotFound):
             await self.runner.watch_output("other", Stream.STDOUT, lambda: None)
 
@@ -125,8 +122,7 @@ class WhileStarting(Case):
     async def test_query_while_starting(self) -> None:
         """A job is not found before its start was answered, which may still come to nothing."""
         start = self.runner.start(JOB, self.job(), 7.0)
-        with self.assertRaises(NotFound):
-            self.runner.query(JOB)
+        self.assertRaises(NotFound, self.runner.query, JOB)
         self.assertEqual(await start, self.runner.query(JOB))
 
     async def test_watch_while_starting(self) -> None:

@@ -40,10 +40,8 @@ class RequestContract(Case):
         for job_id in (JOB, SECOND, JOB):
             self.assertIsNone(await self.runner.remove(job_id))
         for job_id in (JOB, SECOND):
-            with self.assertRaises(NotFound):
-                self.runner.query(job_id)
-            with self.assertRaises(OutputPruned):
-                self.runner.read_output_thd(job_id, Stream.STDOUT, 0, 1)
+            self.assertRaises(NotFound, self.runner.query, job_id)
+            self.assertRaises(OutputPruned, self.runner.read_output_thd, job_id, Stream.STDOUT, 0, 1)
             await self.assertFailure(self.started_again(job_id), Conflict)
         self.assertEqual((self.jobs.unacknowledged(), await self.jobs.describe([JOB, SECOND])), ((), ()))
 
@@ -67,10 +65,8 @@ class RequestContract(Case):
             self.assertEqual((error.kind, error.name), ("job", JOB))
             await self.assertFailure(self.runner.start(JOB, self.job(), 7.0), Conflict)
         self.assertEqual((self.jobs.running(), self.jobs.unacknowledged()), ((), ()))
-        with self.assertRaises(NotFound):
-            self.runner.query(JOB)
-        with self.assertRaises(NotFound):
-            self.runner.read_output_thd(JOB, Stream.STDOUT, 0, 1)
+        self.assertRaises(NotFound, self.runner.query, JOB)
+        self.assertRaises(NotFound, self.runner.read_output_thd, JOB, Stream.STDOUT, 0, 1)
         self.assertEqual((await self.started(SECOND)).state, JobState.RUNNING)
 
     async def test_seal_of_a_job(self) -> None:

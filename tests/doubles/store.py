@@ -81,9 +81,19 @@ class ScriptedStore(RestorableStore):
         super().save(records)
         saved.callback(None)
 
+    def commit_all(self) -> None:
+        """Let the waiting saves succeed, and those that come of it."""
+        while self.saves:
+            self.commit()
+
     def fail(self) -> None:
         """Let the oldest waiting save fail, without a trace."""
         self.saves.pop(0)[1].errback(StoreFailed("disk full"))
+
+    def fail_all(self) -> None:
+        """Let the waiting saves fail, and those that come of it."""
+        while self.saves:
+            self.fail()
 
     def forget(self) -> None:
         """Drop all waiting saves, without an answer, as when the process is killed."""

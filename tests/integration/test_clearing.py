@@ -119,8 +119,7 @@ class FullTests(RunningCase):
             await self.swept()
         self.assertNotIn(second, os.listdir(self.worker.jobs_dir))
         self.assertEqual([len(self.worker.output(job)) for job in others], [600_000] * 3)
-        with self.assertRaises(OutputPruned):
-            self.worker.output(first)
+        self.assertRaises(OutputPruned, self.worker.output, first)
         told = [formatEvent(event) for event in errors if event["log_level"] is LogLevel.error]
         self.assertEqual(len(told), 1, told)
         self.assertIn(f"'{first}/work/d/kept' of job {first}, which takes ", told[0])

@@ -214,8 +214,7 @@ class PortTests(Case):
 
     def test_listeners(self) -> None:
         """Listeners are found by address, including those of every address, and of IPv6."""
-        port = self.listen()
-        self.assertIsNotNone(listener_at(Address("127.0.0.1", port), find_listeners()))
+        self.assertIsNotNone(listener_at(Address("127.0.0.1", self.listen()), find_listeners()))
         self.assertIsNone(listener_at(Address("127.0.0.1", self.closed_port()), find_listeners()))
         every = [Listener("0.0.0.0", 1, "a"), Listener("::", 2, "b"), Listener("10.0.0.1", 3, "c")]
         for host, number, process in (

@@ -164,8 +164,7 @@ class CannedTests(TestCase):
         """A start whose answer is lost is repeated with the same key."""
         answers = iter([b"", WHOLE[0][:100], WHOLE[0]])
         server = self.canned(lambda _: next(answers))
-        client = self.client(kind, server.url)
-        self.assertEqual((await client.submit("true", worker="w1")).id, "j1")
+        self.assertEqual((await self.client(kind, server.url).submit("true", worker="w1")).id, "j1")
         keys = {line for each in server.requests for line in each.lower().split(b"\r\n") if line[:11] == b"idempotency"}
         self.assertEqual((len(server.requests), len(keys)), (3, 1))
 

@@ -173,8 +173,7 @@ class ApiTests(SocketTestCase):
             self.assertIn("colour", str(error))
             job = self.fleet.end(self.fleet.add_job(b"some").id, output_error="disk full")
             got: list[bytes] = []
-            cut = client.items("output", job.id, follow=True, each=got.append)
-            await self.assertFailure(cut, OutputLost)
+            await self.assertFailure(client.items("output", job.id, follow=True, each=got.append), OutputLost)
             self.assertEqual(b"".join(got), b"some")
 
     async def test_workers(self) -> None:

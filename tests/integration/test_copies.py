@@ -38,8 +38,7 @@ class CopyCase(RunningCase):
         record = copy.spool(job)
         before = sorted(os.listdir(record.folder))
         self.assertEqual((copy.jobs.running(), copy.jobs.unacknowledged()), ((), ()))
-        with self.assertRaises(NotFound):
-            copy.runner.query(job)
+        self.assertRaises(NotFound, copy.runner.query, job)
         with self.assertRaises(NotFound):
             await copy.runner.stop(job, True)
         with self.assertRaises(Conflict):
@@ -151,8 +150,7 @@ class NewIdTests(CopyCase):
         copy = await self.life()
         self.assertEqual((copy.jobs.running(), copy.jobs.unacknowledged()), ((), ()))
         for job_id in (job, ended.job_id):
-            with self.assertRaises(NotFound):
-                copy.runner.query(job_id)
+            self.assertRaises(NotFound, copy.runner.query, job_id)
             with self.assertRaises(NotFound):
                 await copy.runner.stop(job_id, True)
         self.assertEqual((await copy.run("sh", "-c", "exit 4", job_id=ended.job_id)).exit_code, 4)

@@ -89,8 +89,7 @@ class CutOutputTests(RunningCase):
         """The spool of a start that is about to be refused for a shortage, after which nothing ran, has no output."""
         job = (await self.worker.run("true")).job_id
         edit(self.worker.spool(job).exit_path, shortage="no more processes")
-        with self.assertRaises(NotFound):
-            self.end_of(job)
+        self.assertRaises(NotFound, self.end_of, job)
 
     async def test_removed_meanwhile(self) -> None:
         """The output of a job that is removed during a read is not known to be complete."""
@@ -105,6 +104,5 @@ class CutOutputTests(RunningCase):
 
         spools.spool = removed_when_opened
         self.addCleanup(setattr, spools, "spool", find)
-        with self.assertRaises(OutputPruned):
-            self.end_of(job)
+        self.assertRaises(OutputPruned, self.end_of, job)
         self.assertIsNotNone(spool.read_exit())

@@ -111,8 +111,7 @@ while True:
         before = folder(self.worker.spool("finished").folder)
         self.worker = await self.next_life()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        with self.assertRaises(NotFound):
-            self.worker.runner.query("finished")
+        self.assertRaises(NotFound, self.worker.runner.query, "finished")
         await self.assertFailure(self.worker.runner.start("finished", JobSpec(command="true"), None), Conflict)
         await self.assertFailure(self.worker.runner.seal("finished"), NotFound)
         self.flushLoggedErrors(ValueError)

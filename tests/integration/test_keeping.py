@@ -62,10 +62,8 @@ class KeepingTests(RunningCase):
         self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
         await self.removed(old)
         self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {unacknowledged, young, runs})
-        with self.assertRaises(NotFound):
-            self.worker.runner.query(old)
-        with self.assertRaises(OutputPruned):
-            self.worker.runner.read_output_thd(old, Stream.STDOUT, 0, 1)
+        self.assertRaises(NotFound, self.worker.runner.query, old)
+        self.assertRaises(OutputPruned, self.worker.runner.read_output_thd, old, Stream.STDOUT, 0, 1)
 
     async def test_used_once(self) -> None:
         """An id that was used or sealed is not started again, in this life or the next, though its spool is gone."""
@@ -85,10 +83,8 @@ class KeepingTests(RunningCase):
                 await self.assertFailure(again, Conflict)
             await self.worker.drop()
             self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-            with self.assertRaises(OutputPruned):
-                self.worker.runner.read_output_thd(pruned, Stream.STDOUT, 0, 1)
-            with self.assertRaises(NotFound):
-                self.worker.runner.read_output_thd(sealed, Stream.STDOUT, 0, 1)
+            self.assertRaises(OutputPruned, self.worker.runner.read_output_thd, pruned, Stream.STDOUT, 0, 1)
+            self.assertRaises(NotFound, self.worker.runner.read_output_thd, sealed, Stream.STDOUT, 0, 1)
 
     async def test_no_room_for_used_ids(self) -> None:
         """Where the file of used ids can't be made jobs are taken back, and nothing is started until it can."""
@@ -179,8 +175,7 @@ class KeepingTests(RunningCase):
             self.assertEqual([report.status for report in self.worker.jobs.unacknowledged()], statuses)
             self.assertEqual(len(await self.worker.jobs.describe(jobs)), 3)
             for offset in (0, 1_000_000):
-                with self.assertRaises(OutputPruned):
-                    self.worker.runner.read_output_thd(jobs[0], Stream.STDOUT, offset, 1)
+                self.assertRaises(OutputPruned, self.worker.runner.read_output_thd, jobs[0], Stream.STDOUT, offset, 1)
             self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
             again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
             self.assertEqual(again, statuses[0])
@@ -227,8 +222,7 @@ class StartsAndSealsTests(RunningCase):
         """The seal of a start that left a spool and no job removes the spool."""
         await self.leave_a_spool()
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
-        with self.assertRaises(NotFound):
-            self.worker.runner.query(JOB)
+        self.assertRaises(NotFound, self.worker.runner.query, JOB)
         await self.assertFailure(self.worker.runner.seal(JOB), NotFound)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)

@@ -110,8 +110,7 @@ class UnfinishedTests(RunningCase):
         self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)  # as if it had been killed before
         await self.assertFailure(self.start_unlaunched(), Unavailable)
         await self.restart()
-        with self.assertRaises(NotFound):
-            self.worker.runner.query(JOB)
+        self.assertRaises(NotFound, self.worker.runner.query, JOB)
         self.assertEqual((self.worker.jobs.running(), self.worker.jobs.unacknowledged()), ((), ()))
         folder = self.worker.spool(JOB).folder  # a shim that comes late does nothing
         late = self.worker.pool.run(self.worker.launcher.launch_thd, folder, 10.0, lambda: None)

@@ -68,8 +68,7 @@ class RemovedTests(RunningCase):
         self.assertTrue(all(map(is_gone, [shim, *pids])))
         self.assertEqual(self.worker.runner.query(job), status)
         self.assertEqual(await self.worker.runner.stop(job, wait=False), stopped)
-        with self.assertRaises(OutputPruned):
-            self.worker.output(job)
+        self.assertRaises(OutputPruned, self.worker.output, job)
 
     async def test_output_that_cannot_be_read(self) -> None:
         """An error that prevents a look is named, and may pass."""

@@ -32,12 +32,10 @@ class RemoveTests(RunningCase):
         """Nothing is left of the job but that its id was used, in this life and in those after it."""
         for _ in range(lives):
             self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-            with self.assertRaises(NotFound):
-                self.worker.runner.query(JOB)
+            self.assertRaises(NotFound, self.worker.runner.query, JOB)
             self.assertEqual(self.worker.jobs.unacknowledged(), ())
             self.assertEqual(await self.worker.jobs.describe([JOB]), ())
-            with self.assertRaises(OutputPruned):
-                self.worker.output(JOB)
+            self.assertRaises(OutputPruned, self.worker.output, JOB)
             await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
             await self.restart()
 
@@ -180,6 +178,5 @@ class RemoveTests(RunningCase):
         self.assertEqual(self.worker.runner.read_output_thd(JOB, Stream.STDOUT, 0, 2).data, b"he")
         remove = await self.worker.runner.watch_output(JOB, Stream.STDOUT, lambda: None)
         await self.worker.runner.remove(JOB)
-        with self.assertRaises(OutputPruned):
-            self.worker.runner.read_output_thd(JOB, Stream.STDOUT, 2, 2)
+        self.assertRaises(OutputPruned, self.worker.runner.read_output_thd, JOB, Stream.STDOUT, 2, 2)
         remove()

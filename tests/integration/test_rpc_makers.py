@@ -163,8 +163,7 @@ class UnreadableTests(MakerCase):
     async def test_no_answer(self) -> None:
         """A lost connection, and a proxy that does not know the worker, prove nothing either."""
         for name, (answer, of_start, of_any) in NO_ANSWER.items():
-            address = self.serving(answer)
-            worker = a_worker(address)
+            worker = a_worker(self.serving(answer))
             calls = self.calls(worker)
             if of_start is Unreachable:
                 await self.assertFailure(calls.pop("StartJob"), Unreachable)  # by the check before it
@@ -201,8 +200,7 @@ class TooLargeTests(MakerCase):
     async def test_too_long(self) -> None:
         """An error that is too long to receive proves nothing, least of all that nothing was done."""
         for text in ("x" * 2 * METADATA_MAX_BYTES, "x" * 20_000_000):
-            error = await self.start(self.refusing(code.INTERNAL, text))
-            self.assertIs(type(error), AnswerUnreadable)
+            self.assertIs(type(await self.start(self.refusing(code.INTERNAL, text))), AnswerUnreadable)
 
     async def test_message_too_large(self) -> None:
         """The same holds for an answer that is too large."""

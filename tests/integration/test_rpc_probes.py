@@ -136,8 +136,7 @@ class AttemptTests(MuteCase):
     async def test_answered(self) -> None:
         """Any answer ends its silence, also one of another process."""
         client = self.worker_client()
-        server = self.worker_server(FakeJobRunner(), identity=an_identity("another", "another"))
-        worker = a_worker(server.bound)
+        worker = a_worker(self.worker_server(FakeJobRunner(), identity=an_identity("another", "another")).bound)
         await self.assertFailure(client.probe(worker), Misdirected)
         client.stubs[worker.id].silent = True
         await self.assertFailure(client.probe(worker), Misdirected)

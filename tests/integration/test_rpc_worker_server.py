@@ -298,8 +298,7 @@ class SlowWorkerTests(WorkerCase):
 
     async def test_stop_of_server(self) -> None:
         """A server stops though a call waits for the reactor; its client learns that the start may have arrived."""
-        client = self.worker_client()
-        start = client.start_job(a_worker(self.server.bound), a_job())
+        start = self.worker_client().start_job(a_worker(self.server.bound), a_job())
         await self.runner.asked
         await self.stopped_soon()
         self.assertTrue((await self.assertFailure(start, Unreachable)).sent)

@@ -202,8 +202,7 @@ class StartTests(RunningCase):
 
     async def test_private(self) -> None:
         """The owner alone gets into the spool, with any umask, so work folder and stdin may be open to all."""
-        before = os.umask(0)
-        self.addCleanup(os.umask, before)
+        self.addCleanup(os.umask, os.umask(0))
         job = await self.worker.start(script=b"#!/bin/sh\ntrue\n", stdin=b"x")
         await self.worker.ended(job)
         folder = self.worker.spool(job).folder

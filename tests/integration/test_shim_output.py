@@ -231,8 +231,7 @@ class FullDiskTests(RunningCase):
         short = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("less than the 50% of spool_min_free", str(short))
         self.assertEqual((self.worker.jobs.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
-        with self.assertRaises(NotFound):
-            self.worker.runner.query(late)
+        self.assertRaises(NotFound, self.worker.runner.query, late)
         known: Deferred[None] = Deferred()
         ended = self.worker.jobs.retention.ended
         acknowledged = ended.acknowledged
@@ -243,8 +242,7 @@ class FullDiskTests(RunningCase):
         self.assertEqual(started.job_id, late)
         await self.worker.ended(late)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [late])
-        with self.assertRaises(OutputPruned):
-            self.worker.output(filler)
+        self.assertRaises(OutputPruned, self.worker.output, filler)
 
     async def test_full_before_it_is_begun(self) -> None:
         """A job whose spool is there needs no room to be started."""

@@ -205,8 +205,7 @@ class PostgresTests(StoreCase):
     async def test_a_session_believed_alive(self) -> None:
         """The lock of a session that only the server believes alive is taken back."""
         database = PostgresServer(self.url)
-        store = self.open(database)
-        await store.save([a_job("j-1")])
+        await self.open(database).save([a_job("j-1")])
         again = SqlStore(reactor, database)  # as if the connection had broken, and the server had not noticed
         again.startService()
         self.addCleanup(again.stopService)

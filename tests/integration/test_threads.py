@@ -30,8 +30,7 @@ def a_pool(test: TestCase, size: int) -> Pool:
 class PoolTests(TestCase):
     async def test_runs_elsewhere(self) -> None:
         """Work runs in a thread of the pool, and its result comes back to the reactor's."""
-        pool = a_pool(self, 1)
-        name = await pool.run(lambda suffix: threading.current_thread().name + suffix, "!")
+        name = await a_pool(self, 1).run(lambda suffix: threading.current_thread().name + suffix, "!")
         self.assertTrue(name.startswith("PoolThread-test-pool") and name.endswith("!"), name)
         self.assertIs(threading.current_thread(), threading.main_thread())
 

@@ -99,8 +99,7 @@ class RemoveTests(TreeCase):
         used = len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + trees.HELD_DESCRIPTORS + 10, hard))
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        found = trees.measure(self.base, "j")
-        self.assertEqual(sum(amount.entries for amount in found.values()), DEPTH + 2)
+        self.assertEqual(sum(amount.entries for amount in trees.measure(self.base, "j").values()), DEPTH + 2)
         self.assertIsNone(self.remove())
         self.assertEqual((os.listdir(self.base), len(os.listdir("/proc/self/fd"))), ([], used))
 
@@ -129,8 +128,7 @@ class RemoveTests(TreeCase):
         os.makedirs(outside)
         os.rmdir(self.path())
         os.symlink("outside", self.path())
-        left = trees.remove(self.base, "j/work")
-        self.assertEqual(left.path, "'j/work'")
+        self.assertEqual(trees.remove(self.base, "j/work").path, "'j/work'")
         self.assertTrue(os.path.exists(outside))
 
     def test_many(self) -> None:
@@ -171,8 +169,7 @@ class RemoveTests(TreeCase):
         """No more entries are looked at than told."""
         for number in range(20):
             self.make(str(number))
-        found = trees.measure(self.base, "j", most=5)
-        self.assertEqual(sum(amount.entries for amount in found.values()), 6)
+        self.assertEqual(sum(amount.entries for amount in trees.measure(self.base, "j", most=5).values()), 6)
 
     def test_immutable(self) -> None:
         """A file that not even root may remove is named, with the reason, and all else goes."""

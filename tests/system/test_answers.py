@@ -105,8 +105,7 @@ def test_trailers(cluster: Cluster) -> None:
 
 def test_headers_at_once(cluster: Cluster) -> None:
     """The headers of a silent job come long before its first byte."""
-    curl = Curl(cluster[0])
-    host, _, port = curl.api.removeprefix("http://").partition(":")
+    host, _, port = Curl(cluster[0]).api.removeprefix("http://").partition(":")
     body = json.dumps({"worker": "w1", **sh("sleep 60")}).encode()
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         began = time.monotonic()
@@ -200,8 +199,7 @@ def run_snippet(address: str, job: dict[str, Any], folder: Path) -> subprocess.C
 
 def test_from_a_shell(cluster: Cluster, tmp_path: Path) -> None:
     """The documented lines show all of the output, exit with the job's code, and leave no file behind."""
-    curl = Curl(cluster[0])
-    address = curl.api.removeprefix("http://")
+    address = Curl(cluster[0]).api.removeprefix("http://")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     for line, code, output in (("echo hi", 0, "hi\n"), ("seq 3; exit 7", 7, "1\n2\n3\n"), ("kill -9 $$", 1, "")):

@@ -51,8 +51,7 @@ async def test_waiting_for(daemons: Callable[..., Daemon]) -> None:
     assert (await api.job(first))["waiting_for"] is None
     detail = "1 worker matches; its only slot is taken"
     expected = [{"why": "no-free-slot", "detail": detail, "place": place} for place in (2, 1)]
-    queued = (await api.get("/v1/jobs?state=queued"))["jobs"]
-    assert [job["waiting_for"] for job in queued] == expected
+    assert [job["waiting_for"] for job in (await api.get("/v1/jobs?state=queued"))["jobs"]] == expected
     await api.call("POST", "/v1/workers/w1/drain")
     shown = (await api.job(third))["waiting_for"]
     assert shown == {"why": "draining", "detail": "1 worker matches; it is draining", "place": 2}

@@ -160,8 +160,7 @@ def gated(gate: Path, *lines: str) -> str:
 def test_prompt_lines(nginx: Start, location: str, tmp_path: Path) -> None:
     """A line arrives while the job waits, by events and, with HTTP/1.1, raw; and so until the end."""
     front, gate = nginx(location), tmp_path / "gate"
-    job = sh(gated(gate, "one", "two", "three"))
-    followers = [Follower(front, "/v1/jobs", *EVENTS, job=job)]
+    followers = [Follower(front, "/v1/jobs", *EVENTS, job=sh(gated(gate, "one", "two", "three")))]
     followers[0].has(b"event: job")
     found = json.loads(front.run("/v1/jobs").stdout)["jobs"][0]["id"]
     followers.append(Follower(front, f"/v1/jobs/{found}/output", *EVENTS))

@@ -31,8 +31,7 @@ async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], 
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.keep_ports()
     scheduler.start()
-    config = worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")
-    daemons("worker", config).start()
+    daemons("worker", worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")).start()
     api = await online_api(scheduler)
     gate, notes = tmp_path / "gate", tmp_path / "notes"
     first = await api.submit(selector={}, **python(UNTIL, gate))
@@ -45,8 +44,7 @@ async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], 
     assert (status, document["state"]) == (200, "stopped")
     scheduler.kill(signal.SIGKILL)
     scheduler.start()
-    queued = (await api.get("/v1/jobs?state=queued"))["jobs"]
-    assert {job["id"] for job in queued} == set(jobs.values())
+    assert {job["id"] for job in (await api.get("/v1/jobs?state=queued"))["jobs"]} == set(jobs.values())
     gate.write_text("")
     assert (await api.ended(first))["state"] == "succeeded"
     for job in jobs.values():

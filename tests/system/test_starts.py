@@ -62,8 +62,7 @@ def start(api: Api, **target: Any) -> Deferred[tuple[int, Any]]:
 async def test_right_after_a_registration(scheduler: Daemon) -> None:
     """A worker that has just registered gets a job, by its name or by selector, though it answers late."""
     api = Api(scheduler)
-    fleet = stand_in("fleet.py", scheduler.endpoints["grpc"], "1", "1.0")
-    name = await line(fleet)
+    name = await line(stand_in("fleet.py", scheduler.endpoints["grpc"], "1", "1.0"))
     answers = await gatherResults([start(api, worker=name), start(api, selector={}, queue_timeout=0)])
     assert [(status, job["state"], job["worker_name"]) for status, job in answers] == [(201, "running", name)] * 2
 

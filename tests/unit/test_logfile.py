@@ -103,8 +103,7 @@ class LogFileTests(SynchronousTestCase):
     def test_no_file(self) -> None:
         """A file that is not a regular one is not renamed."""
         os.mkfifo(self.path)
-        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))
         LogFile(str(self.path)).rotate()
         self.assertEqual(self.names(), {"a.log"})
 

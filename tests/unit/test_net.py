@@ -53,8 +53,7 @@ class SplitTests(SynchronousTestCase):
             *(f"[fe80::1%{'a' * 16}]:80", "1.2.3.4%lo:80", "box%lo:80", "[fe80::1%a]]:80"),
             *("box\x00:80", "user@box:80", "box/x:80", "http://box:80", "b\u00f6x:80", "box:\u0661", "a" * 64 + ":80"),
         ):
-            with self.assertRaises(Invalid, msg=repr(text)):
-                split_address(text)
+            self.assertRaises(Invalid, split_address, text)
 
     @given(st.text(max_size=40))
     def test_anything(self, text: str) -> None:

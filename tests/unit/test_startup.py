@@ -17,8 +17,7 @@ class RefusalTests(StartCase):
 
     def test_no_config_named(self) -> None:
         """Without -c the missing option is named."""
-        refused = self.assertRaises(SystemExit, SchedulerOptions().parseOptions, [])
-        said, _, path = refused.code.rpartition(" ")
+        said, _, path = self.assertRaises(SystemExit, SchedulerOptions().parseOptions, []).code.rpartition(" ")
         self.assertEqual(said, "twistd scheduler: -c FILE is needed, the configuration; see")
         self.assertTrue(Path(path).is_absolute())
         load_scheduler(path)
@@ -95,8 +94,7 @@ class RefusalTests(StartCase):
         server.bind(("127.0.0.1", 0))
         server.listen()
         address = Address(*server.getsockname())
-        client = socket.create_connection(server.getsockname())
-        self.addCleanup(client.close)
+        self.addCleanup(socket.create_connection(server.getsockname()).close)
         for each in (server.accept()[0], server):
             each.close()
         slept: list[float] = []
@@ -155,8 +153,7 @@ class RefusalTests(StartCase):
                 raise KeyboardInterrupt
 
         for _ in range(2):  # the state folder was released
-            ended = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file])
-            self.assertEqual(ended.code, 130)
+            self.assertEqual(self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file]).code, 130)
 
     def test_the_database(self) -> None:
         """The database is opened for the process's later user, before the service is made."""

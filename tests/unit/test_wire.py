@@ -176,8 +176,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_worker(self) -> None:
         """All fields are there."""
-        known = frozenset({"umask", "linger"})
-        worker = Worker("i", "n", "h:1", {"a": "b"}, 4, version="1", features=known)
+        worker = Worker("i", "n", "h:1", {"a": "b"}, 4, version="1", features=frozenset({"umask", "linger"}))
         self.assertEqual(
             wire.worker_json(WorkerView(worker, Presence(WorkerState.ONLINE, last_seen=0.0), 2, "no room")),
             {

@@ -84,8 +84,7 @@ class PieceTests(BodyTestCase):
     def test_hang_up(self) -> None:
         """After a client has hung up, nothing is held for it."""
         self.fleet.add_job(spec=large(300_000))
-        client = self.unread("/v1/jobs")
-        client.hang_up()
+        self.unread("/v1/jobs").hang_up()
         self.assertEqual(self.held.total, 0)
 
     def test_head(self) -> None:
@@ -248,8 +247,7 @@ class StoredTests(BodyTestCase):
             ("GET", f"{self.path}?wait=1&check=1"),
             ("POST", f"{self.path}/stop"),
         ):
-            shown = self.server.ask(method, target).response().json()
-            self.assertEqual(len(shown["args"][0]), 90_000, target)
+            self.assertEqual(len(self.server.ask(method, target).response().json()["args"][0]), 90_000, target)
         for job in self.server.ask("GET", "/v1/jobs?output=1").response().json()["jobs"]:
             self.assertEqual(len(job["args"][0]), 90_000)
 

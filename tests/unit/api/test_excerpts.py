@@ -36,8 +36,7 @@ class ExcerptTests(SynchronousTestCase):
         """The excerpt of text cut at any byte is text, without the parts of cut characters."""
         whole = text.encode()
         data = whole if ended else whole[:written]
-        excerpt = Excerpt(data, 0, ended).last(limit)
-        members = excerpt.members("s")
+        members = Excerpt(data, 0, ended).last(limit).members("s")
         self.assertIn("s", members)
         found, offset = text_of(members), members["s_offset"]
         self.assertEqual(found, data[offset : offset + len(found)])

@@ -43,8 +43,7 @@ class SubmittedTests(StreamTestCase):
         """If the client leaves before the job is durable, no reader is opened; the job is started all the same."""
         self.house.workers.hold("start_job", "stream_output")
         self.house.store.held = True
-        client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}')
-        client.hang_up()
+        self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}').hang_up()
         self.house.store.commit()
         self.house.store.held = False
         self.house.take("start_job").answer.errback(DeadlineExceeded("start", 10.0))

@@ -141,8 +141,7 @@ class WaitTests(ServerTestCase):
         """The submission is answered at the end of the last attempt, with that attempt; ``Location`` is the first."""
         client = self.submit()
         self.fleet.end("job-1", 1)
-        client_of_the_first = self.server.ask("GET", "/v1/jobs/job-1?wait=100")
-        self.assertEqual(client_of_the_first.response().json()["state"], "failed")
+        self.assertEqual(self.server.ask("GET", "/v1/jobs/job-1?wait=100").response().json()["state"], "failed")
         self.clock.advance(10.0)
         self.assertFalse(client.answered)
         last = self.scheduler.last_attempt("job-1")

@@ -39,8 +39,7 @@ class WaitingForTests(SynchronousTestCase):
         waiting = self.server.ask("GET", f"{path}?wait=5")
         self.server.clock.advance(5)
         self.assertEqual(waiting.response().json()["waiting_for"], PLACE_2)
-        event = self.submit(accept="text/event-stream").response().body.decode()
-        self.assertIn('"place":3', event)
+        self.assertIn('"place":3', self.submit(accept="text/event-stream").response().body.decode())
 
     def test_list(self) -> None:
         """All jobs of a page have ``waiting_for``."""

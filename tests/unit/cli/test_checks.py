@@ -113,8 +113,7 @@ class CertificateTests(SynchronousTestCase):
         """The certificate must be signed by an authority of ca_file, directly or through its chain."""
         self.assertIn("No authority", self.check(self.pair(ca=CA()))["error"])
         self.assertEqual(self.check(self.pair(authorities=())), {})
-        between = self.ca.create_child_ca()
-        issued = between.issue_cert("box", not_before=NOW - YEAR, not_after=NOW + YEAR)
+        issued = self.ca.create_child_ca().issue_cert("box", not_before=NOW - YEAR, not_after=NOW + YEAR)
         chain = load_pem_x509_certificates(b"".join(each.bytes() for each in issued.cert_chain_pems))
         whole = self.pair(chain=chain, key=public_key(chain[0]))
         self.assertEqual(len(chain), 2)
@@ -259,7 +258,6 @@ class ServiceTests(SynchronousTestCase):
 
     def test_clock(self) -> None:
         """The header Date shows the difference of the clocks, within its resolution."""
-        ahead = self.check(self.answer(version=__version__, date=1060.0))["warning"]
-        self.assertIn("1m ahead", ahead)
+        self.assertIn("1m ahead", self.check(self.answer(version=__version__, date=1060.0))["warning"])
         self.assertEqual(self.check(self.answer(version=__version__, date=1005.0)), {})
         self.assertEqual(self.check(self.answer(version=__version__, date=None)), {})

@@ -97,8 +97,7 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(self.until_end(j1=[ApiProblem(501, unsupported)]).state, "succeeded")
         self.assertIn("does not support output", self.said[0])
         for error in (ApiProblem(404, {}), ConnectionFailed("cut")):
-            with self.assertRaises(ClientError):
-                self.until_end(j1=[error])
+            self.assertRaises(ClientError, self.until_end, j1=[error])
 
     def test_queued(self) -> None:
         """For a queued job the reason, the waiting time and the start are shown."""

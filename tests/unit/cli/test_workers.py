@@ -155,8 +155,7 @@ class RemoveTests(Case):
         """A job that can't be removed does not affect the others, and decides the exit code."""
         refusal: dict[str, Any] = {"type": "/problems/job-not-ended", "detail": "job is running"}
         self.client.errors["remove", JOB["id"]] = ApiProblem(409, refusal)
-        err = self.refused("rm", JOB["id"], OTHER)
-        self.assertIn("job is running\n`schedctl stop ID`", err)
+        self.assertIn("job is running\n`schedctl stop ID`", self.refused("rm", JOB["id"], OTHER))
         self.assertIn(("remove", OTHER), self.client.asked)
 
 

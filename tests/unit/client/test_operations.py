@@ -109,8 +109,7 @@ class WaitTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """A wait that times out raises a TimeoutError with the present job."""
-        reply = answer(job())
-        world = World(reply)
+        world = World(answer(job()))
         error = self.assertRaises(WaitTimedOut, world.run, world.operations.wait("j1", 0.5))
         self.assertIsInstance(error, TimeoutError)
         self.assertIsInstance(error, ClientError)

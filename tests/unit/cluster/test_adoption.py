@@ -217,8 +217,7 @@ class AdoptionTests(MembershipTestCase):
             "huge": JobSpec(command="a", args=("x" * SPEC_MAX_BYTES, "y")),
             "good": JobSpec(command="sh", args=("-c", "a\nb"), labels={"a": "b"}),
         }
-        asked = self.tell_ended(list(specs)).describe
-        self.assertEqual(set(asked), set(specs))
+        self.assertEqual(set(self.tell_ended(list(specs)).describe), set(specs))
         answer = self.beat("w-1", described=tuple(JobReport(ended(each), spec) for each, spec in specs.items()))
         self.assertEqual([job.id for job in self.jobs()], ["good"])
         self.assertEqual(answer.acknowledged, ("good",))

@@ -272,8 +272,7 @@ class AttendanceTests(ClusterTestCase):
         self.ledger.learn(evolve(job, stdout_bytes=5))
         self.store.commit()
         self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         self.assert_asked()
         self.assertEqual(self.cluster.job("j-1").stdout_bytes, 5)
 
@@ -283,8 +282,7 @@ class AttendanceTests(ClusterTestCase):
         self.store.held = True
         self.clock.advance(60)
         self.ledger.learn(evolve(job, state=JobState.SUCCEEDED, finished_at=1060.0))
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         ended = self.cluster.job("j-1")
         self.assertEqual((ended.state, ended.stop_requested_at, self.held()), (JobState.SUCCEEDED, None, []))
 

@@ -323,6 +323,5 @@ class CostTests(SynchronousTestCase):
                 worker = workers[f"w-{number:03}"] = a_worker(f"w-{number:03}", **facts)
                 candidates.put(worker, presence, 1, False)
             workers.looks = 0
-            with self.assertRaises(SchedulerError):
-                place(evolve(ANY, features=frozenset({"umask"})), candidates)
+            self.assertRaises(SchedulerError, place, evolve(ANY, features=frozenset({"umask"})), candidates)
             self.assertLessEqual(workers.looks, 4, (facts, presence))

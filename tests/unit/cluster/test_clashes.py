@@ -321,8 +321,7 @@ class AddressTests(ClashTestCase):
         """A core worker that registers again at its address has its id and its jobs."""
         core = self.registered(boot_id="", folder_id="", nonce="", name="")
         self.ledger.learn(a_job(worker_id=core.id))
-        again = self.registered(boot_id="", folder_id="", nonce="", name="")
-        self.assertEqual(again.id, core.id)
+        self.assertEqual(self.registered(boot_id="", folder_id="", nonce="", name="").id, core.id)
         self.assertIs(self.state(), JobState.RUNNING)
         self.assertFalse(self.is_asked())
         self.successResultOf(self.membership.deregister(core.id, ""))
@@ -332,8 +331,7 @@ class AddressTests(ClashTestCase):
     def test_own(self) -> None:
         """The scheduler's own address is nobody's."""
         self.begin(is_own_address=lambda address: address == f"{HOME}:30000")
-        refused = self.failureResultOf(self.registering(), Refused)
-        self.assertIn("scheduler's own", str(refused.value))
+        self.assertIn("scheduler's own", str(self.failureResultOf(self.registering(), Refused).value))
         self.registered(30001)
 
 

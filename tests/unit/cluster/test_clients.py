@@ -209,8 +209,7 @@ class WatchingTests(FleetTestCase):
 
     def test_not_found(self) -> None:
         """A job that never was can't be watched."""
-        with self.assertRaises(NotFound):
-            self.scheduler.watch("nothing", lambda _: None)
+        self.assertRaises(NotFound, self.scheduler.watch, "nothing", lambda _: None)
 
 
 class QueryingTests(FleetTestCase):

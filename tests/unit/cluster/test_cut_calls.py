@@ -74,8 +74,7 @@ class CutCallTests(ClusterTestCase):
         self.workers.take("answers").answer.callback(False)
         call.cancel()
         self.failureResultOf(call, CancelledError)
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         loaded = self.stored()
         self.assertEqual([worker.name for worker in loaded.workers], ["w-1", "w-3"])
         self.assertEqual([job.state for job in loaded.jobs], [JobState.LOST])

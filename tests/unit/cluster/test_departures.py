@@ -49,8 +49,7 @@ class RemovalTests(ClashTestCase):
         forgotten = self.cluster.forget(self.worker.id)
         back = self.registering(nonce="second")
         self.asked().callback(False)
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         self.failureResultOf(forgotten, Conflict)
         self.assertEqual(self.successResultOf(back).worker_id, self.worker.id)
         self.store.held = False
@@ -61,8 +60,7 @@ class RemovalTests(ClashTestCase):
         """Two requests to forget it are one."""
         self.store.held = True
         both = [self.cluster.forget(self.worker.id) for _ in range(2)]
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         for each in both:
             self.successResultOf(each)
         self.assertEqual(self.ledger.registry.workers.all(), [])

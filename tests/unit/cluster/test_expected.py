@@ -90,8 +90,7 @@ class RegisteredTests(ExpectedTestCase):
     def test_a_selector_that_it_does_not_match(self) -> None:
         """A request that this worker could not take is refused at once."""
         self.add(a_worker("w-2"), online=False)
-        answer = self.house.submit(ECHO, Target(selector={"name": "w-2"}))
-        self.failureResultOf(answer, NoFreeSlot)
+        self.failureResultOf(self.house.submit(ECHO, Target(selector={"name": "w-2"})), NoFreeSlot)
 
     def test_answered_by_another(self) -> None:
         """A request by selector does not wait while another worker can take it."""
@@ -311,8 +310,7 @@ class LoadedTests(ExpectedTestCase):
         """A core worker has to answer, and no more."""
         answer = self.submit(Target(worker="core"))
         self.probe()
-        call = self.workers.held.pop()
-        call.answer.callback(JobStatus("own", JobState.RUNNING))
+        self.workers.held.pop().answer.callback(JobStatus("own", JobState.RUNNING))
         self.successResultOf(answer)
 
     def test_it_can_not_be_called(self) -> None:

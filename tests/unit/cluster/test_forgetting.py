@@ -128,8 +128,7 @@ class ForgettingTests(SynchronousTestCase):
         saves = len(self.house.store.saves)
         self.pass_time(SWEEP_INTERVAL_SECONDS)
         self.assertEqual((len(self.house.store.saves), self.house.parts.forgetting.idle), (saves, False))
-        while self.house.store.saves:
-            self.house.store.commit()
+        self.house.store.commit_all()
         self.assertEqual((self.listed(), self.house.parts.forgetting.idle), ([], True))
 
     def test_while_the_store_fails(self) -> None:

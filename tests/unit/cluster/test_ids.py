@@ -23,8 +23,7 @@ class IdTests(ClashTestCase):
 
     def test_is_secret(self) -> None:
         """A folder id is in nothing that is kept, nor in the refusal of one that is no id."""
-        worker = self.registered()
-        self.assertNotIn(SECRET, repr(worker))
+        self.assertNotIn(SECRET, repr(self.registered()))
         refused = self.failureResultOf(self.registering(folder_id=f"{SECRET}\n"), Invalid)
         self.assertEqual(refused.value.field, "folderID")
         self.assertNotIn(SECRET, str(refused.value))

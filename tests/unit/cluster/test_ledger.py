@@ -78,8 +78,7 @@ class LedgerTests(LedgerCase):
         self.store.fail()
         self.failureResultOf(decided, StoreFailed)
         self.assertEqual(list(self.ledger.registry.jobs.listing.matching(JobFilter())), [job])
-        reported = self.ledger.learn(evolve(job, state=JobState.FAILED))
-        self.failureResultOf(reported, StoreFailed)
+        self.failureResultOf(self.ledger.learn(evolve(job, state=JobState.FAILED)), StoreFailed)
         self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
         self.clock.advance(1)
         saved = {record.id: record for record in self.store.saves[0][0] if isinstance(record, Job)}
@@ -177,8 +176,7 @@ class LedgerTests(LedgerCase):
         self.ledger.feed.subscribe(gone.append)
         jobs = [self.ledger.registry.jobs.get(job_id) for job_id in ("j-1", "j-2", "j-3")]
         removed = self.ledger.decide(*a_removal("j-1"))
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         self.successResultOf(removed)
         self.ledger.learn(jobs[1].ref)
         self.ledger.learn(Ref("job", "j-3"))

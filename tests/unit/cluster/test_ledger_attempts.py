@@ -29,8 +29,7 @@ class ToldAttemptsTests(LedgerCase):
         self.last = last.id
 
     def commit_all(self) -> None:
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
 
     def chain(self) -> list[tuple[str, JobState]]:
         """All attempts in the registry, which must be as in the store."""

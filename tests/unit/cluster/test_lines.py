@@ -167,6 +167,5 @@ class WaitingTests(SynchronousTestCase):
         for number in range(10_000):
             self.add(queued(f"j-{number}", {"os": "linux", "name": f"w-{number % 1000}"}))
         began = time.process_time()
-        found = sum(len(self.order(worker)) for worker in workers)
-        self.assertEqual(found, 10_000)
+        self.assertEqual(sum(len(self.order(worker)) for worker in workers), 10_000)
         self.assertLess(time.process_time() - began, 2.0)

@@ -101,8 +101,7 @@ class RegisterTests(MembershipTestCase):
         worker_id = self.online(name="box")
         self.ledger.learn(evolve(self.ledger.registry.workers.get("box"), draining=True))
         self.ledger.learn(a_job(worker_id=worker_id))
-        again = self.register(f"{HOME}:30001", worker_id=worker_id, name="box")
-        self.assertEqual(again.worker_id, worker_id)
+        self.assertEqual(self.register(f"{HOME}:30001", worker_id=worker_id, name="box").worker_id, worker_id)
         worker = self.ledger.registry.workers.get(worker_id)
         self.assertEqual((worker.address, worker.draining), (f"{HOME}:30001", True))
         self.assertIn(worker_id, self.workers.forgotten)
@@ -210,8 +209,7 @@ class RegisterTests(MembershipTestCase):
             registration = Registration(**({"address": f"{HOME}:30000"} | facts))
             failure = self.failureResultOf(self.membership.register(registration, HOME), Invalid)
             self.assertEqual(failure.value.field, field, facts)
-        refused = self.membership.register(Registration("169.254.169.254:80"), HOME)
-        self.failureResultOf(refused, Refused)
+        self.failureResultOf(self.membership.register(Registration("169.254.169.254:80"), HOME), Refused)
         self.assertEqual(self.ledger.registry.workers.all(), [])
 
     def test_no_id_equals_a_name(self) -> None:

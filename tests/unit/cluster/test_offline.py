@@ -180,8 +180,7 @@ class LateTests(OfflineTestCase):
         self.store.held = True
         late = self.membership.heartbeat(Heartbeat("w-1", "boot", nonce="n-1"), HOME)
         gone = self.membership.deregister("w-1", "n-1")
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         self.failureResultOf(late, NotFound)
         self.successResultOf(gone)
         self.assertEqual(self.held(), [])

@@ -235,8 +235,7 @@ class FailureTests(OutputTestCase):
         self.write(10)
         self.end_job()
         self.spool.ended = False
-        reader = self.open(10)
-        reading = reader.read()
+        reading = self.open(10).read()
         self.client.answer()
         self.failureResultOf(reading, Unavailable)
         self.assert_idle()
@@ -318,8 +317,7 @@ class RefusalTests(OutputTestCase):
 
     def test_busy_worker(self) -> None:
         """A follower that has read nothing gets ``Busy`` if the worker is at its limit of streams."""
-        reader = self.open()
-        reading = reader.read()
+        reading = self.open().read()
         self.client.stream().cut(Busy("output streams", 64))
         self.failureResultOf(reading, Busy)
         self.assert_idle()

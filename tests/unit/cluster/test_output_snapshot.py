@@ -76,8 +76,7 @@ class SnapshotTests(OutputTestCase):
     def test_queued(self) -> None:
         """A job that is queued has written nothing yet; that is not its end."""
         self.house.know(a_job("j-3", JobState.QUEUED, worker_id=None))
-        chunk = self.successResultOf(self.outputs.read("j-3", KEY[1], 0, 10))
-        self.assertEqual(chunk, Chunk(b"", 0))
+        self.assertEqual(self.successResultOf(self.outputs.read("j-3", KEY[1], 0, 10)), Chunk(b"", 0))
         self.failureResultOf(self.outputs.read("j-3", KEY[1], 1, 10), OffsetBeyondEnd)
         self.assertEqual(self.client.reads_made, 0)
 

@@ -43,8 +43,7 @@ class PlacementTests(SynchronousTestCase):
 
     def test_no_match(self) -> None:
         """A selector that no worker has is a conflict that names it."""
-        with self.assertRaisesRegex(Conflict, "gpu=yes"):
-            self.choose((a_worker("a"), 0), gpu="yes")
+        self.assertRaisesRegex(Conflict, "gpu=yes", self.choose, (a_worker("a"), 0), gpu="yes")
 
     def test_draining(self) -> None:
         """A draining worker is as if it were not there."""
@@ -52,32 +51,26 @@ class PlacementTests(SynchronousTestCase):
         with self.assertRaisesRegex(Conflict, r"every worker that matches the selector \(any worker\) is draining: a$"):
             self.choose((a_worker("a", draining=True), 0))
         many = [(a_worker(name, draining=True), 0) for name in "edcba"]
-        with self.assertRaisesRegex(Conflict, r"is draining: a, b, c, \.\.\.$"):
-            self.choose(*many)
-        with self.assertRaisesRegex(Conflict, "no worker matches the selector"):
-            self.choose(*many, name="f")
+        self.assertRaisesRegex(Conflict, r"is draining: a, b, c, \.\.\.$", self.choose, *many)
+        self.assertRaisesRegex(Conflict, "no worker matches the selector", self.choose, *many, name="f")
 
     def test_none(self) -> None:
         """With no worker at all it is said that there is none."""
-        with self.assertRaisesRegex(Conflict, "no worker is registered"):
-            self.choose()
+        self.assertRaisesRegex(Conflict, "no worker is registered", self.choose)
 
     def test_unreachable(self) -> None:
         """An unreachable worker takes no job, but it matches: later may be better."""
         self.assertEqual(self.choose((a_worker("a"), 0), (a_worker("b"), 3), gone="a"), "b")
-        with self.assertRaisesRegex(NoFreeSlot, "can be reached"):
-            self.choose((a_worker("a"), 0), gone="a")
+        self.assertRaisesRegex(NoFreeSlot, "can be reached", self.choose, (a_worker("a"), 0), gone="a")
 
     def test_slots(self) -> None:
         """A worker with all slots taken gets nothing more by selector."""
         self.assertEqual(self.choose((a_worker("a", slots=1), 1), (a_worker("b", slots=9), 8)), "b")
-        with self.assertRaisesRegex(NoFreeSlot, "slots taken"):
-            self.choose((a_worker("a", slots=1), 1))
+        self.assertRaisesRegex(NoFreeSlot, "slots taken", self.choose, (a_worker("a", slots=1), 1))
 
     def test_no_slots(self) -> None:
         """A worker with zero slots is as if it were not there; unknown slots take any number."""
-        with self.assertRaises(Conflict):
-            self.choose((a_worker("a", slots=0), 0))
+        self.assertRaises(Conflict, self.choose, (a_worker("a", slots=0), 0))
         self.assertEqual(self.choose((a_worker("a", slots=None), 1000)), "a")
 
     def test_withheld(self) -> None:
@@ -100,13 +93,11 @@ class PlacementTests(SynchronousTestCase):
             (a_worker("b", boot_id=""), 0),
             (a_worker("b", slots=0), 0),
         ):
-            with self.assertRaisesRegex(Conflict, "no worker matches the selector"):
-                self.choose(others, spec=spec)
+            self.assertRaisesRegex(Conflict, "no worker matches the selector", self.choose, others, spec=spec)
 
     def test_core_worker(self) -> None:
         """A core worker is chosen only for what it can be told: a command and a path."""
         core = a_worker("a", boot_id="", slots=None)
         self.assertEqual(self.choose((core, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", path="x")), "a")
         self.assertEqual(self.choose((core, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", args=("x",))), "b")
-        with self.assertRaises(Conflict):
-            self.choose((core, 0), spec=JobSpec(command="sh", timeout=5))
+        self.assertRaises(Conflict, self.choose, (core, 0), spec=JobSpec(command="sh", timeout=5))

@@ -196,8 +196,7 @@ class OrphanTests(MembershipTestCase):
     def test_its_end(self) -> None:
         """The end of an orphan is acknowledged, and changes nothing but that it is none any more."""
         self.beat("w-1", running=("j-1",))
-        answer = self.beat("w-1", ended=(JobReport(ended()),))
-        self.assertEqual(answer.acknowledged, ("j-1",))
+        self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ("j-1",))
         job = self.job()
         self.assertEqual((job.state, job.exit_code, job.orphan), (JobState.LOST, None, False))
         self.assertEqual(self.ledger.registry.load("w-1"), 0)

@@ -26,8 +26,7 @@ class WorkerTests(SynchronousTestCase):
         worker = a_worker("id-1", name="box")
         registry.put_worker(worker)
         self.assertEqual((registry.workers.get("id-1"), registry.workers.get("box")), (worker, worker))
-        with self.assertRaisesRegex(NotFound, "worker 'bax' not found"):
-            registry.workers.get("bax")
+        self.assertRaisesRegex(NotFound, "worker 'bax' not found", registry.workers.get, "bax")
 
     def test_the_live_one_has_the_name(self) -> None:
         """A name of several workers means the one that is online, or was seen last."""
@@ -160,8 +159,7 @@ class JobTests(SynchronousTestCase):
         registry.remove_job("a")
         self.assertEqual([job.id for job in registry.jobs.listing.matching(ANY)], ["b"])
         self.assertEqual(registry.load("w-1"), 1)
-        with self.assertRaises(NotFound):
-            registry.jobs.get("a")
+        self.assertRaises(NotFound, registry.jobs.get, "a")
 
     def test_surplus(self) -> None:
         """The job that ended first goes first, not the one that was made first."""

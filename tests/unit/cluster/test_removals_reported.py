@@ -51,8 +51,7 @@ class ReportTests(RemovalCase):
 
     def test_it_runs(self) -> None:
         """A job that really runs was lost, and is shown as an orphan: nothing runs that nobody can see."""
-        answer = self.beat(running=("j-1",))
-        self.assertEqual((answer.describe, self.known()), (("j-1",), []))
+        self.assertEqual((self.beat(running=("j-1",)).describe, self.known()), (("j-1",), []))
         self.beat(running=("j-1",), described=(RUNNING,))
         job = self.cluster.job("j-1")
         self.assertEqual((job.state, job.reason, job.orphan), (JobState.LOST, "forgotten", True))

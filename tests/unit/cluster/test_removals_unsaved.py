@@ -46,8 +46,7 @@ class StoreTests(RemovalCase):
             removal = self.cluster.remove("j-2")
             self.ledger.learn(evolve(self.cluster.job("j-2"), reason="another"), lazily=lazily)
             self.clock.advance(1.0)  # what was noted is saved
-            while len(self.store.saves):
-                self.store.commit()
+            self.store.commit_all()
             self.assertTrue(self.successResultOf(removal))
             self.store.held = False
             self.assertEqual(self.known(), ["j-1"])
@@ -59,8 +58,7 @@ class StoreTests(RemovalCase):
         self.store.held = True
         removal = self.cluster.remove("j-2")
         self.ledger.learn(Ref("job", "j-2"))
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         self.assertTrue(self.successResultOf(removal))
         self.store.held = False
         self.clock.advance(UNSAVED_MAX_SECONDS)

@@ -116,8 +116,7 @@ class RemovingTests(FleetTestCase):
         self.assertTrue(self.scheduler.replays(KEY))
         for _ in range(2):
             submitting = maybeDeferred(self.house.submit, ECHO, W1, NO_WAITING, KEY)
-            error = self.failureResultOf(submitting, JobRemoved).value
-            self.assertEqual(error.job_id, job.id)
+            self.assertEqual(self.failureResultOf(submitting, JobRemoved).value.job_id, job.id)
         other = RequestKey(KEY.key, "0" * 64)
         self.failureResultOf(maybeDeferred(self.house.submit, ECHO, W1, NO_WAITING, other), KeyReused)
         self.assertEqual(self.ids(), [])

@@ -68,8 +68,7 @@ class RetentionTests(SynchronousTestCase):
         self.assertEqual(self.kept(), {"j-1", "j-2", "j-running", "j-new"})
         self.pass_time(240)
         self.assertEqual(self.kept(), {"j-2", "j-running", "j-new"})
-        loaded = self.successResultOf(self.store.load())
-        self.assertEqual({job.id for job in loaded.jobs}, self.kept())
+        self.assertEqual({job.id for job in self.successResultOf(self.store.load()).jobs}, self.kept())
 
     def test_removed_jobs(self) -> None:
         """The rest of a job that a client removed is kept as long after that as the job would have been."""

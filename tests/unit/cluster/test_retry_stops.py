@@ -32,8 +32,7 @@ class StopTests(RetryTestCase):
         answer = self.cluster.stop(self.job.id)
         self.assertNoResult(answer)
         self.assertIs(self.cluster.job(self.job.id).state, JobState.RUNNING)
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.STOPPED)
         self.assert_over()
@@ -43,8 +42,7 @@ class StopTests(RetryTestCase):
         self.store.held = True
         self.end(self.job)
         answer = self.cluster.stop(self.job.id)
-        while len(self.store.saves):
-            self.store.fail()
+        self.store.fail_all()
         self.assertNoResult(answer)
         self.assertIsNone(self.following(self.job))
         self.store.held = False
@@ -57,15 +55,13 @@ class StopTests(RetryTestCase):
         self.store.held = True
         self.end(self.job)
         answer = self.cluster.stop(self.job.id)
-        while len(self.store.saves):
-            self.store.fail()
+        self.store.fail_all()
         self.clock.pump([1.0] * int(FULL.stop_grace + STOP_MARGIN_SECONDS - 1))
         self.assertNoResult(answer)
         self.clock.advance(1)
         self.failureResultOf(answer, StoreFailed)
         self.store.held = False
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.QUEUED)
 
     def test_before_the_end(self) -> None:
@@ -103,8 +99,7 @@ class StopTests(RetryTestCase):
         self.clock.advance(60)
         self.settle()
         answer = self.cluster.stop(self.job.id)
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         self.successResultOf(answer)
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.STOPPED)
         self.store.held = False
@@ -140,7 +135,6 @@ class StopTests(RetryTestCase):
         self.store.held = True
         self.end(self.job)
         answer = self.cluster.stop_matching(JobFilter(states=frozenset({JobState.RUNNING})))
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         (stopped,) = self.successResultOf(answer)
         self.assertEqual((stopped.retry_of, stopped.state), (self.job.id, JobState.STOPPED))

@@ -214,8 +214,7 @@ class SetBackTests(SetBackCase):
         self.failureResultOf(answer, KeyUnsettled)
         self.house.clock.advance(LEASE - KEY_WAIT_MAX_SECONDS)
         self.house.find("w-1")
-        again = self.house.submit(ECHO, ANY, key=KEY)
-        self.assertIs(self.successResultOf(again).state, JobState.RUNNING)
+        self.assertIs(self.successResultOf(self.house.submit(ECHO, ANY, key=KEY)).state, JobState.RUNNING)
         self.flushLoggedErrors()
 
     def test_the_last_one_leaves(self) -> None:

@@ -133,8 +133,7 @@ class ShortageTests(QueueTestCase):
         self.store.held = True
         job = self.lacks("w-1")
         stop = self.cluster.stop(job.id)
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
             self.assertIs(stopped.state, JobState.STOPPED)
         self.assertEqual(self.held(), [])
@@ -157,8 +156,7 @@ class ShortageTests(QueueTestCase):
         failed = evolve(self.cluster.job(job.id), state=JobState.FAILED, finished_at=self.wall)
         self.ledger.learn(failed)
         self.settle()
-        following = self.lacks("w-1")
-        self.assertEqual((following.retry_of, self.taken().worker_id), (job.id, "w-2"))
+        self.assertEqual((self.lacks("w-1").retry_of, self.taken().worker_id), (job.id, "w-2"))
 
     def test_those_who_waited_go_first(self) -> None:
         """A newcomer that one could not take does not overtake others at the next."""

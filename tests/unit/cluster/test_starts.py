@@ -130,8 +130,7 @@ class StartingTests(QueueTestCase):
         self.take("start_job").answer.errback(Busy("calls", 4))
         self.settle()
         self.assertNoResult(answer)
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         self.store.held = False
         job = self.successResultOf(answer)
         self.assertIs(job.state, JobState.QUEUED)
@@ -248,8 +247,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         stop = self.cluster.stop(job.id)
         call.answer.errback(Busy("calls", 4))
-        while len(self.store.saves):
-            self.store.fail()
+        self.store.fail_all()
         self.assertIs(self.state(job), JobState.STARTING)
         self.take("query_job").answer.errback(NotFound("job", job.id))  # and sealed
         self.failureResultOf(stop, StoreFailed)
@@ -261,8 +259,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         answers = [self.submit(), self.house.submit(ECHO, W1)]
         self.membership.deregister("w-1", "")
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         self.assertEqual(self.held(), [])
         self.assertIs(self.successResultOf(answers[0]).state, JobState.QUEUED)
         self.failureResultOf(answers[1], Unreachable)
@@ -273,8 +270,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         self.submit(W1, NO_WAITING)
         self.change(a_worker(address="127.0.0.1:30999"))
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         self.assertEqual(self.take("start_job").address, "127.0.0.1:30999")
 
     def test_another_version_comes_during_the_commit(self) -> None:
@@ -283,8 +279,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         answers = [self.submit(target, spec=JobSpec(command="a", umask=0)) for target in (ANY, W1)]
         self.change(a_worker(features=frozenset()))
-        while len(self.store.saves):
-            self.store.commit()
+        self.store.commit_all()
         self.assertEqual(self.held(), [])
         for answer in answers:
             self.assertIs(self.successResultOf(answer).state, JobState.QUEUED)

@@ -38,8 +38,7 @@ class FailingStoreTests(StopTestCase):
         self.settle()
         self.assertEqual(self.held(), [])
         self.store.held = False
-        while self.store.saves:
-            self.store.commit()
+        self.store.commit_all()
         self.settle()
         self.assertIs(self.successResultOf(again).state, JobState.STOPPED)
 

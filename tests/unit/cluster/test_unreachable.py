@@ -194,6 +194,5 @@ class CallTests(SynchronousTestCase):
         self.workers.fail("probe", self.refused)
         self.house.lose("w-1")
         with self.assertRaises(Unreachable) as refused:
-            reading = self.service.open_output("j-2", Stream.STDOUT, 0).read()
-            self.failureResultOf(reading).raiseException()
+            self.failureResultOf(self.service.open_output("j-2", Stream.STDOUT, 0).read()).raiseException()
         self.assertEqual(refused.exception.reason, "calls to it fail: connection refused")

@@ -73,5 +73,4 @@ class WaitTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """There is no waiting for a job that is not there."""
-        with self.assertRaises(NotFound):
-            self.waits.until_ended("j-9", 30)
+        self.assertRaises(NotFound, self.waits.until_ended, "j-9", 30)

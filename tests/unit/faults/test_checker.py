@@ -262,8 +262,7 @@ class StartTests(StoryCase):
         self.story.see("failed", "last")
         self.story.runs.append(Run("t1", "k", 43, CODE))
         self.story.add("fault", what="the database is restored", set_back=True, adopted=["k", "l"])
-        found = self.story.found()
-        self.assertNotIn(("P2", "j", (first,)), found)
+        self.assertNotIn(("P2", "j", (first,)), self.story.found())
         self.story.runs.append(Run("t1", "l", 44, CODE))
         self.assertIn(("P2", "j", (first,)), self.story.found())
 

@@ -105,8 +105,7 @@ class LimitTests(TermsTestCase):
     def test_none(self) -> None:
         """A job without a limit is reported to have reached it."""
         start = self.story.start()
-        last = self.reached(SIZE)
-        self.assertIn(("P3", "j", (start, last)), self.story.found())
+        self.assertIn(("P3", "j", (start, self.reached(SIZE))), self.story.found())
 
 
 class AttemptTests(TermsTestCase):

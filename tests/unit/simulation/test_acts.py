@@ -81,8 +81,7 @@ class ActsTests(SynchronousTestCase):
 
     def test_read(self) -> None:
         """A client reads a part of the present output."""
-        run = self.run_(submit(Read(4.0, LINE, 20)))
-        self.assertEqual(answers(run, "read"), ["ok"])
+        self.assertEqual(answers(self.run_(submit(Read(4.0, LINE, 20))), "read"), ["ok"])
 
     def test_steps(self) -> None:
         """Each step is carried out."""
@@ -103,8 +102,7 @@ class ActsTests(SynchronousTestCase):
 
     def test_remove(self) -> None:
         """The client repeats the removal until the job is gone."""
-        run = self.run_(submit(steps.Remove(0.0)))
-        self.assertEqual(len(run.judge.facts.removed), 1)
+        self.assertEqual(len(self.run_(submit(steps.Remove(0.0))).judge.facts.removed), 1)
 
     def test_key(self) -> None:
         """A key answers the same request, and refuses another one."""
@@ -144,8 +142,7 @@ class ActsTests(SynchronousTestCase):
     def test_list(self) -> None:
         """All pages are read."""
         jobs = [submit(ticket=f"t{number}") for number in range(5)]
-        run = self.run_(*jobs, ListJobs(9.0, 2, 0.5))
-        self.assertEqual(answers(run, "jobs"), ["ok"] * 3)
+        self.assertEqual(answers(self.run_(*jobs, ListJobs(9.0, 2, 0.5)), "jobs"), ["ok"] * 3)
 
     def test_workers(self) -> None:
         """A drained worker takes no job, and a worker that is gone can be forgotten."""
@@ -158,8 +155,7 @@ class ActsTests(SynchronousTestCase):
             faults=(KillWorker(10.0, "w1", 5.0),),
         )
         self.assertEqual(self.states(run), [])
-        trace = "\n".join(run.trace.lines())
-        self.assertIn("Draining", trace)
+        self.assertIn("Draining", "\n".join(run.trace.lines()))
         self.assertTrue(any(answer.startswith("NotFound") for answer in answers(run, "forget")))
 
     def test_plan(self) -> None:
@@ -195,8 +191,7 @@ class CoreWorkerTests(SynchronousTestCase):
 
     def test_output(self) -> None:
         """A core worker delivers no output."""
-        run = self.run_(self.submit(Follow(1.0)))
-        self.assertIn("does not support", run.judge.facts.followers[0].over)
+        self.assertIn("does not support", self.run_(self.submit(Follow(1.0))).judge.facts.followers[0].over)
 
     def test_killed(self) -> None:
         """The jobs of a killed core worker are lost, unless they run on: then it has them when it registers again."""

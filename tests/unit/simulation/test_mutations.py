@@ -55,8 +55,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_not_loaded(self) -> None:
         """A mutation of code that the simulator does not run is refused."""
-        with self.assertRaises(Outdated):
-            load(evolve(self.mutation, file="worker/commands.py", old="", new=""))
+        self.assertRaises(Outdated, load, evolve(self.mutation, file="worker/commands.py", old="", new=""))
 
     def test_loaded_beside(self) -> None:
         """The changed code is loaded beside the present code, which stays unchanged."""

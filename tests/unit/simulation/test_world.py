@@ -43,8 +43,7 @@ class RunTests(SynchronousTestCase):
     def test_forgotten_while_drained(self) -> None:
         """A client has a drained worker forgotten. When the worker returns, its drain is unknown."""
         acts = (Drain(6.0, "w1"), Forget(27.0, "w1"))
-        cut = Partition(10.0, "w1", 30.0, True, True)
-        plan = evolve(CALM, length=50.0, faults=(cut,), acts=acts)
+        plan = evolve(CALM, length=50.0, faults=(Partition(10.0, "w1", 30.0, True, True),), acts=acts)
         run = World(1, plan)
         self.assertIsNone(run.run().violation)
         self.assertIn("forget w1 <- ok", "\n".join(run.trace.lines()))
@@ -60,5 +59,4 @@ class RunTests(SynchronousTestCase):
 
     def test_faults(self) -> None:
         """The faults that struck are counted by kind; planned faults that did not strike are not."""
-        outcome = World(1, BOTH).run()
-        self.assertEqual(outcome.faults, {"StopUndrained": 1})
+        self.assertEqual(World(1, BOTH).run().faults, {"StopUndrained": 1})

@@ -145,8 +145,7 @@ class RemoveTests(RetentionCase):
         """A job that can't be moved is still known, with the reason; a sweep does not try it before its time."""
         self.spools.resisting.add("a")
         self.end("a")
-        error = self.failureResultOf(self.remove("a"), Unavailable).value
-        self.assertIn("resists", str(error))
+        self.assertIn("resists", str(self.failureResultOf(self.remove("a"), Unavailable).value))
         self.assertEqual(self.forgotten, [])
         self.spools.resisting.clear()
         self.successResultOf(self.remove("a"))
@@ -157,8 +156,7 @@ class RemoveTests(RetentionCase):
         self.spools.remaining["a"] = 70
         self.end("a")
         for _ in range(3):
-            error = self.failureResultOf(self.remove("a"), Unavailable).value
-            self.assertIn("work/x: resists", str(error))
+            self.assertIn("work/x: resists", str(self.failureResultOf(self.remove("a"), Unavailable).value))
         self.assertEqual(self.errors, ["70 bytes of job a can't be removed, and are tried again: work/x: resists"])
         self.assertEqual(self.spools.tries, ["a", ".gone-a"])
         self.spools.left[".gone-a"] = 0

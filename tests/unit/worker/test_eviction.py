@@ -85,8 +85,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_stripped(self) -> None:
         """A job without output is not stripped again."""
-        bare = Kept("a", NOW, taken=DiskUse(records=Amount(10, 3)))
-        self.assertEqual(plan(bare, over=5)[1:4], ([], [], []))
+        self.assertEqual(plan(Kept("a", NOW, taken=DiskUse(records=Amount(10, 3))), over=5)[1:4], ([], [], []))
 
     def test_most_output(self) -> None:
         """Not more output goes than may, but what is smaller does."""

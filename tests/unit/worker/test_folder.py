@@ -152,8 +152,7 @@ class NewIdTests(FolderCase):
     def test_nothing_to_set_aside(self) -> None:
         """A folder without jobs just gets its id, whatever is there as its id now."""
         self.path.joinpath("folder_id").write_text("broken")
-        made = open_folder(self.path, new_id=True)
-        self.assertEqual((made.set_aside, self.content()), ("", ["folder_id"]))
+        self.assertEqual((open_folder(self.path, new_id=True).set_aside, self.content()), ("", ["folder_id"]))
 
     def test_killed(self) -> None:
         """Killed after any step it is finished by the next process, with the option or without, before all else."""
@@ -196,8 +195,7 @@ class NewIdTests(FolderCase):
             "the original, without the jobs of that",
         )
         self.assertEqual(self.content(), before)
-        made = open_folder(self.path, new_id=True)
-        self.assertNotIn(made.folder_id, ("", "a" * 32))
+        self.assertNotIn(open_folder(self.path, new_id=True).folder_id, ("", "a" * 32))
         self.assertEqual(self.content(), ["folder_id", "jobs-of-w-7", "used-ids-of-w-7"])
 
     def test_killed_before(self) -> None:
@@ -207,6 +205,5 @@ class NewIdTests(FolderCase):
         self.path.joinpath("folder_id.next.tmp").write_text("half")
         self.assertEqual(open_folder(self.path, new_id=False), original)
         self.assertTrue(self.path.joinpath("jobs", "j1").exists())
-        made = open_folder(self.path, new_id=True)
-        self.assertTrue(re.fullmatch("[0-9a-f]{32}", made.folder_id))
+        self.assertTrue(re.fullmatch("[0-9a-f]{32}", open_folder(self.path, new_id=True).folder_id))
         self.assertEqual(self.content(), ["folder_id", "jobs-of-w-7", "used-ids-of-w-7"])

@@ -45,8 +45,7 @@ class DrainTests(SynchronousTestCase):
         pump.drain()
         with open(self.path, "rb") as file:
             self.assertEqual((file.read(), pump.error), (b"abcdef", ""))
-        with self.assertRaises(BrokenPipeError):
-            os.write(pump.write_end, b"g")
+        self.assertRaises(BrokenPipeError, os.write, pump.write_end, b"g")
 
     def test_move_all(self) -> None:
         """All that the pipe holds is moved, though no call moves so much, and the pipe stays open."""

@@ -112,8 +112,7 @@ class CopyTests(SynchronousTestCase):
 
     def test_copied(self) -> None:
         """A folder with the same files is a copy, and so is one without a lock."""
-        other = shutil.copytree(self.spool.folder, self.mktemp())
-        self.assertTrue(Spool(other).is_copy(self.job))
+        self.assertTrue(Spool(shutil.copytree(self.spool.folder, self.mktemp())).is_copy(self.job))
         os.unlink(self.spool.lock_path)
         self.assertTrue(self.spool.is_copy(self.job))
 
