@@ -76,7 +76,6 @@ def offences(tree: ast.AST) -> list[tuple[int, str]]:
 
 class LawTests(SynchronousTestCase):
     def test_kept(self) -> None:
-        """No test breaks the law."""
         found = [
             f"{path.relative_to(TESTS.parent)}:{line} uses {name}"
             for path in sorted(TESTS.rglob("*.py"))

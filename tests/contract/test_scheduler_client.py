@@ -137,8 +137,6 @@ class Contract:
 
 
 class FakeTests(Contract, RpcCase):
-    """In memory."""
-
     def setUp(self) -> None:
         super().setUp()
         self.scheduler = self.client = FakeSchedulerClient()
@@ -148,8 +146,6 @@ class FakeTests(Contract, RpcCase):
 
 
 class SimulatedTests(Contract, SimulatedCase):
-    """Over a simulated network."""
-
     def setUp(self) -> None:
         super().setUp()
         self.scheduler = FakeSchedulerClient()
@@ -167,8 +163,6 @@ class SimulatedTests(Contract, SimulatedCase):
 
 
 class RealTests(Contract, RpcCase):
-    """Over the wire."""
-
     def setUp(self) -> None:
         super().setUp()
         self.scheduler = FakeSchedulerClient()

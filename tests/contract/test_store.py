@@ -287,7 +287,6 @@ class SqlContract(SetBackContract, StoreContract):
         self.assertEqual(list(await self.store.read_specs(["j-2"])), ["j-2"])
 
     def test_every_field_has_its_column(self) -> None:
-        """Every field of a record has a column, and every column a field."""
         key = {"key", "request_key", "request_fingerprint"}
         for record, table, beside in (
             (Job, JOBS, {"spec", *key}),

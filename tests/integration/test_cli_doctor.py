@@ -157,8 +157,6 @@ class AskTests(SynchronousTestCase):
 
 
 class DoctorTests(SynchronousTestCase):
-    """The command."""
-
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()

@@ -214,7 +214,6 @@ class DatabaseTests:
         self.assertEqual(self.refusal(lambda: self.use().prepare()), "holds tables of another program (jobs)")
 
     def test_without_a_version(self) -> None:
-        """A database without its version is refused."""
         database = self.use()
         database.prepare()
         database.release()

@@ -14,8 +14,6 @@ from tests.integration.running import RunningCase, edit
 
 
 class FormatTests(RunningCase):
-    """Spools of other versions."""
-
     FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fixtures")
 
     async def found(self, fixture: str) -> None:

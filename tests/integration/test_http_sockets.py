@@ -72,8 +72,6 @@ def digest_of_chunks(connection: socket.socket) -> tuple[str, bool]:
 
 
 class ServiceTests(TestCase):
-    """The server as a service."""
-
     timeout = 60
 
     async def test_bound_is_not_serving(self) -> None:
@@ -137,8 +135,6 @@ class SocketTestCase(TestCase):
 
 
 class TooMuchTests(SocketTestCase):
-    """Clients that send too much."""
-
     async def test_100_megabytes(self) -> None:
         """A client that sends 100 MB before it looks up sees the refusal, with a length told or in chunks."""
         for header, piece in (
@@ -151,8 +147,6 @@ class TooMuchTests(SocketTestCase):
 
 
 class HangUpTests(SocketTestCase):
-    """Clients or the server hang up."""
-
     async def test_each_stage(self) -> None:
         """A request that is left at any stage, by a close or a reset, frees everything it held."""
         job = self.fleet.add_job(b"x" * MIB)
@@ -217,8 +211,6 @@ def resident() -> int:
 
 
 class SlowClientTests(SocketTestCase):
-    """Clients that do not read."""
-
     async def test_lists_of_large_jobs(self) -> None:
         """Forty clients that ask for large jobs and never read take little memory, and others are answered."""
         jobs = [

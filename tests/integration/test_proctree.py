@@ -54,8 +54,6 @@ class SignalTests(SynchronousTestCase):
 
 
 class TreeTests(SynchronousTestCase):
-    """The descent of processes."""
-
     def test_name(self) -> None:
         """A process is read right whatever its name holds."""
         name = "a) R 1 (b"

@@ -18,8 +18,6 @@ JOB = str(uuid.uuid4())
 
 
 class RemoveTests(RunningCase):
-    """``IJobRunner.remove``."""
-
     async def ended(self, acknowledged: bool = True) -> str:
         status = await self.worker.run("sh", "-c", "echo hello > file; cat file", job_id=JOB)
         if acknowledged:

@@ -42,8 +42,6 @@ def _tell(error: SchedulerError, request: object, context: grpc.ServicerContext)
 
 
 class AnswerTests(RpcCase):
-    """Answers of a worker, and their meaning."""
-
     def setUp(self) -> None:
         super().setUp()
         self.client = self.worker_client(deadline=5.0)
@@ -234,8 +232,6 @@ class AnswerTests(RpcCase):
 
 
 class ChannelTests(RpcCase):
-    """The destinations of calls."""
-
     def setUp(self) -> None:
         super().setUp()
         self.runners = [FakeJobRunner(), FakeJobRunner()]

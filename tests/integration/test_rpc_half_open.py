@@ -99,11 +99,9 @@ class AttackTests(HalfOpenCase):
         await self.both_attacked(1)
 
     async def test_four(self) -> None:
-        """Four of them."""
         await self.both_attacked(4)
 
     async def test_forty(self) -> None:
-        """Forty of them."""
         await self.both_attacked(40)
 
     async def test_reflection(self) -> None:

@@ -126,8 +126,6 @@ class BatchTests(Asked):
 
 
 class AnswerTests(Asked):
-    """Answers, and their meaning."""
-
     def answers(self, *statuses: worker_pb2.JobStatus) -> None:
         self.does(lambda request, context: worker_pb2.QueryJobsRes(status=statuses))
 

@@ -105,7 +105,6 @@ class ConnectionTests(ReasonCase):
         self.assertEqual(reason(error.details(), str(address), tls is not None, 5.0), "no answer within 5 s")
 
     async def test_reset(self) -> None:
-        """The peer resets the connection."""
 
         def reset(connection: socket.socket) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

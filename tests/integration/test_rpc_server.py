@@ -202,8 +202,6 @@ class SchedulerTests(ServerCase):
 
 
 class ThreadsTests(SynchronousTestCase):
-    """The threads of a server."""
-
     def test_no_further_thread(self) -> None:
         """If the machine has no further thread, the existing ones do the work."""
         threads = Threads(4)

@@ -213,8 +213,6 @@ class StartTests(RunningCase):
 
 
 class RequestTests(RunningCase):
-    """The request that starts a job."""
-
     async def test_end(self) -> None:
         """The end of a job does not belong to the request: a heartbeat about it does not carry the request's id."""
         seen: list[str] = []

@@ -20,8 +20,6 @@ WAIT = "import time\nwhile not os.path.exists('told'): time.sleep(0.02)\n"
 
 
 class OutputTests(RunningCase):
-    """The output of a job is in its spool."""
-
     async def test_two_streams(self) -> None:
         """Each stream has its own file, though somebody opens it anew by name."""
         job = await self.worker.start(
@@ -173,8 +171,6 @@ def fill(folder: str) -> None:
 
 
 class FullDiskTests(RunningCase):
-    """A disk with no room left."""
-
     async def setUp(self) -> None:
         await super().setUp()
         await self.worker.drop()

@@ -113,8 +113,6 @@ class MachineTests(TestCase):
 
 
 class ShortageTests(RunningCase):
-    """Starts that meet a shortage of the machine."""
-
     async def test_no_interpreter(self) -> None:
         """Where the worker's interpreter is gone that is told."""
         self.patch(sys, "executable", "/no/such/python")

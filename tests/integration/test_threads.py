@@ -105,7 +105,6 @@ class PoolTests(TestCase):
         self.assertFalse([thread for thread in threading.enumerate() if "PoolThread-test-pool" in thread.name])
 
     async def test_start_again(self) -> None:
-        """A pool that was stopped can be started again."""
         pool = Pool(reactor, "test-pool", 1)
         for _ in range(2):
             pool.startService()

@@ -78,8 +78,6 @@ class TreeCase(SynchronousTestCase):
 
 
 class RemoveTests(TreeCase):
-    """``remove``."""
-
     def test_too_few_descriptors(self) -> None:
         """A removal that lacks descriptors is unfinished; its entries don't count as resisting."""
         self.make("file")
@@ -187,8 +185,6 @@ class RemoveTests(TreeCase):
 
 
 class NotRootTests(TreeCase):
-    """A worker that is not root."""
-
     def as_nobody(self, task: str) -> object:
         """Run ``REMOVE``; answers its output."""
         if not os.getuid():
@@ -224,7 +220,6 @@ class NotRootTests(TreeCase):
         self.assertEqual(os.listdir(self.base), [])
 
     def test_measured_without_permission(self) -> None:
-        """They are measured, too."""
         self.lock()
         self.assertEqual(self.as_nobody("measure"), 13)
 

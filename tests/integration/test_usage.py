@@ -20,8 +20,6 @@ def burn():
 
 
 class UsageTests(RunningCase):
-    """``usage`` of a job that has ended."""
-
     async def test_waited_for(self) -> None:
         """The CPU time of a process that its parent waited for counts, once."""
         status = await self.worker.run("sh", "-c", '"$0" -c "$1"; exit 0', sys.executable, f"{BURN}burn()")

@@ -183,5 +183,4 @@ def test_detach(user: User) -> None:
 
 
 def test_shell_line(user: User) -> None:
-    """A shell line runs in a shell."""
     assert user.run("run", "-s", "echo $((6 * 7)) && false || exit 4") == (4, b"42\n", b"")

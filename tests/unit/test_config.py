@@ -12,8 +12,6 @@ from tests.unit.config_case import CONTRACT, ETC, ConfigCase
 
 
 class SchedulerFileTests(ConfigCase):
-    """``scheduler.toml``."""
-
     def test_contract_alone(self) -> None:
         """The fixed part alone starts a scheduler; every other key has a safe default."""
         config = self.scheduler(CONTRACT)
@@ -194,8 +192,6 @@ class SchedulerFileTests(ConfigCase):
 
 
 class StateDirTests(ConfigCase):
-    """The default state folder."""
-
     def test_systemd_decides(self) -> None:
         """The first folder of a unit's StateDirectory= is the default."""
         self.assertEqual(self.scheduler("", STATE_DIRECTORY="/x/a:/x/b").state_dir, Path("/x/a"))

@@ -132,7 +132,6 @@ class MistakeTests(ConfigCase):
                 self.assertIn(f"[{table}] addr = ", complaint, address)
 
     def test_long_values_are_cut(self) -> None:
-        """A long value is cut in the complaint."""
         self.assertLess(len(self.complaint(load_scheduler, f'log_format = "{"x" * 5000}"')), 500)
 
     def test_escapes_stay_out_of_the_terminal(self) -> None:

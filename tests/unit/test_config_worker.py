@@ -12,8 +12,6 @@ from tests.unit.config_case import ETC, ConfigCase
 
 
 class WorkerFileTests(ConfigCase):
-    """``worker.toml``."""
-
     def test_empty_file(self) -> None:
         """Every key has a default."""
         config = self.worker("")

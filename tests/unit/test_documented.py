@@ -88,7 +88,6 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual(self.documented(), table)
 
     def test_filters(self) -> None:
-        """Each filter is explained."""
         self.assertEqual(first_words(section(self.text, "### Filters")), set(FILTERS))
 
     def test_states(self) -> None:

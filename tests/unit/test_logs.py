@@ -166,8 +166,6 @@ class OlderLogTests(LineCase):
 
 
 class JsonTests(LineCase):
-    """JSON for programs."""
-
     json = True
 
     def record(self) -> dict[str, Any]:

@@ -56,7 +56,6 @@ class ReadyTests(StartCase):
             options.state.release()
 
     def test_foreign_folder_keeps_its_mode(self) -> None:
-        """An existing folder keeps its mode."""
         (self.folder / "state").mkdir()
         (self.folder / "state").chmod(0o750)
         self.parse(SchedulerOptions())
@@ -180,8 +179,6 @@ class ReadyTests(StartCase):
 
 
 class HelpTests(SynchronousTestCase):
-    """``--help``."""
-
     def test_help(self) -> None:
         """The help of each program has its purpose, its sample and its usage."""
         for options, sample in ((SchedulerOptions(), "etc/scheduler.toml"), (WorkerOptions(), "etc/worker.toml")):
@@ -199,8 +196,6 @@ class HelpTests(SynchronousTestCase):
 
 
 class TimeTests(SynchronousTestCase):
-    """Timers."""
-
     def test_monotonic(self) -> None:
         """A reactor's timers follow a clock that can't be set."""
 

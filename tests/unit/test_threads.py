@@ -101,7 +101,6 @@ class HopTests(SynchronousTestCase):
         self.assertEqual(called, [])
 
     def test_closed_while_waiting(self) -> None:
-        """Closing ends the waits."""
         hop = Hop(Postbox())
 
         def close_and_wait() -> Deferred[None]:

@@ -78,8 +78,6 @@ class DurationTests(SynchronousTestCase):
 
 
 class SizeTests(SynchronousTestCase):
-    """Valid and invalid sizes."""
-
     def test_sizes(self) -> None:
         """With B units are decimal, alone or with an i binary, in any case; a number alone is bytes."""
         for text, size in (

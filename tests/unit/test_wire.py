@@ -16,8 +16,6 @@ NO_TEXTS: tuple[Any, ...] = (None, 1, 1.5, True, [], {}, ["a"])
 
 
 class LoadTests(SynchronousTestCase):
-    """The JSON of a body."""
-
     def test_objects(self) -> None:
         """An object is read; an empty body is an empty object."""
         self.assertEqual(wire.load(b'{"a": [1, "\xc3\xa4"]}'), {"a": [1, "ä"]})
@@ -52,8 +50,6 @@ class LoadTests(SynchronousTestCase):
 
 
 class CoreTests(SynchronousTestCase):
-    """The three core routes."""
-
     def test_start(self) -> None:
         """The path may be empty or left out."""
         expected = (JobSpec(command="echo"), Target(worker="w1"))
@@ -116,8 +112,6 @@ class SignalTests(SynchronousTestCase):
 
 
 class WriteTests(SynchronousTestCase):
-    """The JSON of jobs and workers."""
-
     def test_job(self) -> None:
         """All fields are there, times are RFC 3339, and an absent value is null."""
         job = Job("j1", JobSpec(command="echo", args=("a",), labels={"x": "y"}), JobState.RUNNING, 1700000000.25)

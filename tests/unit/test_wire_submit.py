@@ -33,8 +33,6 @@ class SubmitTestCase(SynchronousTestCase):
 
 
 class SubmitTests(SubmitTestCase):
-    """The fields of a job."""
-
     def test_least(self) -> None:
         """A command and a worker are enough; every other field has its default."""
         self.assertEqual(wire.read_submit(body()), (JobSpec(command="echo"), Target(worker="w1"), NO_WAITING))
@@ -216,8 +214,6 @@ class SubmitTests(SubmitTestCase):
 
 
 class ValueTests(SubmitTestCase):
-    """The values of the fields."""
-
     def test_wrong_types(self) -> None:
         """Each field has one type, and null is not of that type."""
         for name in TEXTS:
@@ -308,7 +304,6 @@ class ValueTests(SubmitTestCase):
             self.refused("stop_grace", body(stop_grace=wrong))
 
     def test_complaints_quote(self) -> None:
-        """A complaint quotes the value, shortened."""
         self.assertIn("[1, 2]", self.refused("command", body(command=[1, 2])))
         self.assertLess(len(self.refused("args", body(args="x" * 100_000))), 300)
 

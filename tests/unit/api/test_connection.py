@@ -12,8 +12,6 @@ START = b'{"worker_id": "w1", "command": "echo"}'
 
 
 class BodyTests(ServerTestCase):
-    """The limit on the size of a body."""
-
     def test_too_large_by_length(self) -> None:
         """A body whose length is over the limit is refused before any of it has come, and without 100 Continue."""
         client = self.server.connect()
@@ -79,8 +77,6 @@ class BodyTests(ServerTestCase):
 
 
 class TimeTests(ServerTestCase):
-    """The deadlines of a connection."""
-
     def test_slow_headers(self) -> None:
         """Headers that come slowly are cut off at a fixed time."""
         begin = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -137,8 +133,6 @@ class TimeTests(ServerTestCase):
 
 
 class HangUpTests(ServerTestCase):
-    """Clients that hang up."""
-
     def test_while_waiting(self) -> None:
         """A client that leaves while it waits frees its resources, undoes nothing, and causes no error."""
         job = self.fleet.add_job()

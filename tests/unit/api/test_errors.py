@@ -21,8 +21,6 @@ from scheduler.errors import (
 
 
 class ProblemTests(SynchronousTestCase):
-    """The problem of each exception."""
-
     def test_complete(self) -> None:
         """The table has every exception of the domain, and nothing else."""
         every = {

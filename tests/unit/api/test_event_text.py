@@ -85,8 +85,6 @@ class PiecesTests(SynchronousTestCase):
 
 
 class EventTests(SynchronousTestCase):
-    """The format of an event."""
-
     @given(st.text(max_size=50))
     def test_one_line(self, text: str) -> None:
         """Output can't forge a field or an event, because the data is one line."""

@@ -29,8 +29,6 @@ def text_of(members: dict[str, Any]) -> bytes:
 
 
 class ExcerptTests(SynchronousTestCase):
-    """The excerpt of one stream."""
-
     @given(st.text(max_size=12), st.integers(0, 40), st.integers(0, 40), st.booleans())
     def test_text(self, text: str, written: int, limit: int, ended: bool) -> None:
         """The excerpt of text cut at any byte is text, without the parts of cut characters."""

@@ -137,8 +137,6 @@ class FollowTests(StreamTestCase):
 
 
 class FailureTests(StreamTestCase):
-    """A raw follow that fails."""
-
     def test_failure_before_output(self) -> None:
         """A failure before the headers is a problem document."""
         job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
@@ -233,8 +231,6 @@ class FailureTests(StreamTestCase):
 
 
 class StallTests(StreamTestCase):
-    """The parameter ``stall``."""
-
     def test_stall(self) -> None:
         """A body without a byte for ``stall`` seconds is cut, counted from the headers and from each byte."""
         job = self.fleet.add_job()

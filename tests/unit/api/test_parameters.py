@@ -17,8 +17,6 @@ def query(text: bytes) -> Query:
 
 
 class QueryTests(SynchronousTestCase):
-    """The parameters, one by one."""
-
     def refused(self, field: str, text: bytes) -> str:
         def read() -> None:
             found = query(text)
@@ -87,7 +85,6 @@ class QueryTests(SynchronousTestCase):
             self.refused(name, name.encode() + b"=")
 
     def test_filters(self) -> None:
-        """All filters can be combined."""
         found = query(
             b"worker=w1&state=running,%20unknown&label=a=1&label=b=x=y&label=a=1&created_by=me"
             b"&created_after=24h&created_before=2023-11-14T22:13:20Z"

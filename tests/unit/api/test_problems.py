@@ -42,8 +42,6 @@ def named_in_code() -> set[str]:
 
 
 class TableTests(SynchronousTestCase):
-    """The table of types."""
-
     def test_complete(self) -> None:
         """The code answers with the types of the table and no others."""
         self.assertEqual(named_in_code(), set(TYPES))

@@ -139,8 +139,6 @@ class RequestIdTests(ServerTestCase):
 
 
 class BugTests(ServerTestCase):
-    """Exceptions that are bugs."""
-
     def test_incident(self) -> None:
         """The client gets only an incident id, the log has the traceback, and the server continues."""
         self.scheduler.fail["workers"] = RuntimeError("secret")

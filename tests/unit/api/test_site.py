@@ -13,8 +13,6 @@ START = b'{"worker_id": "w1", "command": "echo"}'
 
 
 class ConnectionTests(ServerTestCase):
-    """The limit on connections."""
-
     def test_limit(self) -> None:
         """A connection over the limit is answered with 503 and closed; a closed connection makes room."""
         server = Server(max_connections=2)
@@ -39,13 +37,10 @@ class ConnectionTests(ServerTestCase):
         self.assertIsNone(server.site.buildProtocol(None))
 
     def test_http_1_only(self) -> None:
-        """Only HTTP/1.1 is negotiated."""
         self.assertEqual(self.server.site.acceptableProtocols(), [b"http/1.1"])
 
 
 class DrainTests(ServerTestCase):
-    """The shutdown."""
-
     def test_no_connections(self) -> None:
         """A server without connections is drained at once."""
         self.assertIsNone(self.successResultOf(self.server.site.drain(5.0)))

@@ -14,8 +14,6 @@ from tests.unit.api.conversation import Stage
 
 
 class RangeTests(SynchronousTestCase):
-    """The ``Range`` header."""
-
     def test_understood(self) -> None:
         """A range has a first byte and a last, a first alone, or a number of last bytes."""
         self.assertEqual(read_range("bytes=0-0"), (0, 1))

@@ -167,8 +167,6 @@ class EventStreamTests(StreamTestCase):
 
 
 class ChangeTests(StreamTestCase):
-    """The event ``job`` after each change."""
-
     def test_changes(self) -> None:
         """Each change of state or reason is an event: the worker is gone, and it is back."""
         job = self.fleet.add_job(b"x")

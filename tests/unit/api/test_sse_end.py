@@ -15,8 +15,6 @@ from tests.unit.api.test_event_text import bytes_of
 
 
 class EndTests(StreamTestCase):
-    """The event ``end``."""
-
     def test_end_with_output(self) -> None:
         """With ``output`` the event ``end`` has the last bytes of both streams."""
         job = self.fleet.add_job(b"0123456789", b"err")
@@ -92,8 +90,6 @@ class EndTests(StreamTestCase):
 
 
 class ResumeTests(StreamTestCase):
-    """Streams that are resumed."""
-
     def test_resumed(self) -> None:
         """A stream continues after the last event, by header or parameter; the header goes before the parameter."""
         job = self.fleet.add_job(b"0123456789", b"abcdef", state=JobState.SUCCEEDED)

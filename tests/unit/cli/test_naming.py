@@ -28,8 +28,6 @@ class Jobs:
 
 
 class ResolveTests(SynchronousTestCase):
-    """``resolve``."""
-
     def resolve(self, text: str, *ids: str) -> str:
         return resolve(cast(Client, Jobs(*ids)), text)
 

@@ -23,8 +23,6 @@ def started(state: str, **fields: Any) -> Job:
 
 
 class TableTests(SynchronousTestCase):
-    """Each row of the table."""
-
     def assertOutcome(self, of: Job, code: int, *words: str) -> None:
         """``words`` must be in the sentence; without any there is no sentence."""
         found = outcome(of)

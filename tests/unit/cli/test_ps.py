@@ -20,8 +20,6 @@ ORPHAN = {**JOB, "id": "7b" + OTHER[2:], "state": "lost", "orphan": True, "creat
 
 
 class PsTests(Case):
-    """A list of jobs."""
-
     def setUp(self) -> None:
         super().setUp()
         self.client.listed = [FAILED, {**JOB}]
@@ -184,8 +182,6 @@ class FieldTests(Case):
 
 
 class ShowTests(Case):
-    """``schedctl show``."""
-
     def text(self, **changes: Any) -> str:
         now = moment("2026-06-01T00:02:01Z")
         assert now is not None

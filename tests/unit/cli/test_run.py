@@ -35,8 +35,6 @@ def fields(*arguments: str, **environ: str) -> dict[str, Any]:
 
 
 class FieldsTests(SynchronousTestCase):
-    """``fields_of``."""
-
     def refused(self, *arguments: str) -> Failure:
         with self.assertRaises(Failure) as caught:
             fields(*arguments)
@@ -193,8 +191,6 @@ class SubmittedTests(SynchronousTestCase):
 
 
 class StdinTests(SynchronousTestCase):
-    """Reading stdin."""
-
     def pipe(self) -> tuple[int, int]:
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)

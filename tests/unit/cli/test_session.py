@@ -12,8 +12,6 @@ from scheduler.cli.session import ANSWER_PATIENCE, ANSWER_TIMEOUT, TROUBLE_SHOWN
 
 
 class TroubleTests(SynchronousTestCase):
-    """``Trouble``."""
-
     def test_told(self) -> None:
         """A request that is repeated for long is reported once, and again only after a recovery."""
         clock = Clock()
@@ -39,8 +37,6 @@ class TroubleTests(SynchronousTestCase):
 
 
 class ClientTests(SynchronousTestCase):
-    """``Session.client``."""
-
     def test_options(self) -> None:
         """A lasting command is as patient as any client, a quick one gives up sooner, and both report trouble."""
         made: list[dict[str, Any]] = []

@@ -17,8 +17,6 @@ from scheduler.cli.tables import json_line
 
 
 class PrepareTests(SynchronousTestCase):
-    """``prepare``."""
-
     def test_closed(self) -> None:
         """No file or socket gets the number of a closed standard stream, and all streams can be used."""
         code = """
@@ -49,8 +47,6 @@ os._exit(opened)
 
 
 class WriteTests(SynchronousTestCase):
-    """``write_all``."""
-
     def test_closed_terminal(self) -> None:
         """A terminal that is gone is treated like a pipe without a reader."""
         master, terminal = pty.openpty()

@@ -33,8 +33,6 @@ class TerminalOut(io.StringIO):
 
 
 class DrawTests(SynchronousTestCase):
-    """A table for people."""
-
     def test_whole(self) -> None:
         """Without a width nothing is shortened, coloured, or read as markup; each row is one line without padding."""
         self.assertEqual(
@@ -84,8 +82,6 @@ class DrawTests(SynchronousTestCase):
 
 
 class FormatTests(SynchronousTestCase):
-    """``--format``."""
-
     FIELDS = ("id", "labels", "n", "args")
     JOB = {"id": "abc", "labels": {"team": "web", "a.b": "c", "nest": {"x": 1}}, "n": None, "args": ["x y", 1]}
 
@@ -126,8 +122,6 @@ class FormatTests(SynchronousTestCase):
 
 
 class JsonTests(SynchronousTestCase):
-    """``--json``."""
-
     def test_line(self) -> None:
         """The line is the same object, readable, and without a control character."""
         document = {"a": "Müller\n\x1b\x9b\x7f\ud800", "b": [1, None]}

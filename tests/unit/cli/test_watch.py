@@ -47,8 +47,6 @@ class Deadlines:
 
 
 class WatchTests(SynchronousTestCase):
-    """``Watch.until_end``."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.said: list[str] = []

@@ -12,8 +12,6 @@ OTHER = f"6a{JOB['id'][2:]}"
 
 
 class WorkersTests(Case):
-    """A list of workers."""
-
     def test_table(self) -> None:
         """Columns: state and reason, jobs of slots, last seen, version, free disk, labels. Rows are sorted by name."""
         self.client.all_workers = [
@@ -71,8 +69,6 @@ class WorkersTests(Case):
 
 
 class DrainTests(Case):
-    """``drain`` and ``resume``."""
-
     def setUp(self) -> None:
         super().setUp()
         self.looks: list[float] = []
@@ -140,8 +136,6 @@ class DrainTests(Case):
 
 
 class RemoveTests(Case):
-    """``rm``."""
-
     def test_removed(self) -> None:
         """``rm`` is silent if the job is removed, and says so if that happens later."""
         self.assertEqual(self.out("rm", JOB["id"], OTHER), "")
@@ -160,8 +154,6 @@ class RemoveTests(Case):
 
 
 class VersionTests(Case):
-    """``version``."""
-
     def test_both(self) -> None:
         """Both versions are shown, with the scheduler's URL."""
         self.assertEqual(

@@ -97,8 +97,6 @@ class RunTests(SynchronousTestCase):
 
 
 class WaitTests(SynchronousTestCase):
-    """Waiting for the end of a job."""
-
     def test_wait(self) -> None:
         """``wait`` uses several short requests, so that a dead connection is noticed."""
         world = World(answer(job()), answer(job(state="failed", exit_code=1)))
@@ -126,8 +124,6 @@ class WaitTests(SynchronousTestCase):
 
 
 class ListTests(SynchronousTestCase):
-    """Lists of matching jobs."""
-
     def test_pages(self) -> None:
         """Pages are fetched one by one, for no more jobs than wanted."""
         first = answer({"jobs": [job("a"), job("b")], "next": "c1"})
@@ -169,8 +165,6 @@ class ListTests(SynchronousTestCase):
 
 
 class OtherTests(SynchronousTestCase):
-    """The other operations."""
-
     def test_requests(self) -> None:
         """Each operation has its method, path and result."""
         for make, reply, sent, result in (

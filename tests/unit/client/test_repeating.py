@@ -96,7 +96,6 @@ class RepeatingTests(SynchronousTestCase):
         self.assertEqual(max(world.pauses), PAUSE_MAX_SECONDS)
 
     def test_retry_after(self) -> None:
-        """Retry-After is respected."""
         world = World(problem(503, "busy", retry_after="7"), answer(job()))
         world.run(world.operations.job("j1", None))
         self.assertEqual(world.pauses, [7.0])

@@ -43,8 +43,6 @@ def events(*pieces: bytes, end: bytes | NoAnswer = b"") -> Reply:
 
 
 class FollowTests(SynchronousTestCase):
-    """``follow``: both streams as events."""
-
     def test_to_the_end(self) -> None:
         """Output of both streams, text and bytes, changes of the job, and its end."""
         other = {"offset": 0, "base64": base64.b64encode(b"\xff\0").decode()}
@@ -89,7 +87,6 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual((world.delivered, error.job_id), ([Output("stdout", 0, b"ab")], "j1"))
 
     def test_unknown_events(self) -> None:
-        """Unknown events are ignored."""
         world = World(events(event("weather", {"offset": 9}), b"event: other\ndata: not JSON\n\n", END))
         self.assertEqual(len(world.items(world.operations.follow("j1", 0, 0))), 1)
 

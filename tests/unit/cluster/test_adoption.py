@@ -224,8 +224,6 @@ class AdoptionTests(MembershipTestCase):
 
 
 class BelievedTests(MembershipTestCase):
-    """Reports that are not believed."""
-
     def setUp(self) -> None:
         super().setUp()
         self.online(worker_id="w-1")

@@ -15,8 +15,6 @@ from tests.unit.cluster.values import a_job, a_worker
 
 
 class VerbTests(LedgerCase):
-    """The table of the verbs."""
-
     def test_table(self) -> None:
         """Whether what a verb says is visible at once, and what is known and stored after a failure of the store."""
         changed, ended = a_job(stdout_bytes=1), a_job(state=JobState.FAILED)

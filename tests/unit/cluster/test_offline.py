@@ -126,7 +126,6 @@ class ListedTests(OfflineTestCase):
         self.assertIs(self.state(), WorkerState.OFFLINE)
 
     def test_core_worker(self) -> None:
-        """A core worker is removed."""
         self.register("w-2", 30001, name="", boot_id="", features=())
         self.deregister("w-2", nonce="")
         self.assertEqual([view.worker.id for view in self.cluster.workers()], ["w-1"])

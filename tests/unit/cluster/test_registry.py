@@ -21,7 +21,6 @@ ANY = JobFilter()
 
 class WorkerTests(SynchronousTestCase):
     def test_by_id_or_name(self) -> None:
-        """A worker answers to its id and to its name."""
         registry = Registry()
         worker = a_worker("id-1", name="box")
         registry.put_worker(worker)
@@ -43,7 +42,6 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(registry.workers.get("box").id, "b")
 
     def test_listed_by_name(self) -> None:
-        """Workers are listed by name."""
         registry = Registry()
         for name in ("c", "a", "b"):
             registry.put_worker(a_worker(f"id-{name}", name=name))

@@ -121,7 +121,6 @@ class SignallingTests(FleetTestCase):
         self.assertIn("can't be sent", str(self.refusal(Conflict, self.scheduler.signal, job.id, "SIGUSR1", "tree")))
 
     def test_core_worker(self) -> None:
-        """A core worker can't do it."""
         self.fleet.add_worker("old", core=True)
         job = self.successResultOf(self.house.submit(ECHO, Target(worker="old"), NO_WAITING))
         error = self.refusal(Unsupported, self.scheduler.signal, job.id, "SIGUSR1", "main")

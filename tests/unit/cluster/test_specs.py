@@ -76,7 +76,6 @@ class SpecTests(ClusterTestCase):
         self.assertEqual((again.spec.args, self.filled(again)), ((), [WHOLE]))
 
     def test_next_attempt(self) -> None:
-        """The next attempt has them."""
         job = self.run_one(terms=QueueTerms(retry=Retry(1)))
         self.end(job)
         self.settle()

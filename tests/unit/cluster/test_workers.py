@@ -101,8 +101,6 @@ class WorkersTests(FleetTestCase):
 
 
 class FollowingTests(FleetTestCase):
-    """Output as it comes."""
-
     def open(self, job: Job, offset: int = 0, stream: Stream = Stream.STDOUT) -> IOutputReader:
         return self.scheduler.open_output(job.id, stream, offset)
 
@@ -125,7 +123,6 @@ class FollowingTests(FleetTestCase):
         self.assertEqual((got, ended), (data, end))
 
     def test_interface(self) -> None:
-        """A reader is one."""
         self.assertTrue(verifyObject(IOutputReader, self.open(self.submit())))
 
     def test_live(self) -> None:

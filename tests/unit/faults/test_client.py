@@ -42,7 +42,6 @@ class OddAnswerTests(SynchronousTestCase):
         self.assertEqual(self.odd, [])
 
     def test_500(self) -> None:
-        """A 500 is reported."""
         self.api.document(answer(500, b"{}"), "GET /")
         self.assertEqual(self.odd, [("GET /", "500: b'{}'")])
 

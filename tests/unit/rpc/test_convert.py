@@ -129,18 +129,15 @@ class RoundTrip(SynchronousTestCase):
         )
     )
     def test_heartbeat(self, heartbeat: Heartbeat) -> None:
-        """A heartbeat with its reports."""
         self.assertEqual(heartbeats.heartbeat_from_pb(sent(heartbeats.heartbeat_to_pb(heartbeat))), heartbeat)
 
     @given(SECONDS, st.lists(IDS).map(tuple), st.lists(IDS).map(tuple))
     def test_answer(self, lease: float, acknowledged: tuple, describe: tuple) -> None:
-        """The answer to a heartbeat."""
         answer = HeartbeatAnswer(lease, acknowledged, describe)
         self.assertEqual(heartbeats.answer_from_pb(sent(heartbeats.answer_to_pb(answer))), answer)
 
     @given(REGISTRATIONS)
     def test_registration(self, registration: Registration) -> None:
-        """A registration."""
         self.assertEqual(convert.registration_from_pb(sent(convert.registration_to_pb(registration))), registration)
 
     @given(IDS, st.floats(0.001, 1e9))

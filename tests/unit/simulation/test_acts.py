@@ -33,8 +33,6 @@ def answers(run: World, name: str) -> list[str]:
 
 
 class ActsTests(SynchronousTestCase):
-    """A run with one worker."""
-
     def run_(self, *acts: Act, workers: int = 1, faults: tuple[Fault, ...] = ()) -> World:
         """Run the world, which must break no rule."""
         run = world(workers, acts, faults=faults)
@@ -190,7 +188,6 @@ class CoreWorkerTests(SynchronousTestCase):
         self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.STOPPED])
 
     def test_output(self) -> None:
-        """A core worker delivers no output."""
         self.assertIn("does not support", self.run_(self.submit(Follow(1.0))).judge.facts.followers[0].over)
 
     def test_killed(self) -> None:

@@ -15,8 +15,6 @@ from tests.unit.simulation.scene import Scene
 
 
 class AnswersTests(SynchronousTestCase):
-    """A test for each false answer."""
-
     def setUp(self) -> None:
         self.scene = Scene()
         self.judge = self.scene.judge
@@ -70,7 +68,6 @@ class AnswersTests(SynchronousTestCase):
             self.assertEqual(self.scene.broken, broken)
 
     def test_attempt_after_the_last(self) -> None:
-        """No attempt follows the one that was answered as the last."""
         self.scene.runs(ended=1.0, code=7)
         self.scene.reply("wait_for_attempts", self.scene.job(JobState.FAILED, exit_code=7), detail=5.0)
         self.shows("j2", JobState.QUEUED, retry_of="j1", group_id="j1")
@@ -89,7 +86,6 @@ class AnswersTests(SynchronousTestCase):
         self.assertEqual(self.scene.broken, "a stop holds")
 
     def test_attempt_after_a_stop(self) -> None:
-        """No attempt follows."""
         self.judge.stop_asked("j1")
         self.scene.runs()
         self.scene.reply("stop", self.scene.job(stop_requested_at=1.0, group_id="j1"))

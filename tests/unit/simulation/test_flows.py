@@ -124,7 +124,6 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(str(self.error()), "reset")
 
     def test_server_shuts_down(self) -> None:
-        """A server that shuts down ends its flows."""
         self.open()
         self.network.close("m", 1)
         self.pass_(1.0)

@@ -101,7 +101,6 @@ class OccursTests(SynchronousTestCase):
         self.assertFalse(evolve(KNOWN_DRAIN, plan=END).occurs())
 
     def test_names(self) -> None:
-        """Names are unique."""
         names = [known.name for known in KNOWN]
         self.assertEqual(sorted(set(names)), sorted(names))
 

@@ -11,8 +11,6 @@ from tests.unit.simulation.plans import BOTH
 
 
 class SelectionTests(SynchronousTestCase):
-    """Selections reduce a plan."""
-
     def test_all(self) -> None:
         """Without options the whole plan is kept."""
         self.assertEqual(ALL.of(BOTH), BOTH)

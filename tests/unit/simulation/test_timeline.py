@@ -76,8 +76,6 @@ class TimelineTests(SynchronousTestCase):
 
 
 class DescribedTests(SynchronousTestCase):
-    """The plan is described."""
-
     def test_order(self) -> None:
         """Workers come first, then faults and acts by their times, each under its name in the whole plan."""
         names = [line.split(":")[0] for line in described(BOTH, Selection(("f1", "f3", "a2", "a3", "w1")))]

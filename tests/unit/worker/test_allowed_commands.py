@@ -9,8 +9,6 @@ from tests.unit.worker.policy_case import PolicyCase
 
 
 class AllowedCommandsTests(PolicyCase):
-    """The commands that ``allowed_commands`` allows."""
-
     def allows(self, command: str, path: str = "", **more: object) -> bool:
         try:
             self.run_(command, path, **more)

@@ -16,8 +16,6 @@ from tests.unit.worker.policy_case import SCRIPT, PolicyCase
 
 
 class CommandTests(PolicyCase):
-    """Where a command is found."""
-
     def test_on_path(self) -> None:
         """A name is found in the first folder of PATH that has it as a program."""
         self.program("tools/sh")
@@ -61,7 +59,6 @@ class CommandTests(PolicyCase):
         self.assertIn("can't be used (File name too long)", self.refusal("/" + "x" * 5000))
 
     def test_relative(self) -> None:
-        """A command is no relative path."""
         for command in ("./sh", "bin/sh", "../bin/sh"):
             self.assertIn("must be the name of a program on PATH or an absolute path", self.refusal(command))
 
@@ -136,8 +133,6 @@ class CommandTests(PolicyCase):
 
 
 class PathTests(PolicyCase):
-    """Where a path leads."""
-
     def test_relative(self) -> None:
         """A relative path is one inside scripts_dir, however it is written."""
         nested = self.file("scripts/a/b.sh")

@@ -26,7 +26,6 @@ class FakeTests(LinkCase):
     """The stand-ins are what they stand in for."""
 
     def test_interface(self) -> None:
-        """Each fulfils the interface."""
         for client in (
             FakeSchedulerClient(),
             CoreSchedulerClient(),

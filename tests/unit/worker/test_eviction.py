@@ -23,8 +23,6 @@ def plan(*jobs: Kept, over: int = 0, short: int = 0, inodes: int = 0, output_max
 
 
 class ChooseTests(SynchronousTestCase):
-    """``choose``."""
-
     def test_nothing(self) -> None:
         """Where nothing is to go, nothing goes."""
         self.assertEqual(plan(job("a", 10, 10), job("b", 10, acknowledged=False))[:4], ([], [], [], []))
@@ -95,8 +93,6 @@ class ChooseTests(SynchronousTestCase):
 
 
 class CountedTests(SynchronousTestCase):
-    """``counted``."""
-
     def demand(self, ended: int, *running: int, short: int = 0) -> Demand:
         amounts = [Amount(each, each) for each in running]
         return counted(ended, amounts, 100, Amount(short, short), Amount(QUARTER, QUARTER))

@@ -38,8 +38,6 @@ class FolderCase(SynchronousTestCase):
 
 
 class FolderIdTests(FolderCase):
-    """The id of a folder."""
-
     def test_made_once(self) -> None:
         """The first process makes the id, in a file for its user alone, and all later ones have it."""
         made = open_folder(self.path, new_id=False)

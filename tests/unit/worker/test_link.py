@@ -109,8 +109,6 @@ class NewSchedulerTests(LinkCase):
 
 
 class CutTests(LinkCase):
-    """A connection that was cut."""
-
     def beats(self, seconds: float) -> int:
         """Count the calls that are made in that time."""
         before = len(self.client.calls)
@@ -216,8 +214,6 @@ class CutTests(LinkCase):
 
 
 class StopTests(LinkCase):
-    """Leaving."""
-
     def stop(self) -> None:
         self.successResultOf(self.link.stopService())
         self.assertEqual(self.clock.getDelayedCalls(), [])

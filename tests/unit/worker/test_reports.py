@@ -10,7 +10,6 @@ class HeartbeatTests(LinkCase):
     """Signs of life."""
 
     def test_every_third_of_a_lease(self) -> None:
-        """A heartbeat is sent at each third of the lease."""
         self.begin()
         self.clock.pump([0.5] * 61)
         self.assertEqual(self.client.methods, ["heartbeat"] * 3)

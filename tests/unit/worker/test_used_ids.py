@@ -10,8 +10,6 @@ from scheduler.worker.used_ids import HowUsed, UsedIds
 
 
 class UsedIdsTests(SynchronousTestCase):
-    """The file."""
-
     def setUp(self) -> None:
         folder = os.path.abspath(self.mktemp())
         os.mkdir(folder)

@@ -22,7 +22,6 @@ class WorkerScenarios(Scenarios):
 
     @scenario
     async def test_drain(self) -> None:
-        """A worker is drained and resumed."""
         for path, draining in (("drain", True), ("resume", False)):
             reply = await self.call("POST", f"/v1/workers/w1/{path}")
             self.assertEqual((reply.status, reply.json()["draining"]), (200, draining))
