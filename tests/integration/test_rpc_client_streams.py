@@ -25,6 +25,13 @@ class StreamTests(RpcCase):
     def open(self, worker, deliver=lambda chunk: None):
         return self.client.stream_output(worker, "j", Stream.STDOUT, 0, deliver)
 
+    def with_output(self):
+        """A worker with a job that runs and has written something."""
+        runner = FakeJobRunner()
+        runner.start("j", a_job().spec, None)
+        runner.write("j", b"x")
+        return a_worker(self.worker_server(runner).bound)
+
     async def test_all_streams(self) -> None:
         """The number of streams is limited. One more is Busy at once, and a cancelled one makes room at once."""
         worker = a_worker(self.silent_address())
@@ -44,10 +51,7 @@ class StreamTests(RpcCase):
     async def test_cancelled_while_held(self) -> None:
         """A stream that is cancelled while its receiver delays it makes room at once."""
         self.patch(worker_client, "MAX_OUTPUT_STREAMS", 1)
-        runner = FakeJobRunner()
-        worker = a_worker(self.worker_server(runner).bound)
-        runner.start("j", a_job().spec, None)
-        runner.write("j", b"x")
+        worker = self.with_output()
         held: Deferred[None] = Deferred()
 
         def deliver(chunk: Chunk) -> Deferred[None]:
@@ -64,10 +68,7 @@ class StreamTests(RpcCase):
 
     async def test_receiver_fails(self) -> None:
         """A receiver that raises ends its stream."""
-        runner = FakeJobRunner()
-        worker = a_worker(self.worker_server(runner).bound)
-        runner.start("j", a_job().spec, None)
-        runner.write("j", b"x")
+        worker = self.with_output()
 
         def deliver(chunk: Chunk) -> None:
             raise ZeroDivisionError
@@ -77,18 +78,12 @@ class StreamTests(RpcCase):
     async def test_held_too_long(self) -> None:
         """A receiver that is never done is cut off."""
         self.patch(worker_client, "HELD_UP_MAX_SECONDS", 0.1)
-        runner = FakeJobRunner()
-        worker = a_worker(self.worker_server(runner).bound)
-        runner.start("j", a_job().spec, None)
-        runner.write("j", b"x")
+        worker = self.with_output()
         await self.assertFailure(self.open(worker, lambda chunk: Deferred()).finished, DeadlineExceeded)
 
     async def test_more_than_a_worker_has(self) -> None:
         """A worker whose streams are all in use says so, answers everything else, and has room when one ends."""
-        runner = FakeJobRunner()
-        worker = a_worker(self.worker_server(runner).bound)
-        runner.start("j", a_job().spec, None)
-        runner.write("j", b"x")
+        worker = self.with_output()
         received = [Deferred() for _ in range(64)]
         streams = [self.open(worker, lambda chunk, each=each: each.callback(None)) for each in received]
         await gatherResults(received)

@@ -27,6 +27,18 @@ def a_pool(test: TestCase, size: int) -> Pool:
     return pool
 
 
+class Work:
+    """Work for a thread: it says that it has begun, and goes on when it is told."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        self.go_on.wait(LONG)
+        return "done"
+
+
 class PoolTests(TestCase):
     async def test_runs_elsewhere(self) -> None:
         """Work runs in a thread of the pool, and its result comes back to the reactor's."""
@@ -61,7 +73,7 @@ class PoolTests(TestCase):
 
     async def test_no_more_threads(self) -> None:
         """If the machine has no further thread, the existing ones do the work; without any it is refused."""
-        pool, begun, go_on = Pool(reactor, "ready", 3, least=1), threading.Event(), threading.Event()
+        pool, work_thd = Pool(reactor, "ready", 3, least=1), Work()
         pool.startService()
         self.addCleanup(pool.stopService)
 
@@ -69,37 +81,27 @@ class PoolTests(TestCase):
             def start(self) -> None:
                 raise RuntimeError("can't start new thread")
 
-        def work_thd() -> str:
-            begun.set()
-            go_on.wait(LONG)
-            return "done"
-
         work = pool.run(work_thd)
-        await deferToThread(begun.wait, LONG)
+        await deferToThread(work_thd.begun.wait, LONG)
         self.patch(ThreadPool, "threadFactory", Refused)
         waiting = [pool.run(work_thd) for _ in range(2)]
         self.assertEqual(sum("ready" in thread.name for thread in threading.enumerate()), 1)
-        go_on.set()
+        work_thd.go_on.set()
         self.assertEqual(await gatherResults([work, *waiting]), ["done"] * 3)
         await self.assertFailure(a_pool(self, 2).run(work_thd), Unavailable)
         await pool.stopService()
 
     async def test_stop_waits(self) -> None:
         """A pool stops when its last call has ended, whose result is still delivered; later calls are refused."""
-        pool, begun, go_on = Pool(reactor, "test-pool", 1), threading.Event(), threading.Event()
+        pool, work_thd = Pool(reactor, "test-pool", 1), Work()
         pool.startService()
 
-        def work_thd() -> str:
-            begun.set()
-            go_on.wait(LONG)
-            return "done"
-
         work = pool.run(work_thd)
-        await deferToThread(begun.wait, LONG)
+        await deferToThread(work_thd.begun.wait, LONG)
         stopped = pool.stopService()
         await self.assertFailure(pool.run(work_thd), ShuttingDown)
         self.assertNoResult(stopped)
-        go_on.set()
+        work_thd.go_on.set()
         self.assertEqual(await work, "done")
         await stopped
         self.assertFalse([thread for thread in threading.enumerate() if "PoolThread-test-pool" in thread.name])

@@ -94,6 +94,11 @@ class Daemon:
         wait_until(self._listens, f"{self.program} listens")
         return self
 
+    def crash(self) -> None:
+        """Kill it, and start it again."""
+        self.kill(signal.SIGKILL)
+        self.start()
+
     def _listens(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
             pytest.fail(f"{self.program} ended:\n{self.log_tail()}")

@@ -229,8 +229,7 @@ def test_from_a_shell_restart(cluster: Cluster, tmp_path: Path) -> None:
 
     def restart() -> None:
         wait_until(lambda: '"running"' in curl.run("/v1/jobs").stdout, "the job runs")
-        scheduler.kill(signal.SIGKILL)
-        scheduler.start()
+        scheduler.crash()
 
     restarting = threading.Thread(target=restart)
     restarting.start()

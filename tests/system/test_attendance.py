@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 
 import pytest_twisted
@@ -35,8 +34,7 @@ async def test_the_scheduler_is_killed(cluster: tuple[Daemon, Daemon]) -> None:
     scheduler, _ = cluster
     api = await online_api(scheduler)
     job = await api.submit(command="sleep", args=["600"], unattended_timeout="3s")
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     ended = await api.until(f"/v1/jobs/{job}", lambda document: document["finished_at"] is not None)
     assert (ended["state"], ended["reason"]) == ("stopped", WHY)
 

@@ -101,8 +101,7 @@ async def test_remove(cluster: Cluster) -> None:
             assert (await api.call("GET", f"/v1/jobs/{job['id']}{path}"))[0] == 404
         status, problem = await api.call("POST", "/v1/jobs", body, **headers)
         assert (status, problem["type"], problem["job_id"]) == (410, "/problems/job-removed", job["id"])
-        scheduler.kill(signal.SIGKILL)
-        scheduler.start()
+        scheduler.crash()
         await api.online()
     assert (await api.get("/v1/jobs"))["jobs"] == []
     running = await api.submit(command="sleep", args=["600"])
@@ -125,16 +124,14 @@ async def test_remove_while_both_die(cluster: Cluster) -> None:
         status, document = await api.call("DELETE", f"/v1/jobs/{job}")
         assert (status, document["id"]) == (202, job)
         assert document["remove_requested_at"] is not None
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     for job in jobs:
         assert (await api.job(job))["remove_requested_at"] is not None
     worker.start()
     for job in jobs:
         await gone(api, job)
     for daemon in (worker, scheduler):
-        daemon.kill(signal.SIGKILL)
-        daemon.start()
+        daemon.crash()
     await api.online()
     assert (await api.get("/v1/jobs"))["jobs"] == []
     assert not [name for name in (worker.state / "jobs").iterdir() if name.name in jobs]

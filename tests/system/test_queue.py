@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +41,7 @@ async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], 
     stopped = await api.submit(selector={}, **python(NOTE, notes, "d"))
     status, document = await api.call("POST", f"/v1/jobs/{stopped}/stop")
     assert (status, document["state"]) == (200, "stopped")
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     assert {job["id"] for job in (await api.get("/v1/jobs?state=queued"))["jobs"]} == set(jobs.values())
     gate.write_text("")
     assert (await api.ended(first))["state"] == "succeeded"
@@ -62,8 +60,7 @@ async def test_a_key_outlives_the_scheduler(cluster: tuple[Daemon, Daemon], tmp_
     status, first = await api.call("POST", "/v1/jobs", body, **key)
     assert status == 201
     ended = await api.ended(first["id"])
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     assert await api.call("POST", "/v1/jobs", body, **key) == (201, ended)
     assert (await api.call("POST", "/v1/jobs", {**body, "priority": 1}, **key))[0] == 422
     assert (tmp_path / "notes").read_text() == "x"
@@ -106,8 +103,7 @@ async def test_a_stop_ends_all_attempts(cluster: tuple[Daemon, Daemon], tmp_path
     notes = tmp_path / "notes"
     first = await api.submit(**python(NOTE, notes, "x"), queue_timeout="1h", retry={"attempts": 3, "delay": "3s"})
     assert (await api.ended(first))["exit_code"] == 3
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     await api.online()
     status, document = await api.call("POST", f"/v1/jobs/{first}/stop")
     assert (status, document["id"], document["state"]) == (200, first, "failed")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -168,8 +167,7 @@ class Lab:
                 while not result.done():
                     if self._mark.exists():
                         self._mark.unlink()
-                        self._scheduler.kill(signal.SIGKILL)
-                        self._scheduler.start()
+                        self._scheduler.crash()
                         self.killed += 1
                     time.sleep(0.005)
                 stdout, stderr = result.result()

@@ -169,8 +169,7 @@ def test_killed_scheduler(user: User, cluster: Cluster) -> None:
     here = subprocess.run([sys.executable, "-c", WRITER], check=False, capture_output=True)
     process = user.start("run", sys.executable, "-c", WRITER)
     wait_until(lambda: user.jobs() == ["running"], "the job runs")  # whichever of its streams comes first
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     code, out, err = finish(process)
     err = re.sub(rb"schedctl: job [0-9a-f]{8} is unknown, waiting for its worker: [^\n]*\n", b"", err)
     assert (code, len(out), len(err)) == (7, len(here.stdout), len(here.stderr))

@@ -74,8 +74,7 @@ async def test_rows_that_a_standby_lacks(daemons: Callable[..., Daemon], tmp_pat
             database.execute(f"delete from {table}")
         database.execute("update scheduler_schema set commits = 1")
     await deferToThread(wait_until, lambda: "the database holds all" in scheduler.log.read_text(), "it is saved again")
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     assert (await api.get(f"/v1/jobs/{job_id}"))["state"] == "succeeded"
     assert (await submit(api, tmp_path / "file", "key"))["id"] == job_id
     assert (tmp_path / "file").read_text() == "ran\n"

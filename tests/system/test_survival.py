@@ -108,8 +108,7 @@ async def test_kill_the_scheduler(cluster: Cluster, tmp_path: Path) -> None:
     (before,) = await api.online()
     gate = tmp_path / "gate"
     job = await api.submit(**count(lines=40, code=5, gate=gate), labels={"team": "blue"})
-    scheduler.kill(signal.SIGKILL)
-    scheduler.start()
+    scheduler.crash()
     (after,) = await api.online()
     assert after["id"] == before["id"]
     known = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")

@@ -152,9 +152,8 @@ class ReadingTests(ServerTestCase):
         self.assertIn("no answer within 10 s", late.response().json()["output_unavailable"])
         late.hang_up()
 
-    def test_many_clients(self) -> None:
-        """Many clients are all answered, even if waiting reads complete at once when their turn comes."""
-        job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
+    def hold_reads(self) -> deque[Deferred[None]]:
+        """Have all reads wait, each for the Deferred that it adds."""
         waiting: deque[Deferred[None]] = deque()
         read = self.scheduler.read_output
 
@@ -163,6 +162,12 @@ class ReadingTests(ServerTestCase):
             return waiting[-1].addCallback(lambda _: read(*args))
 
         self.patch(self.scheduler, "read_output", held)
+        return waiting
+
+    def test_many_clients(self) -> None:
+        """Many clients are all answered, even if waiting reads complete at once when their turn comes."""
+        job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
+        waiting = self.hold_reads()
         clients = [self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for _ in range(150)]
         while waiting:
             waiting.popleft().callback(None)
@@ -193,14 +198,7 @@ class ReadingTests(ServerTestCase):
     def test_hang_up(self) -> None:
         """A client that leaves frees its place for the reads behind it."""
         jobs = [self.fleet.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(6)]
-        waiting: deque[Deferred[None]] = deque()
-        read = self.scheduler.read_output
-
-        def held(*args: Any) -> Deferred[Chunk]:
-            waiting.append(Deferred())
-            return waiting[-1].addCallback(lambda _: read(*args))
-
-        self.patch(self.scheduler, "read_output", held)
+        waiting = self.hold_reads()
         clients = [self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for job in jobs]
         self.assertEqual(len(waiting), 4)
         clients[0].hang_up()

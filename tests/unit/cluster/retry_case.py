@@ -24,6 +24,12 @@ class RetryTestCase(ClusterTestCase):
         self.run_it(job)
         return self.successResultOf(answer)
 
+    def next_attempt(self) -> Job:
+        """The attempt that follows a job which failed."""
+        job = self.begin_job()
+        self.end(job)
+        return self.next(job)
+
     def run_it(self, job: Job) -> None:
         self.take("start_job").answer.callback(JobStatus(job.id, JobState.RUNNING))
 

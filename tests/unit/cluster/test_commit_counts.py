@@ -85,17 +85,21 @@ class MadeUpTests(SetBackCase):
 
     def test_after_all_have_told(self) -> None:
         """Once it is known what the store lacks, no worker reports a job that it does not have, nor a next attempt."""
-        self.other()
-        for worker in ("w-1", "w-2"):
-            self.successResultOf(self.house.parts.service.drain(worker))
-        self.house.parts.ledger.decide(self.queued("q"))
-        self.house.restart()
+        self.restart_with_a_queue()
         for worker in ("w-1", "w-2"):
             self.house.beat(worker)
         self.assertTrue(self.house.parts.set_back.settled)
         self.house.parts.ledger.decide(self.queued("next", retry_of="q"))
         self.reports("w-2", "q", "next")
         self.assertEqual({self.house.job(each).state for each in ("q", "next")}, {JobState.QUEUED})
+
+    def restart_with_a_queue(self) -> None:
+        """A restart while a job waits and both workers are drained."""
+        self.other()
+        for worker in ("w-1", "w-2"):
+            self.successResultOf(self.house.parts.service.drain(worker))
+        self.house.parts.ledger.decide(self.queued("q"))
+        self.house.restart()
 
     def queued(self, job_id: str, **facts: object) -> Job:
         """A job for any worker, which waits."""
@@ -104,11 +108,7 @@ class MadeUpTests(SetBackCase):
 
     def test_one_that_is_asked(self) -> None:
         """A worker of the past that calls late tells of a job that the store has as queued."""
-        self.other()
-        for worker in ("w-1", "w-2"):
-            self.successResultOf(self.house.parts.service.drain(worker))
-        self.house.parts.ledger.decide(self.queued("q"))
-        self.house.restart()
+        self.restart_with_a_queue()
         self.house.beat("w-2")
         self.house.clock.advance(SILENCE_MAX_SECONDS)
         self.assertTrue(self.house.parts.set_back.settled)

@@ -37,6 +37,11 @@ class EndingsTestCase(ClusterTestCase):
         """The store fails from now on."""
         self.store.problem = "disk full"
 
+    def end_unsaved(self) -> None:
+        """The store fails, and the job ends."""
+        self.break_store()
+        self.beat(ended())
+
     def mend(self) -> None:
         """The store works again, and that was noticed."""
         self.store.problem = ""
@@ -99,8 +104,7 @@ class LogTests(EndingsTestCase):
     def test_not_before_it_is_durable(self) -> None:
         """An end that can't be saved yet is not logged before anybody can see it."""
         self.add(a_job(started_at=900.0))
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.assertEqual(self.lines(), [])
         self.mend()
         self.assertEqual(len(self.lines()), 1)
@@ -126,8 +130,7 @@ class HeldTests(EndingsTestCase):
 
     def test_killed_meanwhile(self) -> None:
         """Whatever a client saw of the end before a crash is true after it."""
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.store.problem = ""
         self.begin()
         self.assertEqual(self.shown(), (JobState.UNKNOWN, "the scheduler was restarted"))
@@ -136,8 +139,7 @@ class HeldTests(EndingsTestCase):
 
     def test_nothing_changes_it_meanwhile(self) -> None:
         """The worker may be silent, restart, or be forgotten: the end that is known is the end."""
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.beat(running=("j-1",))
         self.liveness.reset("w-1", "gone")
         self.ledger.learn(a_job(state=JobState.UNKNOWN)).addErrback(lambda _: None)
@@ -149,8 +151,7 @@ class HeldTests(EndingsTestCase):
 
     def test_still_failing(self) -> None:
         """However often the store is tried, the end is kept."""
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.clock.pump([10.0] * 5)
         self.assertEqual(self.shown(), (JobState.RUNNING, REASON))
         self.assertFalse(self.ledger.idle)
@@ -191,8 +192,7 @@ class HeldTests(EndingsTestCase):
     def test_at_shutdown(self) -> None:
         """A last attempt is made; what the store does not take is reported by the worker again."""
         for works in (False, True):
-            self.break_store()
-            self.beat(ended())
+            self.end_unsaved()
             if works:
                 self.store.problem = ""
             self.successResultOf(self.ledger.close())
@@ -224,8 +224,7 @@ class HeldTests(EndingsTestCase):
         waiting = self.cluster.waiting_for(queued)
         assert waiting is not None
         self.assertEqual(waiting.why, "no-free-slot")
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         waiting = self.cluster.waiting_for(queued)
         assert waiting is not None
         self.assertEqual((waiting.why, waiting.detail), ("store-failing", "database unavailable: disk full"))
@@ -237,14 +236,12 @@ class HeldTests(EndingsTestCase):
     def test_removal(self) -> None:
         """A held job can't be removed yet; a client that tries is told to try again, not to stop it first."""
         self.failureResultOf(self.cluster.remove("j-1"), JobNotEnded)
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.failureResultOf(self.cluster.remove("j-1"), StoreFailed)
 
     def test_output(self) -> None:
         """The length of the output is no more known than the end."""
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.assertIsNone(length(self.cluster.job("j-1"), Stream.STDOUT))
 
 
@@ -269,8 +266,7 @@ class QueryTests(EndingsTestCase):
 
     def test_not_listed(self) -> None:
         """A heartbeat that does not list it is no reason to ask about it."""
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.beat()
         self.assertEqual(self.held(), [])
 
@@ -338,8 +334,7 @@ class StartTests(EndingsTestCase):
     def test_a_worker_that_deregisters(self) -> None:
         """The end is known, wherever its worker goes."""
         self.add(a_job(started_at=900.0))
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.membership.deregister("w-1", "").addErrback(lambda _: None)
         self.assertTrue(self.cluster.worker("w-1").worker.is_offline)
         self.assertEqual(self.shown(), (JobState.RUNNING, REASON))
@@ -350,8 +345,7 @@ class StartTests(EndingsTestCase):
         """A job that nobody can tell about stays that until its end is durable."""
         self.add(a_worker(), online=False)
         self.add(evolve(a_job(state=JobState.UNKNOWN), unknown_since=950.0, reason="worker 'w-1' can't be reached"))
-        self.break_store()
-        self.beat(ended())
+        self.end_unsaved()
         self.assertEqual(self.shown(), (JobState.UNKNOWN, REASON))
         self.assertEqual(self.cluster.job("j-1").unknown_since, 950.0)
         self.mend()

@@ -1,41 +1,16 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, fail
-from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
-from scheduler.model import JobState, Presence, Ref, WorkerState
+from scheduler.model import JobState, Presence, Ref
 from tests.doubles.workers import Call
-from tests.house import House
+from tests.unit.cluster.liveness_case import LEASE, ONLINE, UNREACHABLE, LivenessCase
 from tests.unit.cluster.values import a_job, a_worker
 
-ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
-LEASE = 30.0
 
-
-class LivenessTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.house = House(lambda: 1000.0, lease=LEASE)
-        self.clock, self.workers = self.house.clock, self.house.workers
-        self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
-        self.workers.hold("probe")
-        self.probes = self.workers.held
-        self.ledger.learn(a_worker())
-
-    def state(self) -> WorkerState:
-        return self.ledger.registry.presences.of("w-1").state
-
-    def register(self, worker_id: str = "w-1") -> None:
-        """A new process registers as the worker."""
-        self.liveness.begin(worker_id)
-        self.liveness.heard(worker_id)
-
-    def go_online(self) -> None:
-        self.register()
-        self.probes.pop().answer.callback(None)
-        self.assertIs(self.state(), ONLINE)
-
+class LivenessTests(LivenessCase):
     def test_registering_is_half(self) -> None:
         """A worker that registered is online once a call to it succeeded, not before."""
         self.register()
@@ -56,8 +31,7 @@ class LivenessTests(SynchronousTestCase):
         call.callback(None)
         self.assertIs(self.state(), UNREACHABLE)
         self.assertIs(self.ledger.registry.jobs.get("j-1").state, JobState.RUNNING)
-        self.probes.pop().answer.callback(None)
-        self.assertIs(self.state(), ONLINE)
+        self.answer_probe()
 
     def test_a_worker_that_can_only_call(self) -> None:
         """A worker whose heartbeats arrive but that can't be called is never online."""
@@ -144,8 +118,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.observe("w-1", _failed(Unreachable("w-1"))).addErrback(lambda _: None)
         self.probes.pop().answer.errback(Unreachable("w-1"))
         self.clock.advance(LEASE / 6)
-        self.probes.pop().answer.callback(None)
-        self.assertIs(self.state(), ONLINE)
+        self.answer_probe()
 
     def test_probed_while_idle(self) -> None:
         """A worker nobody calls is probed about every half lease, one probe at a time."""
@@ -160,8 +133,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(self.probes, [])
         self.liveness.heard("w-1")
         self.liveness.heard("w-1")
-        self.probes.pop().answer.callback(None)
-        self.assertIs(self.state(), ONLINE)
+        self.answer_probe()
 
     def test_heard_again(self) -> None:
         """A worker that could not be called is probed as soon as it calls, not at the next look."""
@@ -169,8 +141,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.observe("w-1", _failed(Unreachable("w-1"))).addErrback(lambda _: None)
         self.probes.pop().answer.errback(Unreachable("w-1"))
         self.liveness.heard("w-1")
-        self.probes.pop().answer.callback(None)
-        self.assertIs(self.state(), ONLINE)
+        self.answer_probe()
 
     def test_this_process_was_stopped(self) -> None:
         """After a pause of this process a worker has its lease, or what was left of it, to be heard again."""
@@ -307,8 +278,7 @@ class LivenessTests(SynchronousTestCase):
         self.ledger.learn(a_worker(boot_id=""))
         self.register()
         for _ in range(5):
-            self.probes.pop().answer.callback(None)
-            self.assertIs(self.state(), ONLINE)
+            self.answer_probe()
             self.clock.pump([LEASE / 6] * 3)
         self.clock.pump([LEASE / 6] * 4)
         self.assertIs(self.state(), UNREACHABLE)

@@ -116,13 +116,17 @@ class StepTests(RemovalCase):
         self.take("remove_job").answer.callback(None)
         self.assertEqual(self.known(), [])
 
-    def test_one_that_fails_holds_up_no_other(self) -> None:
-        """A fault about one job is none about the others; it is told to who asks, and tried again."""
+    def remove_two_later(self) -> None:
+        """The removals of two jobs wait for their worker, which is back now."""
         self.add(a_job("j-2", JobState.SUCCEEDED, created_at=1001.0))
         self.add(a_worker(), online=False)
         for job_id in ("j-1", "j-2"):
             self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
         self.online()
+
+    def test_one_that_fails_holds_up_no_other(self) -> None:
+        """A fault about one job is none about the others; it is told to who asks, and tried again."""
+        self.remove_two_later()
         self.take("remove_job").answer.errback(WorkerFault("w-1", "what"))
         self.take("remove_job").answer.callback(None)
         self.assertEqual(self.known(), ["j-1"])
@@ -135,11 +139,7 @@ class StepTests(RemovalCase):
 
     def test_one_that_stays_holds_up_no_other(self) -> None:
         """A job that its worker can't remove is asked for again, and the others at once."""
-        self.add(a_job("j-2", JobState.SUCCEEDED, created_at=1001.0))
-        self.add(a_worker(), online=False)
-        for job_id in ("j-1", "j-2"):
-            self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
-        self.online()
+        self.remove_two_later()
         for _ in range(2):
             self.assertEqual(self.held()[0].args, ("j-1",))
             self.take("remove_job").answer.errback(Unavailable("job 'j-1' can't be removed: not permitted"))

@@ -43,9 +43,7 @@ class RetryTests(RetryTestCase):
 
     def test_after_the_delay(self) -> None:
         """The attempt starts once the delay has passed, by a clock that no step of the wall clock changes."""
-        job = self.begin_job()
-        self.end(job)
-        following = self.next(job)
+        following = self.next_attempt()
         self.wall += 3600
         self.clock.advance(59)
         self.assertEqual(self.held(), [])
@@ -78,9 +76,7 @@ class RetryTests(RetryTestCase):
 
     def test_one_chance(self) -> None:
         """For a named worker that does not wait the next attempt has one chance when it is due, or it has failed."""
-        job = self.begin_job()
-        self.end(job)
-        following = self.next(job)
+        following = self.next_attempt()
         self.add(a_worker(), online=False)
         self.clock.advance(60)
         self.settle()
@@ -196,9 +192,7 @@ class RetryTests(RetryTestCase):
 
     def test_stopped_in_the_delay(self) -> None:
         """An attempt that waits can be stopped, and then nothing follows."""
-        job = self.begin_job()
-        self.end(job)
-        following = self.next(job)
+        following = self.next_attempt()
         self.assertIs(self.successResultOf(self.cluster.stop(following.id)).state, JobState.STOPPED)
         self.clock.advance(3600)
         self.assertEqual((self.held(), self.following(following)), ([], None))

@@ -30,9 +30,7 @@ class UnsavedRetryTests(RetryTestCase):
 
     def test_refused_while_the_store_fails(self) -> None:
         """The end of one that its worker refused is decided when that can be saved; until then it is queued."""
-        job = self.begin_job()
-        self.end(job)
-        following = self.next(job)
+        following = self.next_attempt()
         self.clock.advance(60)
         self.store.problem = "disk full"
         self.take("start_job").answer.errback(Unavailable("no more processes"))
@@ -46,9 +44,7 @@ class UnsavedRetryTests(RetryTestCase):
 
     def due_while_the_store_fails(self, known: bool = True) -> Job:
         """The next attempt, whose time has come; whether it is ``known`` by then that nothing can be saved."""
-        job = self.begin_job()
-        self.end(job)
-        following = self.next(job)
+        following = self.next_attempt()
         self.clock.advance(50)
         self.store.problem = "disk full"
         if known:

@@ -11,36 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.workers.liveness import NO_JOB
 from scheduler.errors import DeadlineExceeded, Misdirected, NotAWorker, NotFound, Unreachable, Unsupported
-from scheduler.model import JobState, Stream, WorkerState
+from scheduler.model import JobState, Stream
 from tests.house import House
+from tests.unit.cluster.liveness_case import LEASE, ONLINE, UNREACHABLE, LivenessCase
 from tests.unit.cluster.values import a_job, a_worker
 
-ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
-LEASE = 30.0
 
-
-class UnreachableTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.house = House(lambda: 1000.0, lease=LEASE)
-        self.clock, self.workers = self.house.clock, self.house.workers
-        self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
-        self.workers.hold("probe")
-        self.probes = self.workers.held
-        self.ledger.learn(a_worker())
-
-    def state(self) -> WorkerState:
-        return self.ledger.registry.presences.of("w-1").state
-
-    def register(self, worker_id: str = "w-1") -> None:
-        """A new process registers as the worker."""
-        self.liveness.begin(worker_id)
-        self.liveness.heard(worker_id)
-
-    def go_online(self) -> None:
-        self.register()
-        self.probes.pop().answer.callback(None)
-        self.assertIs(self.state(), ONLINE)
-
+class UnreachableTests(LivenessCase):
     def test_another_program(self) -> None:
         """A program that is no worker is unreachable at once, and remains so though it answers probes."""
         self.go_online()
@@ -96,8 +73,7 @@ class UnreachableTests(SynchronousTestCase):
         why = self.ledger.registry.presences.of("w-1").reason
         self.assertEqual((why, self.probes), ("calls to it fail: another process answers at its address", []))
         self.clock.advance(LEASE / 6)
-        self.probes.pop().answer.callback(None)
-        self.assertIs(self.state(), ONLINE)
+        self.answer_probe()
 
     def test_before_it_registered(self) -> None:
         """An error of a call to the process before says nothing of the one that registers."""

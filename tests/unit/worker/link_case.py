@@ -86,8 +86,9 @@ class LinkCase(SynchronousTestCase):
             self.successResultOf(self.jobs.start(job_id, spec or JobSpec(command="true"), 1.0))
             self.client.knows.add(job_id)
 
-    def begin(self) -> None:
-        """Start, and forget what was said so far."""
+    def begin(self, *job_ids: str) -> None:
+        """Start the link while these jobs run, and forget what was said so far."""
+        self.start(*job_ids)
         self.link.startService()
         self.client.calls.clear()
 

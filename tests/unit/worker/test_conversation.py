@@ -107,8 +107,7 @@ class ForgottenTests(LinkCase):
 
     def test_restarted(self) -> None:
         """When a heartbeat finds nobody it registers again under its id, at once, and its jobs reappear."""
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.client.forget_everything()
         self.clock.advance(10)
         self.assertEqual(self.client.methods, ["heartbeat", "register", "heartbeat", "heartbeat"])
@@ -186,8 +185,7 @@ class RegisterAgainTests(LinkCase):
 
         client = Failing()
         self.use(client)
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         client.refusal, client.registrations_wanted = failure, 1
         return client
 

@@ -231,8 +231,7 @@ class StopTests(LinkCase):
 
     def test_busy(self) -> None:
         """A worker whose jobs run on does not deregister: it says that it leaves, and nothing afterwards."""
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.stop()
         last = Heartbeat("w1", "boot", ("j1",), leaving=True, sent_at=WALL, disk=DISK, nonce="nonce")
         self.assertEqual(self.client.calls, [("heartbeat", last)])
@@ -251,20 +250,17 @@ class StopTests(LinkCase):
 
     def test_busy_and_not_heard(self) -> None:
         """A worker stops even if the scheduler is away, or knows no heartbeats."""
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.client.failure = Unreachable("the scheduler")
         self.stop()
         self.use(CoreSchedulerClient())
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.stop()
         self.assertEqual(self.client.calls, [])
 
     def test_busy_and_not_answered(self) -> None:
         """A worker that leaves does not wait long for an answer."""
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.client.holding = True
         stopped = self.link.stopService()
         self.assertNoResult(stopped)

@@ -17,8 +17,7 @@ class HeartbeatTests(LinkCase):
     def test_slow_answer(self) -> None:
         """When an answer comes later than the next beat was due, that follows at once, and the others in their time."""
         self.client.acknowledges = False
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.client.holding = True
         self.jobs.end("j1")
         self.clock.advance(25)
@@ -105,8 +104,7 @@ class HeartbeatTests(LinkCase):
     def test_not_acknowledged(self) -> None:
         """An end that is not acknowledged is told again, at the next beat and not before."""
         self.client.acknowledges = False
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.jobs.end("j1")
         self.clock.advance(9)
         self.assertEqual(len(self.client.calls), 1)
@@ -135,8 +133,7 @@ class HeartbeatTests(LinkCase):
         self.link.startService()
         self.assertFalse(self.link.idle)
         self.use(FakeSchedulerClient())
-        self.start("j1")
-        self.begin()
+        self.begin("j1")
         self.assertTrue(self.link.idle)
         self.jobs.end("j1")
         self.assertFalse(self.link.idle)
