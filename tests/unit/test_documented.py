@@ -157,21 +157,17 @@ class ConfigurationTests(SynchronousTestCase):
         ]
         return {(table.strip("`[]"), key) for _, table, keys in of_process for key in code(keys)}
 
-    def test_scheduler(self) -> None:
-        """Each key of ``scheduler.toml``, and no other, is in the reference, in the sample and in the table."""
-        keys = self.keys(load_scheduler)
-        self.assertIn(("http_server", "addr"), keys)
-        self.assertEqual(self.documented("## Both", "## Scheduler"), keys)
-        self.assertEqual(self.sample("etc/scheduler.toml"), keys)
-        self.assertEqual(self.listed("scheduler"), keys)
-
-    def test_worker(self) -> None:
-        """Each key of ``worker.toml``, and no other, is in the reference, in the sample and in the table."""
-        keys = self.keys(load_worker)
-        self.assertIn(("worker", "slots"), keys)
-        self.assertEqual(self.documented("## Both", "## Worker"), keys)
-        self.assertEqual(self.sample("etc/worker.toml"), keys)
-        self.assertEqual(self.listed("worker"), keys)
+    def test_keys(self) -> None:
+        """Each key of a process, and no other, is in the reference, in its sample and in the table."""
+        for process, load, one in (
+            ("scheduler", load_scheduler, ("http_server", "addr")),
+            ("worker", load_worker, ("worker", "slots")),
+        ):
+            keys = self.keys(load)
+            self.assertIn(one, keys)
+            self.assertEqual(self.documented("## Both", f"## {process.title()}"), keys)
+            self.assertEqual(self.sample(f"etc/{process}.toml"), keys)
+            self.assertEqual(self.listed(process), keys)
 
 
 class UnitTests(SynchronousTestCase):

@@ -263,12 +263,6 @@ class QueryTests(ClusterTestCase):
 
 
 class WorkersTests(ClusterTestCase):
-    def test_view(self) -> None:
-        """A worker is shown with the number of its jobs that have not ended."""
-        self.add(a_job(), a_job("j-2", JobState.SUCCEEDED))
-        (view,) = self.cluster.workers()
-        self.assertEqual((view, view.running_jobs), (self.cluster.worker("w-1"), 1))
-
     def test_reason(self) -> None:
         """A worker is shown with the reason why it takes no job or can't be reached; its own words go first."""
         self.assertIsNone(self.cluster.worker("w-1").reason)

@@ -117,15 +117,19 @@ class ShortageTests(QueueTestCase):
             self.assertEqual(self.successResultOf(answer).id, other.id)
             self.assertIs(self.ledger.registry.presences.of(call.worker_id).state, WorkerState.UNREACHABLE)
 
+    def assert_stopped(self, *answers: Deferred[Job]) -> None:
+        """All are answered with a stopped job, and no other worker is asked."""
+        for answer in answers:
+            self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
+        self.assertEqual(self.held(), [])
+
     def test_stopped_meanwhile(self) -> None:
         """A job that was asked to stop meanwhile is sent to no other worker."""
         answer = self.submit()
         (job,) = self.held()[0].args
         stop = self.cluster.stop(job.id)
         self.lacks("w-1")
-        for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
-            self.assertIs(stopped.state, JobState.STOPPED)
-        self.assertEqual(self.held(), [])
+        self.assert_stopped(answer, stop)
 
     def test_stopped_during_the_commit(self) -> None:
         """Nor one that is asked to stop while its way to another is committed."""
@@ -134,9 +138,7 @@ class ShortageTests(QueueTestCase):
         job = self.lacks("w-1")
         stop = self.cluster.stop(job.id)
         self.store.commit_all()
-        for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
-            self.assertIs(stopped.state, JobState.STOPPED)
-        self.assertEqual(self.held(), [])
+        self.assert_stopped(answer, stop)
 
     def test_not_saved(self) -> None:
         """A job whose move to another worker can't be saved is not sent there."""

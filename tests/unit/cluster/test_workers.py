@@ -45,6 +45,7 @@ class WorkersTests(FleetTestCase):
         self.fleet.lose("w1")
         view = self.scheduler.worker("w1")
         self.assertEqual((view.presence.state, view.running_jobs), (WorkerState.UNREACHABLE, 2))
+        self.assertIn(view, self.scheduler.workers())
 
     def test_draining_stays(self) -> None:
         """A worker that is drained is still drained when it is back."""
