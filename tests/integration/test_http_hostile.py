@@ -114,8 +114,7 @@ class HostileCase(TestCase):
         self.fail(f"not in time: {what}")
 
     async def connect(self) -> Wire:
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
-        return await connectProtocol(endpoint, Wire())
+        return await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port), Wire())
 
     async def send(self, raw: bytes) -> bytes:
         """Send bytes; the answer until the server closes."""

@@ -177,8 +177,7 @@ class KeepingTests(RunningCase):
             for offset in (0, 1_000_000):
                 self.assertRaises(OutputPruned, self.worker.runner.read_output_thd, jobs[0], Stream.STDOUT, offset, 1)
             self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
-            again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
-            self.assertEqual(again, statuses[0])
+            self.assertEqual(await self.worker.runner.start(jobs[0], JobSpec(command="true"), None), statuses[0])
             await self.restart(spool_max="2.5MB")
             await self.swept()
         self.worker.jobs.acknowledge(jobs)

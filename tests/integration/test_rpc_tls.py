@@ -129,8 +129,7 @@ class WorkerTests(TlsCase):
 
     async def test_host_by_name(self) -> None:
         """A host that was dialled by name is verified by its name."""
-        server = self.worker(self.files("server", "localhost"))
-        named = a_worker(server.address.replace("127.0.0.1", "localhost"))
+        named = a_worker(self.worker(self.files("server", "localhost")).address.replace("127.0.0.1", "localhost"))
         await self.works(self.worker_client(self.files("client")), named)
 
     async def test_plain_text(self) -> None:

@@ -157,8 +157,7 @@ class Shell:
         script = f"(exit {self._code})\n{{ {command}\n}} </dev/null 2>&1\nprintf '%s%s\\n' '{mark}' $?\n"
         self._process.stdin.write(script.encode())
         self._process.stdin.flush()
-        printed = self._read_until(re.compile(re.escape(mark).encode() + rb"(\d+)\n"), command)
-        text, self._code = printed
+        text, self._code = self._read_until(re.compile(re.escape(mark).encode() + rb"(\d+)\n"), command)
         return text
 
     def _read_until(self, mark: re.Pattern[bytes], command: str) -> tuple[str, int]:

@@ -41,8 +41,7 @@ class ConfigCase(SynchronousTestCase):
 
     def complaint(self, load, content: str) -> str:
         """The complaint without the file's name, with which each begins."""
-        error = self.assertRaises(ConfigError, load, self.write(content), {})
-        text = str(error)
+        text = str(self.assertRaises(ConfigError, load, self.write(content), {}))
         self.assertTrue(text.startswith(f"{self.file}: "), text)
         self.assertNotIn("\n", text)
         return text.removeprefix(f"{self.file}: ")

@@ -17,8 +17,7 @@ class StartCase(SynchronousTestCase):
         self.folder.mkdir()
         self.file = str(self.folder / "some.toml")
         self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n')
-        umask = os.umask(0o022)
-        self.addCleanup(os.umask, umask)
+        self.addCleanup(os.umask, os.umask(0o022))
 
     def write(self, content: str) -> None:
         Path(self.file).write_text(f'state_dir = "state"\n{content}')

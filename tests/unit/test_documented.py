@@ -176,8 +176,7 @@ class UnitTests(SynchronousTestCase):
     def unit(self, program: str) -> dict[str, str]:
         """The settings of a unit; the last value of a repeated one."""
         name = {"scheduler": "scheduler", "worker": "scheduler-worker"}[program]
-        text = document(f"etc/systemd/{name}.service")
-        return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+        return dict(re.findall(r"^(\w+)=(.*)$", document(f"etc/systemd/{name}.service"), re.MULTILINE))
 
     def test_users(self) -> None:
         """Each program has a user and a folder of its own, because jobs may not read the scheduler's files."""

@@ -61,8 +61,7 @@ class CoreTests(SynchronousTestCase):
         right = {"worker_id": "w1", "command": "echo", "path": "p"}
         for name in right:
             for wrong in (*NO_TEXTS, "a\0", "a\nb", "\ud800"):
-                error = self.assertRaises(Invalid, wire.read_start, {**right, name: wrong})
-                self.assertEqual(error.field, name)
+                self.assertEqual(self.assertRaises(Invalid, wire.read_start, {**right, name: wrong}).field, name)
         for name in ("worker_id", "command"):
             for wrong in ({**right, name: ""}, {key: value for key, value in right.items() if key != name}):
                 self.assertEqual(self.assertRaises(Invalid, wire.read_start, wrong).field, name)

@@ -61,8 +61,7 @@ class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grp
         return f"127.0.0.1:{port}"
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
-        told = dict(details.invocation_metadata)
-        nonce = told.get("scheduler-nonce", "")
+        nonce = dict(details.invocation_metadata).get("scheduler-nonce", "")
         if nonce and nonce != self._called_by:
             self._called_by = nonce
             calling.submit(self.beat)

@@ -27,8 +27,7 @@ from scheduler.client.errors import Started
 
 def fields(*arguments: str, **environ: str) -> dict[str, Any]:
     """The fields for a command line."""
-    context = command.make_context("run", list(arguments))
-    given = dict(context.params)
+    given = dict(command.make_context("run", list(arguments)).params)
     for name in ("key", "patience", "detach", "no_stdin"):
         given.pop(name)
     return fields_of(given.pop("command"), given, environ)

@@ -109,8 +109,7 @@ class AdoptionTests(MembershipTestCase):
         """A heartbeat has no more jobs adopted than one answer asks about, even if more were asked before."""
         asked = (*self.tell_ended(ids("e", 200)).describe, *self.beat("w-1").describe)
         self.assertEqual(len(asked), 2 * DESCRIBED_PER_HEARTBEAT)
-        answer = self.beat("w-1", described=described(asked))
-        self.assertEqual(len(answer.acknowledged), DESCRIBED_PER_HEARTBEAT)
+        self.assertEqual(len(self.beat("w-1", described=described(asked)).acknowledged), DESCRIBED_PER_HEARTBEAT)
         self.assertEqual(len(self.jobs()), DESCRIBED_PER_HEARTBEAT)
 
     def test_of_one_worker(self) -> None:
@@ -232,8 +231,7 @@ class BelievedTests(MembershipTestCase):
         """A report that contradicts itself changes nothing and is not acknowledged; those beside it count."""
         self.ledger.learn(a_job("j-1"), a_job("j-2"))
         bad = JobStatus("j-1", JobState.SUCCEEDED, finished_at=950.0, exit_code=7)
-        answer = self.beat("w-1", ended=(JobReport(bad), JobReport(ended("j-2"))))
-        self.assertEqual(answer.acknowledged, ("j-2",))
+        self.assertEqual(self.beat("w-1", ended=(JobReport(bad), JobReport(ended("j-2")))).acknowledged, ("j-2",))
         self.assertEqual((self.state("j-1"), self.state("j-2")), (JobState.RUNNING, JobState.FAILED))
 
     def test_none_is_adopted(self) -> None:

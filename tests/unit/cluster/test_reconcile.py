@@ -26,8 +26,7 @@ class ReconcileTests(MembershipTestCase):
         self.online(worker_id="w-1")
 
     def submit(self) -> tuple[Deferred[Job], Call]:
-        answer = self.house.submit(JobSpec(command="echo"), Target(worker="w-1"))
-        return answer, self.workers.take("start_job")
+        return self.house.submit(JobSpec(command="echo"), Target(worker="w-1")), self.workers.take("start_job")
 
     def only_job(self) -> Job:
         (job,) = self.ledger.registry.jobs.listing.matching(JobFilter())

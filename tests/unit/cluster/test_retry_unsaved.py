@@ -19,8 +19,7 @@ class UnsavedRetryTests(RetryTestCase):
 
     def test_store_fails_as_it_becomes_due(self) -> None:
         """So it does where the failure of the store is not known before that commit."""
-        following = self.due_while_the_store_fails(known=False)
-        self.assert_starts_later(following)
+        self.assert_starts_later(self.due_while_the_store_fails(known=False))
 
     def test_refused_while_the_store_fails(self) -> None:
         """The end of one that its worker refused is decided when that can be saved; until then it is queued."""

@@ -59,8 +59,7 @@ class SetBackCase(SynchronousTestCase):
 
     def describe(self, answer: HeartbeatAnswer) -> HeartbeatAnswer:
         """The heartbeat that describes what was asked for."""
-        runner = self.house.runners["w-1"]
-        described = self.successResultOf(runner.describe(answer.describe))
+        described = self.successResultOf(self.house.runners["w-1"].describe(answer.describe))
         answer = self.house.beat("w-1", commit_count=self.told, described=described)
         self.told = max(self.told, answer.commit_count)
         return answer

@@ -104,8 +104,7 @@ class LimitTests(TermsTestCase):
 
     def test_none(self) -> None:
         """A job without a limit is reported to have reached it."""
-        start = self.story.start()
-        self.assertIn(("P3", "j", (start, self.reached(SIZE))), self.story.found())
+        self.assertIn(("P3", "j", (self.story.start(), self.reached(SIZE))), self.story.found())
 
 
 class AttemptTests(TermsTestCase):

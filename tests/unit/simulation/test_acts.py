@@ -36,8 +36,7 @@ class ActsTests(SynchronousTestCase):
     def run_(self, *acts: Act, workers: int = 1, faults: tuple[Fault, ...] = ()) -> World:
         """Run the world, which must break no rule."""
         run = world(workers, acts, faults=faults)
-        outcome = run.run()
-        self.assertIsNone(outcome.violation)
+        self.assertIsNone(run.run().violation)
         return run
 
     def states(self, run: World) -> list[JobState]:

@@ -43,8 +43,7 @@ class RunTests(SynchronousTestCase):
     def test_forgotten_while_drained(self) -> None:
         """A client has a drained worker forgotten. When the worker returns, its drain is unknown."""
         acts = (Drain(6.0, "w1"), Forget(27.0, "w1"))
-        plan = evolve(CALM, length=50.0, faults=(Partition(10.0, "w1", 30.0, True, True),), acts=acts)
-        run = World(1, plan)
+        run = World(1, evolve(CALM, length=50.0, faults=(Partition(10.0, "w1", 30.0, True, True),), acts=acts))
         self.assertIsNone(run.run().violation)
         self.assertIn("forget w1 <- ok", "\n".join(run.trace.lines()))
 
