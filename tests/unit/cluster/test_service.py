@@ -19,7 +19,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
-from scheduler.model import Job, JobSpec, JobState, Presence, Ref, Submission
+from scheduler.model import Job, JobSpec, JobState, Presence, Submission
 from scheduler.terms import QueueTerms, Target
 from tests.doubles.workers import Call
 from tests.house import HOME, NEVER_CALLED
@@ -227,12 +227,6 @@ class QueryTests(ClusterTestCase):
         call.answer.callback(JobStatus("j-1", JobState.FAILED, "exit status 3", exit_code=3))
         self.assertEqual([self.successResultOf(answer).exit_code for answer in answers], [3, 3, 3])
 
-    def test_a_finished_one_is_not(self) -> None:
-        """A query about an ended job asks no worker, even if its worker is gone."""
-        self.add(a_job(state=JobState.SUCCEEDED))
-        self.ledger.learn(Ref("worker", "w-1"))
-        self.assertIs(self.successResultOf(self.cluster.query("w-1", "j-1")).state, JobState.SUCCEEDED)
-
     def test_not_found(self) -> None:
         """An unknown worker, an unknown job and another worker's job are not found."""
         self.add(a_job(), a_worker("w-2"))
@@ -317,16 +311,6 @@ class WorkersTests(ClusterTestCase):
         self.assertFalse(self.successResultOf(self.cluster.resume("w-1")).worker.draining)
         self.house.submit(ECHO, ANY)
         self.take("start_job")
-
-    def test_forget(self) -> None:
-        """A worker that is online can't be forgotten; another one is removed, and its jobs are lost."""
-        self.add(a_job(state=JobState.UNKNOWN))
-        self.failureResultOf(self.cluster.forget("w-1"), Conflict)
-        self.add(a_worker(), online=False)
-        self.successResultOf(self.cluster.forget("w-1"))
-        self.assertEqual(self.cluster.workers(), ())
-        job = self.cluster.job("j-1")
-        self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
 
     def test_forget_one_that_deregistered(self) -> None:
         """A worker that deregistered can be forgotten by its id, so its jobs are lost."""

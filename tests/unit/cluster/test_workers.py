@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import NoFreeSlot, NotFound, StoreFailed, Unreachable
+from scheduler.errors import Conflict, NoFreeSlot, NotFound, StoreFailed, Unreachable
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Disk, Job, JobState, Stream, WorkerState
@@ -79,8 +79,9 @@ class WorkersTests(FleetTestCase):
         self.assertIs(self.scheduler.worker("w2").presence.state, WorkerState.ONLINE)
 
     def test_forget(self) -> None:
-        """A worker that is forgotten is not listed; its jobs are, and those that had not ended are lost."""
+        """A worker that is online can't be forgotten; another is not listed then, and its jobs that run are lost."""
         ended, job = self.ended(), self.submit()
+        self.refusal(Conflict, self.scheduler.forget, "w1")
         wait = self.scheduler.wait(job.id, 30)
         self.fleet.lose("w1")
         self.assertIsNone(self.successResultOf(self.scheduler.forget("w1")))
