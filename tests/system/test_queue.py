@@ -101,7 +101,7 @@ async def test_a_stop_ends_all_attempts(cluster: tuple[Daemon, Daemon], tmp_path
     scheduler, _ = cluster
     api = await online_api(scheduler)
     notes = tmp_path / "notes"
-    first = await api.submit(**python(NOTE, notes, "x"), queue_timeout="1h", retry={"attempts": 3, "delay": "3s"})
+    first = await api.submit(**python(NOTE, notes, "x"), queue_timeout="1h", retry={"attempts": 3, "delay": "10m"})
     assert (await api.ended(first))["exit_code"] == 3
     scheduler.crash()
     await api.online()
