@@ -159,7 +159,7 @@ class Jobs:
         return self._pool.run(self._spools.describe_thd, unspecified).addCallback(described)
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:
-        acknowledged = [job_id for job_id in job_ids if job_id in self._unacknowledged]
+        acknowledged = [job_id for job_id in dict.fromkeys(job_ids) if job_id in self._unacknowledged]
         for job_id in acknowledged:
             self._unacknowledged.pop(job_id).spec = None
         if acknowledged:

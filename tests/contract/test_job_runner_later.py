@@ -151,13 +151,13 @@ class OutputContract(Case):
         self.assertEqual((self.jobs.running(), self.jobs.is_starting()), ((JOB,), False))
 
     async def test_acknowledge(self) -> None:
-        """An ended job is reported, oldest first, until it is acknowledged; a running one can't be."""
+        """An ended job is reported, oldest first, until acknowledged, be it twice at once; a running one can't be."""
         first, second = await self.ended(1), await self.ended(2, SECOND)
         await self.started(THIRD)
         reports = self.jobs.unacknowledged()
         self.assertEqual([report.status for report in reports], [first, second])
         self.assertEqual([(report.spec, report.created_at) for report in reports], [(None, 7.0), (None, 7.0)])
-        self.jobs.acknowledge([JOB, THIRD, "other"])
+        self.jobs.acknowledge([JOB, THIRD, "other", JOB])
         self.assertEqual([report.status for report in self.jobs.unacknowledged()], [second])
         self.assertEqual(self.runner.query(JOB), first)
         self.assertEqual(self.jobs.running(), (THIRD,))

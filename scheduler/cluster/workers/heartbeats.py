@@ -50,7 +50,8 @@ class Heartbeats:
         worker = self._sender(heartbeat)
         self._set_back.heard(heartbeat)
         changed, describe = self._reconciler.apply_report(worker, heartbeat)
-        reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        # a job that ends while it is asked about is in both
+        reported = [*dict.fromkeys(report.status.job_id for report in (*heartbeat.ended, *heartbeat.described))]
         saved = self._ledger.learn(*changed)
         if reported:
             saved = self._set_back.verified(saved)

@@ -52,6 +52,12 @@ class HeartbeatTests(MembershipTestCase):
         job = self.ledger.registry.jobs.get("j-1")
         self.assertEqual((job.state, job.exit_code, job.finished_at), (JobState.FAILED, 3, 950.0))
 
+    def test_an_end_that_is_also_described(self) -> None:
+        """A job that ended while its worker was asked about it is acknowledged once."""
+        self.ledger.learn(a_job())
+        both = (JobReport(ended()),)
+        self.assertEqual(self.beat("w-1", ended=both, described=both).acknowledged, ("j-1",))
+
     def test_an_end_that_can_not_be_kept(self) -> None:
         """While the store fails a worker is heard, but what ended on it is not acknowledged before it is durable."""
         self.ledger.learn(a_job())
