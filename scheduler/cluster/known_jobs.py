@@ -138,15 +138,17 @@ class KnownJobs:
     def put(self, job: Job) -> None:
         """Add a job, or replace the one with its id. Raises ``ValueError`` for an illegal transition."""
         old = self._jobs.get(job.id)
-        if old is not None:
-            if job.state is not old.state and job.state not in TRANSITIONS[old.state]:
-                raise ValueError(f"job {job.id}: {old.state.value} may not become {job.state.value}")
+        if old is not None and job.state is not old.state and job.state not in TRANSITIONS[old.state]:
+            raise ValueError(f"job {job.id}: {old.state.value} may not become {job.state.value}")
+        self._jobs[job.id] = job
+        self.listing.put(job, old)
+        if old is None:
+            self._list(job)
+        elif _facts(old) != _facts(job):
             self._unlist(old)
             if not job.over or old.is_adopted is not job.is_adopted:
                 self.finished.discard(old)
-        self._jobs[job.id] = job
-        self.listing.put(job, old)
-        self._list(job)
+            self._list(job)
 
     def remove(self, job_id: str) -> None:
         """Remove a job, which is known."""
@@ -176,3 +178,9 @@ class KnownJobs:
             index.discard(job.worker_id, job.id)
         for count in (self._of_worker, self._adopted) if job.is_adopted else (self._of_worker,):
             count_down(count, job.worker_id)
+
+
+def _facts(job: Job) -> tuple[object, ...]:
+    """Facts that decide in which indices the job is."""
+    asked = job.stop_requested_at is None, job.remove_requested_at is None
+    return job.worker_id, job.over, job.is_adopted, asked
