@@ -178,8 +178,6 @@ def _kept(change: Change) -> Change:
 
 def _is_large(spec: JobSpec) -> bool:
     """Whether the spec takes much memory, as far as a short look at it tells."""
-    texts = (*islice(spec.args, _TEXTS_KEPT_MAX), *islice(spec.env.values(), _TEXTS_KEPT_MAX))
-    has_input = spec.stdin is not None or spec.script is not None
-    return (
-        has_input or len(spec.args) + len(spec.env) > _TEXTS_KEPT_MAX or sum(map(len, texts)) > SPEC_KEPT_MAX_CHARACTERS
-    )
+    if spec.stdin is not None or spec.script is not None or len(spec.args) + len(spec.env) > _TEXTS_KEPT_MAX:
+        return True
+    return sum(map(len, (*spec.args, *spec.env, *spec.env.values()))) > SPEC_KEPT_MAX_CHARACTERS

@@ -153,6 +153,7 @@ class BacklogTests(FeedCase):
             JobSpec("cat", args=("x",) * 100),
             JobSpec("cat", args=("x" * 5000,)),
             JobSpec("cat", env={"A": "x" * 5000}),
+            JobSpec("cat", env={"A" * 5000: "x"}),
             JobSpec("cat", stdin=b""),
             JobSpec(script=b"#!/bin/sh"),
         )
