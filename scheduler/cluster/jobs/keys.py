@@ -1,9 +1,9 @@
-"""Requests that their clients named with a key: one sent again does nothing again.
+"""Idempotency keys: a request that is sent again with the same key does nothing again.
 
-The key is a field of the job that came of its request, and lives as long as that job, or
-what is left of it. Here is decided what a request with a key is: the first, which is
-carried out; the same again, which is given the job of the first; another one under a used
-key; or the same again before the first was answered.
+The key is a field of the job that came from its request, and is kept as long as that job, or what is left of it. This
+module decides what a request with a key is: the first with it, which is carried out; a repetition, which is answered
+with the job of the first; another request with a used key (``KeyReused``); or a repetition before the first was
+answered (``KeyInUse``).
 """
 
 from __future__ import annotations
@@ -34,20 +34,23 @@ class Keys:
 
     @property
     def idle(self) -> bool:
-        """Whether no job of a request with a key is to be made."""
+        """Whether no first request with a key is under way."""
         return not self._in_use
 
     def find(self, key: RequestKey) -> Job | RemovedJob | None:
-        """The job of the request with that key; ``None``: the request is the first. ``KeyReused``, ``KeyInUse``."""
+        """The job of the request with that key; ``None``: the request is the first.
+
+        Raises ``KeyReused`` if another request has the key, ``KeyInUse`` while the first is not answered.
+        """
         known = self._found(key)
         if self._is_under_way(key, known):
             raise KeyInUse(key.key)
         return known
 
     async def told_of(self, key: RequestKey) -> Job | RemovedJob | None:
-        """The job of that request as a worker tells it, if the store was set back and did not have it.
+        """The job of that request as a worker reports it, if the store was set back and did not have it.
 
-        ``KeyReused``; ``KeyUnsettled``: the workers take long.
+        Raises ``KeyReused`` if another request has the key, ``KeyUnsettled`` if not all workers have reported in time.
         """
         settled = await self._set_back.settling.over_within(KEY_WAIT_MAX_SECONDS)
         if not settled and self._registry.find_key(key.key) is None:
@@ -55,13 +58,13 @@ class Keys:
         return self._found(key)
 
     def replays(self, key: RequestKey) -> bool:
-        """Whether the request is one that came before and is over."""
+        """Whether the same request came before, and was answered."""
         known = self._registry.find_key(key.key)
         return known is not None and known.key == key and not self._is_under_way(key, known)
 
     @contextmanager
     def in_use(self, key: RequestKey) -> Iterator[None]:
-        """The job of the first request with that key is to be made."""
+        """A context in which the first request with that key is under way, and has no durable job yet."""
         self._in_use[key.key] = key
         try:
             yield

@@ -66,10 +66,10 @@ class Starts:
         return self.late.idle
 
     async def start(self, worker: Worker, job: Job, since: float) -> Job | NotSent:
-        """Have the worker begin a job that is committed as starting there; the job as its request is answered.
+        """Have the worker begin a job that is committed as starting there. Returns the job as its request is answered.
 
-        ``since``: when the start began, by the clock.
-        ``StartUnanswered``: nobody can say yet whether it runs. Other errors: what came of it could not be saved.
+        ``since``: when the start began, by the clock. Raises ``StartUnanswered`` if it is not known yet whether the job
+        runs, and other errors if the result could not be saved.
         """
         return await self._elsewhere(worker, job.id, await self._call(worker, job), since)
 

@@ -54,7 +54,7 @@ class Submissions:
 
     @property
     def idle(self) -> bool:
-        """Whether no job of a request with a key is to be made."""
+        """Whether no first request with a key is under way."""
         return self.keys.idle
 
     def close(self) -> Deferred[None]:

@@ -93,7 +93,7 @@ class Liveness(Periodic):
 
     @property
     def idle(self) -> bool:
-        """Whether no worker is being probed, and every worker that is kept here is in the registry."""
+        """Whether no worker is being probed, and there is no pulse of a worker that the registry does not know."""
         return self._pulses.idle
 
     def begin(self, worker_id: str) -> None:

@@ -106,7 +106,7 @@ class Pulses:
 
     @property
     def idle(self) -> bool:
-        """Whether no worker is being probed, and every worker that is kept here is in the registry."""
+        """Whether no worker is being probed, and there is no pulse of a worker that the registry does not know."""
         find = self._ledger.registry.workers.find
         return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
 

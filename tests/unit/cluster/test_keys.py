@@ -69,7 +69,7 @@ class KeyTests(ClusterTestCase):
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
 
     def test_the_client_hangs_up_during_the_commit(self) -> None:
-        """Where it hung up before the job was durable, nobody hears how the start went, and that is no bug."""
+        """If a client hangs up before its job is durable, a start that fails is not logged as a bug."""
         self.store.held = True
         self.submit().addErrback(lambda _: None).cancel()
         self.store.commit()

@@ -36,7 +36,7 @@ class ReportTests(RemovalCase):
             self.check_told_again()
 
     def test_not_told(self) -> None:
-        """Where the worker can't be told it keeps the job as long as any."""
+        """A worker that can't be told of a removal keeps the job as long as any other."""
         for error in (Unreachable("w-1"), Unsupported("w-1", "RemoveJob"), JobNotEnded("j-1", "running")):
             self.beat(ended=(ENDED,))
             self.take("remove_job").answer.errback(error)
