@@ -212,7 +212,7 @@ class StuckTests(Asked):
         held = [ids[0], *(" ".join(ids[first : first + 64]) for first in (1, 65, 129))]
         await self.until(held)
         errors = [await self.assertFailure(answer, DeadlineExceeded) for answer in asked[:193]]
-        self.assertEqual(errors[0].seconds, 1.0)
+        self.assertLessEqual(errors[0].seconds, 1.0)  # less if the machine was busy before it was sent
         self.assertLess(max(error.seconds for error in errors[1:]), 1.0)  # they had waited for a part of it
         for answer in asked[193:]:  # their time was over before they had a place
             await self.assertFailure(answer, Busy, DeadlineExceeded)
