@@ -89,7 +89,8 @@ class ConnectionTests(ReasonCase):
             await self.times_out(self.silent_address(), tls)
 
     async def times_out(self, address: Address, tls: TlsFiles | None) -> None:
-        self.assertEqual(await self.reason(address, tls, deadline=0.5), "no answer within 0.5 s")
+        # What is left of the half second when the call is made: less if the machine is busy.
+        self.assertRegex(await self.reason(address, tls, deadline=0.5), r"^no answer within 0\.[1-5] s$")
         options = [each for each in channel.OPTIONS if each[0] != "grpc.min_reconnect_backoff_ms"]
         options.append(("grpc.min_reconnect_backoff_ms", 500))
         credentials = None if tls is None else grpc.ssl_channel_credentials()
