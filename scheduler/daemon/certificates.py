@@ -9,7 +9,7 @@ from attrs import frozen
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import Invalid
 
 _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

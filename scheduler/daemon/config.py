@@ -2,10 +2,10 @@
 
 ``load_scheduler`` and ``load_worker`` return the whole configuration, or raise a ``ConfigError`` that names file,
 table, key, value and the allowed values. Nothing runs beyond loopback unprotected unless the file says so
-(``_UNPROTECTED``).
+(``scheduler.daemon.servers``).
 
-This module lists all keys. A new key is a field here, and is read in the function for its table, with a check of
-``tomlfile``; ``tap`` hands its value on; the sample in ``etc/`` and ``docs/configuration.md`` describe it.
+This module and ``servers`` list all keys. A new key is a field there, and is read in the function for its table, with
+a check of ``tomlfile``; ``tap`` hands its value on; the sample in ``etc/`` and ``docs/configuration.md`` describe it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from attrs import frozen
 
 import scheduler
 from scheduler.daemon.logs import LEVELS
+from scheduler.daemon.servers import (
+    UNPROTECTED,
+    GrpcServerSettings,
+    HttpServerSettings,
+    read_grpc_server,
+    read_http_server,
+)
 from scheduler.daemon.tomlfile import (
     IPNetwork,
     Table,
@@ -28,11 +35,9 @@ from scheduler.daemon.tomlfile import (
     command,
     disk_share,
     duration,
-    host,
     label,
     label_value,
     list_of,
-    listening,
     network,
     one_of,
     read,
@@ -45,47 +50,6 @@ from scheduler.names import LABELS_MAX, name_problem
 from scheduler.net import Address
 from scheduler.reading import flag, integer, size
 from scheduler.units import Share
-
-_UNPROTECTED = (
-    "beyond loopback it needs use_tls = true with crt_file, key_file and ca_file, or allow_insecure = true "
-    "where everyone who can reach it may run commands (all in [grpc_server])"
-)
-
-
-@frozen
-class TlsFiles:
-    """Certificates for serving and for dialling: absolute paths of readable files."""
-
-    crt_file: Path
-    key_file: Path
-    #: The trusted certificate authority; if it is set, client certificates are required.
-    ca_file: Path | None
-
-
-@frozen
-class GrpcServerSettings:
-    """The table ``[grpc_server]``."""
-
-    addr: Address
-    #: ``None``: plain text, for serving and dialling.
-    tls: TlsFiles | None
-    allow_insecure: bool
-
-    @property
-    def protected(self) -> bool:
-        """Whether the server may listen beyond loopback."""
-        return self.allow_insecure or (self.tls is not None and self.tls.ca_file is not None)
-
-
-@frozen
-class HttpServerSettings:
-    """The table ``[http_server]``."""
-
-    addr: Address
-    #: Hosts that a request may name in ``Host``: lower case, without port or brackets. ``None``: loopback names, and
-    #: the IP address that the connection came in on.
-    allowed_hosts: tuple[str, ...] | None
-    allow_insecure: bool
 
 
 @frozen
@@ -176,7 +140,7 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
     common = _common(root, path, _default_state_dir("scheduler", environ), "127.0.0.1:50000")
     config = SchedulerConfig(
         **common,
-        http_server=_http_server(root.table("http_server")),
+        http_server=read_http_server(root.table("http_server")),
         cluster=_cluster(root.table("cluster")),
         store=_store(root.table("store"), common["state_dir"]),
     )
@@ -208,7 +172,7 @@ def _common(root: Table, path: str, state_dir: str, grpc_addr: str) -> dict[str,
         "log_format": root.get("log_format", one_of("text", "json"), "text"),
         "log_level": root.get("log_level", one_of(*LEVELS), "info"),
         "shutdown_timeout": root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
-        "grpc_server": _grpc_server(root.table("grpc_server"), grpc_addr),
+        "grpc_server": read_grpc_server(root.table("grpc_server"), grpc_addr),
     }
 
 
@@ -220,39 +184,6 @@ def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
         return f"/var/lib/{folder}"
     home = environ.get("XDG_STATE_HOME", "")
     return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.local/state"), folder)
-
-
-def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
-    addr = table.get("addr", listening, default)
-    use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
-    table.done("crt_file", "key_file", "ca_file")  # before the default of one of these is found to be missing
-    pem_file = table.readable_file if use_tls else table.path  # without TLS the files need not exist
-    crt_file = table.get("crt_file", pem_file, "server.pem")
-    key_file = table.get("key_file", pem_file, "server.key")
-    ca_file = table.find("ca_file", pem_file)
-    server = GrpcServerSettings(
-        addr=addr, tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None, allow_insecure=allow_insecure
-    )
-    if not addr.loopback and not server.protected:
-        raise table.error("addr", str(addr), _UNPROTECTED)
-    return server
-
-
-def _http_server(table: Table) -> HttpServerSettings:
-    addr = table.get("addr", listening, "127.0.0.1:3000")
-    server = HttpServerSettings(
-        addr=addr,
-        allowed_hosts=table.find("allowed_hosts", list_of(host)),
-        allow_insecure=table.get("allow_insecure", flag, False),
-    )
-    table.done()
-    if not addr.loopback and not server.allow_insecure:
-        raise table.error(
-            "addr",
-            str(addr),
-            "beyond loopback it needs allow_insecure = true, where everyone who can reach it may run commands",
-        )
-    return server
 
 
 def _cluster(table: Table) -> ClusterSettings:
@@ -331,7 +262,7 @@ def _check_reachable(config: WorkerConfig, root: Table) -> None:
             "or name in [worker] advertise_addr what leads here",
         )
     if not config.grpc_server.protected:
-        raise root.table("scheduler").error("addr", str(config.scheduler), _UNPROTECTED)
+        raise root.table("scheduler").error("addr", str(config.scheduler), UNPROTECTED)
 
 
 def samples() -> Path:

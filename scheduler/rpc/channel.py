@@ -8,7 +8,7 @@ from collections.abc import Callable
 import grpc
 from twisted.python.failure import Failure
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import DeadlineExceeded, Unreachable
 from scheduler.rpc import credentials, reasons
 

@@ -14,7 +14,7 @@ import grpc
 from twisted.logger import Logger
 
 from scheduler.daemon import certificates
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import Invalid
 
 T = TypeVar("T")

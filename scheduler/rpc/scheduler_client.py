@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import (
     AnswerUnreadable,
     DeadlineExceeded,

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import grpc
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import Invalid
 from scheduler.interfaces import IMembership
 from scheduler.net import Address, with_named_zone

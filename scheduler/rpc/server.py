@@ -23,8 +23,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
-from scheduler.daemon.config import TlsFiles
 from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
+from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.services import Periodic
 from scheduler.errors import SchedulerError
 from scheduler.net import Address

@@ -33,7 +33,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import Busy, Misdirected, ShuttingDown, Unreachable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus

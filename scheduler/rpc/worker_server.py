@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import Busy, DeadlineExceeded, Invalid, NotFound, ShuttingDown
 from scheduler.messages import JobStatus
 from scheduler.model import Stream

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.interfaces import IMembership
 from scheduler.model import Job, JobSpec, JobState, Worker
 from scheduler.net import Address

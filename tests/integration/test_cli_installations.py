@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cli.checks import installations
 from scheduler.cli.checks.findings import Finding
 from scheduler.cli.checks.ports import Listener, connect, dial, find_listeners, listener_at
-from scheduler.daemon.config import TlsFiles, WorkerConfig
+from scheduler.daemon.config import WorkerConfig
+from scheduler.daemon.servers import TlsFiles
 from scheduler.net import Address
 
 

@@ -13,7 +13,7 @@ import grpc
 import trustme
 from twisted.internet.threads import deferToThread
 
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import DeadlineExceeded, Unreachable
 from scheduler.net import Address
 from scheduler.pb import worker_pb2

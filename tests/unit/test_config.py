@@ -6,7 +6,8 @@ from pathlib import Path
 
 from attrs.exceptions import FrozenInstanceError
 
-from scheduler.daemon.config import StoreSettings, TlsFiles, load_scheduler
+from scheduler.daemon.config import StoreSettings, load_scheduler
+from scheduler.daemon.servers import TlsFiles
 from scheduler.net import Address
 from tests.unit.config_case import CONTRACT, ETC, ConfigCase
 

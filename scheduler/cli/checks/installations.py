@@ -20,12 +20,12 @@ from scheduler.daemon.certificates import read_pair
 from scheduler.daemon.config import (
     ProcessConfig,
     SchedulerConfig,
-    TlsFiles,
     WorkerConfig,
     load_scheduler,
     load_worker,
     samples,
 )
+from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.net import Address, split_address

@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import frozen
 
 from scheduler.cli.checks.findings import Finding, error, ok
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.servers import TlsFiles
 from scheduler.net import Address, without_zone
 
 #: Seconds that a connection attempt may take.

@@ -1,0 +1,88 @@
+"""The tables ``[grpc_server]`` and ``[http_server]``: where a process listens, and what protects it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from scheduler.daemon.tomlfile import Table, host, list_of, listening
+from scheduler.net import Address
+from scheduler.reading import flag
+
+#: Why a gRPC server may not listen beyond loopback.
+UNPROTECTED = (
+    "beyond loopback it needs use_tls = true with crt_file, key_file and ca_file, or allow_insecure = true "
+    "where everyone who can reach it may run commands (all in [grpc_server])"
+)
+
+
+@frozen
+class TlsFiles:
+    """Certificates for serving and for dialling: absolute paths of readable files."""
+
+    crt_file: Path
+    key_file: Path
+    #: The trusted certificate authority; if it is set, client certificates are required.
+    ca_file: Path | None
+
+
+@frozen
+class GrpcServerSettings:
+    """The table ``[grpc_server]``."""
+
+    addr: Address
+    #: ``None``: plain text, for serving and dialling.
+    tls: TlsFiles | None
+    allow_insecure: bool
+
+    @property
+    def protected(self) -> bool:
+        """Whether the server may listen beyond loopback."""
+        return self.allow_insecure or (self.tls is not None and self.tls.ca_file is not None)
+
+
+@frozen
+class HttpServerSettings:
+    """The table ``[http_server]``."""
+
+    addr: Address
+    #: Hosts that a request may name in ``Host``: lower case, without port or brackets. ``None``: loopback names, and
+    #: the IP address that the connection came in on.
+    allowed_hosts: tuple[str, ...] | None
+    allow_insecure: bool
+
+
+def read_grpc_server(table: Table, default: str) -> GrpcServerSettings:
+    """Read ``[grpc_server]``; ``default`` is the default of ``addr``. Raises ``ConfigError`` for a mistake."""
+    addr = table.get("addr", listening, default)
+    use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
+    table.done("crt_file", "key_file", "ca_file")  # before the default of one of these is found to be missing
+    pem_file = table.readable_file if use_tls else table.path  # without TLS the files need not exist
+    crt_file = table.get("crt_file", pem_file, "server.pem")
+    key_file = table.get("key_file", pem_file, "server.key")
+    ca_file = table.find("ca_file", pem_file)
+    server = GrpcServerSettings(
+        addr=addr, tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None, allow_insecure=allow_insecure
+    )
+    if not addr.loopback and not server.protected:
+        raise table.error("addr", str(addr), UNPROTECTED)
+    return server
+
+
+def read_http_server(table: Table) -> HttpServerSettings:
+    """Read ``[http_server]``. Raises ``ConfigError`` for a mistake."""
+    addr = table.get("addr", listening, "127.0.0.1:3000")
+    server = HttpServerSettings(
+        addr=addr,
+        allowed_hosts=table.find("allowed_hosts", list_of(host)),
+        allow_insecure=table.get("allow_insecure", flag, False),
+    )
+    table.done()
+    if not addr.loopback and not server.allow_insecure:
+        raise table.error(
+            "addr",
+            str(addr),
+            "beyond loopback it needs allow_insecure = true, where everyone who can reach it may run commands",
+        )
+    return server
