@@ -78,8 +78,21 @@ class JobNotEnded(Conflict):
         self.state = state
 
 
+class Unauthenticated(SchedulerError):
+    """The caller did not prove who it is: it has no token, or one that is not valid."""
+
+
 class Refused(SchedulerError):
     """The caller is not permitted to do this."""
+
+
+class ScopeNeeded(Refused):
+    """The caller's scope is too small; ``needed`` is the smallest scope that suffices."""
+
+    def __init__(self, principal: str, needed: str) -> None:
+        super().__init__(f"{principal} is not permitted to do this: it needs the scope {needed!r}")
+        self.principal = principal
+        self.needed = needed
 
 
 class Unsupported(SchedulerError):

@@ -14,6 +14,7 @@ from scheduler.daemon import signals, startup
 from scheduler.net import DialRule, is_listener, resolving
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
+from scheduler.security.authentication import Authentication, Nobody
 from scheduler.store import databases
 from scheduler.store.sql import make_store
 
@@ -51,7 +52,8 @@ def makeService(options: Options) -> IService:
         is_own_address=lambda address: any(is_listener(address, each.bound) for each in (grpc, http) if each.bound),
     )
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership)
-    site = make_site(cluster.service, reactor, time.time, config.http_server.allowed_hosts)
+    everybody = Authentication(Nobody(), Nobody(), allow_insecure=True)
+    site = make_site(cluster.service, everybody, reactor, time.time, config.http_server.allowed_hosts)
     http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
 
     return startup.make_process(

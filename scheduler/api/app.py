@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -17,6 +17,8 @@ from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
 from scheduler.api.parameters import Query, read_pairs
 from scheduler.api.routes import ROUTES, SUBMISSIONS, Route
+from scheduler.errors import SchedulerError
+from scheduler.security.principals import Scope
 
 
 def make_app(context: Context) -> Klein:
@@ -25,7 +27,11 @@ def make_app(context: Context) -> Klein:
     app.url_map.merge_slashes = False
     for path in dict.fromkeys(route.path for route in ROUTES):
         _add(app, context, path)
-    app.handle_errors(NotFound)(lambda request, _: prepare(request, problem_answer(no_such_route())))
+
+    def not_found(request: Request, _: Failure) -> bytes:
+        return prepare(request, problem_answer(_unless_admitted(context, request, no_such_route())))
+
+    app.handle_errors(NotFound)(cast(Any, not_found))
     return app
 
 
@@ -38,8 +44,17 @@ def _add(app: Klein, context: Context, path: str) -> None:
     def answer(request: Request, **names: str) -> Deferred[Any] | bytes:
         route = methods.get(request.method.decode("latin-1"))
         if route is None:
-            return prepare(request, problem_answer(not_allowed))
+            return prepare(request, problem_answer(_unless_admitted(context, request, not_allowed)))
         return ensureDeferred(_answer(context, route, request, names))
+
+
+def _unless_admitted(context: Context, request: Request, problem: Problem) -> Problem:
+    """The answer to a request that no route takes: ``problem``, or what refuses a request without a principal."""
+    try:
+        context.door.admit(request, Scope.READ)
+    except SchedulerError:
+        return problem_of(Failure())
+    return problem
 
 
 async def _answer(context: Context, route: Route, request: Request, names: dict[str, str]) -> Any:
@@ -56,7 +71,8 @@ async def _answer(context: Context, route: Route, request: Request, names: dict[
 
 
 async def _reply(context: Context, route: Route, request: Request, names: dict[str, str]) -> Reply:
+    principal = context.door.admit(request, route.scope)
     query = Query(read_pairs(request.uri.partition(b"?")[2]), route.query)
     document = {} if route.body is None else read_document(request)
     body = None if route.body is None else route.body(document)
-    return await route.handler(Call(context, request, route.name, query, document, body), **names)
+    return await route.handler(Call(context, request, principal, route.name, query, document, body), **names)

@@ -22,6 +22,7 @@ from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, is_request_key
 from scheduler.model import RequestKey
 from scheduler.names import is_id
 from scheduler.reading import Object, shown
+from scheduler.security.principals import Principal
 
 #: Bytes of a request's body, at most.
 BODY_MAX_BYTES = 1024 * 1024
@@ -39,12 +40,14 @@ _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
 class Call:
     """A call of a route.
 
-    ``route`` is the route's method and path. ``document`` is the JSON of the request's body, and ``body`` the value
+    ``principal`` is ``None`` for an open route that somebody without rights calls. ``route`` is the route's method and
+    path. ``document`` is the JSON of the request's body, and ``body`` the value
     that the route's body reader made of it; ``{}`` and ``None`` where the route reads no body.
     """
 
     context: Context
     request: Request
+    principal: Principal | None
     route: str
     query: Query
     document: Object

@@ -14,6 +14,7 @@ from twisted.web.resource import Resource
 from scheduler import wire
 from scheduler.api.answers import Answer
 from scheduler.api.bodies import Held, answer_of
+from scheduler.api.door import Door
 from scheduler.api.excerpts import ExcerptReader
 from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IScheduler
@@ -54,6 +55,7 @@ class Context:
     """The collaborators of all handlers of an app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
 
     scheduler: IScheduler
+    door: Door
     clock: IReactorTime
     wall_time: Callable[[], float]
     under_way: UnderWay

@@ -24,7 +24,9 @@ _log = Logger()
 #: The status and the type of problem of every exception of the domain.
 PROBLEMS: Mapping[type[domain.SchedulerError], tuple[int, str]] = {
     domain.Invalid: (400, "invalid-request"),
+    domain.Unauthenticated: (401, "unauthenticated"),
     domain.Refused: (403, "refused"),
+    domain.ScopeNeeded: (403, "scope-needed"),
     domain.NotFound: (404, "job-unknown"),  # the type depends on the kind: see NOT_FOUND
     domain.Conflict: (409, "conflict"),
     domain.Draining: (409, "worker-draining"),
@@ -151,6 +153,8 @@ def submission_problem(failure: Failure) -> Problem:
 def _headers(error: domain.SchedulerError) -> dict[str, str]:
     if isinstance(error, domain.Unavailable):
         return {"Retry-After": str(max(1, round(error.retry_after)))}
+    if isinstance(error, domain.Unauthenticated):
+        return {"WWW-Authenticate": 'Bearer realm="scheduler"'}
     if isinstance(error, domain.OffsetBeyondEnd):
         return {"Content-Range": f"bytes */{error.size}"}
     return {}
@@ -159,6 +163,8 @@ def _headers(error: domain.SchedulerError) -> dict[str, str]:
 def _members(error: domain.SchedulerError) -> dict[str, Any]:
     if isinstance(error, domain.Invalid):
         return {"field": error.field}
+    if isinstance(error, domain.ScopeNeeded):
+        return {"needed_scope": error.needed}
     if isinstance(error, domain.LeftRunning):
         return {"success": False, "job_id": error.job_id, "leftover": list(error.leftover)}
     job_id = getattr(error, "job_id", "")

@@ -46,6 +46,17 @@ TYPES: Mapping[str, ProblemType] = {
         "A browser sent the request for a page of another site (`Origin`, `Sec-Fetch-Site`).",
         "Send the request from a program, not from another site's page.",
     ),
+    "unauthenticated": _type(
+        401,
+        "The request has no token, or one that is not valid: unknown, revoked or expired.",
+        "Send `Authorization: Bearer TOKEN` with a valid token; `admin.token` in the scheduler's `state_dir` has one.",
+    ),
+    "scope-needed": _type(
+        403,
+        "The caller has a smaller scope than the route needs.",
+        "Use a token with the scope that `needed_scope` names, or a greater one.",
+        "needed_scope",
+    ),
     "refused": _type(403, "The caller is not permitted to do this.", "Use an identity that is."),
     "worker-unknown": _type(
         404,

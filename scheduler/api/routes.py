@@ -7,7 +7,6 @@ and the check of docs/api.md.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from enum import IntEnum
 from typing import Any
 
 from attrs import frozen
@@ -18,24 +17,17 @@ from scheduler.api.context import Reply
 from scheduler.api.outcomes import WANTED
 from scheduler.api.parameters import FILTERS, pairs_of
 from scheduler.reading import BodyReader
+from scheduler.security.principals import Scope
 
 #: A function of a ``Call`` and of the variable parts of the path.
 Handler = Callable[..., Awaitable[Reply]]
 
-#: Types of problems that any route may answer with.
+#: Types of problems that any route may answer with, and those that all routes but the open ones may answer with.
 ANYWHERE = (
     *("invalid-request", "host-not-allowed", "cross-site", "body-too-large"),
     *("busy", "shutting-down", "internal"),
 )
-
-
-class Scope(IntEnum):
-    """The rights that a caller of a route needs. A scope includes the scopes below it; ``OPEN`` is for everyone."""
-
-    OPEN = 0
-    READ = 1
-    RUN = 2
-    ADMIN = 3
+CLOSED = ("unauthenticated", "scope-needed")
 
 
 @frozen
@@ -69,8 +61,9 @@ class Route:
 
     @property
     def all_problems(self) -> frozenset[str]:
-        """The types of all problem documents that the route may answer with, with those of ``ANYWHERE``."""
-        return frozenset((*ANYWHERE, *self.problems, *(("unsupported-media-type",) if self.body else ())))
+        """The types of all problem documents that the route may answer with, also those that many routes share."""
+        of_body = ("unsupported-media-type",) if self.body else ()
+        return frozenset((*ANYWHERE, *self.problems, *of_body, *(CLOSED if self.scope is not Scope.OPEN else ())))
 
 
 #: Problems of a call to a worker.

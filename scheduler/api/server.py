@@ -17,10 +17,12 @@ from twisted.logger import Logger
 from scheduler.api.app import make_app
 from scheduler.api.connection import ApiSite
 from scheduler.api.context import Context, UnderWay
+from scheduler.api.door import Door
 from scheduler.api.peers import CHECK_INTERVAL_SECONDS
 from scheduler.daemon.services import Periodic
 from scheduler.interfaces import IScheduler
 from scheduler.net import Address
+from scheduler.security.authentication import Authentication
 
 #: Connections that the kernel keeps until they are accepted.
 _BACKLOG = 512
@@ -28,6 +30,7 @@ _BACKLOG = 512
 
 def make_site(
     scheduler: IScheduler,
+    authentication: Authentication,
     clock: IReactorTime,
     wall_time: Callable[[], float],
     allowed_hosts: Collection[str] | None,
@@ -39,7 +42,7 @@ def make_site(
     addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``.
     """
     under_way = UnderWay()
-    routes = make_app(Context(scheduler, clock, wall_time, under_way)).resource()
+    routes = make_app(Context(scheduler, Door(authentication), clock, wall_time, under_way)).resource()
     hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
     return ApiSite(routes, clock, hosts, under_way, max_connections)
 

@@ -22,6 +22,7 @@ from twisted.trial.unittest import TestCase
 
 from scheduler.api.server import make_site
 from scheduler.model import Job
+from tests.doubles.authentication import TRUSTING
 from tests.unit.api.conversation import Stage
 from tests.unit.api.documents import PATHS, check_problem
 
@@ -89,7 +90,7 @@ class HostileCase(TestCase):
     def setUp(self) -> None:
         self.scheduler, self.fleet, self.house = Stage(reactor).parts
         self.job: Job = self.fleet.add_job(output=b"0123456789")
-        self.site = make_site(self.scheduler, reactor, lambda: 1_700_000_000.0, ("localhost", "127.0.0.1"))
+        self.site = make_site(self.scheduler, TRUSTING, reactor, lambda: 1_700_000_000.0, ("localhost", "127.0.0.1"))
         self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
         self.sockets = sockets()

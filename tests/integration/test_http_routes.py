@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from scheduler.api.server import make_site
+from tests.doubles.authentication import TRUSTING
 from tests.unit.api.conversation import HOSTS, Stage
 from tests.unit.api.scenarios import NOW, Reply, RouteScenarios
 
@@ -19,7 +20,7 @@ class SocketRouteTests(RouteScenarios, TestCase):
 
     def setUp(self) -> None:
         self.scheduler, self.fleet, self.house = Stage(reactor).parts
-        self._site = make_site(self.scheduler, reactor, lambda: NOW, HOSTS)
+        self._site = make_site(self.scheduler, TRUSTING, reactor, lambda: NOW, HOSTS)
         self._port = reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self._pool = HTTPConnectionPool(reactor)
         self._client = HTTPClient(Agent(reactor, pool=self._pool))

@@ -17,6 +17,7 @@ from scheduler.api.bodies import HELD_MAX_BYTES
 from scheduler.api.server import HttpServer, make_site
 from scheduler.model import JobSpec, JobState
 from scheduler.net import Address
+from tests.doubles.authentication import TRUSTING
 from tests.unit.api.conversation import HOSTS, NOW, Response, Stage, read_response
 
 MIB = 1024 * 1024
@@ -78,7 +79,7 @@ class ServiceTests(TestCase):
         """A client that connects while the process starts is answered once it has started, and not before."""
         scheduler, _, house = Stage(reactor).parts
         self.addCleanup(Deferred.fromCoroutine, house.stop())
-        site = make_site(scheduler, reactor, lambda: NOW, HOSTS)
+        site = make_site(scheduler, TRUSTING, reactor, lambda: NOW, HOSTS)
         server = HttpServer(reactor, Address("127.0.0.1", 0), site, drain=5.0)
         server.privilegedStartService()
         self.addCleanup(server.stopService)
@@ -99,7 +100,7 @@ class SocketTestCase(TestCase):
 
     def setUp(self) -> None:
         self.scheduler, self.fleet, self.house = Stage(reactor).parts
-        self.site = make_site(self.scheduler, reactor, lambda: NOW, HOSTS)
+        self.site = make_site(self.scheduler, TRUSTING, reactor, lambda: NOW, HOSTS)
         self.listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.port = self.listening.getHost().port
         self._waiting: list[Deferred[None]] = []

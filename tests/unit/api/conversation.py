@@ -21,6 +21,7 @@ from scheduler.api.connection import ApiSite
 from scheduler.api.server import make_site
 from scheduler.cluster.output.outputs import WINDOW_BYTES
 from scheduler.views import JobFilter
+from tests.doubles.authentication import TRUSTING
 from tests.doubles.overridden import Overridden
 from tests.doubles.workers import Workers
 from tests.fleet import Fleet
@@ -196,7 +197,7 @@ class Server(Stage):
         super().__init__(self.clock, window)
         with without_urls():
             hosts = {"allowed_hosts": HOSTS, **settings}
-            self.site: ApiSite = make_site(self.scheduler, self.clock, lambda: NOW, **hosts)
+            self.site: ApiSite = make_site(self.scheduler, TRUSTING, self.clock, lambda: NOW, **hosts)
 
     def connect(self, host: str = "127.0.0.1") -> Connection:
         """Open a connection that reaches the server at ``host``."""

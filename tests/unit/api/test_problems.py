@@ -107,6 +107,8 @@ class StartedTests(SynchronousTestCase):
     #: Every error of the domain, and whether a job was started.
     CASES: tuple[tuple[Exception, bool | str], ...] = (
         (errors.Invalid("command", "is missing"), False),
+        (errors.Unauthenticated("no"), False),
+        (errors.ScopeNeeded("token:ci", "run"), False),
         (errors.Refused("no"), False),
         (errors.NotFound("worker", "w"), False),
         (errors.Conflict("no"), False),

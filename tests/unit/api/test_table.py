@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api.errors import CORE_PATHS
 from scheduler.api.problems import TYPES
-from scheduler.api.routes import ANYWHERE, ROUTES, SUBMISSIONS, Scope
+from scheduler.api.routes import ANYWHERE, ROUTES, SUBMISSIONS
+from scheduler.security.principals import Scope
 
 #: Types of problems that no route answers with: those of the router, and those that only workers can get.
 NO_ROUTE = {"method-not-allowed", "refused", "name-taken"}

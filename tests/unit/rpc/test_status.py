@@ -23,6 +23,8 @@ EXAMPLES = (
     errors.JobNotRunning("j-1", "queued"),
     errors.JobNotEnded("j-1", "running"),
     errors.JobRemoved("j-1"),
+    errors.Unauthenticated("no token"),
+    errors.ScopeNeeded("token:ci", "run"),
     errors.Refused("that address is not allowed"),
     errors.Unsupported("w", "StreamJob"),
     errors.WorkerFault("w", "its disk is on fire"),

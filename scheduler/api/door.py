@@ -1,0 +1,40 @@
+"""The door: each request is admitted with its principal, if this principal has the scope that the route needs.
+
+Routes of the scope ``OPEN`` answer everybody. Every other path, also one that no route has, needs a principal.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.web.server import Request
+
+from scheduler.api.guard import values_of
+from scheduler.errors import ScopeNeeded, Unauthenticated
+from scheduler.security.authentication import Authentication, Credentials
+from scheduler.security.principals import Principal, Scope
+
+
+@frozen
+class Door:
+    """Admits requests to the routes."""
+
+    _authentication: Authentication
+
+    def admit(self, request: Request, scope: Scope) -> Principal | None:
+        """The principal of a request for a route of this scope. ``None``: the route is open, and there is none.
+
+        Raises ``Unauthenticated`` if it has no principal, ``ScopeNeeded`` if the principal's scope is too small.
+        """
+        try:
+            principal = self._authentication.principal(_credentials(request))
+        except Unauthenticated:
+            if scope is Scope.OPEN:
+                return None
+            raise
+        if principal.scope < scope:
+            raise ScopeNeeded(str(principal), scope.name.lower())
+        return principal
+
+
+def _credentials(request: Request) -> Credentials:
+    return Credentials(values_of(request.requestHeaders, "authorization"))

@@ -1,0 +1,71 @@
+"""Authentication: which principal a request comes from, by its token or by the local user who sent it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from scheduler.errors import Unauthenticated
+from scheduler.security.principals import ANONYMOUS, Principal
+
+_BEARER = "bearer"
+
+
+class Tokens(Protocol):
+    """The tokens that are valid now."""
+
+    def principal(self, token: str) -> Principal:
+        """The principal of a token. Raises ``Unauthenticated`` for a token that is not valid."""
+
+
+class LocalUsers(Protocol):
+    """The users of this machine."""
+
+    def principal(self, uid: int) -> Principal:
+        """The principal of a user. Raises ``Unauthenticated`` for a user who needs a token."""
+
+
+class Nobody:
+    """Neither tokens nor local users."""
+
+    def principal(self, _: object) -> Principal:
+        raise Unauthenticated("nobody has access")
+
+
+@frozen
+class Credentials:
+    """The facts about the sender of a request."""
+
+    #: The values of the header ``Authorization``.
+    authorization: Sequence[str] = ()
+    #: The user id of the process at the other end of the connection. ``None``: it is on another machine, the system
+    #: can't tell, or a proxy is in between.
+    uid: int | None = None
+
+
+@frozen
+class Authentication:
+    """Finds the principal of a request. A token counts more than the local user who sends it."""
+
+    tokens: Tokens
+    local_users: LocalUsers
+    #: Whether a request that shows nothing of its sender is ``ANONYMOUS``: ``[http_server] allow_insecure``.
+    allow_insecure: bool = False
+
+    def principal(self, credentials: Credentials) -> Principal:
+        """The principal of a request. Raises ``Unauthenticated`` if it has none."""
+        given = credentials.authorization
+        if len(given) > 1:
+            raise Unauthenticated(f"Authorization is given {len(given)} times")
+        if given:
+            kind, _, token = given[0].strip().partition(" ")
+            if kind.lower() != _BEARER or not token.strip():
+                raise Unauthenticated("Authorization must be `Bearer` and a token")
+            return self.tokens.principal(token.strip())
+        if self.allow_insecure:
+            return ANONYMOUS
+        if credentials.uid is not None:
+            return self.local_users.principal(credentials.uid)
+        raise Unauthenticated("the request has no token; send `Authorization: Bearer TOKEN`")
