@@ -1,11 +1,12 @@
 """Acts as another user of this machine, which only root can.
 
 The child processes are forked and never execute another program: an interpreter below root's home is unreachable for
-other users. They use nothing but sockets.
+other users. So they can't import anything either.
 """
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - a child would import it to look up an address
 import os
 import signal
 import socket

@@ -17,8 +17,10 @@ from twisted.web.resource import IResource
 
 from scheduler.api.call import BODY_MAX_BYTES
 from scheduler.api.context import UnderWay
+from scheduler.api.local_peers import is_unix, uid_of
 from scheduler.api.peers import gone, keep_alive
 from scheduler.api.request import BaseChannel, BaseSite, Request
+from scheduler.security.socket_owners import OwnerOf
 
 #: Seconds that a connection may be silent between two requests.
 IDLE_MAX_SECONDS = 60.0
@@ -56,6 +58,7 @@ class Channel(BaseChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self.uid, self.is_unix = uid_of(self.transport, self.site.owner_of), is_unix(self.transport)
         keep_alive(self.transport)
         self.site.channels.add(self)
         self.crowded = len(self.site.channels) > self.site.max_connections
@@ -145,6 +148,7 @@ class ApiSite(BaseSite):
         allowed_hosts: frozenset[str] | None,
         under_way: UnderWay,
         max_connections: int,
+        owner_of: OwnerOf,
     ) -> None:
         super().__init__(resource, timeout=IDLE_MAX_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
@@ -152,6 +156,7 @@ class ApiSite(BaseSite):
         self.channels: set[Channel] = set()
         self.under_way = under_way
         self.max_connections = max_connections
+        self.owner_of = owner_of
         self._drained: Deferred[None] | None = None
 
     def startFactory(self) -> None:

@@ -5,10 +5,13 @@ Routes of the scope ``OPEN`` answer everybody. Every other path, also one that n
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 from twisted.web.server import Request
 
 from scheduler.api.guard import values_of
+from scheduler.api.local_peers import came_through_proxy
 from scheduler.errors import ScopeNeeded, Unauthenticated
 from scheduler.security.authentication import Authentication, Credentials
 from scheduler.security.principals import Principal, Scope
@@ -37,4 +40,6 @@ class Door:
 
 
 def _credentials(request: Request) -> Credentials:
-    return Credentials(values_of(request.requestHeaders, "authorization"))
+    channel: Any = request.channel
+    uid = None if came_through_proxy(request.requestHeaders) else getattr(channel, "uid", None)
+    return Credentials(values_of(request.requestHeaders, "authorization"), uid)

@@ -30,11 +30,12 @@ _RETRANSMITS, _PROBES_OUT, _LAST_ACK_RECV = 2, 3, 20
 
 
 def keep_alive(transport: Any) -> None:
-    """Have the kernel probe the connection while it is idle."""
-    if not ITCPTransport.providedBy(transport):
+    """Have the kernel probe the connection while it is idle. The peer of a Unix socket can't vanish unnoticed."""
+    handle = _handle(transport)
+    if not ITCPTransport.providedBy(transport) or (handle is not None and handle.family == socket.AF_UNIX):
         return
     transport.setTcpKeepAlive(True)
-    if (handle := _handle(transport)) is not None:
+    if handle is not None:
         for option, value in _PROBES:
             handle.setsockopt(socket.IPPROTO_TCP, option, value)
 

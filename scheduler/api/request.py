@@ -21,7 +21,7 @@ from twisted.web import http, server
 from scheduler.api.answers import problem_answer, send
 from scheduler.api.call import BODY_MAX_BYTES
 from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
-from scheduler.api.guard import refusal
+from scheduler.api.guard import LOOPBACK_HOSTS, refusal
 from scheduler.api.routes import SUBMISSIONS
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
@@ -47,6 +47,10 @@ class BaseChannel(http.HTTPChannel):
     site: BaseSite
     #: The connection is over the limit, so its request is answered with 503.
     crowded = False
+    #: The user of this machine who has the other end of the connection; ``None``: it is not known, or elsewhere.
+    uid: int | None = None
+    #: Whether it is a connection over a Unix socket.
+    is_unix = False
 
 
 class Request(server.Request):
@@ -103,7 +107,10 @@ class Request(server.Request):
 
     def _refusal(self) -> Problem | None:
         """The problem if the request is refused before it reaches the routes; ``None`` if it is not."""
-        problem = refusal(self.requestHeaders, self.site.allowed_hosts, getattr(self.host, "host", ""))
+        hosts = self.site.allowed_hosts
+        if hosts is not None and self.channel.is_unix:  # no name leads there, so none has to be configured
+            hosts |= LOOPBACK_HOSTS
+        problem = refusal(self.requestHeaders, hosts, getattr(self.host, "host", ""))
         if problem is None and self.oversized:
             problem = Problem(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
         if problem is None and self.site.draining:

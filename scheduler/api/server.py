@@ -23,6 +23,7 @@ from scheduler.daemon.services import Periodic
 from scheduler.interfaces import IScheduler
 from scheduler.net import Address
 from scheduler.security.authentication import Authentication
+from scheduler.security.socket_owners import OwnerOf
 
 #: Connections that the kernel keeps until they are accepted.
 _BACKLOG = 512
@@ -35,16 +36,18 @@ def make_site(
     wall_time: Callable[[], float],
     allowed_hosts: Collection[str] | None,
     max_connections: int = 10_000,
+    owner_of: OwnerOf = lambda _, __: None,
 ) -> ApiSite:
     """Make the factory of connections, to listen with.
 
     ``clock`` is the reactor; ``wall_time`` gives POSIX times, for filters like ``24h``; ``allowed_hosts`` are names and
-    addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``.
+    addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``. ``owner_of`` finds the local
+    user at the other end of a connection.
     """
     under_way = UnderWay()
     routes = make_app(Context(scheduler, Door(authentication), clock, wall_time, under_way)).resource()
     hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
-    return ApiSite(routes, clock, hosts, under_way, max_connections)
+    return ApiSite(routes, clock, hosts, under_way, max_connections, owner_of)
 
 
 class HttpServer(Service):

@@ -47,7 +47,7 @@ _NEXT_STEPS = {
     "busy": "Repeat it later.",
     "route-unknown": "Is {url} a scheduler of this version? `schedctl version` shows both.",
     "refused": "Use a token that is permitted to do it (--token, SCHEDULER_TOKEN, or token of the context).",
-    "unauthenticated": "Give a valid token (--token, SCHEDULER_TOKEN, or token of the context).",
+    "unauthenticated": "Give a valid token (--token, SCHEDULER_TOKEN, or token of the context), or use sudo there.",
     "scope-needed": "Use a token with that scope (--token, SCHEDULER_TOKEN, or token of the context).",
     "conflict": "`schedctl workers` and `schedctl show ID` show how things are now.",
     "output-unknown": "`schedctl show ID` shows what is still known of the job.",

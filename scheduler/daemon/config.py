@@ -91,6 +91,14 @@ class ProcessConfig:
     shutdown_timeout: float
     grpc_server: GrpcServerSettings
 
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about a lack of protection, for the log at each start."""
+        grpc = self.grpc_server
+        if not grpc.allow_insecure or grpc.knows_callers:
+            return []
+        return [f"[grpc_server] allow_insecure = true: everyone who can reach {grpc.addr} may call it"]
+
 
 @frozen
 class SchedulerConfig(ProcessConfig):
@@ -99,6 +107,13 @@ class SchedulerConfig(ProcessConfig):
     http_server: HttpServerSettings
     cluster: ClusterSettings
     store: StoreSettings
+
+    @property
+    def warnings(self) -> list[str]:
+        http, others = self.http_server, super().warnings
+        if not http.allow_insecure:
+            return others
+        return [f"[http_server] allow_insecure = true: everyone who can reach {http.addr} is an administrator", *others]
 
 
 @frozen
@@ -137,7 +152,7 @@ class WorkerConfig(ProcessConfig):
 def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> SchedulerConfig:
     """Read and check ``scheduler.toml``. Raises ``ConfigError`` for a mistake."""
     root = read(path)
-    common = _common(root, path, _default_state_dir("scheduler", environ), "127.0.0.1:50000")
+    common = _common(root, path, _default_state_dir("scheduler", environ), "127.0.0.1:50000", "scheduler-worker")
     config = SchedulerConfig(
         **common,
         http_server=read_http_server(root.table("http_server")),
@@ -154,7 +169,7 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
 def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerConfig:
     """Read and check ``worker.toml``. Raises ``ConfigError`` for a mistake."""
     root = read(path)
-    common = _common(root, path, _default_state_dir("scheduler-worker", environ), "127.0.0.1:30000")
+    common = _common(root, path, _default_state_dir("scheduler-worker", environ), "127.0.0.1:30000", "scheduler")
     dialled = root.table("scheduler")
     scheduler = dialled.get("addr", address, "127.0.0.1:50000")
     dialled.done()
@@ -164,15 +179,15 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
     return config
 
 
-def _common(root: Table, path: str, state_dir: str, grpc_addr: str) -> dict[str, Any]:
-    """The fields of a ``ProcessConfig``. ``state_dir`` and ``grpc_addr`` are the defaults of these keys."""
+def _common(root: Table, path: str, state_dir: str, grpc_addr: str, grpc_user: str) -> dict[str, Any]:
+    """The fields of a ``ProcessConfig``. ``state_dir``, ``grpc_addr`` and ``grpc_user`` are defaults of its keys."""
     return {
         "file": path,
         "state_dir": root.get("state_dir", root.path, state_dir),
         "log_format": root.get("log_format", one_of("text", "json"), "text"),
         "log_level": root.get("log_level", one_of(*LEVELS), "info"),
         "shutdown_timeout": root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
-        "grpc_server": read_grpc_server(root.table("grpc_server"), grpc_addr),
+        "grpc_server": read_grpc_server(root.table("grpc_server"), grpc_addr, [grpc_user]),
     }
 
 

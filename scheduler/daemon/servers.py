@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from attrs import frozen
 
 from scheduler.daemon.tomlfile import Table, host, list_of, listening
+from scheduler.daemon.users import User, read_scopes, read_users
 from scheduler.net import Address
 from scheduler.reading import flag
 
@@ -35,11 +38,20 @@ class GrpcServerSettings:
     #: ``None``: plain text, for serving and dialling.
     tls: TlsFiles | None
     allow_insecure: bool
+    #: Users of this machine who may call the server over loopback, beside root and the process's own user.
+    local_users: tuple[User, ...]
+    #: Names in ``local_users`` that this machine does not know.
+    unknown_users: tuple[str, ...]
 
     @property
     def protected(self) -> bool:
         """Whether the server may listen beyond loopback."""
-        return self.allow_insecure or (self.tls is not None and self.tls.ca_file is not None)
+        return self.allow_insecure or self.knows_callers
+
+    @property
+    def knows_callers(self) -> bool:
+        """Whether every caller shows a certificate."""
+        return self.tls is not None and self.tls.ca_file is not None
 
 
 @frozen
@@ -51,11 +63,19 @@ class HttpServerSettings:
     #: the IP address that the connection came in on.
     allowed_hosts: tuple[str, ...] | None
     allow_insecure: bool
+    #: Users of this machine, each with ``"read"``, ``"run"`` or ``"admin"``.
+    local_users: Mapping[User, str]
+    #: The absolute path of a Unix socket to listen on, too.
+    unix: Path | None
 
 
-def read_grpc_server(table: Table, default: str) -> GrpcServerSettings:
-    """Read ``[grpc_server]``; ``default`` is the default of ``addr``. Raises ``ConfigError`` for a mistake."""
+def read_grpc_server(table: Table, default: str, users: Sequence[str]) -> GrpcServerSettings:
+    """Read ``[grpc_server]``; ``default`` is the default of ``addr``, ``users`` that of ``local_users``.
+
+    Raises ``ConfigError`` for a mistake.
+    """
     addr = table.get("addr", listening, default)
+    local_users, unknown_users = read_users(table, users)
     use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
     table.done("crt_file", "key_file", "ca_file")  # before the default of one of these is found to be missing
     pem_file = table.readable_file if use_tls else table.path  # without TLS the files need not exist
@@ -63,7 +83,11 @@ def read_grpc_server(table: Table, default: str) -> GrpcServerSettings:
     key_file = table.get("key_file", pem_file, "server.key")
     ca_file = table.find("ca_file", pem_file)
     server = GrpcServerSettings(
-        addr=addr, tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None, allow_insecure=allow_insecure
+        addr=addr,
+        tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None,
+        allow_insecure=allow_insecure,
+        local_users=local_users,
+        unknown_users=unknown_users,
     )
     if not addr.loopback and not server.protected:
         raise table.error("addr", str(addr), UNPROTECTED)
@@ -77,6 +101,8 @@ def read_http_server(table: Table) -> HttpServerSettings:
         addr=addr,
         allowed_hosts=table.find("allowed_hosts", list_of(host)),
         allow_insecure=table.get("allow_insecure", flag, False),
+        local_users=MappingProxyType(read_scopes(table)),
+        unix=table.find("unix", table.path),
     )
     table.done()
     if not addr.loopback and not server.allow_insecure:

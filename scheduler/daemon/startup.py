@@ -33,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from scheduler import __version__
-from scheduler.daemon import certificates, systemd
+from scheduler.daemon import certificates, systemd, unix_sockets
 from scheduler.daemon.config import (
     ProcessConfig,
     SchedulerConfig,
@@ -98,9 +98,10 @@ class StateDir:
 
 
 class Listening(Protocol):
-    """A server. ``bound`` is its address while it listens."""
+    """A server. ``bound`` is its address, or the path of its Unix socket, while it listens."""
 
-    bound: Address | None
+    @property
+    def bound(self) -> Address | Path | None: ...
 
 
 def lifetime(program: str, config: ProcessConfig) -> Step:
@@ -117,6 +118,10 @@ def lifetime(program: str, config: ProcessConfig) -> Step:
             python=platform.python_version(),
             twisted=twisted_version,
         )
+        for warning in config.warnings:
+            _log.warn("{warning}", warning=warning)
+        for name in config.grpc_server.unknown_users:
+            _log.info("[grpc_server] local_users names {user!r}, whom this machine does not know", user=name)
 
     return Step(starting, lambda: _log.info("{program} has stopped", program=program))
 
@@ -324,7 +329,9 @@ class SchedulerOptions(_Options):
         return [("http_server", self.config.http_server.addr), ("grpc_server", self.config.grpc_server.addr)]
 
     def prepare(self) -> None:
-        url = self.config.store.url
+        path, url = self.config.http_server.unix, self.config.store.url
+        if path is not None and (problem := unix_sockets.why_not_listen(path, self.user[0])):
+            raise ConfigError(self.config.file, problem, "http_server", "unix", str(path))
         try:
             self.database = self.open_database(url, *self.user)
         except Invalid as error:

@@ -28,10 +28,10 @@ class LocalUsers(Protocol):
 
 
 class Nobody:
-    """Neither tokens nor local users."""
+    """No tokens."""
 
     def principal(self, _: object) -> Principal:
-        raise Unauthenticated("nobody has access")
+        raise Unauthenticated("the token is not valid")
 
 
 @frozen
