@@ -1,5 +1,8 @@
 """The health service of both gRPC servers: each service that is served is healthy.
 
+A check is refused to those who may not call the services, so the scheduler's probes find out what its calls would meet.
+A watch is open to everybody.
+
 The servicer of ``grpc_health`` is not used. It holds a lock while it sends the first answer of a watch, so a client
 that does not read this answer would block all other checks.
 """
@@ -11,6 +14,9 @@ from collections.abc import Callable, Sequence
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from scheduler.errors import SchedulerError
+from scheduler.rpc import status
+
 NAME = "grpc.health.v1.Health"
 
 _Answer = health_pb2.HealthCheckResponse
@@ -19,12 +25,18 @@ _Answer = health_pb2.HealthCheckResponse
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
     """The health of the server (under the name ``""``) and of each of its services."""
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], admit_thd: Callable[[grpc.ServicerContext], None]) -> None:
+        """``admit_thd`` raises a ``SchedulerError`` for a caller who may not call."""
         self._services = frozenset(("", *services))
+        self._admit_thd = admit_thd
 
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
+        try:
+            self._admit_thd(context)
+        except SchedulerError as error:
+            status.abort(context, error)
         if request.service not in self._services:
             context.set_code(grpc.StatusCode.NOT_FOUND)
             return _Answer()

@@ -14,7 +14,7 @@ from scheduler.net import Address, with_named_zone
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, heartbeats
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS
-from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
+from scheduler.rpc.server import Admission, GrpcServer, IServerReactor, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 
 # Calls are short. A connection gets fewer streams than there are threads, so no connection can occupy all threads.
@@ -22,15 +22,19 @@ _LIMITS = ServerLimits(threads=32, queue=256, streams=8)
 
 
 def scheduler_server(
-    reactor: IServerReactor, address: Address, tls: TlsFiles | None, membership: IMembership
+    reactor: IServerReactor,
+    address: Address,
+    tls: TlsFiles | None,
+    membership: IMembership,
+    admit_thd: Admission = lambda _: None,
 ) -> GrpcServer:
-    """Make the server that workers call."""
+    """Make the server that workers call. ``admit_thd`` decides which of them may."""
     return GrpcServer(
         reactor,
         address,
         tls,
         _LIMITS,
-        _SchedulerServicer(membership, Hop(reactor)),
+        _SchedulerServicer(membership, Hop(reactor), admit_thd),
         scheduler_pb2_grpc.add_SchedulerServicer_to_server,
         ["jobscheduler.Scheduler"],
     )
@@ -45,8 +49,8 @@ def peer_host(peer: str) -> str:
 
 
 class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):
-    def __init__(self, membership: IMembership, hop: Hop) -> None:
-        super().__init__(hop, CALL_DEADLINE_SECONDS)
+    def __init__(self, membership: IMembership, hop: Hop, admit_thd: Admission) -> None:
+        super().__init__(hop, CALL_DEADLINE_SECONDS, admit_thd)
         self._membership = membership
 
     @answered

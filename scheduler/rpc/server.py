@@ -37,6 +37,9 @@ S = TypeVar("S", bound="Servicer")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+#: Raises a ``SchedulerError`` if the caller may not make the call.
+Admission = Callable[[grpc.ServicerContext], None]
+
 #: Seconds that calls may continue after the stop.
 STOP_GRACE_SECONDS = 2.0
 #: Calls to one method that may wait until grpcio looks at them.
@@ -65,10 +68,12 @@ class Servicer:
 
     _log = Logger()
 
-    def __init__(self, hop: Hop, deadline: float) -> None:
+    def __init__(self, hop: Hop, deadline: float, admit_thd: Admission) -> None:
         """``deadline``: seconds, for calls whose client sets none or a longer one."""
         self.hop = hop
         self._deadline = deadline
+        #: Called first in each call.
+        self.admit_thd = admit_thd
 
     def stop(self) -> None:
         """Release the calls that wait, before the server ends."""
@@ -99,6 +104,7 @@ def answered(
     def answer_thd(servicer: S, request: Request, context: grpc.ServicerContext) -> Response:
         servicer.note(context, method.__name__)
         try:
+            servicer.admit_thd(context)
             return method(servicer, request, context)
         except Exception as error:
             servicer.fail_thd(context, error)
@@ -194,7 +200,7 @@ class GrpcServer(Service):
             ),
         )
         self._add(self._servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(health.Health(self._names), server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.Health(self._names, self._servicer.admit_thd), server)
         if self._address.loopback:
             reflection.enable_server_reflection((*self._names, health.NAME, reflection.SERVICE_NAME), server)
         try:

@@ -3,13 +3,14 @@
 Theory of operation. The caller of a start, or of a signal, must learn whether the request was sent. So a health check
 on the same channel precedes it: if the check fails, nothing was sent. A call that the same process answered a moment
 ago is as good as a check. Once the request is sent, only a few answers prove that nothing was started. They are those
-that a worker gives before it looks at the call: no such method, no room, meant for another process.
+that a worker gives before it looks at the call: no such method, no room, meant for another process, caller refused.
 
 The meaning of a status depends on its possible makers (``scheduler.rpc.status``):
 
 | status | ``StartJob`` | ``SignalJob`` | any other |
 | --- | --- | --- | --- |
 | with an error of this project in its metadata | that error, but for ``NotFound`` | that error | that error |
+| ``Unauthenticated``, ``Refused`` in it | nothing ran | not sent | the worker can't be reached |
 | UNAVAILABLE, CANCELLED | sent, unanswered | sent, unanswered | the worker can't be reached |
 | DEADLINE_EXCEEDED | sent, unanswered | sent, unanswered | no answer in time |
 | UNIMPLEMENTED | no worker, nothing ran | it can't do that | of ``QueryJob``: no worker; else it can't do that |
@@ -46,7 +47,9 @@ from scheduler.errors import (
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
+    Refused,
     SchedulerError,
+    Unauthenticated,
     Unavailable,
     Unreachable,
     Unsupported,
@@ -94,10 +97,11 @@ class Stubs:
 def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) -> None:
     """Make a health check. Any answer of the addressee is a success.
 
-    Raises ``Unreachable`` if no answer comes, ``Misdirected`` if another process answers, ``Busy`` if the server has no
-    room for the call and does not name its process. ``in_all``: the seconds named in the reason, if this check is one
-    of several attempts.
+    Raises ``Unreachable`` if no answer comes, or the worker refuses this caller, ``Misdirected`` if another process
+    answers, ``Busy`` if the server has no room for the call and does not name its process. ``in_all``: the seconds
+    named in the reason, if this check is one of several attempts.
     """
+    refusal = ""
     try:
         _, call = stubs.health.Check.with_call(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=to.metadata)
         answer = call.trailing_metadata()
@@ -110,8 +114,11 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
         if code in _NO_ANSWER:
             raise Unreachable(to.name, reason=_why(stubs.channel, failure)) from failure
         stubs.silent = False
-        if isinstance(status.error_from_status(failure), Misdirected):
+        told = status.error_from_status(failure)
+        if isinstance(told, Misdirected):
             raise Misdirected(to.name) from failure
+        if isinstance(told, _NOT_ADMITTED):
+            refusal = str(told)
         if to.nonce and not nonce_in(answer) and status.is_without_a_place(failure):
             raise Busy(f"places for calls at worker {to.name!r}", MAX_WORKER_CALLS) from failure
     except ValueError:  # the channel was closed
@@ -119,6 +126,8 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
     stubs.silent = False
     if not to.gave(answer):
         raise Misdirected(to.name)
+    if refusal:
+        raise Unreachable(to.name, reason=refusal)
 
 
 #: Has its argument called with the late answer to a start, on a thread of gRPC that serves all calls: it must be quick.
@@ -279,6 +288,9 @@ _OF_A_JOB = frozenset({"StopJob", "QueryJob", "SignalJob", "RemoveJob", "ReadOut
 #: Kinds of thing that a worker may report as not found.
 _JOB_KINDS = frozenset({"job", "output of job"})
 
+#: The errors of a worker that refuses this process, before it looks at the call.
+_NOT_ADMITTED = (Unauthenticated, Refused)
+
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
@@ -309,6 +321,8 @@ def understood(
     of_grpc = told is None and not nonce_in(answer) and (code in _NO_ANSWER or unreadable or no_place)
     if not to.gave(answer) and not of_grpc:
         return Misdirected(to.name) if code is grpc.StatusCode.UNIMPLEMENTED else answered_by_another(to, method)
+    if isinstance(told, _NOT_ADMITTED):
+        return Unreachable(to.name, reason=str(told))
     if isinstance(told, Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
         return told  # not ShuttingDown: the worker may have carried out the call all the same
     match code:

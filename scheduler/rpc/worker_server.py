@@ -29,7 +29,7 @@ from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.addressing import AddresseeCheck
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, MAX_WORKER_CALLS
-from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
+from scheduler.rpc.server import Admission, GrpcServer, IServerReactor, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 from scheduler.worker_interfaces import IJobRunner, IOwnIds
 
@@ -58,15 +58,23 @@ _LIMITS = ServerLimits(
 
 
 def worker_server(
-    reactor: IServerReactor, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IOwnIds
+    reactor: IServerReactor,
+    address: Address,
+    tls: TlsFiles | None,
+    runner: IJobRunner,
+    identity: IOwnIds,
+    admit_thd: Admission = lambda _: None,
 ) -> GrpcServer:
-    """Make the server that the scheduler calls. It refuses calls that are meant for another process."""
+    """Make the server that the scheduler calls. It refuses calls that are meant for another process.
+
+    ``admit_thd`` decides who may call.
+    """
     return GrpcServer(
         reactor,
         address,
         tls,
         _LIMITS,
-        _WorkerServicer(runner, Hop(reactor), reactor),
+        _WorkerServicer(runner, Hop(reactor), reactor, admit_thd),
         worker_pb2_grpc.add_WorkerServicer_to_server,
         ["jobscheduler.Worker"],
         [AddresseeCheck(identity)],
@@ -95,8 +103,8 @@ class _Waits:
 
 
 class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
-    def __init__(self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads) -> None:
-        super().__init__(hop, CALL_DEADLINE_SECONDS)
+    def __init__(self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads, admit_thd: Admission) -> None:
+        super().__init__(hop, CALL_DEADLINE_SECONDS, admit_thd)
         self._runner = runner
         self._reactor = reactor
         self._stream_places = threading.Semaphore(MAX_OUTPUT_STREAMS)
@@ -203,6 +211,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     ) -> Iterator[worker_pb2.StreamJobRes]:
         self.note(context, "StreamJob")
         try:
+            self.admit_thd(context)
             stream = convert.stream_from_pb(request.stream)
             offset = convert.checked_size("offset", request.offset)
             with self._stream_place(), self._waking(context) as wake:

@@ -31,6 +31,7 @@ from scheduler.errors import (
     NotFound,
     Refused,
     SchedulerError,
+    Unauthenticated,
     Unreachable,
     Unsupported,
 )
@@ -54,7 +55,7 @@ _LEASE_MAX_SECONDS = 24 * 3600.0
 _DEFAULT_LEASE_SECONDS = 30.0
 
 #: Failures that the same request meets again until a configuration is changed.
-_LASTING = (Invalid, Refused, Conflict)
+_LASTING = (Invalid, Unauthenticated, Refused, Conflict)
 
 
 @define(eq=False, slots=False)
