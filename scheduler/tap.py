@@ -9,12 +9,17 @@ from typing import Any
 from twisted.application.service import IService
 
 from scheduler.api.server import HttpServer, make_site
+from scheduler.api.unix_server import UnixServer
 from scheduler.cluster.build import make_cluster, random_id
 from scheduler.daemon import signals, startup
+from scheduler.daemon.services import Step
 from scheduler.net import DialRule, is_listener, resolving
+from scheduler.rpc.local_callers import LocalCallers
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.security.authentication import Authentication, Nobody
+from scheduler.security.local_users import LocalUsers
+from scheduler.security.socket_owners import SocketOwners
 from scheduler.store import databases
 from scheduler.store.sql import make_store
 
@@ -32,7 +37,7 @@ def makeService(options: Options) -> IService:
     reactor: Any = installed  # it has no type that includes all that it provides
     startup.use_monotonic_time(reactor)
     signals.stop_once(reactor)
-    config = options.config
+    config, settings = options.config, options.config.http_server
     tls = config.grpc_server.tls
 
     store = make_store(reactor, options.database)
@@ -51,10 +56,16 @@ def makeService(options: Options) -> IService:
         forget_after=config.cluster.forget_after,
         is_own_address=lambda address: any(is_listener(address, each.bound) for each in (grpc, http) if each.bound),
     )
-    grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership)
-    everybody = Authentication(Nobody(), Nobody(), allow_insecure=True)
-    site = make_site(cluster.service, everybody, reactor, time.time, config.http_server.allowed_hosts)
-    http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
+    owners = SocketOwners()
+    callers = LocalCallers(config.grpc_server, owners.owner_of, lambda: grpc.bound)
+    grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership, callers.check_thd)
+    local_users = LocalUsers(settings.local_users, time.monotonic)
+    authentication = Authentication(Nobody(), local_users, settings.allow_insecure)
+    site = make_site(
+        cluster.service, authentication, reactor, time.time, settings.allowed_hosts, owner_of=owners.owner_of
+    )
+    http = HttpServer(reactor, settings.addr, site, config.shutdown_timeout / 2)
+    unix = {} if settings.unix is None else {"unix": UnixServer(reactor, settings.unix, site)}
 
     return startup.make_process(
         reactor,
@@ -63,9 +74,12 @@ def makeService(options: Options) -> IService:
         *cluster.records,
         calls,
         *cluster.work,
+        Step(stop=owners.close),
         grpc,
         http,
+        *unix.values(),
         *cluster.admission,
         http=http,
         grpc=grpc,
+        **unix,
     )

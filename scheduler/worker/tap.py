@@ -12,8 +12,10 @@ from twisted.application.service import IService
 from scheduler.daemon import signals, startup
 from scheduler.daemon.services import Step
 from scheduler.messages import Registration
+from scheduler.rpc.local_callers import LocalCallers
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
+from scheduler.security.socket_owners import SocketOwners
 from scheduler.threads import Pool
 from scheduler.worker import folder
 from scheduler.worker.commands import Policy
@@ -69,7 +71,9 @@ def makeService(options: Options) -> IService:
     runner = JobRunner(reactor, pool, spools, watch, time.time, jobs, lives)
     disk = DiskGauge(reactor, pool, jobs_dir)
     identity = OwnIds(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
-    grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity)
+    owners = SocketOwners()
+    callers = LocalCallers(config.grpc_server, owners.owner_of, lambda: grpc.bound)
+    grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity, callers.check_thd)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
     def own_facts() -> Registration:
@@ -91,6 +95,7 @@ def makeService(options: Options) -> IService:
         Step(stop=watch.close),
         Step(start=runner.recover, stop=runner.shut_down),
         scheduler,
+        Step(stop=owners.close),
         grpc,
         Link(reactor, scheduler, jobs, identity, conversation, rng),
         grpc=grpc,
