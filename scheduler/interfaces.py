@@ -23,7 +23,7 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Peer, Registered, Registration
 from scheduler.model import Job, JobSpec, Ref, RemovedJob, RequestKey, Stream, Submission, Worker
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
@@ -210,23 +210,25 @@ class IScheduler(Interface):
 class IMembership(Interface):
     """The requests of workers."""
 
-    def register(registration: Registration, peer: str) -> Deferred[Registered]:
-        """Register a worker. ``peer`` is the IP address the call came from.
+    def register(registration: Registration, peer: Peer) -> Deferred[Registered]:
+        """Register a worker. Without a name it gets the one in its certificate, if there is one.
 
-        Errors: ``Invalid`` (address, id, labels...), ``Refused`` (address not allowed), ``Conflict`` (another online
-        worker has the name), ``ShuttingDown``.
+        Errors: ``Invalid`` (address, id, labels...), ``Refused`` (the address is not allowed; the certificate of
+        ``peer`` does not permit the name, or the entry of another name would be taken over), ``Conflict`` (another
+        online worker has the name), ``ShuttingDown``.
         """
 
-    def deregister(worker_id: str, nonce: str) -> Deferred[None]:
+    def deregister(worker_id: str, nonce: str, peer: Peer) -> Deferred[None]:
         """List a worker as offline. A core worker is listed only until its unfinished jobs have ended.
 
-        Fails with ``NotFound`` if the worker is not known, or if another process of it has registered since.
+        Fails with ``NotFound`` if the worker is not known, or if another process of it has registered since; with
+        ``Refused`` if the certificate of ``peer`` does not permit the worker's name.
         """
 
-    def heartbeat(heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
-        """Take a heartbeat from the IP ``peer``. Fires once all that is acknowledged is committed.
+    def heartbeat(heartbeat: Heartbeat, peer: Peer) -> Deferred[HeartbeatAnswer]:
+        """Take a heartbeat. Fires once all that is acknowledged is committed.
 
-        Fails with ``NotFound`` if the worker must register again.
+        Fails with ``NotFound`` if the worker must register again, with ``Refused`` as ``deregister``.
         """
 
 

@@ -58,6 +58,17 @@ def contradiction(status: JobStatus) -> str:
 
 
 @frozen
+class Peer:
+    """The caller of the scheduler's gRPC server."""
+
+    #: The IP address that the call came from.
+    ip: str
+    #: The names of workers that the caller's certificate permits, the usual one first. Empty: it permits any, as there
+    #: is no certificate that states a name.
+    names: tuple[str, ...] = ()
+
+
+@frozen
 class Registration:
     """The data of a worker's registration."""
 

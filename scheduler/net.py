@@ -161,8 +161,8 @@ class DialRule:
     allowed_networks: Sequence[IPNetwork]
     #: Resolves a name to IP addresses; an unknown name has none.
     resolve: Callable[[str], Deferred[Sequence[str]]]
-    #: With TLS the certificate is checked against the name, so the name is dialled. Without TLS the resolved IP address
-    #: is dialled, so that the name can't mean another machine later.
+    #: If certificates are checked against the name, the name is dialled. Without TLS, and with certificates that state
+    #: identities, the resolved IP address is dialled, so that the name can't mean another machine later.
     keep_names: bool
 
     async def check(self, text: str, peer: str) -> str:

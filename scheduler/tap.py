@@ -12,8 +12,10 @@ from scheduler.api.server import HttpServer, make_site
 from scheduler.api.unix_server import UnixServer
 from scheduler.cluster.build import make_cluster, random_id
 from scheduler.daemon import signals, startup
+from scheduler.daemon.expiry import ExpiryWatch
 from scheduler.daemon.services import Step
 from scheduler.net import DialRule, is_listener, resolving
+from scheduler.rpc.callers import caller_rules
 from scheduler.rpc.local_callers import LocalCallers
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
@@ -42,7 +44,9 @@ def makeService(options: Options) -> IService:
 
     store = make_store(reactor, options.database)
     calls = WorkerClient(reactor, tls, uuid.uuid4().hex)
-    rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=tls is not None)
+    verify_hosts = tls is not None and options.identity is None
+    rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=verify_hosts)
+    expiry = ExpiryWatch(reactor, time.time, tls)
     cluster = make_cluster(
         reactor,
         time.time,
@@ -55,10 +59,12 @@ def makeService(options: Options) -> IService:
         keep_jobs=config.store.keep_jobs,
         forget_after=config.cluster.forget_after,
         is_own_address=lambda address: any(is_listener(address, each.bound) for each in (grpc, http) if each.bound),
+        notes=expiry.notes,
     )
     owners = SocketOwners()
     callers = LocalCallers(config.grpc_server, owners.owner_of, lambda: grpc.bound)
-    grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership, callers.check_thd)
+    rules = caller_rules(config.grpc_server)
+    grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership, rules, [callers.check_thd])
     local_users = LocalUsers(settings.local_users, time.monotonic)
     authentication = Authentication(Nobody(), local_users, settings.allow_insecure)
     site = make_site(
@@ -70,6 +76,7 @@ def makeService(options: Options) -> IService:
     return startup.make_process(
         reactor,
         options,
+        expiry,
         store,
         *cluster.records,
         calls,

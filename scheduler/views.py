@@ -51,10 +51,14 @@ class WorkerView:
 
 @frozen
 class Readiness:
-    """Whether the scheduler can take new work. ``reasons`` are sentences why it can't; empty means ready."""
+    """Whether the scheduler can take new work. ``reasons`` are sentences why it can't; empty means ready.
+
+    ``notes`` are sentences about what will go wrong if nothing is done.
+    """
 
     reasons: tuple[str, ...] = ()
     workers_online: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def ready(self) -> bool:

@@ -14,7 +14,7 @@ from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, WorkerStat
 from scheduler.terms import Target
 from scheduler.views import JobFilter
 from tests.doubles.runner import FakeJobRunner
-from tests.house import ECHO, HOME, House, result_of
+from tests.house import ECHO, HOME, PEER, House, result_of
 
 #: Jobs that may be queued in a ``FleetTestCase``.
 QUEUE_MAX = 4
@@ -76,7 +76,7 @@ class Fleet:
     def deregister(self, name: str) -> None:
         """The worker deregisters: it is stopped, and has no jobs."""
         worker_id = f"id-{name}"
-        result_of(self.house.parts.membership.deregister(worker_id, ""))
+        result_of(self.house.parts.membership.deregister(worker_id, "", PEER))
         del self.house.workers.runners[worker_id]
 
     def find(self, name: str = "w1") -> None:

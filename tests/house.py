@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from scheduler.cluster.build import ClusterParts, make_cluster, random_id
 from scheduler.errors import Unreachable
-from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Peer, Registered, Registration
 from scheduler.model import Job, JobSpec, Presence, RequestKey, Submission, Worker
 from scheduler.net import DialRule
 from scheduler.terms import NO_WAITING, QueueTerms, Target
@@ -32,6 +32,8 @@ EPOCH = 1_700_000_000.0
 
 #: Where workers call from.
 HOME = "127.0.0.1"
+#: A caller there, without a certificate.
+PEER = Peer(HOME)
 
 #: Why a worker is unreachable that a test has not made online.
 NEVER_CALLED = "it has not called since the scheduler was started"
@@ -187,7 +189,7 @@ class House(Scheduler):
         self.workers.runners[worker_id] = self._runner(worker_id)
         self._registering = True
         registered: Registered = result_of(
-            self.parts.membership.register(Registration(address, worker_id, **facts), HOME)
+            self.parts.membership.register(Registration(address, worker_id, **facts), PEER)
         )
         self._registering = False
         return registered
@@ -197,7 +199,7 @@ class House(Scheduler):
         runner, worker = self._runner(worker_id), self.worker(worker_id)
         facts = {"nonce": worker.nonce, **facts}
         heartbeat = Heartbeat(worker.id, worker.boot_id, runner.running(), runner.unacknowledged(), **facts)
-        answer = result_of(self.parts.membership.heartbeat(heartbeat, HOME))
+        answer = result_of(self.parts.membership.heartbeat(heartbeat, PEER))
         runner.acknowledge(answer.acknowledged)
         self.settle()
         return answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scheduler import __version__
 from scheduler.api.answers import json_answer, problem_answer
 from scheduler.api.call import Call
@@ -18,9 +20,12 @@ async def healthz(_: Call) -> Reply:
 async def readyz(call: Call) -> Reply:
     """Answer 200 while the scheduler can take work, else 503 with the reasons."""
     readiness = call.scheduler.readiness()
+    members: dict[str, Any] = {"ready": readiness.ready, "workers_online": readiness.workers_online}
+    if readiness.notes:
+        members["notes"] = list(readiness.notes)
     if readiness.ready:
-        return json_answer({"ready": True, "workers_online": readiness.workers_online})
-    members = {"ready": False, "workers_online": readiness.workers_online, "reasons": list(readiness.reasons)}
+        return json_answer(members)
+    members["reasons"] = list(readiness.reasons)
     detail = "; ".join(readiness.reasons)
     return problem_answer(Problem(503, detail, {"Retry-After": "5"}, members, type="not-ready"))
 

@@ -108,12 +108,14 @@ def make_cluster(
     window: int = WINDOW_BYTES,
     keep_finished: int = MAX_FINISHED_JOBS,
     is_own_address: Callable[[str], bool] = lambda _: False,
+    notes: Callable[[], tuple[str, ...]] = tuple,
 ) -> ClusterParts:
     """All parts of the scheduler between its store and its workers; none of them runs yet.
 
     ``clock`` measures elapsed time, ``wall_time`` gives POSIX times, ``new_id`` the ids of jobs and workers.
     ``lease``, ``keep_jobs`` and ``forget_after`` in seconds; at most ``queue_max`` jobs may be queued.
     ``is_own_address`` says of a ``host:port`` whether this scheduler listens there itself.
+    ``notes`` makes the notes of ``Readiness``.
     At most ``keep_finished`` jobs that have ended are kept.
     ``window`` is the number of bytes of each followed stream that are kept in memory.
     """
@@ -158,6 +160,7 @@ def make_cluster(
         outputs,
         attendance,
         outlook,
+        notes,
     )
     polling = Polling(clock, registry, service.query, flights.__contains__, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, membership.departures.unlist, forget_after)

@@ -57,6 +57,7 @@ class Cluster:
     _outputs: Outputs
     _attendance: Attendance
     _outlook: Outlook
+    _notes: Callable[[], tuple[str, ...]]
 
     def __attrs_post_init__(self) -> None:
         self._registry = self._ledger.registry
@@ -154,7 +155,7 @@ class Cluster:
             reasons.append("shutting down")
         if self._ledger.store_problem:
             reasons.append(StoreFailed.sentence(self._ledger.store_problem))
-        return Readiness(tuple(reasons), self._registry.presences.online)
+        return Readiness(tuple(reasons), self._registry.presences.online, self._notes())
 
     def refuse(self) -> None:
         """Take no new work from now on; ``readiness`` says so."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from attrs import frozen
 
 from scheduler.daemon.tomlfile import Table, host, list_of, listening
 from scheduler.daemon.users import User, read_scopes, read_users
 from scheduler.net import Address
-from scheduler.reading import flag
+from scheduler.reading import Unfit, flag
 
 #: Why a gRPC server may not listen beyond loopback.
 UNPROTECTED = (
@@ -37,6 +38,11 @@ class GrpcServerSettings:
     addr: Address
     #: ``None``: plain text, for serving and dialling.
     tls: TlsFiles | None
+    #: With certificates of a foreign authority: DNS names of the processes that may call, in lower case. ``None``:
+    #: everybody with a certificate of the authority may.
+    peer_names: tuple[str, ...] | None
+    #: The file with the serials of revoked certificates, which was readable.
+    revoked: Path | None
     allow_insecure: bool
     #: Users of this machine who may call the server over loopback, beside root and the process's own user.
     local_users: tuple[User, ...]
@@ -77,14 +83,21 @@ def read_grpc_server(table: Table, default: str, users: Sequence[str]) -> GrpcSe
     addr = table.get("addr", listening, default)
     local_users, unknown_users = read_users(table, users)
     use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
-    table.done("crt_file", "key_file", "ca_file")  # before the default of one of these is found to be missing
+    # before the default of one of these is found to be missing
+    table.done("crt_file", "key_file", "ca_file", "peer_names", "revoked")
     pem_file = table.readable_file if use_tls else table.path  # without TLS the files need not exist
     crt_file = table.get("crt_file", pem_file, "server.pem")
     key_file = table.get("key_file", pem_file, "server.key")
     ca_file = table.find("ca_file", pem_file)
+    peer_names, revoked = table.find("peer_names", _peer_names), table.find("revoked", table.readable_file)
+    for key, value in (("peer_names", peer_names), ("revoked", revoked)):
+        if value is not None and not (use_tls and ca_file):
+            raise table.error(key, table.values[key], "needs use_tls = true and ca_file, by which callers are known")
     server = GrpcServerSettings(
         addr=addr,
         tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None,
+        peer_names=peer_names,
+        revoked=revoked,
         allow_insecure=allow_insecure,
         local_users=local_users,
         unknown_users=unknown_users,
@@ -92,6 +105,14 @@ def read_grpc_server(table: Table, default: str, users: Sequence[str]) -> GrpcSe
     if not addr.loopback and not server.protected:
         raise table.error("addr", str(addr), UNPROTECTED)
     return server
+
+
+def _peer_names(value: Any) -> tuple[str, ...]:
+    """Check the names of certificates."""
+    names = tuple(name.rstrip(".") for name in list_of(host)(value))
+    if not names:
+        raise Unfit("must name at least one; without this key, every certificate of ca_file is accepted")
+    return names
 
 
 def read_http_server(table: Table) -> HttpServerSettings:

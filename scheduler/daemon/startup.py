@@ -16,7 +16,6 @@ import atexit
 import fcntl
 import json
 import os
-import platform
 import signal
 import sys
 import threading
@@ -25,7 +24,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from twisted import __version__ as twisted_version
 from twisted.application.service import IService, Service
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -35,7 +33,6 @@ from twisted.python import usage
 from scheduler import __version__
 from scheduler.daemon import certificates, systemd, unix_sockets
 from scheduler.daemon.config import (
-    ProcessConfig,
     SchedulerConfig,
     WorkerConfig,
     WorkerSettings,
@@ -43,12 +40,14 @@ from scheduler.daemon.config import (
     load_worker,
     sample,
 )
+from scheduler.daemon.lifetime import lifetime
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.ports import why_not_listen
-from scheduler.daemon.services import Ordered, Step
+from scheduler.daemon.services import Ordered
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
 from scheduler.net import Address
+from scheduler.security.identities import Identity, Role
 
 _log = Logger()
 
@@ -104,28 +103,6 @@ class Listening(Protocol):
     def bound(self) -> Address | Path | None: ...
 
 
-def lifetime(program: str, config: ProcessConfig) -> Step:
-    """The service that starts first and stops last, and logs the start and the end."""
-
-    def starting() -> None:
-        _log.info(
-            "{program} {version} starts, with the configuration {file} and the state in {folder}",
-            program=program,
-            version=__version__,
-            file=config.file,
-            folder=str(config.state_dir),
-            pid=os.getpid(),
-            python=platform.python_version(),
-            twisted=twisted_version,
-        )
-        for warning in config.warnings:
-            _log.warn("{warning}", warning=warning)
-        for name in config.grpc_server.unknown_users:
-            _log.info("[grpc_server] local_users names {user!r}, whom this machine does not know", user=name)
-
-    return Step(starting, lambda: _log.info("{program} has stopped", program=program))
-
-
 class Announcement(Service):
     """The service that starts last and stops first. It publishes the servers' addresses, and notifies systemd.
 
@@ -171,7 +148,8 @@ def make_process(reactor: Any, options: _Options, *parts: IService, **servers: L
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     ordered = Ordered(reactor, config.shutdown_timeout, end_after, end_with_failure)
     ordered.setServiceParent(top)
-    for part in (lifetime(options.program, config), *parts, Announcement(reactor, options.state, **servers)):
+    first = lifetime(options.program, config, options.identity)
+    for part in (first, *parts, Announcement(reactor, options.state, **servers)):
         part.setServiceParent(ordered)
     return top
 
@@ -208,6 +186,10 @@ class _Options(usage.Options):
 
     config: Any
     state: StateDir
+    #: The role that the certificate must state, if it states one.
+    role: ClassVar[Role]
+    #: The identity that the certificate states; ``None``: it is of a foreign authority, or there is none.
+    identity: Identity | None = None
     #: The umask with which twistd was started, or that its option names. This process itself has 0o077.
     umask: int
 
@@ -279,13 +261,16 @@ class _Options(usage.Options):
         raise ConfigError(self.config.file, problem, "", "state_dir", str(self.config.state_dir))
 
     def _check_tls(self) -> None:
-        tls = self.config.grpc_server.tls
+        server = self.config.grpc_server
         try:
-            if tls is not None:
-                certificates.check(tls)
+            if server.revoked is not None:
+                certificates.read_revoked(server.revoked)
+            if server.tls is not None:
+                self.identity = certificates.check_use(server, self.role)
         except Invalid as error:
-            value = str(getattr(tls, error.field))
-            raise ConfigError(self.config.file, error.problem, "grpc_server", error.field, value) from None
+            value = getattr(server if hasattr(server, error.field) else server.tls, error.field)
+            shown = None if value is None else str(value)
+            raise ConfigError(self.config.file, error.problem, "grpc_server", error.field, shown) from None
 
     def _check_port(self, table: str, address: Address) -> None:
         problem = why_not_listen(address, lambda text: sys.stderr.write(f"[{table}] addr = {address}: {text}\n"))
@@ -307,6 +292,7 @@ class SchedulerOptions(_Options):
     """Options of ``twistd scheduler``."""
 
     program = "scheduler"
+    role = Role.SCHEDULER
     config: SchedulerConfig
 
     database: Any
@@ -342,6 +328,7 @@ class WorkerOptions(_Options):
     """Options of ``twistd worker``."""
 
     program = "worker"
+    role = Role.WORKER
     optFlags = [  # noqa: N815 - twisted's name
         [
             "new-id",
@@ -381,6 +368,10 @@ class WorkerOptions(_Options):
         return [("grpc_server", self.config.grpc_server.addr)]
 
     def prepare(self) -> None:
+        name = self.config.worker.name
+        if self.identity is not None and self.identity.name != name:
+            why = f"must be that in the certificate of [grpc_server] crt_file: {self.identity.name!r}"
+            raise ConfigError(self.config.file, why, "worker", "name", name)
         try:
             self.check_worker(self.config.worker)
         except (Invalid, OSError) as error:

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 import grpc
-from twisted.python.failure import Failure
 
 from scheduler.daemon.servers import TlsFiles
-from scheduler.errors import DeadlineExceeded, Unreachable
+from scheduler.net import split_address
 from scheduler.rpc import credentials, reasons
+from scheduler.security.identities import scheduler_dns_name
 
 #: Seconds that a unary call may take, counted from the moment at which it was requested.
 CALL_DEADLINE_SECONDS = 10.0
@@ -77,39 +77,51 @@ class Dialler:
     """Makes channels. All of them present the same certificate and require the same authority."""
 
     def __init__(self, tls: TlsFiles | None) -> None:
-        """Raises ``OSError`` if the certificates can't be read."""
+        """Raises ``OSError`` or ``Invalid`` if the certificates can't be read."""
         self._certificates = None if tls is None else credentials.Current(tls, credentials.for_client)
+        self._identity = None if self._certificates is None else self._certificates.identity
 
     def certificates(self) -> grpc.ChannelCredentials | None:
         """The current certificates: a new object if they changed; ``None`` for plain text."""
         return None if self._certificates is None else self._certificates.get()
 
-    def dial(self, address: str) -> Channel:
-        """Make a channel to ``host:port``. It connects with the first call."""
-        return Channel(self, address)
+    def dial_scheduler(self, address: str) -> Channel:
+        """Make a channel to the scheduler at ``host:port``. It connects with the first call."""
+        return Channel(self, address, "" if self._identity is None else scheduler_dns_name(self._identity.cluster))
+
+    def dial_worker(self, address: str, name: str) -> Channel:
+        """Make a channel to the worker of that name at ``host:port``. It connects with the first call."""
+        return Channel(self, address, self.worker_dns_name(name))
+
+    def worker_dns_name(self, name: str) -> str:
+        """The name that the certificate of a worker must have; ``""``: the host that is dialled."""
+        return "" if self._identity is None else self._identity.worker_dns_name(name)
 
 
 class Channel:
     """A ``grpc_channel`` to one address, with the certificates that were current when it was made."""
 
-    def __init__(self, dialler: Dialler, address: str) -> None:
+    def __init__(self, dialler: Dialler, address: str, dns_name: str) -> None:
+        """The server's certificate must be for ``dns_name``; if it is ``""``, for the host in ``address``."""
         self.address = address
+        self.dns_name = dns_name
         self._dialler = dialler
         self._certificates = dialler.certificates()
         if self._certificates is None:
             self.grpc_channel = grpc.insecure_channel(target(address), options=OPTIONS)
         else:
-            self.grpc_channel = grpc.secure_channel(target(address), self._certificates, options=OPTIONS)
+            override = (("grpc.ssl_target_name_override", dns_name),) if dns_name else ()
+            self.grpc_channel = grpc.secure_channel(target(address), self._certificates, options=OPTIONS + override)
 
     def why(self, failure: grpc.RpcError) -> str:
         secure = self._certificates is not None
-        return reasons.reason(failure.details() or "", self.address, secure, CONNECT_DEADLINE_SECONDS)
+        verified = self.dns_name or split_address(self.address)[0]
+        return reasons.reason(failure.details() or "", verified, secure, CONNECT_DEADLINE_SECONDS)
 
-    def is_outdated(self, reason: Failure) -> bool:
-        """Whether a new channel, with newer certificates, may succeed where this one failed for ``reason``."""
-        return bool(reason.check(Unreachable, DeadlineExceeded)) and (
-            self._dialler.certificates() is not self._certificates
-        )
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the certificates have changed since the channel was made."""
+        return self._dialler.certificates() is not self._certificates
 
     def close(self) -> None:
         """Close the channel. All calls in flight end."""

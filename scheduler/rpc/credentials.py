@@ -30,19 +30,26 @@ class Current(Generic[T]):
         self._make = make
         self._stamp = _stamp(files)
         self._made = make(files)
+        self.identity = certificates.identity_of(files)
 
     def get(self) -> T:
         """The object for the current files. The previous object is kept if they are unchanged or can't be used."""
         try:
             stamp = _stamp(self._files)  # taken first, so that a change during the reading is seen the next time
             if stamp != self._stamp:
-                certificates.check(self._files)
+                self._check()
                 self._made = self._make(self._files)
                 self._stamp = stamp
                 _log.info("certificates were read anew", file=str(self._files.crt_file))
         except (OSError, Invalid) as error:
             _log.warn("certificates stay as they were: {why}", why=str(error))
         return self._made
+
+    def _check(self) -> None:
+        identity = certificates.check(self._files)
+        if identity != self.identity:
+            now, before = identity or "no identity", self.identity or "no identity"
+            raise Invalid("crt_file", f"{self._files.crt_file} states {now} in place of {before}; restart to use it")
 
 
 def for_server(files: TlsFiles) -> grpc.ServerCredentials:

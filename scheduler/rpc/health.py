@@ -10,33 +10,44 @@ that does not read this answer would block all other checks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from scheduler.errors import SchedulerError
-from scheduler.rpc import status
 
 NAME = "grpc.health.v1.Health"
 
 _Answer = health_pb2.HealthCheckResponse
 
 
+class Admitting(Protocol):
+    """The servicer beside which the health service runs."""
+
+    def admit_thd(self, context: grpc.ServicerContext) -> None:
+        """Raise the error with which a call is refused."""
+
+    def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
+        """End the call with an error."""
+
+
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
     """The health of the server (under the name ``""``) and of each of its services."""
 
-    def __init__(self, services: Sequence[str], admit_thd: Callable[[grpc.ServicerContext], None]) -> None:
-        """``admit_thd`` raises a ``SchedulerError`` for a caller who may not call."""
+    def __init__(self, services: Sequence[str], servicer: Admitting) -> None:
+        """Calls are admitted as to ``servicer``: a check that succeeds means that calls are not refused."""
         self._services = frozenset(("", *services))
-        self._admit_thd = admit_thd
+        self._servicer = servicer
+
+    def _admit_thd(self, context: grpc.ServicerContext) -> None:
+        try:
+            self._servicer.admit_thd(context)
+        except Exception as error:
+            self._servicer.fail_thd(context, error)
 
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
-        try:
-            self._admit_thd(context)
-        except SchedulerError as error:
-            status.abort(context, error)
+        self._admit_thd(context)
         if request.service not in self._services:
             context.set_code(grpc.StatusCode.NOT_FOUND)
             return _Answer()
@@ -45,10 +56,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
     def Watch(
         self,
         request: health_pb2.HealthCheckRequest,
-        context: grpc.ServicerContext,  # noqa: ARG002 - grpc gives it
+        context: grpc.ServicerContext,
         send_thd: Callable[[health_pb2.HealthCheckResponse], None],
     ) -> None:
         """Send one answer, since the health never changes. The stream stays open, without a thread."""
+        self._admit_thd(context)
         is_served = request.service in self._services
         send_thd(_Answer(status=_Answer.SERVING if is_served else _Answer.SERVICE_UNKNOWN))
 

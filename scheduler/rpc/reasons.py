@@ -11,7 +11,6 @@ import errno
 import os
 import re
 
-from scheduler.net import split_address
 from scheduler.texts import bounded_text
 
 #: Bytes of a text that is passed on as it is.
@@ -51,15 +50,16 @@ _TOO_LATE = (
 )
 
 
-def reason(details: str, address: str, secure: bool, connect_seconds: float) -> str:
+def reason(details: str, verified: str, secure: bool, connect_seconds: float) -> str:
     """A few words that can end a sentence, from the details of a status that gRPC itself made.
 
-    ``address`` was dialled, with TLS if ``secure``; ``connect_seconds`` is the time a connection may take to come up.
+    The certificate must be for the host or name ``verified``, if ``secure``. ``connect_seconds`` is the time a
+    connection may take to come up.
     """
     text = _NO_CONNECTION.sub("", details, count=1)
     connecting = text != details
     if "Hostname Verification Check failed" in text:
-        return f"no subject alternative name for {split_address(address)[0]}"
+        return f"no subject alternative name for {verified}"
     for said, short in _CERTIFICATES:
         if said in text:
             return short

@@ -77,6 +77,8 @@ class SchedulerClient(MultiService):
         self._pool.setServiceParent(self)
         self._dialler: Dialler | None = None
         self._channel: Channel | None = None
+        #: Calls in flight.
+        self._calls = 0
         self.connection = Connection(self._cut_thd, time.monotonic)
         self._notify: Callable[[], None] = lambda: None
         #: The last logged reason why the scheduler could not be reached.
@@ -104,7 +106,7 @@ class SchedulerClient(MultiService):
             self._notify()
 
     def _dial(self, dialler: Dialler) -> Channel:
-        channel = dialler.dial(self._address)
+        channel = dialler.dial_scheduler(self._address)
         self.connection = Connection(self._cut_thd, time.monotonic)
         channel.grpc_channel.subscribe(self.connection.changed_thd)
         return channel
@@ -131,13 +133,20 @@ class SchedulerClient(MultiService):
     def _call(self, method: str, request: Any, read: Callable[[Any], T]) -> Deferred[T]:
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
+        if self._channel is not None and not self._calls and self._channel.is_outdated:
+            self.hang_up()
         if self._channel is None:
             self._channel = self._dial(self._dialler)
         channel = self._channel
+        self._calls += 1
         self.connection.used()
         stub = scheduler_pb2_grpc.SchedulerStub(channel.grpc_channel)
         answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), channel, method, request, read)
-        return answer.addCallbacks(self._answered, self._failed, errbackArgs=(channel,))
+        return answer.addBoth(self._over).addCallbacks(self._answered, self._failed, errbackArgs=(channel,))
+
+    def _over(self, result: Any) -> Any:
+        self._calls -= 1
+        return result
 
     def _answered(self, result: T) -> T:
         self._trouble = ""
@@ -149,7 +158,7 @@ class SchedulerClient(MultiService):
         if isinstance(error, Unreachable) and error.reason and error.reason != self._trouble:
             self._trouble = error.reason
             self._log.warn("calls to the scheduler at {address} fail: {why}", address=self._address, why=error.reason)
-        if (channel.is_outdated(reason) or reason.check(Unreachable)) and self._channel is channel:
+        if reason.check(Unreachable) and self._channel is channel:
             self.hang_up()
         return reason
 

@@ -37,7 +37,7 @@ S = TypeVar("S", bound="Servicer")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-#: Raises a ``SchedulerError`` if the caller may not make the call.
+#: Decides whether a call is admitted. Called in the call's thread; raises a ``SchedulerError`` to refuse it.
 Admission = Callable[[grpc.ServicerContext], None]
 
 #: Seconds that calls may continue after the stop.
@@ -68,15 +68,22 @@ class Servicer:
 
     _log = Logger()
 
-    def __init__(self, hop: Hop, deadline: float, admit_thd: Admission) -> None:
-        """``deadline``: seconds, for calls whose client sets none or a longer one."""
+    def __init__(self, hop: Hop, deadline: float, admissions: Sequence[Admission] = ()) -> None:
+        """``deadline``: seconds, for calls whose client sets none or a longer one.
+
+        ``admissions`` are asked in this order about each call, before anything else.
+        """
         self.hop = hop
         self._deadline = deadline
-        #: Called first in each call.
-        self.admit_thd = admit_thd
+        self._admissions = tuple(admissions)
 
     def stop(self) -> None:
         """Release the calls that wait, before the server ends."""
+
+    def admit_thd(self, context: grpc.ServicerContext) -> None:
+        """Raise the error with which a call is refused. Every method calls this before anything else."""
+        for admit_thd in self._admissions:
+            admit_thd(context)
 
     def answer_thd(self, context: grpc.ServicerContext, what: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function`` on the reactor thread and wait for its result, within the client's deadline and ours."""
@@ -200,7 +207,7 @@ class GrpcServer(Service):
             ),
         )
         self._add(self._servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(health.Health(self._names, self._servicer.admit_thd), server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.Health(self._names, self._servicer), server)
         if self._address.loopback:
             reflection.enable_server_reflection((*self._names, health.NAME, reflection.SERVICE_NAME), server)
         try:

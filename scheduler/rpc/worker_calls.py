@@ -92,14 +92,16 @@ class Stubs:
         self.silent = False
         #: Number of probes since ``silent`` became true.
         self.probed_silent = 0
+        #: Calls in flight, streams included.
+        self.calls = 0
 
 
 def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) -> None:
     """Make a health check. Any answer of the addressee is a success.
 
-    Raises ``Unreachable`` if no answer comes, or the worker refuses this caller, ``Misdirected`` if another process
-    answers, ``Busy`` if the server has no room for the call and does not name its process. ``in_all``: the seconds
-    named in the reason, if this check is one of several attempts.
+    Raises ``Unreachable`` if no answer comes or the call is refused, ``Misdirected`` if another process answers,
+    ``Busy`` if the server has no room for the call and does not name its process. ``in_all``: the seconds named in the
+    reason, if this check is one of several attempts.
     """
     refusal = ""
     try:
@@ -118,7 +120,7 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
         if isinstance(told, Misdirected):
             raise Misdirected(to.name) from failure
         if isinstance(told, _NOT_ADMITTED):
-            refusal = str(told)
+            refusal = _not_admitted(told)
         if to.nonce and not nonce_in(answer) and status.is_without_a_place(failure):
             raise Busy(f"places for calls at worker {to.name!r}", MAX_WORKER_CALLS) from failure
     except ValueError:  # the channel was closed
@@ -291,6 +293,11 @@ _JOB_KINDS = frozenset({"job", "output of job"})
 #: The errors of a worker that refuses this process, before it looks at the call.
 _NOT_ADMITTED = (Unauthenticated, Refused)
 
+
+def _not_admitted(error: SchedulerError) -> str:
+    return f"it refuses calls of this scheduler: {error}"
+
+
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
@@ -322,7 +329,7 @@ def understood(
     if not to.gave(answer) and not of_grpc:
         return Misdirected(to.name) if code is grpc.StatusCode.UNIMPLEMENTED else answered_by_another(to, method)
     if isinstance(told, _NOT_ADMITTED):
-        return Unreachable(to.name, reason=str(told))
+        return Unreachable(to.name, reason=_not_admitted(told))
     if isinstance(told, Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
         return told  # not ShuttingDown: the worker may have carried out the call all the same
     match code:

@@ -1,8 +1,11 @@
 """Calls to workers: blocking stubs on pools of their own, bridged to the reactor.
 
-Theory of operation. Each worker id has one channel. It is made at the first call, and replaced when the address
-changes. A worker gets few unary calls at once, so a stuck worker holds some threads but never all. When many threads
-are held, each worker gets one, so others are delayed only if dozens are stuck. Calls, reads of output and probes
+Theory of operation. Each worker id has one channel. It is made at the first call, and replaced when the address, the
+worker's name or the certificates of this process change. Calls in flight end on the channel on which they began, unless
+the worker is elsewhere now.
+
+A worker gets few unary calls at once, so a stuck worker holds some threads but never all. When many threads are held,
+each worker gets one, so others are delayed only if dozens are stuck. Calls, reads of output and probes
 (``scheduler.rpc.probes``) have separate threads. The deadline of a call counts from when it was requested: a call that
 waited too long for its turn is never made.
 
@@ -100,6 +103,8 @@ class WorkerClient(MultiService):
             clock, "queries", self._query_together, MAX_QUERIED_AT_ONCE, QUERIES_PER_WORKER
         )
         self.stubs: dict[str, Stubs] = {}
+        # those with earlier certificates, whose calls have not ended
+        self._retired: set[Stubs] = set()
         # worker id -> number of late answers that are awaited
         self._late: Counter[str] = Counter()
         self._open: set[_Stream] = set()
@@ -117,6 +122,8 @@ class WorkerClient(MultiService):
             stream.cancel()
         for worker_id in tuple(self.stubs):
             self.forget(worker_id)
+        for stubs in tuple(self._retired):
+            stubs.channel.close()
         return stopped
 
     def forget(self, worker_id: str) -> None:
@@ -134,7 +141,7 @@ class WorkerClient(MultiService):
     def answers(self, worker: Worker) -> Deferred[bool | None]:
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
-        stubs = Stubs(self._dialler.dial(worker.address))
+        stubs = Stubs(self._dialler.dial_worker(worker.address, worker.name))
 
         def over(result: T) -> T:
             stubs.channel.close()
@@ -238,19 +245,35 @@ class WorkerClient(MultiService):
         return opened
 
     def _on_channel(self, worker: Worker, call: Callable[[Stubs], Deferred[T]]) -> Deferred[T]:
-        """Make a call on the worker's channel. The channel is made now if there is none to the worker's address."""
+        """Make a call on the worker's channel. The channel is made now if there is none for the worker as it is."""
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
         stubs = self.stubs.get(worker.id)
-        if stubs is None or stubs.channel.address != worker.address:
+        meant = worker.address, self._dialler.worker_dns_name(worker.name)
+        if stubs is not None and (stubs.channel.address, stubs.channel.dns_name) != meant:
             self._hang_up(worker.id)
-            stubs = self.stubs[worker.id] = Stubs(self._dialler.dial(worker.address))
-        return call(stubs).addErrback(self._failed, worker.id, stubs)
+            stubs = None
+        if stubs is not None and stubs.channel.is_outdated:
+            self._retire(self.stubs.pop(worker.id))
+            stubs = None
+        if stubs is None:
+            stubs = self.stubs[worker.id] = Stubs(self._dialler.dial_worker(worker.address, worker.name))
+        stubs.calls += 1
+        return call(stubs).addBoth(self._over, stubs)
 
-    def _failed(self, reason: Failure, worker_id: str, stubs: Stubs) -> Failure:
-        if stubs.channel.is_outdated(reason) and self.stubs.get(worker_id) is stubs:
-            self._hang_up(worker_id)
-        return reason
+    def _over(self, result: T, stubs: Stubs) -> T:
+        stubs.calls -= 1
+        if stubs in self._retired:
+            self._retire(stubs)
+        return result
+
+    def _retire(self, stubs: Stubs) -> None:
+        """Close a channel that gets no further calls, now or when its calls have ended."""
+        if stubs.calls:
+            self._retired.add(stubs)
+        else:
+            self._retired.discard(stubs)
+            stubs.channel.close()
 
     def _call(
         self, worker: Worker, call_thd: Callable[..., T], request: Any, output: bool = False, asked: float | None = None

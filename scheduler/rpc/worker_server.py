@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -28,8 +28,10 @@ from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.addressing import AddresseeCheck
+from scheduler.rpc.callers import ANY_CALLER, CallerRules, Callers
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, MAX_WORKER_CALLS
 from scheduler.rpc.server import Admission, GrpcServer, IServerReactor, ServerLimits, Servicer, answered
+from scheduler.security.identities import Role
 from scheduler.threads import Hop
 from scheduler.worker_interfaces import IJobRunner, IOwnIds
 
@@ -63,18 +65,20 @@ def worker_server(
     tls: TlsFiles | None,
     runner: IJobRunner,
     identity: IOwnIds,
-    admit_thd: Admission = lambda _: None,
+    rules: CallerRules = ANY_CALLER,
+    admissions: Sequence[Admission] = (),
 ) -> GrpcServer:
-    """Make the server that the scheduler calls. It refuses calls that are meant for another process.
+    """Make the server that the scheduler calls, and nobody else. It refuses calls that are meant for another process.
 
-    ``admit_thd`` decides who may call.
+    ``admissions``: further rules, asked about each call. Raises ``Invalid`` if the certificate can't be read.
     """
+    callers = Callers(Role.SCHEDULER, tls, rules)
     return GrpcServer(
         reactor,
         address,
         tls,
         _LIMITS,
-        _WorkerServicer(runner, Hop(reactor), reactor, admit_thd),
+        _WorkerServicer(runner, Hop(reactor), reactor, [callers.check_thd, *admissions]),
         worker_pb2_grpc.add_WorkerServicer_to_server,
         ["jobscheduler.Worker"],
         [AddresseeCheck(identity)],
@@ -103,8 +107,10 @@ class _Waits:
 
 
 class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
-    def __init__(self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads, admit_thd: Admission) -> None:
-        super().__init__(hop, CALL_DEADLINE_SECONDS, admit_thd)
+    def __init__(
+        self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads, admissions: Sequence[Admission]
+    ) -> None:
+        super().__init__(hop, CALL_DEADLINE_SECONDS, admissions)
         self._runner = runner
         self._reactor = reactor
         self._stream_places = threading.Semaphore(MAX_OUTPUT_STREAMS)

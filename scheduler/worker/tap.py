@@ -10,8 +10,10 @@ from typing import Any
 from twisted.application.service import IService
 
 from scheduler.daemon import signals, startup
+from scheduler.daemon.expiry import ExpiryWatch
 from scheduler.daemon.services import Step
 from scheduler.messages import Registration
+from scheduler.rpc.callers import caller_rules
 from scheduler.rpc.local_callers import LocalCallers
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
@@ -73,7 +75,8 @@ def makeService(options: Options) -> IService:
     identity = OwnIds(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
     owners = SocketOwners()
     callers = LocalCallers(config.grpc_server, owners.owner_of, lambda: grpc.bound)
-    grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity, callers.check_thd)
+    rules = caller_rules(config.grpc_server)
+    grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity, rules, [callers.check_thd])
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
     def own_facts() -> Registration:
@@ -88,6 +91,7 @@ def makeService(options: Options) -> IService:
     return startup.make_process(
         reactor,
         options,
+        ExpiryWatch(reactor, time.time, tls),
         Step(stop=launcher.close),
         Step(stop=used.close),
         pool,

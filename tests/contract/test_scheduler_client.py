@@ -19,7 +19,7 @@ from scheduler.errors import (
     Unreachable,
 )
 from scheduler.interfaces import IMembership
-from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Peer, Registered, Registration
 from scheduler.model import JobSpec, JobState
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.contract.simulated import SimulatedCase
@@ -38,16 +38,17 @@ class AsMembership:
 
     def __init__(self, scheduler: FakeSchedulerClient) -> None:
         self._scheduler = scheduler
-        self.peers: list[str] = []
+        self.peers: list[Peer] = []
 
-    def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
+    def register(self, registration: Registration, peer: Peer) -> Deferred[Registered]:
         self.peers.append(peer)
         return self._scheduler.register(registration)
 
-    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
+    def deregister(self, worker_id: str, nonce: str, peer: Peer) -> Deferred[None]:
+        self.peers.append(peer)
         return self._scheduler.deregister(worker_id, nonce)
 
-    def heartbeat(self, heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
+    def heartbeat(self, heartbeat: Heartbeat, peer: Peer) -> Deferred[HeartbeatAnswer]:
         self.peers.append(peer)
         return self._scheduler.heartbeat(heartbeat)
 
@@ -159,7 +160,7 @@ class SimulatedTests(Contract, SimulatedCase):
     async def test_peer(self) -> None:
         """The scheduler knows the address of the call."""
         await self.client.register(FACTS)
-        self.assertEqual(self.membership.peers, ["10.0.0.1"])
+        self.assertEqual(self.membership.peers, [Peer("10.0.0.1")])
 
 
 class RealTests(Contract, RpcCase):
@@ -209,7 +210,7 @@ class RealTests(Contract, RpcCase):
     async def test_peer(self) -> None:
         """The scheduler knows the address of the call."""
         await self.client.register(FACTS)
-        self.assertEqual(self.membership.peers, ["127.0.0.1"])
+        self.assertEqual(self.membership.peers, [Peer("127.0.0.1")])
 
     async def test_bug(self) -> None:
         """A bug in the scheduler is logged there, and its details are not sent."""

@@ -24,6 +24,7 @@ from scheduler.interfaces import IMembership
 from scheduler.model import Job, JobSpec, JobState, Worker
 from scheduler.net import Address
 from scheduler.pb import worker_pb2_grpc
+from scheduler.rpc.callers import ANY_CALLER, CallerRules
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer
@@ -108,8 +109,9 @@ class RpcCase(TestCase):
         tls: TlsFiles | None = None,
         address: Address = ANY_PORT,
         identity: IOwnIds | None = None,
+        rules: CallerRules = ANY_CALLER,
     ) -> GrpcServer:
-        server = worker_server(reactor, address, tls, runner, identity or an_identity())
+        server = worker_server(reactor, address, tls, runner, identity or an_identity(), rules)
         self.run_until_end(server)
         return server
 
@@ -119,9 +121,13 @@ class RpcCase(TestCase):
         return client
 
     def scheduler_server(
-        self, membership: IMembership, tls: TlsFiles | None = None, address: Address = ANY_PORT
+        self,
+        membership: IMembership,
+        tls: TlsFiles | None = None,
+        address: Address = ANY_PORT,
+        rules: CallerRules = ANY_CALLER,
     ) -> GrpcServer:
-        server = scheduler_server(reactor, address, tls, membership)
+        server = scheduler_server(reactor, address, tls, membership, rules)
         self.run_until_end(server)
         return server
 

@@ -30,7 +30,13 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 def settings(*users: User, address: Address = ANY_PORT, allow_insecure: bool = False) -> GrpcServerSettings:
     return GrpcServerSettings(
-        addr=address, tls=None, allow_insecure=allow_insecure, local_users=users, unknown_users=()
+        addr=address,
+        tls=None,
+        allow_insecure=allow_insecure,
+        local_users=users,
+        unknown_users=(),
+        peer_names=None,
+        revoked=None,
     )
 
 
@@ -43,14 +49,14 @@ class LocalCase(ServerCase):
 
     def worker(self, given: GrpcServerSettings, callers: LocalCallers | None = None) -> GrpcServer:
         callers = callers or LocalCallers(given, self.owners.owner_of, lambda: server.bound)
-        server = worker_server(reactor, given.addr, None, self.runner, an_identity(), callers.check_thd)
+        server = worker_server(reactor, given.addr, None, self.runner, an_identity(), admissions=[callers.check_thd])
         self.run_until_end(server)
         return server
 
     def scheduler(self, given: GrpcServerSettings) -> GrpcServer:
         callers = LocalCallers(given, self.owners.owner_of, lambda: server.bound)
         membership = AsMembership(FakeSchedulerClient())
-        server = scheduler_server(reactor, given.addr, None, membership, callers.check_thd)
+        server = scheduler_server(reactor, given.addr, None, membership, admissions=[callers.check_thd])
         self.run_until_end(server)
         return server
 

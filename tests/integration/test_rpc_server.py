@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.messages import Peer
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import worker_server
@@ -148,7 +149,7 @@ class Slow(AsMembership):
         super().__init__(FakeSchedulerClient())
         self.asked: Deferred[None] = Deferred()
 
-    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
+    def deregister(self, worker_id: str, nonce: str, peer: Peer) -> Deferred[None]:
         self.asked.callback(None)
         return Deferred()
 

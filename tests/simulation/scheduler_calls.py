@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.errors import DeadlineExceeded, SchedulerError, Unreachable, WorkerFault
-from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Peer, Registered, Registration
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.simulation.network import DEADLINE, Call, Caller, CallFailed, Endpoint, Network
 
@@ -76,7 +76,7 @@ class SimulatedSchedulerClient:
         wire = f"id={registration.worker_id or '-'} name={registration.name} address={registration.address}"
 
         def register(server: Any) -> Deferred[Registered]:
-            registered: Deferred[Registered] = server.register(registration, caller.address)
+            registered: Deferred[Registered] = server.register(registration, Peer(caller.address))
             return registered.addCallback(self._noted)
 
         return self._call(caller, "register", register, wire)
@@ -86,11 +86,13 @@ class SimulatedSchedulerClient:
         return registered
 
     def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
+        caller = self._caller()
+
         def deregister(server: Any) -> Deferred[None]:
-            done: Deferred[None] = server.deregister(worker_id, nonce)
+            done: Deferred[None] = server.deregister(worker_id, nonce, Peer(caller.address))
             return done.addCallback(lambda _: self._deregistered(worker_id))
 
-        return self._call(self._caller(), "deregister", deregister, worker_id)
+        return self._call(caller, "deregister", deregister, worker_id)
 
     def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         ended = [report.status.job_id for report in heartbeat.ended]
@@ -100,7 +102,7 @@ class SimulatedSchedulerClient:
 
         def beat(server: Any) -> Deferred[HeartbeatAnswer]:
             self._reported(heartbeat.worker_id, ended)
-            answered: Deferred[HeartbeatAnswer] = server.heartbeat(heartbeat, caller.address)
+            answered: Deferred[HeartbeatAnswer] = server.heartbeat(heartbeat, Peer(caller.address))
             return answered.addCallback(self._told)
 
         return self._call(caller, "heartbeat", beat, wire)

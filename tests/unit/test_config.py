@@ -191,6 +191,22 @@ class SchedulerFileTests(ConfigCase):
         )
         self.scheduler('[grpc_server]\ncrt_file = "nowhere.pem"')
 
+    def test_callers(self) -> None:
+        """The keys that say who may call need the authority by which callers are known, and usable values."""
+        self.pem_files()
+        tls = '[grpc_server]\nuse_tls = true\nca_file = "ca.pem"\n'
+        for text, said in {
+            '[grpc_server]\npeer_names = ["a"]': '[grpc_server] peer_names = ["a"]: needs use_tls = true and ca_file',
+            '[grpc_server]\nuse_tls = true\nrevoked = "ca.pem"': '[grpc_server] revoked = "ca.pem": needs use_tls',
+            tls + "peer_names = []": "[grpc_server] peer_names = []: must name at least one",
+            tls + 'peer_names = "a"': '[grpc_server] peer_names = "a": must be a list',
+            tls + 'peer_names = ["*.a"]': "must be host names",
+            tls + 'revoked = "none.txt"': f"{self.folder}/none.txt: No such file or directory",
+        }.items():
+            self.assertIn(said, self.complaint(load_scheduler, text))
+        server = self.scheduler(tls + 'peer_names = ["Box.Example.com."]\nrevoked = "ca.pem"').grpc_server
+        self.assertEqual((server.peer_names, server.revoked), (("box.example.com",), self.folder / "ca.pem"))
+
 
 class StateDirTests(ConfigCase):
     def test_systemd_decides(self) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.departures import Departures
+from scheduler.cluster.workers.holders import check_sender
 from scheduler.cluster.workers.ids import check_is_registered
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
@@ -20,7 +21,7 @@ from scheduler.cluster.workers.register_again import RegisterAgain
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
 from scheduler.errors import NotFound, StoreFailed
-from scheduler.messages import Heartbeat, HeartbeatAnswer
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Peer
 from scheduler.model import Presence, Worker
 from scheduler.registrations import BOOT_ID_MAX_CHARACTERS, check_word
 from scheduler.texts import bounded_text
@@ -44,10 +45,10 @@ class Heartbeats:
     _departures: Departures
     _register_again: RegisterAgain
 
-    async def take(self, heartbeat: Heartbeat, peer: str) -> HeartbeatAnswer:
+    async def take(self, heartbeat: Heartbeat, peer: Peer) -> HeartbeatAnswer:
         """See ``IMembership.heartbeat``."""
         check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
-        worker = self._sender(heartbeat)
+        worker = self._sender(heartbeat, peer)
         self._set_back.heard(heartbeat)
         changed, describe = self._reconciler.apply_report(worker, heartbeat)
         # a job that ends while it is asked about is in both
@@ -79,13 +80,16 @@ class Heartbeats:
             lease=self._liveness.lease,
             acknowledged=tuple(job_id for job_id in reported if self._is_kept(job_id)),
             describe=tuple(describe),
-            register_again=not heartbeat.leaving and self._register_again.is_due(worker, peer),
+            register_again=not heartbeat.leaving and self._register_again.is_due(worker, peer.ip),
             commit_count=commit_count,
             report_all=report_all,
         )
 
-    def _sender(self, heartbeat: Heartbeat) -> Worker:
-        """The worker that sends it; ``NotFound`` if it has to register first."""
+    def _sender(self, heartbeat: Heartbeat, peer: Peer) -> Worker:
+        """The worker that sends it; ``NotFound`` if it has to register first, ``Refused`` if it is another worker."""
+        known = self._ledger.registry.workers.find(heartbeat.worker_id)
+        if known is not None:
+            check_sender(known, peer)
         worker = self._ledger.registry.workers.find_registered(heartbeat.worker_id)
         if worker is None or worker.is_core or heartbeat.nonce != worker.nonce:
             raise NotFound("worker", heartbeat.worker_id)

@@ -19,6 +19,7 @@ from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.clashes import Clashes
 from scheduler.cluster.workers.departures import Departures
 from scheduler.cluster.workers.heartbeats import Heartbeats
+from scheduler.cluster.workers.holders import check_sender, check_takes_over, with_name
 from scheduler.cluster.workers.ids import check_ids, check_is_registered, id_of, id_of_folder
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.newcomers import Newcomers
@@ -27,7 +28,7 @@ from scheduler.cluster.workers.register_again import RegisterAgain
 from scheduler.deferreds import all_of, shielded
 from scheduler.errors import Conflict, NotFound, Refused, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
-from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Peer, Registered, Registration
 from scheduler.model import Worker
 from scheduler.net import DialRule
 from scheduler.registrations import check
@@ -70,32 +71,33 @@ class Membership:
         parts = (self.departures, self._newcomers, self._clashes, self._register_again)
         return all(part.idle for part in parts)
 
-    def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
+    def register(self, registration: Registration, peer: Peer) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._checked(registration, peer))
 
-    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._deregister(worker_id, nonce))
+    def deregister(self, worker_id: str, nonce: str, peer: Peer) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._deregister(worker_id, nonce, peer))
 
-    def heartbeat(self, heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
+    def heartbeat(self, heartbeat: Heartbeat, peer: Peer) -> Deferred[HeartbeatAnswer]:
         return Deferred.fromCoroutine(self._heartbeats.take(heartbeat, peer))
 
-    async def _checked(self, registration: Registration, peer: str) -> Registered:
+    async def _checked(self, registration: Registration, peer: Peer) -> Registered:
+        registration = with_name(registration, peer)
         check(registration)
         with self._set_back.registering(registration.commit_count):
             return await self._register(registration, peer)
 
-    async def _register(self, registration: Registration, peer: str) -> Registered:
+    async def _register(self, registration: Registration, peer: Peer) -> Registered:
         if not registration.boot_id:  # a core worker: only its address identifies it
             registration = evolve(registration, worker_id="", folder_id="", nonce="")
-        address = await self._rule.check(registration.address, peer)
+        address = await self._rule.check(registration.address, peer.ip)
         if self._is_own_address(address):
             raise Refused(f"address {registration.address!r} is the scheduler's own")
         new_id = self._new_id()
-        worker = await self._clashes.settle(lambda: self._as_registered(registration, address, new_id))
+        worker = await self._clashes.settle(lambda: self._as_registered(registration, address, new_id, peer))
         self._clashes.forget(worker.id)
         self.departures.stay(worker.id)
         known = self._ledger.registry.workers.find(worker.id)
-        displaced = self._make_room(worker)
+        displaced = self._make_room(worker, peer)
         new_process = known is None or not worker.nonce or known.nonce != worker.nonce
         moved = known is None or known.address != worker.address
         if new_process or moved:
@@ -103,7 +105,7 @@ class Membership:
             self._liveness.begin(worker.id)
         if new_process:
             self._reconciler.forget(worker.id)
-        self._register_again.registered(worker.id, peer)
+        self._register_again.registered(worker.id, peer.ip)
         saved = self._ledger.learn(worker)
         if known is None:
             self._newcomers.add(worker.id)
@@ -126,11 +128,15 @@ class Membership:
         count = self._set_back.registered(worker.id, registration.commit_count, new_process)
         return Registered(worker.id, self._liveness.lease, count)
 
-    def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:
-        """The worker as the registry will have it; ``new_id`` if it has no id. Raises as ``check_ids``."""
+    def _as_registered(self, registration: Registration, address: str, new_id: str, peer: Peer) -> Worker:
+        """The worker as the registry will have it; ``new_id`` if it has no id.
+
+        Raises as ``check_ids`` and ``check_takes_over``.
+        """
         registry = self._ledger.registry
         worker_id = id_of(registry, registration, address) or new_id
         known = registry.workers.find(worker_id)
+        check_takes_over(known, peer)
         name = registration.name or worker_id
         check_ids(registry, worker_id, name)
         before = known or next(self._replaced(worker_id, name, address), None)
@@ -162,7 +168,7 @@ class Membership:
             if each.id != worker_id and each.name == name and not each.is_offline:
                 yield each
 
-    def _make_room(self, worker: Worker) -> list[Worker]:
+    def _make_room(self, worker: Worker, peer: Peer) -> list[Worker]:
         """Take the name and address of the worker from all others; returns the workers to remove.
 
         The others were asked and did not answer, or are offline.
@@ -174,7 +180,8 @@ class Membership:
                 continue
             self._client.forget(other.id)
             self._liveness.reset(other.id, "another worker registered at its address")
-            if other.is_core and other not in displaced:  # only its address identified it
+            is_anonymous = other.is_core and not peer.names  # only its address identified it
+            if is_anonymous and other not in displaced:
                 displaced.append(other)
         for other in registry.workers.named(worker.name):
             if other.id != worker.id and all(other.id != each.id for each in displaced):
@@ -189,8 +196,10 @@ class Membership:
                 self._ledger.learn(renamed).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         return displaced
 
-    async def _deregister(self, worker_id: str, nonce: str) -> None:
+    async def _deregister(self, worker_id: str, nonce: str, peer: Peer) -> None:
         worker = self._ledger.registry.workers.find(worker_id)
+        if worker is not None:
+            check_sender(worker, peer)
         if worker is None or worker.nonce != nonce:
             raise NotFound("worker", worker_id)
         await self.departures.deregister(worker)

@@ -8,7 +8,7 @@ from scheduler.cluster.build import RETRY_INTERVAL_SECONDS
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState
 from scheduler.views import JobFilter
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.case import ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -42,7 +42,7 @@ class RemovalCase(ClusterTestCase):
         self.assertEqual(self.known(), [])
 
     def beat(self, **facts: object) -> HeartbeatAnswer:
-        return self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", **facts), HOME))
+        return self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", **facts), PEER))
 
     def online(self) -> None:
         """The worker is back, and it is time to try again."""

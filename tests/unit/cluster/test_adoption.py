@@ -13,7 +13,7 @@ from scheduler.cluster.workers.refusals import Refusals
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState, Ref
 from scheduler.views import JobFilter
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
 
@@ -127,8 +127,8 @@ class AdoptionTests(MembershipTestCase):
         self.patch(adoption, "ADOPTED_PER_WORKER_MAX", DESCRIBED_PER_HEARTBEAT)
         asked = self.tell_ended(ids("e", 100)).describe
         self.store.held = True
-        saving = self.membership.heartbeat(Heartbeat("w-1", "boot", described=described(asked)), HOME)
-        meanwhile = self.membership.heartbeat(Heartbeat("w-1", "boot", running=("r",)), HOME)
+        saving = self.membership.heartbeat(Heartbeat("w-1", "boot", described=described(asked)), PEER)
+        meanwhile = self.membership.heartbeat(Heartbeat("w-1", "boot", running=("r",)), PEER)
         self.assertNoResult(saving)
         self.assertEqual(self.ledger.endings.adopted("w-1"), (DESCRIBED_PER_HEARTBEAT, DESCRIBED_PER_HEARTBEAT))
         self.store.commit()

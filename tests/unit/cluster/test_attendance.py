@@ -19,7 +19,7 @@ from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreF
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, Stream, Submission
 from scheduler.terms import QueueTerms, Retry, Target
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job
 
@@ -111,10 +111,10 @@ class AttendanceTests(ClusterTestCase):
         self.attended()
         self.clock.advance(60)
         self.begin()
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",)), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",)), PEER))
         self.assertEqual(self.cluster.job("j-1").stop_reason, WHY)
         ended = JobStatus("j-1", JobState.STOPPED, "signal: terminated", finished_at=1061.0, signal="SIGTERM")
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),)), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),)), PEER))
         job = self.cluster.job("j-1")
         self.assertEqual((job.state, job.reason, job.signal), (JobState.STOPPED, WHY, "SIGTERM"))
 

@@ -11,9 +11,9 @@ from twisted.logger import globalLogPublisher
 from scheduler.cluster.workers.clashes import Clashes
 from scheduler.cluster.workers.ids import id_of_folder
 from scheduler.errors import Conflict, NameTaken, NotFound, Refused, StoreFailed
-from scheduler.messages import Heartbeat, Registered, Registration
+from scheduler.messages import Heartbeat, Peer, Registered, Registration
 from scheduler.model import FEATURES, JobState, Worker, WorkerState
-from tests.house import HOME
+from tests.house import HOME, PEER
 from tests.unit.cluster.test_membership import LEASE, MembershipTestCase
 from tests.unit.cluster.values import a_job
 
@@ -24,7 +24,7 @@ class ClashTestCase(MembershipTestCase):
     def registering(self, port: int = 30000, **facts: Any) -> Deferred[Registered]:
         """A process with a folder and a nonce registers; by default always the same."""
         facts = {"boot_id": "boot", "folder_id": SECRET, "nonce": "first", "name": "box"} | facts
-        return self.membership.register(Registration(f"{HOME}:{port}", **facts), HOME)
+        return self.membership.register(Registration(f"{HOME}:{port}", **facts), PEER)
 
     def registered(self, port: int = 30000, **facts: Any) -> Worker:
         """The same, where nothing is in its way."""
@@ -324,7 +324,7 @@ class AddressTests(ClashTestCase):
         self.assertEqual(self.registered(boot_id="", folder_id="", nonce="", name="").id, core.id)
         self.assertIs(self.state(), JobState.RUNNING)
         self.assertFalse(self.is_asked())
-        self.successResultOf(self.membership.deregister(core.id, ""))
+        self.successResultOf(self.membership.deregister(core.id, "", PEER))
         self.assertEqual(self.registered(boot_id="", folder_id="", nonce="", name="").id, core.id)
         self.assertNotEqual(self.registered(30001, boot_id="", folder_id="", nonce="", name="").id, core.id)
 
@@ -343,7 +343,7 @@ class AgainTests(ClashTestCase):
 
         def beat(peer: str) -> bool:
             heartbeat = Heartbeat(worker.id, "boot", ("j-1",), nonce="first")
-            return self.successResultOf(self.membership.heartbeat(heartbeat, peer)).register_again
+            return self.successResultOf(self.membership.heartbeat(heartbeat, Peer(peer))).register_again
 
         self.assertFalse(beat(HOME))
         self.assertTrue(beat("127.0.0.9"))

@@ -19,7 +19,7 @@ from scheduler.errors import (
 from scheduler.messages import JobStatus
 from scheduler.model import Job, JobState, WorkerState
 from scheduler.terms import Target
-from tests.house import House
+from tests.house import PEER, House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -167,7 +167,7 @@ class DeregisteredTests(CoreCase):
         self.house = House(lambda: self.wall, forget_after=self.keep)
         self._name_parts()
         self.add(a_worker("core", boot_id="", slots=None), a_job(worker_id="core", remote_id="theirs-7"))
-        self.successResultOf(self.membership.deregister("core", ""))
+        self.successResultOf(self.membership.deregister("core", "", PEER))
         self.settle()
 
     def listed(self) -> list[WorkerState]:
@@ -208,7 +208,7 @@ class DeregisteredTests(CoreCase):
 
     def test_again(self) -> None:
         """A second deregistration changes nothing."""
-        self.successResultOf(self.membership.deregister("core", ""))
+        self.successResultOf(self.membership.deregister("core", "", PEER))
         self.assertEqual(self.listed(), [WorkerState.OFFLINE])
 
 

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from scheduler.interfaces import Loaded
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
 from scheduler.model import JobState
-from tests.house import HOME
+from tests.house import HOME, PEER
 from tests.unit.cluster.case import ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -33,7 +33,7 @@ class CutCallTests(ClusterTestCase):
         """An end that could not be saved is acknowledged when it is, and not before."""
 
         def beat() -> Deferred[object]:
-            return self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)), HOME)
+            return self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)), PEER)
 
         self.add(a_job())
         self.store.held = True
@@ -49,20 +49,20 @@ class CutCallTests(ClusterTestCase):
         """An end is not shown because a call that reported it is cancelled."""
         self.add(a_job())
         self.store.held = True
-        self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)), HOME).addErrback(lambda _: None).cancel()
+        self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)), PEER).addErrback(lambda _: None).cancel()
         self.assertIs(self.only_job().state, JobState.RUNNING)
         self.store.commit()
         self.assertIs(self.only_job().state, JobState.SUCCEEDED)
 
     def test_reboot(self) -> None:
         self.store.held = True
-        self.cut(self.membership.heartbeat(Heartbeat("w-1", "another boot"), HOME))  # that of the jobs
+        self.cut(self.membership.heartbeat(Heartbeat("w-1", "another boot"), PEER))  # that of the jobs
         self.store.fail()
         self.assertEqual([worker.boot_id for worker in self.stored().workers], ["another boot"])
 
     def test_registration(self) -> None:
         self.store.held = True
-        self.cut(self.membership.register(Registration(f"{HOME}:30001", name="w-2", boot_id="boot"), HOME))
+        self.cut(self.membership.register(Registration(f"{HOME}:30001", name="w-2", boot_id="boot"), PEER))
         self.assertEqual([worker.name for worker in self.stored().workers], ["w-1", "w-2"])
 
     def test_displacement(self) -> None:
@@ -70,7 +70,7 @@ class CutCallTests(ClusterTestCase):
         address = f"{HOME}:30009"
         self.add(a_worker("w-2", address=address, boot_id=""), a_job(worker_id="w-2"))
         self.store.held = True
-        call = self.membership.register(Registration(address, name="w-3", boot_id="boot", nonce="n"), HOME)
+        call = self.membership.register(Registration(address, name="w-3", boot_id="boot", nonce="n"), PEER)
         self.workers.take("answers").answer.callback(False)
         call.cancel()
         self.failureResultOf(call, CancelledError)
@@ -82,7 +82,7 @@ class CutCallTests(ClusterTestCase):
     def test_deregistration(self) -> None:
         self.add(a_job(state=JobState.UNKNOWN))
         self.store.held = True
-        call = self.membership.deregister("w-1", "")
+        call = self.membership.deregister("w-1", "", PEER)
         self.store.commit()  # that of the jobs
         self.cut(call)
         self.assertEqual([worker.deregistered_at for worker in self.stored().workers], [1000.0])

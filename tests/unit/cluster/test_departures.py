@@ -8,9 +8,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from scheduler.errors import Conflict, NotFound
-from scheduler.messages import Heartbeat, JobReport
+from scheduler.messages import Heartbeat, JobReport, Peer
 from scheduler.model import JobState, Presence
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.test_clashes import ClashTestCase
 from tests.unit.cluster.test_membership import ended
 from tests.unit.cluster.values import a_job
@@ -33,7 +33,7 @@ class RemovalTests(ClashTestCase):
         self.patch(self.house.parts.reconciler, "starts_over", lambda _: start)
         forgotten = self.cluster.forget(self.worker.id)
         self.failureResultOf(
-            self.membership.heartbeat(Heartbeat(self.worker.id, "boot", nonce="first"), HOME), NotFound
+            self.membership.heartbeat(Heartbeat(self.worker.id, "boot", nonce="first"), PEER), NotFound
         )
         self.registered()
         start.callback(None)
@@ -77,7 +77,7 @@ class RemovalTests(ClashTestCase):
                 self.store.held = True
                 if call == "heartbeat":
                     beat = Heartbeat(self.worker.id, "boot", ended=(JobReport(ended(call)),), nonce="first")
-                    answer: Any = self.membership.heartbeat(beat, "127.0.0.9")
+                    answer: Any = self.membership.heartbeat(beat, Peer("127.0.0.9"))
                 else:
                     answer = self.registering()
                 waits = self.store.saves.pop(0)

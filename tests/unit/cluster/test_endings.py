@@ -17,7 +17,7 @@ from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState, RequestKey, Stream
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -49,7 +49,7 @@ class EndingsTestCase(ClusterTestCase):
 
     def beat(self, *reports: JobStatus, worker_id: str = "w-1", **facts: Any) -> HeartbeatAnswer:
         heartbeat = Heartbeat(worker_id, "boot", ended=tuple(map(JobReport, reports)), **facts)
-        return self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
+        return self.successResultOf(self.membership.heartbeat(heartbeat, PEER))
 
     def shown(self, job_id: str = "j-1") -> tuple[JobState, str | None]:
         job = self.cluster.job(job_id)
@@ -206,13 +206,13 @@ class HeldTests(EndingsTestCase):
         described = Heartbeat("w-1", "boot", described=(JobReport(ended("j-9"), JobSpec(command="true"), 900.0),))
         self.break_store()
         for _ in range(2):
-            self.assertEqual(self.successResultOf(self.membership.heartbeat(known, HOME)).describe, ("j-9",))
-            self.assertEqual(self.successResultOf(self.membership.heartbeat(described, HOME)).acknowledged, ())
+            self.assertEqual(self.successResultOf(self.membership.heartbeat(known, PEER)).describe, ("j-9",))
+            self.assertEqual(self.successResultOf(self.membership.heartbeat(described, PEER)).acknowledged, ())
             self.assertIsNone(self.ledger.registry.jobs.find("j-9"))
         self.mend()
         self.assertIsNone(self.ledger.registry.jobs.find("j-9"))
-        self.successResultOf(self.membership.heartbeat(known, HOME))
-        self.assertEqual(self.successResultOf(self.membership.heartbeat(described, HOME)).acknowledged, ("j-9",))
+        self.successResultOf(self.membership.heartbeat(known, PEER))
+        self.assertEqual(self.successResultOf(self.membership.heartbeat(described, PEER)).acknowledged, ("j-9",))
         self.assertIs(self.shown("j-9")[0], JobState.SUCCEEDED)
 
     def test_its_slot(self) -> None:
@@ -335,7 +335,7 @@ class StartTests(EndingsTestCase):
         """The end is known, wherever its worker goes."""
         self.add(a_job(started_at=900.0))
         self.end_unsaved()
-        self.membership.deregister("w-1", "").addErrback(lambda _: None)
+        self.membership.deregister("w-1", "", PEER).addErrback(lambda _: None)
         self.assertTrue(self.cluster.worker("w-1").worker.is_offline)
         self.assertEqual(self.shown(), (JobState.RUNNING, REASON))
         self.mend()

@@ -11,7 +11,7 @@ from scheduler.errors import KeyInUse, Misdirected, NoFreeSlot, NotFound, QueueF
 from scheduler.messages import Heartbeat, JobStatus, Registration
 from scheduler.model import Job, JobState, RequestKey
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -37,11 +37,11 @@ class ExpectedTestCase(ClusterTestCase):
             self.add(a_worker(name), online=False)
         address = a_worker(name).address
         registration = Registration(address, name, name, boot_id="boot", **facts)  # type: ignore[arg-type]
-        self.successResultOf(self.membership.register(registration, HOME))
+        self.successResultOf(self.membership.register(registration, PEER))
 
     def beat(self, name: str = "w-1") -> None:
         """A heartbeat of a worker arrives."""
-        self.successResultOf(self.membership.heartbeat(Heartbeat(name, "boot"), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat(name, "boot"), PEER))
 
     def probe(self, error: Exception | None = None) -> None:
         """The oldest call is a probe; it is answered, or fails."""
@@ -196,12 +196,12 @@ class RegisteredTests(ExpectedTestCase):
     def test_it_is_gone(self) -> None:
         """A worker that deregisters, or leaves, is not waited for any more."""
         answer = self.submit()
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", leaving=True), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", leaving=True), PEER))
         self.settle()
         self.failureResultOf(answer, Unreachable)
         self.register()
         answer = self.submit()
-        self.successResultOf(self.membership.deregister("w-1", ""))
+        self.successResultOf(self.membership.deregister("w-1", "", PEER))
         self.settle()
         self.failureResultOf(answer, NotFound, Unreachable)
 

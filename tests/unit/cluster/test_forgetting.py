@@ -10,7 +10,7 @@ from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
 from scheduler.errors import NoMatch, StoreFailed
 from scheduler.model import FEATURES, JobState, Worker
 from scheduler.terms import QueueTerms, Target
-from tests.house import HOME, House
+from tests.house import HOME, PEER, House
 from tests.unit.cluster.case import ECHO
 from tests.unit.cluster.test_offline import OfflineTestCase
 from tests.unit.cluster.values import a_job
@@ -32,7 +32,7 @@ class ForgettingTests(SynchronousTestCase):
         for number, worker_id in enumerate(worker_ids):
             self.house.register(worker_id, f"{HOME}:{30000 + number}", boot_id="boot", slots=1, features=FEATURES)
             self.house.settle()
-            self.successResultOf(self.house.parts.membership.deregister(worker_id, ""))
+            self.successResultOf(self.house.parts.membership.deregister(worker_id, "", PEER))
 
     def listed(self) -> list[Worker]:
         return [view.worker for view in self.house.parts.service.workers()]
@@ -156,7 +156,7 @@ class AtOnceTests(OfflineTestCase):
         self._name_parts()
         self.register()
         self.add(a_job(started_at=900.0))
-        self.successResultOf(self.membership.deregister("w-1", "n-1"))
+        self.successResultOf(self.membership.deregister("w-1", "n-1", PEER))
         self.assertEqual(self.cluster.workers(), ())
         self.failureResultOf(self.submit(Target(selector={"gpu": "yes"})), NoMatch)
         self.assertIs(self.cluster.job("j-1").state, JobState.UNKNOWN)

@@ -9,7 +9,7 @@ from scheduler.cluster.workers.heartbeats import REFUSAL_MAX_BYTES, SAVED_SHARE
 from scheduler.errors import Invalid, NotFound, Unreachable, WorkerFault
 from scheduler.messages import Heartbeat, JobReport
 from scheduler.model import Disk, JobSpec, JobState, WorkerState
-from tests.house import HOME
+from tests.house import HOME, PEER
 from tests.unit.cluster.test_membership import LEASE, MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -22,7 +22,7 @@ class HeartbeatTests(MembershipTestCase):
     def test_boot_id(self) -> None:
         """A boot id is short and printable."""
         for boot_id in ("x" * 65, "a\nb"):
-            refused = self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", boot_id), HOME), Invalid)
+            refused = self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", boot_id), PEER), Invalid)
             self.assertEqual(refused.value.field, "bootID")
 
     def test_of_a_core_worker(self) -> None:
@@ -31,18 +31,18 @@ class HeartbeatTests(MembershipTestCase):
         self.ledger.learn(a_job(worker_id=core))
         before = self.ledger.registry.workers.get(core)
         beat = Heartbeat(core, "boot", ended=(JobReport(ended()),))
-        self.failureResultOf(self.membership.heartbeat(beat, HOME), NotFound)
+        self.failureResultOf(self.membership.heartbeat(beat, PEER), NotFound)
         self.assertEqual(self.ledger.registry.workers.get(core), before)
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_without_a_boot_id(self) -> None:
         """A heartbeat that names no boot makes no core worker of one of ours."""
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", ""), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", ""), PEER))
         self.assertEqual(self.ledger.registry.workers.get("w-1").boot_id, "boot")
 
     def test_unknown_worker(self) -> None:
         """A heartbeat of a worker that is not known says: register again."""
-        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-9", "boot"), HOME), NotFound)
+        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-9", "boot"), PEER), NotFound)
 
     def test_an_end_is_kept_then_acknowledged(self) -> None:
         """An end is acknowledged once it is recorded, and again when its acknowledgement was lost."""
@@ -62,7 +62,7 @@ class HeartbeatTests(MembershipTestCase):
         """While the store fails a worker is heard, but what ended on it is not acknowledged before it is durable."""
         self.ledger.learn(a_job())
         self.store.held = True
-        beat = self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended()),)), HOME)
+        beat = self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended()),)), PEER)
         self.store.fail()
         self.assertEqual(self.successResultOf(beat).acknowledged, ())
         self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ())
@@ -76,7 +76,7 @@ class HeartbeatTests(MembershipTestCase):
         self.store.held = True
         heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended()),))
         for _ in range(4):
-            answer = self.membership.heartbeat(heartbeat, HOME)
+            answer = self.membership.heartbeat(heartbeat, PEER)
             self.assertNoResult(answer)
             self.clock.advance(SAVED_SHARE * LEASE)
             self.assertEqual(self.successResultOf(answer).acknowledged, ())
@@ -189,7 +189,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertIn("w-1", changes)
         self.online(worker_id="w-1")
         self.assertIsNone(refusing())
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", refusing="no room"), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", refusing="no room"), PEER))
         self.assertEqual(refusing(), "no room")
 
     def test_the_machine(self) -> None:
@@ -209,7 +209,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(known(), (None, 1.0))
         self.online(worker_id="w-1")
         self.assertEqual(known(), (None, None))
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", disk=disk), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", disk=disk), PEER))
         self.assertEqual(known(), (disk, None))
 
     def test_the_machine_costs_nothing(self) -> None:

@@ -12,7 +12,7 @@ from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreach
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
 from scheduler.model import Job, JobSpec, JobState, Presence, RequestKey, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms
-from tests.house import ANY, ECHO, HOME, House
+from tests.house import ANY, ECHO, PEER, House
 from tests.unit.cluster.values import a_job, a_removal, a_worker
 
 WAITS = QueueTerms(queue_timeout=60.0)
@@ -135,17 +135,17 @@ class IdleTests(SynchronousTestCase):
         """A removed job that is said to run is in dispute until it is described, or not said to run any more."""
         self.ledger.learn(a_job(state=JobState.SUCCEEDED))
         self.ledger.decide(*a_removal("j-1"))
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), HOME)
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), PEER)
         self.assert_busy("reconciler")
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot"), HOME)
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot"), PEER)
         self.assert_busy()
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), HOME)
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), PEER)
         self.assert_busy("reconciler")
         running = JobReport(JobStatus("j-1", JobState.RUNNING, started_at=900.0), JobSpec(command="echo"), 900.0)
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",), described=(running,)), HOME)
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",), described=(running,)), PEER)
         self.assertTrue(self.cluster.job("j-1").orphan)
         self.assertTrue(self.parts.reconciler.idle)
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), HOME)
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), PEER)
         self.assertTrue(self.parts.reconciler.idle)
 
     def test_polling(self) -> None:
@@ -239,7 +239,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_membership(self) -> None:
         """A worker that is gone is not kept among those that have registered."""
-        registered = self.parts.membership.register(Registration("127.0.0.1:1", "box", boot_id="b"), "127.0.0.1")
+        registered = self.parts.membership.register(Registration("127.0.0.1:1", "box", boot_id="b"), PEER)
         worker_id = self.successResultOf(registered).worker_id
         self.workers.take("probe").answer.callback(None)
         self.assert_busy()

@@ -6,7 +6,7 @@ from scheduler.cluster.workers.ids import id_of_folder
 from scheduler.errors import Invalid, NotFound
 from scheduler.messages import Heartbeat
 from scheduler.model import JobState, Presence, WorkerState
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.test_clashes import SECRET, ClashTestCase
 from tests.unit.cluster.values import a_job
 
@@ -107,7 +107,7 @@ class IdTests(ClashTestCase):
         worker = self.registered()
         self.beat(worker.id, nonce="first")
         for nonce in ("", "second"):
-            beat = self.membership.heartbeat(Heartbeat(worker.id, "boot", nonce=nonce), HOME)
+            beat = self.membership.heartbeat(Heartbeat(worker.id, "boot", nonce=nonce), PEER)
             self.failureResultOf(beat, NotFound)
-            self.failureResultOf(self.membership.deregister(worker.id, nonce), NotFound)
-        self.successResultOf(self.membership.deregister(worker.id, "first"))
+            self.failureResultOf(self.membership.deregister(worker.id, nonce, PEER), NotFound)
+        self.successResultOf(self.membership.deregister(worker.id, "first", PEER))

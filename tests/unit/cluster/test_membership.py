@@ -12,7 +12,7 @@ from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
 from scheduler.model import JobState, WorkerState
 from scheduler.names import is_id
-from tests.house import HOME, House
+from tests.house import HOME, PEER, House
 from tests.unit.cluster.values import a_job, a_worker
 
 LEASE = 30.0
@@ -44,7 +44,7 @@ class MembershipTestCase(SynchronousTestCase):
         facts = {"boot_id": "boot"} | facts
         if "worker_id" in facts:
             self.house.give_id(facts["worker_id"], address, facts["boot_id"])
-        registered = self.membership.register(Registration(address, **facts), HOME)
+        registered = self.membership.register(Registration(address, **facts), PEER)
         for call in [call for call in self.workers.held if call.method == "answers"]:
             self.workers.held.remove(call)
             call.answer.callback(False)
@@ -59,7 +59,7 @@ class MembershipTestCase(SynchronousTestCase):
 
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
         heartbeat = Heartbeat(worker_id, "boot", **facts)
-        return self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
+        return self.successResultOf(self.membership.heartbeat(heartbeat, PEER))
 
     def logged(self, by: type) -> list[str]:
         """The lines that a class logs from now on."""
@@ -113,7 +113,7 @@ class RegisterTests(MembershipTestCase):
         self.ledger.learn(a_job(worker_id=worker_id))
         self.workers.hold("probe")
         self.store.held = True
-        self.membership.register(Registration(f"{HOME}:30001", worker_id, "box", boot_id="boot", nonce="new"), HOME)
+        self.membership.register(Registration(f"{HOME}:30001", worker_id, "box", boot_id="boot", nonce="new"), PEER)
         self.assertIs(self.ledger.registry.presences.of(worker_id).state, WorkerState.UNREACHABLE)
         self.assertEqual(self.cluster.worker("box").reason, "no call to it has succeeded yet")
         self.store.commit()
@@ -127,7 +127,7 @@ class RegisterTests(MembershipTestCase):
         """A worker whose features an earlier scheduler did not keep is asked to register once more, and only once."""
         facts = {"address": f"{HOME}:30000", "name": "box"}
         self.ledger.learn(a_worker("w-1", features=frozenset(), **facts))
-        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot"), HOME), NotFound)
+        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot"), PEER), NotFound)
         self.register(worker_id="w-1", features=("umask",), **facts)
         self.beat("w-1")
         self.assertEqual(self.ledger.registry.workers.get("w-1").features, {"umask"})
@@ -148,7 +148,7 @@ class RegisterTests(MembershipTestCase):
         self.store.fail()
         self.register(worker_id=worker_id)
         self.workers.take("probe").answer.callback(None)
-        self.successResultOf(self.membership.heartbeat(Heartbeat(worker_id, "another boot"), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat(worker_id, "another boot"), PEER))
         self.assertEqual(self.ledger.registry.workers.get(worker_id).boot_id, "another boot")
         other = self.online(address=f"{HOME}:30001")
         self.store.held = False
@@ -165,10 +165,10 @@ class RegisterTests(MembershipTestCase):
     def test_a_live_name_is_unique(self) -> None:
         """The name of a worker that is online is taken; that of one that is not can be had."""
         first = self.online(name="box")
-        taken = self.membership.register(Registration(f"{HOME}:30001", name="box"), HOME)
+        taken = self.membership.register(Registration(f"{HOME}:30001", name="box"), PEER)
         self.workers.take("answers").answer.callback(True)
         self.assertIn(first, str(self.failureResultOf(taken, Conflict).value))
-        taken = self.membership.register(Registration(f"{HOME}:30001", name="box"), HOME)
+        taken = self.membership.register(Registration(f"{HOME}:30001", name="box"), PEER)
         self.workers.take("answers").answer.callback(False)
         self.successResultOf(taken)
 
@@ -177,7 +177,7 @@ class RegisterTests(MembershipTestCase):
         self.online(address=f"{HOME}:30000", name="a")
         self.online(address=f"{HOME}:30001", name="box")
         before = self.ledger.registry.workers.all()
-        taken = self.membership.register(Registration(f"{HOME}:30000", name="box", boot_id="boot"), HOME)
+        taken = self.membership.register(Registration(f"{HOME}:30000", name="box", boot_id="boot"), PEER)
         self.workers.take("answers").answer.callback(True)
         self.failureResultOf(taken, NameTaken)
         self.assertEqual(self.ledger.registry.workers.all(), before)
@@ -207,9 +207,9 @@ class RegisterTests(MembershipTestCase):
             ("features", {"features": ("a" * 65,)}),
         ):
             registration = Registration(**({"address": f"{HOME}:30000"} | facts))
-            failure = self.failureResultOf(self.membership.register(registration, HOME), Invalid)
+            failure = self.failureResultOf(self.membership.register(registration, PEER), Invalid)
             self.assertEqual(failure.value.field, field, facts)
-        self.failureResultOf(self.membership.register(Registration("169.254.169.254:80"), HOME), Refused)
+        self.failureResultOf(self.membership.register(Registration("169.254.169.254:80"), PEER), Refused)
         self.assertEqual(self.ledger.registry.workers.all(), [])
 
     def test_no_id_equals_a_name(self) -> None:
@@ -219,17 +219,17 @@ class RegisterTests(MembershipTestCase):
         self.ledger.learn(a_job("j-2", JobState.SUCCEEDED, worker_id=first))
         before = self.ledger.registry.workers.all()
         for name in (first, "j-1"):
-            refused = self.membership.register(Registration(f"{HOME}:30001", name=name), HOME)
+            refused = self.membership.register(Registration(f"{HOME}:30001", name=name), PEER)
             self.failureResultOf(refused, NameTaken)
         self.ledger.learn(a_job("j-3", JobState.SUCCEEDED, worker_id="w-7"))
-        self.failureResultOf(self.membership.register(Registration(f"{HOME}:30001", name="w-7"), HOME), NameTaken)
+        self.failureResultOf(self.membership.register(Registration(f"{HOME}:30001", name="w-7"), PEER), NameTaken)
         for made in (id_of_address(f"{HOME}:30001"), id_of_folder("other")):
-            refused = self.membership.register(Registration(f"{HOME}:30001", name=made, boot_id="boot"), HOME)
+            refused = self.membership.register(Registration(f"{HOME}:30001", name=made, boot_id="boot"), PEER)
             self.assertEqual(self.failureResultOf(refused, Invalid).value.field, "name")
         self.assertEqual(self.ledger.registry.workers.all(), before)
         self.register(f"{HOME}:30003", name=str(UUID(int=7, version=4)))  # a host may be called so
         for number, worker_id in enumerate(("box", "j-1", "j-2")):
-            taken = self.membership.register(Registration(f"{HOME}:3010{number}", worker_id=worker_id), HOME)
+            taken = self.membership.register(Registration(f"{HOME}:3010{number}", worker_id=worker_id), PEER)
             self.assertNotEqual(self.successResultOf(taken).worker_id, worker_id)
         self.register(worker_id=first, name=first)  # its own id may be its name
         self.register(f"{HOME}:30001", worker_id="w-2", name="w-2")
@@ -246,7 +246,7 @@ class RegisterTests(MembershipTestCase):
         other = self.register(f"{HOME}:30001", name="other").worker_id
         self.register(f"{HOME}:30001", worker_id=known, name="box")
         self.beat(other)
-        self.successResultOf(self.membership.deregister(other, ""))
+        self.successResultOf(self.membership.deregister(other, "", PEER))
 
 
 class DeregisterTests(MembershipTestCase):
@@ -254,7 +254,7 @@ class DeregisterTests(MembershipTestCase):
         """A core worker that deregistered is offline, and its jobs are unknown; registering restores both."""
         worker_id = self.online(boot_id="")
         self.ledger.learn(a_job(worker_id=worker_id, started_at=900.0))
-        self.successResultOf(self.membership.deregister(worker_id, ""))
+        self.successResultOf(self.membership.deregister(worker_id, "", PEER))
         (worker,) = self.ledger.registry.workers.all()
         self.assertEqual((worker.id, worker.is_offline), (worker_id, True))
         self.assertIs(self.state(), JobState.UNKNOWN)
@@ -269,9 +269,9 @@ class DeregisterTests(MembershipTestCase):
         """A worker without jobs that deregisters is removed."""
         worker_id = self.online(boot_id="")
         self.ledger.learn(a_job(state=JobState.SUCCEEDED, worker_id=worker_id))
-        self.successResultOf(self.membership.deregister(worker_id, ""))
+        self.successResultOf(self.membership.deregister(worker_id, "", PEER))
         self.assertEqual(self.ledger.registry.workers.all(), [])
 
     def test_nobody(self) -> None:
         """An unknown worker can't deregister."""
-        self.failureResultOf(self.membership.deregister("w-9", ""), NotFound)
+        self.failureResultOf(self.membership.deregister("w-9", "", PEER), NotFound)

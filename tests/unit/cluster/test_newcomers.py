@@ -8,7 +8,7 @@ from scheduler.cluster.workers import newcomers
 from scheduler.errors import NotFound
 from scheduler.messages import Heartbeat
 from scheduler.model import JobState, Presence, WorkerState
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.test_clashes import ClashTestCase
 from tests.unit.cluster.values import a_job
 
@@ -31,7 +31,7 @@ class NewcomerTests(ClashTestCase):
         ids = [self.come(number) for number in range(5)]
         self.assertEqual(self.known(), set(ids[2:]))
         beat = Heartbeat(ids[0], "boot", nonce="nonce-0")
-        self.failureResultOf(self.membership.heartbeat(beat, HOME), NotFound)
+        self.failureResultOf(self.membership.heartbeat(beat, PEER), NotFound)
         self.assertEqual(self.come(0), ids[0])
         self.assertEqual(self.known(), {ids[0], *ids[3:]})
         self.assertTrue(self.membership.idle)

@@ -10,7 +10,7 @@ from scheduler.errors import Conflict, NameTaken, NoFreeSlot, NoMatch, NotFound,
 from scheduler.messages import Heartbeat, JobStatus, Registration
 from scheduler.model import FEATURES, Disk, Job, JobState, Presence, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms, Target
-from tests.house import HOME, House
+from tests.house import HOME, PEER, House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
 from tests.unit.cluster.values import a_job
 
@@ -40,7 +40,7 @@ class OfflineTestCase(ClusterTestCase):
         return str(answer.worker_id)
 
     def deregister(self, worker_id: str = "w-1", nonce: str = "n-1") -> None:
-        self.successResultOf(self.membership.deregister(worker_id, nonce))
+        self.successResultOf(self.membership.deregister(worker_id, nonce, PEER))
         self.settle()
 
     def state(self, worker_id: str = "w-1") -> WorkerState:
@@ -113,13 +113,13 @@ class ListedTests(OfflineTestCase):
         self.wall += 50
         self.deregister()
         self.assertEqual(self.house.worker("w-1"), before)
-        self.failureResultOf(self.membership.deregister("w-1", "n-0"), NotFound)
+        self.failureResultOf(self.membership.deregister("w-1", "n-0", PEER), NotFound)
 
     def test_said_twice_while_the_store_fails(self) -> None:
         """A deregistration that can't be saved is not answered with success, however often it is sent."""
         self.house.store.problem = "disk full"
         for _ in range(2):
-            self.failureResultOf(self.membership.deregister("w-1", "n-1"), StoreFailed)
+            self.failureResultOf(self.membership.deregister("w-1", "n-1", PEER), StoreFailed)
         self.house.store.problem = ""
         self.clock.advance(60)
         self.begin()
@@ -139,7 +139,7 @@ class LateTests(OfflineTestCase):
         self.deregister()
         for leaving in (False, True):
             late = Heartbeat("w-1", "boot", nonce="n-1", leaving=leaving)
-            self.failureResultOf(self.membership.heartbeat(late, HOME), NotFound)
+            self.failureResultOf(self.membership.heartbeat(late, PEER), NotFound)
         self.assertIs(self.state(), WorkerState.OFFLINE)
 
     def test_answer(self) -> None:
@@ -177,8 +177,8 @@ class LateTests(OfflineTestCase):
         """Jobs that a heartbeat did not mention are not asked about when it has deregistered, and has to register."""
         self.add(a_job(started_at=900.0), a_job("j-2", started_at=900.0))
         self.store.held = True
-        late = self.membership.heartbeat(Heartbeat("w-1", "boot", nonce="n-1"), HOME)
-        gone = self.membership.deregister("w-1", "n-1")
+        late = self.membership.heartbeat(Heartbeat("w-1", "boot", nonce="n-1"), PEER)
+        gone = self.membership.deregister("w-1", "n-1", PEER)
         self.store.commit_all()
         self.failureResultOf(late, NotFound)
         self.successResultOf(gone)
@@ -298,7 +298,7 @@ class NameTests(OfflineTestCase):
         """A registration that is refused takes nothing."""
         self.register("w-3", 30003, name="other", nonce="n-3")
         self.house.give_id("w-2")
-        refused = self.membership.register(Registration(f"{HOME}:30003", "w-2", "box", boot_id="b", nonce="n-2"), HOME)
+        refused = self.membership.register(Registration(f"{HOME}:30003", "w-2", "box", boot_id="b", nonce="n-2"), PEER)
         self.failureResultOf(refused, Conflict)
         self.assertEqual(self.named()["w-1"], "box")
 
@@ -313,7 +313,7 @@ class NameTests(OfflineTestCase):
     def test_back(self) -> None:
         """When it is back it is refused while another worker has its name, and has it again when that is gone."""
         self.register("w-2", 30001, nonce="n-2")
-        refused = self.membership.register(Registration(f"{HOME}:30000", "w-1", "box", boot_id="boot"), HOME)
+        refused = self.membership.register(Registration(f"{HOME}:30000", "w-1", "box", boot_id="boot"), PEER)
         self.failureResultOf(refused, NameTaken)
         self.deregister("w-2", "n-2")
         self.register()

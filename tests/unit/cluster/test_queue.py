@@ -20,6 +20,7 @@ from scheduler.errors import (
 from scheduler.model import Job, JobSpec, JobState
 from scheduler.terms import QueueTerms, Target
 from scheduler.views import JobFilter
+from tests.house import PEER
 from tests.unit.cluster.case import ANY, ECHO, W1
 from tests.unit.cluster.queue_case import HOUR, KEY, QueueTestCase
 from tests.unit.cluster.values import a_worker
@@ -345,7 +346,7 @@ class LeavingTests(QueueTestCase):
         """A job for a worker that went away waits for it, until that is forgotten."""
         self.change(a_worker(), online=False)
         job, other = self.queued(W1), self.queued(W1)
-        self.successResultOf(self.membership.deregister("w-1", ""))
+        self.successResultOf(self.membership.deregister("w-1", "", PEER))
         self.assertIs(self.state(job), JobState.QUEUED)
         self.successResultOf(self.cluster.stop(other.id))
         self.change(a_worker())

@@ -22,7 +22,7 @@ from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
 from scheduler.model import Job, JobSpec, JobState, Presence, Submission
 from scheduler.terms import QueueTerms, Target
 from tests.doubles.workers import Call
-from tests.house import HOME, NEVER_CALLED
+from tests.house import NEVER_CALLED, PEER
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -165,7 +165,7 @@ class SubmitTests(ClusterTestCase):
         answer, call = self.submit()
         job = self.only_job()
         ended = JobStatus(job.id, JobState.SUCCEEDED, finished_at=1001.0, exit_code=0)
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),)), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),)), PEER))
         call.answer.callback(JobStatus(job.id, JobState.RUNNING))
         self.assertIs(self.successResultOf(answer).state, JobState.SUCCEEDED)
 
@@ -289,7 +289,7 @@ class WorkersTests(ClusterTestCase):
         registration = Registration(a_worker().address, "w-1", "w-1", boot_id="boot", version="2")
         if drain_first:
             drained = self.cluster.drain("w-1")
-        self.membership.register(registration, HOME)
+        self.membership.register(registration, PEER)
         if not drain_first:
             drained = self.cluster.drain("w-1")
         for _ in range(commits):
@@ -315,7 +315,7 @@ class WorkersTests(ClusterTestCase):
     def test_forget_one_that_deregistered(self) -> None:
         """A worker that deregistered can be forgotten by its id, so its jobs are lost."""
         self.add(a_job())
-        self.successResultOf(self.membership.deregister("w-1", ""))
+        self.successResultOf(self.membership.deregister("w-1", "", PEER))
         self.successResultOf(self.cluster.forget("w-1"))
         self.assertIs(self.cluster.job("j-1").state, JobState.LOST)
         self.failureResultOf(self.cluster.forget("w-1"), NotFound)

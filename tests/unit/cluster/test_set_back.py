@@ -16,7 +16,7 @@ from scheduler.interfaces import Loaded
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
 from scheduler.model import FEATURES, JobState, RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
-from tests.house import ANY, ECHO, HOME, House
+from tests.house import ANY, ECHO, PEER, House
 from tests.unit.cluster.values import a_job
 
 LEASE = 30.0
@@ -75,7 +75,7 @@ class SetBackCase(SynchronousTestCase):
         ends = [JobStatus(each, JobState.SUCCEEDED, exit_code=0, started_at=1.0, finished_at=2.0) for each in job_ids]
         nonce = self.house.worker(worker_id).nonce
         heartbeat = Heartbeat(worker_id, "b", (), tuple(map(JobReport, ends)), nonce=nonce, commit_count=count)
-        return self.successResultOf(self.house.parts.membership.heartbeat(heartbeat, HOME))
+        return self.successResultOf(self.house.parts.membership.heartbeat(heartbeat, PEER))
 
     @property
     def present(self) -> int:
@@ -220,7 +220,7 @@ class SetBackTests(SetBackCase):
         """A request whose key waited is answered when it is known that its worker has left."""
         self.house.restart()
         answer = self.house.submit(ECHO, Target(worker="w-1"), key=KEY)
-        self.successResultOf(self.house.parts.membership.deregister("w-1", "n"))
+        self.successResultOf(self.house.parts.membership.deregister("w-1", "n", PEER))
         self.house.settle()
         self.assertIn("deregistered", str(self.failureResultOf(answer, Unreachable).value))
 
@@ -305,7 +305,7 @@ class SetBackTests(SetBackCase):
         """A worker that left and registers again says the count that this process told it: nothing was set back."""
         self.run_job()
         self.house.lose("w-1")
-        self.successResultOf(self.house.parts.membership.deregister("w-1", "n"))
+        self.successResultOf(self.house.parts.membership.deregister("w-1", "n", PEER))
         registered = self.house.register(
             "w-1", "127.0.0.1:1", name="box", slots=1, boot_id="b", nonce="o", features=FEATURES, commit_count=self.told
         )
@@ -359,4 +359,4 @@ class SetBackTests(SetBackCase):
         """Another folder wants the name of the worker that the backup has, which is asked whether it answers."""
         self.house.workers.hold("answers")
         facts = {"name": "box", "boot_id": "b", "nonce": "z", "folder_id": "new", "commit_count": count}
-        return self.house.parts.membership.register(Registration("127.0.0.1:9", **facts), HOME)
+        return self.house.parts.membership.register(Registration("127.0.0.1:9", **facts), PEER)

@@ -21,6 +21,7 @@ from scheduler.errors import (
 from scheduler.messages import Registration
 from scheduler.model import JobSpec, JobState
 from scheduler.terms import NO_WAITING
+from tests.house import PEER
 from tests.unit.cluster.case import ANY, ECHO, W1
 from tests.unit.cluster.queue_case import HOUR, KEY, QueueTestCase
 from tests.unit.cluster.values import a_worker
@@ -148,7 +149,7 @@ class StartingTests(QueueTestCase):
         self.assertEqual(self.held(), [])
         worker = self.ledger.registry.workers.get("w-1")
         registration = Registration(worker.address, "w-1", boot_id="boot", slots=1)
-        self.successResultOf(self.membership.register(registration, "127.0.0.1"))
+        self.successResultOf(self.membership.register(registration, PEER))
         self.change(a_worker(slots=1))  # it is online
         self.assertEqual(self.taken().id, job.id)
 
@@ -159,12 +160,12 @@ class StartingTests(QueueTestCase):
         self.take("start_job").answer.errback(Unavailable("no space left", 60))
         gone = self.ledger.registry.workers.get("w-1")
         self.assertTrue(self.house.parts.backoff.active(gone.id))
-        self.successResultOf(self.membership.deregister("w-1", ""))
+        self.successResultOf(self.membership.deregister("w-1", "", PEER))
         self.assertFalse(self.house.parts.backoff.active(gone.id))
         self.change(a_worker("w-2"))
         call = self.take("start_job")
         gone = self.ledger.registry.workers.get("w-2")
-        self.successResultOf(self.membership.deregister("w-2", ""))
+        self.successResultOf(self.membership.deregister("w-2", "", PEER))
         call.answer.errback(Unreachable("w-2"))
         self.assertFalse(self.house.parts.backoff.active(gone.id))
 
@@ -187,7 +188,7 @@ class StartingTests(QueueTestCase):
         self.change(a_worker())
         queued = self.submit(W1)
         second = self.take("start_job")
-        self.successResultOf(self.membership.deregister("w-1", ""))
+        self.successResultOf(self.membership.deregister("w-1", "", PEER))
         for call in (first, second):
             call.answer.errback(Unreachable("w-1"))
         for job in (self.successResultOf(answer), self.successResultOf(queued)):
@@ -258,7 +259,7 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         self.store.held = True
         answers = [self.submit(), self.house.submit(ECHO, W1)]
-        self.membership.deregister("w-1", "")
+        self.membership.deregister("w-1", "", PEER)
         self.store.commit_all()
         self.assertEqual(self.held(), [])
         self.assertIs(self.successResultOf(answers[0]).state, JobState.QUEUED)

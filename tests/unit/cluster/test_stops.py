@@ -8,7 +8,7 @@ from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import JobSpec, JobState
 from scheduler.views import JobFilter
 from scheduler.worker.shim import phases
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.case import ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -17,7 +17,7 @@ class StopTests(ClusterTestCase):
     def end(self, state: JobState) -> None:
         ended = JobStatus("j-1", state, "signal: terminated", finished_at=1001.0, signal="SIGTERM")
         heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended),))
-        self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
+        self.successResultOf(self.membership.heartbeat(heartbeat, PEER))
         self.settle()
 
     def test_stop_waits_for_the_end(self) -> None:

@@ -7,7 +7,7 @@ from scheduler.errors import LeftRunning, NotFound
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import JobState
 from scheduler.views import JobFilter
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.case import ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -20,7 +20,7 @@ class OrphanStopTests(ClusterTestCase):
     def end(self) -> None:
         ended = JobStatus("j-1", JobState.STOPPED, "signal: terminated", finished_at=1001.0)
         answer = self.successResultOf(
-            self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), HOME)
+            self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), PEER)
         )
         self.assertEqual(answer.acknowledged, ("j-1",))
         self.settle()
@@ -39,7 +39,7 @@ class OrphanStopTests(ClusterTestCase):
         answer = self.cluster.stop("j-1")
         self.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0, leftover=(12,))
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), PEER))
         self.assertNoResult(answer)
         self.take("stop_job").answer.callback(ended)  # it is asked whether they still run
         self.failureResultOf(answer, LeftRunning)

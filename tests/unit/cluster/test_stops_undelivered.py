@@ -8,7 +8,7 @@ from scheduler.cluster.build import RETRY_INTERVAL_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, Unreachable, Unsupported, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, WorkerState
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.stops_case import StopTestCase
 from tests.unit.cluster.values import a_job
 
@@ -46,7 +46,7 @@ class DurableStopTests(StopTestCase):
         for number, boot_id in enumerate(("boot", "another boot"), 1):
             ended = JobReport(JobStatus(f"j-{number}", JobState.STOPPED, finished_at=1001.0, signal="SIGTERM"))
             beat = Heartbeat("w-1", boot_id, ("j-1", "j-2")[number:], ended=(ended,), refusing=boot_id)
-            self.membership.heartbeat(beat, HOME)
+            self.membership.heartbeat(beat, PEER)
             stops = [call.args for call in self.held()]
             self.assertEqual(stops, [("j-2",)] if number == 1 else [])
             for _ in stops:
@@ -60,7 +60,7 @@ class DurableStopTests(StopTestCase):
 
     def test_deregistered(self) -> None:
         """So is one for a worker that has left."""
-        self.successResultOf(self.membership.deregister("w-1", ""))
+        self.successResultOf(self.membership.deregister("w-1", "", PEER))
         self.assert_recorded(self.cluster.stop("j-1", "w-1"))
         self.worker_is(WorkerState.ONLINE)
         self.take("stop_job")
@@ -89,7 +89,7 @@ class DurableStopTests(StopTestCase):
     def test_after_a_restart(self) -> None:
         """A stop that was recorded by the process before is delivered by this one."""
         self.add(a_job("j-2", JobState.UNKNOWN, started_at=900.0, stop_requested_at=999.0))
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1", "j-2")), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1", "j-2")), PEER))
         self.clock.advance(RETRY_INTERVAL_SECONDS)
         self.assertEqual(self.take("stop_job").args, ("j-2",))
 

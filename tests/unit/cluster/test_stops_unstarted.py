@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler.errors import DeadlineExceeded, NotFound, Unreachable
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import JobState, WorkerState
-from tests.house import HOME
+from tests.house import PEER
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.stops_case import StopTestCase
 from tests.unit.cluster.values import a_job
@@ -49,7 +49,7 @@ class UnstartedStopTests(StopTestCase):
         self.take("stop_job").answer.callback(None)
         self.assertNoResult(answer)
         ended = JobStatus(job_id, JobState.STOPPED, "signal: terminated", finished_at=1001.0)
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",), (JobReport(ended),)), HOME))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",), (JobReport(ended),)), PEER))
         self.settle()
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
 

@@ -43,6 +43,8 @@ class LocalCallersTests(SynchronousTestCase):
             "allow_insecure": False,
             "local_users": (User(ALICE, "alice"),),
             "unknown_users": (),
+            "peer_names": None,
+            "revoked": None,
         }
 
         def owner_of(local: tuple[str, int], peer: tuple[str, int]) -> int | None:
