@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[Entry, ...]] = {
         Entry("resume", "workers", "Let drained workers take jobs again.", "resume"),
         Entry("forget", "workers", "Forget workers that are gone.", "forget"),
     ),
+    "Security": (Entry("ca", "ca", "Make and show the certificates of a cluster."),),
     "Help": (
         Entry("doctor", "doctor", "Look for what is wrong, and say what to do about it."),
         Entry("version", "version", "Show the versions of schedctl and of the scheduler."),

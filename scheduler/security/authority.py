@@ -7,6 +7,7 @@ process that reads the pair between the two renames sees files that do not fit, 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -27,13 +28,16 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from scheduler.errors import Conflict, Invalid
-from scheduler.net import split_address, without_zone
 from scheduler.security.identities import Identity, check_label, is_identity_name
 
 #: How long the certificate of an authority is valid, and one that it issues.
 AUTHORITY_VALID, ISSUED_VALID = timedelta(days=3652), timedelta(days=365)
 #: Certificates are valid from so long before they are made, as the clocks of other machines may be behind.
 VALID_BEFORE = timedelta(hours=1)
+
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+_NUMBERS = re.compile(r"[0-9.]+")
+_HOST_MAX_CHARACTERS = 253
 
 _CERTIFICATE, _KEY = "ca.pem", "ca.key"
 
@@ -145,13 +149,11 @@ def write_pair(folder: Path, name: str, certificate: bytes, key: bytes, renew: b
 
 def _host(cluster: str, host: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ip_address(without_zone(host.strip("[]"))))
+        return x509.IPAddress(ip_address(host.strip("[]").partition("%")[0]))
     except ValueError:
-        pass
-    try:
-        name = split_address(f"{host}:1")[0].lower().rstrip(".")
-    except Invalid:
-        raise Invalid("host", f"{host!r} is neither a host name nor an IP address") from None
+        name = host.lower().removesuffix(".")
+    if len(name) > _HOST_MAX_CHARACTERS or not _HOST_NAME.fullmatch(name) or _NUMBERS.fullmatch(name):
+        raise Invalid("host", f"{host!r} is neither a host name nor an IP address")
     if is_identity_name(cluster, name):
         raise Invalid("host", f"{host!r} would state an identity: names below {cluster}.internal are for identities")
     return x509.DNSName(name)

@@ -209,16 +209,18 @@ class CommandTests(SynchronousTestCase):
         skip = "there is no schedctl yet"
 
     def commands(self) -> Mapping[str, Any]:
-        """Each command by its name, including ``schedctl`` itself."""
+        """Each command by its name, including ``schedctl`` itself, but not those below another."""
         group: Any = importlib.import_module("scheduler.cli.main").commands
         context = group.make_context("schedctl", [], resilient_parsing=True)
         found = {f"schedctl {name}": group.get_command(context, name) for name in group.list_commands(context)}
         return {"schedctl": group, **found}
 
     def options(self, command: Any) -> set[str]:
-        """The long options of a command."""
+        """The long options of a command, and of the commands below it."""
         names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-        return {name for name in names if name.startswith("--") and name != "--help"}
+        own = {name for name in names if name.startswith("--") and name != "--help"}
+        below = command.commands.values() if hasattr(command, "commands") else ()
+        return own.union(*map(self.options, below))
 
     def test_commands(self) -> None:
         """Each command, and no other, has a section."""
