@@ -10,11 +10,41 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, IPAddress, SubjectAlternativeName
 
 from scheduler.cli.checks.findings import Finding, error, ok, warning
-from scheduler.daemon.certificates import Pair
+from scheduler.daemon.certificates import Pair, check_use, read_pair, read_revoked
+from scheduler.daemon.servers import GrpcServerSettings
+from scheduler.errors import Invalid
 from scheduler.net import without_zone
+from scheduler.security.identities import Role
+from scheduler.security.presented import expires_soon
 
-#: The remaining validity below which a certificate is reported.
-EXPIRES_SOON = timedelta(days=30)
+
+def check_identity(subject: str, server: GrpcServerSettings, role: Role, name: str) -> Iterator[Finding]:
+    """Check who the certificate says its holder is, and who may call it. ``name`` is that of a worker, else ``""``."""
+    try:
+        identity = check_use(server, role)
+        revoked = frozenset() if server.revoked is None else read_revoked(server.revoked)
+    except Invalid as unfit:
+        yield error(subject, f"[grpc_server] {unfit.field} {unfit.problem}", "Correct that key, or the file it names")
+        return
+    assert server.tls is not None
+    if read_pair(server.tls).own.serial in revoked:
+        yield error(
+            subject, "The certificate in crt_file is in the list of revoked ones", "Use a new pair: schedctl ca issue"
+        )
+    if identity is not None and identity.name != name:
+        yield error(
+            subject,
+            f"The certificate is that of worker {identity.name}, and [worker] name is {name}",
+            "Set [worker] name to the name in the certificate, or issue a pair with this name",
+        )
+    elif identity is not None:
+        yield ok(subject, f"The certificate says that this is {identity}")
+    elif server.tls.ca_file is not None and server.peer_names is None:
+        yield warning(
+            subject,
+            "Every certificate of ca_file may call it, under any name",
+            "Use certificates of `schedctl ca`, or set [grpc_server] peer_names",
+        )
 
 
 def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) -> Iterator[Finding]:
@@ -62,7 +92,7 @@ def check_validity(
         )
     elif now >= ends:
         yield error(subject, f"{what} has expired on {ends:%Y-%m-%d %H:%M} UTC", renew)
-    elif ends - now < EXPIRES_SOON:
+    elif expires_soon(ends, now):
         yield warning(subject, f"{what} expires on {ends:%Y-%m-%d %H:%M} UTC, in {_days(ends - now)}", renew)
     elif not quiet:
         yield ok(subject, f"{what} is valid until {ends:%Y-%m-%d}, for {_days(ends - now)}")

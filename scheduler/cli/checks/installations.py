@@ -10,13 +10,13 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from scheduler.cli.checks.certificates import check_pair
+from scheduler.cli.checks.certificates import check_identity, check_pair
 from scheduler.cli.checks.findings import Finding, error, note, ok, warning
 from scheduler.cli.checks.machines import check_disk
 from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
 from scheduler.cli.wording import Object
 from scheduler.client import Disk
-from scheduler.daemon.certificates import read_pair
+from scheduler.daemon.certificates import identity_of, read_pair
 from scheduler.daemon.config import (
     ProcessConfig,
     SchedulerConfig,
@@ -25,10 +25,10 @@ from scheduler.daemon.config import (
     load_worker,
     samples,
 )
-from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.net import Address, split_address
+from scheduler.security.identities import Role, scheduler_dns_name
 
 #: Tables that only one of the two configuration files has.
 _SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "cluster", "store"), ("scheduler", "worker")
@@ -85,7 +85,7 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
     listeners = find_listeners()
     yield from check_servers(installation, listeners)
     if config.grpc_server.tls is not None:
-        yield from check_certificates(file, config.grpc_server.tls, dialled_hosts(config))
+        yield from check_certificates(file, config)
     yield from check_state_disk(file, config)
     if isinstance(config, WorkerConfig):
         yield from check_dialling(file, config)
@@ -138,14 +138,21 @@ def dialled_hosts(config: ProcessConfig) -> Sequence[str]:
     return [] if address.unspecified else [address.host]
 
 
-def check_certificates(file: str, tls: TlsFiles, hosts: Sequence[str]) -> Iterator[Finding]:
-    """Check the files of ``[grpc_server]``."""
+def check_certificates(file: str, config: ProcessConfig) -> Iterator[Finding]:
+    """Check the files of ``[grpc_server]``, which must use TLS."""
+    tls = config.grpc_server.tls
+    assert tls is not None
     try:
         pair = read_pair(tls)
+        identity = pair.own.identity
     except Invalid as unfit:
         yield error(file, f"[grpc_server] {unfit.field} {unfit.problem}", "Put a PEM file there that holds it")
         return
-    yield from check_pair(file, pair, hosts, datetime.now(UTC))
+    # With an identity, others verify its name in place of the host that they dial.
+    yield from check_pair(file, pair, dialled_hosts(config) if identity is None else (), datetime.now(UTC))
+    if pair.fits:
+        role, name = (Role.WORKER, config.worker.name) if isinstance(config, WorkerConfig) else (Role.SCHEDULER, "")
+        yield from check_identity(file, config.grpc_server, role, name)
 
 
 def check_state_disk(file: str, config: ProcessConfig) -> Iterator[Finding]:
@@ -168,7 +175,11 @@ def check_state_disk(file: str, config: ProcessConfig) -> Iterator[Finding]:
 def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
     """Check whether the addresses that the worker and its scheduler dial can be reached from this machine."""
     tls = config.grpc_server.tls
-    problem = dial(config.scheduler, tls)
+    try:
+        identity = identity_of(tls)
+    except Invalid:
+        identity = None  # its own check reports it
+    problem = dial(config.scheduler, tls, "" if identity is None else scheduler_dns_name(identity.cluster))
     if problem:
         yield error(
             file,
@@ -179,7 +190,7 @@ def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
     else:
         yield ok(file, f"The scheduler can be reached from here at {config.scheduler}")
     told = config.worker.advertise_addr
-    if told is not None and (problem := dial(told, tls)):
+    if told is not None and (problem := dial(told, tls, "" if identity is None else identity.dns_name)):
         yield warning(
             file,
             f"[worker] advertise_addr {told}, which the scheduler dials, can't be reached from here: {problem}",

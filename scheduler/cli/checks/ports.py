@@ -101,8 +101,11 @@ def connect(address: Address) -> str:
     return _try(address, lambda _: "")
 
 
-def dial(address: Address, tls: TlsFiles | None) -> str:
-    """Why scheduler and workers can't dial the gRPC server at that address; ``""`` if they can."""
+def dial(address: Address, tls: TlsFiles | None, dns_name: str = "") -> str:
+    """Why scheduler and workers can't dial the gRPC server at that address; ``""`` if they can.
+
+    With TLS its certificate must be for ``dns_name``, or, if that is ``""``, for the host.
+    """
 
     def greet(connection: socket.socket) -> str:
         connection.sendall(_GREETING)
@@ -112,7 +115,8 @@ def dial(address: Address, tls: TlsFiles | None) -> str:
 
     def greet_secured(connection: socket.socket) -> str:
         assert tls is not None
-        with _context(tls).wrap_socket(connection, server_hostname=without_zone(_dialled(address))) as secured:
+        verified = dns_name or without_zone(_dialled(address))
+        with _context(tls).wrap_socket(connection, server_hostname=verified) as secured:
             # A server that refuses this certificate says so only now, or hangs up without an alert, as gRPC does. A
             # server that accepts it sends its settings.
             return "" if secured.recv(1) else "TLS fails: it hangs up, and so does not accept this certificate"

@@ -155,6 +155,9 @@ def check_service(connection: Connection, version: Answer | NoAnswer, ready: Ans
         return
     yield ok("scheduler", f"It answers at {where} within {version.took * 1000:.0f} ms")
     yield _check_ready(ready)
+    if isinstance(ready, Answer):
+        for note in ready.document.get("notes") or ():
+            yield warning("scheduler", f"It notes: {printable(str(note))}", "See docs/operations.md for what to do")
     yield _check_version(version.document["version"])
     if version.date is not None:
         # Half of the round trip, and the half second that Date does not show on average.

@@ -252,6 +252,11 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn("disk full; shutting down", sentence)
         self.assertIn("/readyz is 500", self.check(ready=self.answer(500))["error"])
 
+    def test_notes(self) -> None:
+        """The notes of a scheduler that is ready are warnings."""
+        sentence = self.check(ready=self.answer(200, ready=True, notes=["the certificate expires"]))["warning"]
+        self.assertIn("the certificate expires", sentence)
+
     def test_version(self) -> None:
         """Another version is a warning that names both versions."""
         self.assertIn("9.9", self.check(self.answer(version="9.9"))["warning"])
