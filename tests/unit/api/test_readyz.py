@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.api.answers import Answer
 from scheduler.api.process import readyz
 from scheduler.views import Readiness
 from tests.house import House
@@ -17,7 +18,9 @@ class NoteTests(SynchronousTestCase):
         """Status and body."""
         call: Any = SimpleNamespace(scheduler=SimpleNamespace(readiness=lambda: readiness))
         reply = self.successResultOf(Deferred.fromCoroutine(readyz(call)))
-        return reply.status, json.loads(reply.body)
+        assert isinstance(reply, Answer)
+        body = reply.body if reply.problem is None else reply.problem.document("/readyz")
+        return reply.status, json.loads(body)
 
     def test_ready(self) -> None:
         """A scheduler with notes is ready; without any, the answer has no such member."""
