@@ -25,6 +25,7 @@ from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Peer, Registered, Registration
 from scheduler.model import Job, JobSpec, Ref, RemovedJob, RequestKey, Stream, Submission, Worker
+from scheduler.security.token import Token
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 
@@ -324,7 +325,7 @@ class IWorkerClient(Interface):
 
 
 #: A record to save, or the ``Ref`` of one to remove.
-Record = Job | Worker | RemovedJob | Ref
+Record = Job | Worker | RemovedJob | Token | Ref
 
 
 @frozen
@@ -334,6 +335,7 @@ class Loaded:
     jobs: tuple[Job, ...] = ()
     workers: tuple[Worker, ...] = ()
     removed: tuple[RemovedJob, ...] = ()
+    tokens: tuple[Token, ...] = field(default=(), kw_only=True)
     commit_count: int = field(default=0, eq=False)
     #: The count to which the store was set back. Commits with a higher count, from before the present timeline
     #: (``scheduler.commits``), are not in this store. ``None``: it was never set back.

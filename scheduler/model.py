@@ -45,7 +45,7 @@ FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
 
 @frozen
 class Ref:
-    """The key of a durable record (its ``ref``); ``kind`` is ``"job"``, ``"worker"`` or ``"removed"``."""
+    """The key of a durable record (its ``ref``); ``kind`` is ``"job"``, ``"worker"``, ``"removed"`` or ``"token"``."""
 
     kind: str
     id: str

@@ -96,6 +96,8 @@ VOCABULARY = {
     "scheduler.model": ("attrs", "scheduler.terms"),
     "scheduler.messages": ("attrs", "scheduler.model", "scheduler.terms"),
     "scheduler.views": ("attrs", "scheduler.model"),
+    "scheduler.security.principals": ("attrs", "scheduler.terms"),
+    "scheduler.security.token": ("attrs", "scheduler.model", "scheduler.security.principals", "scheduler.terms"),
     "scheduler.names": (),
     "scheduler.random_ids": (),
     "scheduler.units": ("attrs",),
@@ -103,7 +105,7 @@ VOCABULARY = {
         "attrs",
         "zope.interface",
         "twisted.internet",
-        *(f"scheduler.{name}" for name in ("messages", "model", "terms", "views")),
+        *(f"scheduler.{name}" for name in ("messages", "model", "security.token", "terms", "views")),
     ),
     "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
 }

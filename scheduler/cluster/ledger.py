@@ -1,4 +1,4 @@
-"""The registry and its durable copy: every change of a job or a worker is made here, by one of three verbs.
+"""The registry and its durable copy: every change of a job, a worker or a token is made here, by one of three verbs.
 
 | verb | who decided | visible | if the store fails |
 | --- | --- | --- | --- |
@@ -6,10 +6,10 @@
 | ``learn`` | nobody: it has happened | at once; an end: after the commit | it is true, and saved later |
 | ``see`` | a clock | at once | it is never saved |
 
-- ``decide`` is for a new job, an end that no worker reported, and a removal that a client asks for; as ``amend`` for
-  a part of a record: a drain, the request of a removal, a stop that no client asked for.
+- ``decide`` is for a new job, an end that no worker reported, a removal that a client asks for, and a new token; as
+  ``amend`` for a part of a record: a drain, the request of a removal, a stop that no client asked for.
 - ``learn`` is for a report of a worker, an unanswered start, a dispatch, a stop that a client asks for, a registration,
-  and a record that never came to be or is kept no longer.
+  a use of a token and its revocation, and a record that never came to be or is kept no longer.
 - ``see`` is for the presence of a worker.
 
 A dispatch is learned, not decided: a stop that comes during its commit must find the job ``starting``. If it found the
@@ -37,6 +37,7 @@ from scheduler.cluster.saving import Saving
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, JobSpec, JobState, Presence, Ref, RemovedJob, Worker
+from scheduler.security.token import Token
 
 T = TypeVar("T")
 R = TypeVar("R", Job, Worker)
@@ -55,7 +56,7 @@ class _Plan:
     ends: list[Ending]
     #: The jobs that are not as they were, at their ends those that end.
     jobs: list[Job]
-    others: list[Worker | RemovedJob]
+    others: list[Worker | RemovedJob | Token]
     #: The names of what goes.
     gone: list[Ref]
     #: All of these but what becomes visible with an end.
@@ -114,6 +115,7 @@ class Ledger:
                 self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
             for removed in sorted(loaded.removed, key=lambda removed: removed.removed_at):
                 self.registry.put_removed(removed)
+            self.registry.tokens.update((token.id, token) for token in loaded.tokens)
             self.loaded_count, self.set_back_to = loaded.commit_count, loaded.set_back_to
             self._store.restore_from(everything)
 
@@ -230,7 +232,7 @@ class Ledger:
 
     def _plan(self, records: Sequence[Record]) -> _Plan:
         """Sort the changes out, and keep the ends among them from now on."""
-        others = [record for record in records if isinstance(record, Worker | RemovedJob)]
+        others = [record for record in records if isinstance(record, Worker | RemovedJob | Token)]
         gone = [record for record in records if isinstance(record, Ref)]
         jobs, ends = self._jobs_after([record for record in records if isinstance(record, Job)])
         for ending in ends:
@@ -303,6 +305,9 @@ class Ledger:
         if isinstance(record, RemovedJob):
             registry.put_removed(record)
             return None
+        if isinstance(record, Token):
+            registry.tokens[record.id] = record
+            return None
         gone = registry.find(record)
         if isinstance(gone, Job):
             self.endings.forget(gone.id)
@@ -311,7 +316,9 @@ class Ledger:
         if isinstance(gone, Worker):
             registry.remove_worker(gone.id)
             return WorkerChanged(gone, None)
-        if gone is not None:
+        if isinstance(gone, Token):
+            del registry.tokens[gone.id]
+        elif gone is not None:
             registry.drop_removed(gone)
         return None
 

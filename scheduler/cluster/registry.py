@@ -1,4 +1,4 @@
-"""All workers and jobs that the scheduler knows, in memory: plain methods on plain values.
+"""All workers, jobs and tokens that the scheduler knows, in memory: plain methods on plain values.
 
 The registry holds no socket, no disk and no clock; the reactor thread owns it. The ledger alone changes it. Workers,
 jobs and the rests of removed jobs are kept apart. What follows from more than one of them is kept here: the load of a
@@ -18,6 +18,7 @@ from scheduler.cluster.known_jobs import KnownJobs
 from scheduler.cluster.known_workers import KnownWorkers
 from scheduler.interfaces import Loaded
 from scheduler.model import Job, Presence, Ref, RemovedJob, Worker
+from scheduler.security.token import Token
 
 
 class Registry:
@@ -30,6 +31,8 @@ class Registry:
         self._removed: dict[str, RemovedJob] = {}
         #: The rests of jobs that clients removed not long ago, by the ids of these, in the order of removal.
         self.removed: Mapping[str, RemovedJob] = self._removed
+        #: By id; changed only by the ledger.
+        self.tokens: dict[str, Token] = {}
         #: The workers as placement sees them; see ``Backoff.candidates``.
         self.candidates = Candidates(self.workers.by_id)
         self._in_backoff: set[str] = set()
@@ -40,13 +43,14 @@ class Registry:
         # the text of the key of a request -> the job that came from it, or what is left of that
         self._of_key: dict[str, Ref] = {}
         # kind -> its records by id
-        self._records: Mapping[str, Mapping[str, Job | Worker | RemovedJob]] = {
+        self._records: Mapping[str, Mapping[str, Job | Worker | RemovedJob | Token]] = {
             "job": self.jobs.by_id,
             "worker": self.workers.by_id,
             "removed": self.removed,
+            "token": self.tokens,
         }
 
-    def find(self, ref: Ref) -> Job | Worker | RemovedJob | None:
+    def find(self, ref: Ref) -> Job | Worker | RemovedJob | Token | None:
         """The record of that name; ``None`` where there is none."""
         return self._records[ref.kind].get(ref.id)
 
@@ -58,7 +62,8 @@ class Registry:
     def everything(self) -> Loaded:
         """All records there are."""
         jobs, workers, removed = self.jobs.by_id, self.workers.by_id, self.removed
-        return Loaded(tuple(jobs.values()), tuple(workers.values()), tuple(removed.values()))
+        tokens = tuple(self.tokens.values())
+        return Loaded(tuple(jobs.values()), tuple(workers.values()), tuple(removed.values()), tokens=tokens)
 
     # -- workers
 

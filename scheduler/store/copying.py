@@ -38,7 +38,7 @@ def copy(source: str, target: str) -> Loaded:
         for jobs in _parts(held.jobs):
             specs = reader.read_specs_thd([job.id for job in jobs if job.spec.stored])
             writer.write_thd([evolve(job, spec=specs.get(job.id, job.spec)) for job in jobs], False)
-        writer.write_thd([*held.workers, *held.removed], False)
+        writer.write_thd([*held.workers, *held.removed, *held.tokens], False)
         writer.put_counts_thd(held.commit_count, held.set_back_to)
     return held
 
@@ -92,7 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
         held = copy(options.source, options.target)
     except (Invalid, StoreFailed) as error:
         raise SystemExit(str(error)) from None
-    print(f"{len(held.jobs)} jobs, {len(held.workers)} workers, {len(held.removed)} removed jobs")  # noqa: T201 - the answer
+    counts = {"jobs": held.jobs, "workers": held.workers, "removed jobs": held.removed, "tokens": held.tokens}
+    print(", ".join(f"{len(records)} {called}" for called, records in counts.items()))  # noqa: T201 - the answer
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class MemoryStore(Service):
 
     def __init__(self) -> None:
         #: Kind -> id -> record.
-        self.kept: dict[str, dict[str, Any]] = {"job": {}, "worker": {}, "removed": {}}
+        self.kept: dict[str, dict[str, Any]] = {"job": {}, "worker": {}, "removed": {}, "token": {}}
         self.commit_count = 0
         self.counting = False
         self.set_back_to: int | None = None
@@ -31,8 +31,9 @@ class MemoryStore(Service):
         return succeed(self.loaded())
 
     def loaded(self) -> Loaded:
-        jobs, workers, removed = (tuple(self.kept[kind].values()) for kind in ("job", "worker", "removed"))
-        return Loaded(tuple(job.trimmed() for job in jobs), workers, removed, self.commit_count, self.set_back_to)
+        jobs, workers, removed, tokens = (tuple(self.kept[kind].values()) for kind in self.kept)
+        light = tuple(job.trimmed() for job in jobs)
+        return Loaded(light, workers, removed, self.commit_count, self.set_back_to, tokens=tokens)
 
     def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
         kept = self.kept["job"]

@@ -34,7 +34,9 @@ from scheduler.model import (
     Usage,
     Worker,
 )
-from scheduler.store.schema import JOBS, REMOVED, SPECS, WORKERS
+from scheduler.security.principals import Scope
+from scheduler.security.token import Token
+from scheduler.store.schema import JOBS, REMOVED, SPECS, TOKENS, WORKERS
 from scheduler.terms import QueueTerms, Retry, Target
 
 Row = dict[str, Any]
@@ -47,7 +49,7 @@ ARGS_LOST = "its args and env are lost: the database was set back"
 
 _NO_TERMS = QueueTerms()
 
-# Fields of a job, a spec and a worker that are stored unchanged in a column of the same name.
+# Fields of a job, a spec, a worker and a token that are stored unchanged in a column of the same name.
 _PLAIN = (
     *("id", "worker_id", "worker_name", "remote_id", "reason", "created_by", "created_at", "started_at"),
     *("finished_at", "unknown_since", "stop_requested_at", "exit_code", "signal", "stdout_bytes", "stderr_bytes"),
@@ -56,6 +58,7 @@ _PLAIN = (
 )
 _PLAIN_OF_SPEC = ("timeout", "stop_grace", "merge_stderr", "output_limit", "umask")
 _PLAIN_OF_WORKER = ("id", "address", "slots", "draining", "deregistered_at")
+_PLAIN_OF_TOKEN = ("id", "digest", "created_at", "expires_at", "last_used_at")
 _INPUT = (SPECS.c.stdin, SPECS.c.script)
 _LARGE = (SPECS.c.args, SPECS.c.env)
 _ENDED = JOBS.c.state.in_([state.value for state in FINAL])
@@ -110,6 +113,16 @@ def worker_row(worker: Worker) -> Row:
 def removed_row(removed: RemovedJob) -> Row:
     """The row in ``removed_jobs``."""
     return {"job_id": removed.job_id, "removed_at": removed.removed_at, **_key_columns(removed.key)}
+
+
+def token_row(token: Token) -> Row:
+    """The row in ``tokens``."""
+    return {name: getattr(token, name) for name in _PLAIN_OF_TOKEN} | {
+        "name": _clean(token.name),
+        "scope": token.scope.name.lower(),
+        "reach": _json(token.reach),
+        "created_by": _clean(token.created_by),
+    }
 
 
 def load_jobs(connection: Connection) -> Iterator[Job]:
@@ -174,6 +187,12 @@ def load_removed(connection: Connection) -> Iterator[RemovedJob]:
     """The rests of all removed jobs, by id."""
     found = _rows(connection, select(REMOVED).order_by(REMOVED.c.job_id))
     return (RemovedJob(row["job_id"], row["removed_at"], _key_of(row)) for row in found)
+
+
+def load_tokens(connection: Connection) -> Iterator[Token]:
+    """All tokens, in the order in which they were made."""
+    for row in _rows(connection, select(TOKENS).order_by(TOKENS.c.created_at, TOKENS.c.id)):
+        yield Token(**row | {"scope": Scope[row["scope"].upper()], "reach": _mapping_of(row["reach"])})
 
 
 def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row]:

@@ -144,6 +144,23 @@ REMOVED = Table(
     Column("request_fingerprint", Text),
 )
 
+# since version 8
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("reach", Text),
+    # of the token's text, which is kept nowhere
+    Column("digest", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    # NULL: never
+    Column("expires_at", Double),
+    Column("last_used_at", Double),
+)
+
 #: A step upgrades the tables by one version; the first step makes version 2.
 Step = Callable[[Connection], Any]
 
@@ -203,7 +220,20 @@ def _to_version_7(connection: Connection) -> None:
         connection.execute(DDL(f"ALTER TABLE {WORKERS.name} DROP COLUMN {name}"))
 
 
-STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4, _to_version_5, _to_version_6, _to_version_7)
+def _to_version_8(connection: Connection) -> None:
+    """Add tokens."""
+    TOKENS.create(connection)
+
+
+STEPS: Sequence[Step] = (
+    _to_version_2,
+    _to_version_3,
+    _to_version_4,
+    _to_version_5,
+    _to_version_6,
+    _to_version_7,
+    _to_version_8,
+)
 
 
 class UnfitDatabase(SchedulerError):

@@ -205,7 +205,7 @@ class SqlStore(Service):
     async def _restore(self, group: list[_Save]) -> None:
         """Make the database hold exactly the records that are in memory."""
         held = self._everything()
-        records: list[Record] = [*held.jobs, *held.workers, *held.removed]
+        records: list[Record] = [*held.jobs, *held.workers, *held.removed, *held.tokens]
         await self._run(group, self._writer.keep_thd, [record.ref for record in records if not isinstance(record, Ref)])
         for first in range(0, len(records), RESTORED_PER_TRANSACTION):
             part = records[first : first + RESTORED_PER_TRANSACTION]

@@ -19,7 +19,7 @@ from scheduler.interfaces import Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
 from scheduler.store import rows
 from scheduler.store.databases import Database, why
-from scheduler.store.schema import JOBS, REMOVED, SPECS, VERSIONS, WORKERS
+from scheduler.store.schema import JOBS, REMOVED, SPECS, TOKENS, VERSIONS, WORKERS
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ class Writer:
         self._begun = {kind: ids.union(record.ref.id for record in found[kind]) for kind, ids in begun.items()}
         self._lost = {job.id for job in found["job"] if rows.lacks_args(job)}
         self._counts = counts
-        jobs, workers, removed = (tuple(found[kind]) for kind in ("job", "worker", "removed"))
-        return Loaded(jobs, workers, removed, counts.commits, set_back_to)
+        jobs, workers, removed, tokens = (tuple(found[kind]) for kind in ("job", "worker", "removed", "token"))
+        return Loaded(jobs, workers, removed, counts.commits, set_back_to, tokens=tokens)
 
     def write_thd(self, records: Sequence[Record], probe: bool = False, commits: bool = False) -> int:
         """Write all records in one transaction, and return the count of commits.
@@ -254,6 +254,7 @@ KINDS: Mapping[str, Kind] = {
     "job": Kind(JOBS, rows.job_row, rows.load_jobs, once=(SPECS, rows.spec_row)),
     "worker": Kind(WORKERS, rows.worker_row, rows.load_workers),
     "removed": Kind(REMOVED, rows.removed_row, rows.load_removed),
+    "token": Kind(TOKENS, rows.token_row, rows.load_tokens),
 }
 
 

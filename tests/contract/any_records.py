@@ -18,6 +18,8 @@ from scheduler.model import (
     Usage,
     Worker,
 )
+from scheduler.security.principals import Scope
+from scheduler.security.token import Token
 from scheduler.terms import QueueTerms, Retry, Target
 
 #: A spec larger than the part of an ended job that stays in memory.
@@ -104,6 +106,16 @@ ANY_WORKERS = st.builds(
     version=_SOME,
     features=st.frozensets(st.sampled_from(FEATURES)),
 )
-
-
 ANY_REMOVED = st.builds(RemovedJob, job_id=st.uuids().map(str), removed_at=_TIME, key=_KEYS)
+ANY_TOKENS = st.builds(
+    Token,
+    id=st.uuids().map(str),
+    name=_TEXT,
+    scope=st.sampled_from([Scope.READ, Scope.RUN, Scope.ADMIN]),
+    digest=st.text("0123456789abcdef", min_size=64, max_size=64),
+    created_at=_TIME,
+    created_by=_TEXT,
+    reach=_MAPPING,
+    expires_at=st.none() | _TIME,
+    last_used_at=st.none() | _TIME,
+)

@@ -11,7 +11,7 @@ from scheduler.interfaces import Loaded, Record
 from scheduler.model import JobState, Ref, RemovedJob
 from scheduler.store.rows import ARGS_LOST
 from tests.contract.any_records import LARGE
-from tests.unit.cluster.values import a_job, a_worker
+from tests.unit.cluster.values import a_job, a_token, a_worker
 
 
 class SetBackContract:
@@ -30,8 +30,9 @@ class SetBackContract:
         Ref("removed", "j-0"),
         a_job("j-3"),
         evolve(a_worker(), draining=True),
+        a_token(),
     )
-    held = Loaded((a_job("j-2"), a_job("j-3")), (evolve(a_worker(), draining=True),))
+    held = Loaded((a_job("j-2"), a_job("j-3")), (evolve(a_worker(), draining=True),), tokens=(a_token(),))
     #: The counts that the standby has.
     kept_commits, kept_transactions = 1, 1
 

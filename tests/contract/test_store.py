@@ -20,19 +20,20 @@ from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Worker
+from scheduler.security.token import Token
 from scheduler.store.databases import prepare
 from scheduler.store.memory import MemoryStore
 from scheduler.store.rows import NO_SPEC
-from scheduler.store.schema import JOBS, REMOVED, SPECS, WORKERS
+from scheduler.store.schema import JOBS, REMOVED, SPECS, TOKENS, WORKERS
 from scheduler.store.sql import SqlStore, make_store
 from scheduler.store.writer import Writer
 from scheduler.terms import Target
 from tests import postgres
-from tests.contract.any_records import ANY_JOBS, ANY_REMOVED, ANY_WORKERS, LARGE
+from tests.contract.any_records import ANY_JOBS, ANY_REMOVED, ANY_TOKENS, ANY_WORKERS, LARGE
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
 from tests.contract.store_set_back import SetBackContract
 from tests.simulation.store import Backup, Database
-from tests.unit.cluster.values import a_job, a_worker
+from tests.unit.cluster.values import a_job, a_token, a_worker
 
 
 class StoreContract:
@@ -70,24 +71,27 @@ class StoreContract:
         self.assertEqual(await self.store.load(), Loaded())
 
     async def test_saved_is_loaded(self) -> None:
-        """Jobs, workers and the rests of removed jobs come back as they were saved."""
+        """Jobs, workers, the rests of removed jobs and tokens come back as they were saved."""
         job, removed = a_job(key=RequestKey("k", "f" * 64)), RemovedJob("j-0", 1.0, RequestKey("l", "f" * 64))
-        await self.store.save([job, a_worker(), removed])
-        self.assertEqual(await self.again(), Loaded((job,), (a_worker(),), (removed,)))
+        await self.store.save([job, a_worker(), removed, a_token(expires_at=9.5)])
+        self.assertEqual(
+            await self.again(), Loaded((job,), (a_worker(),), (removed,), tokens=(a_token(expires_at=9.5),))
+        )
 
     async def test_the_last_one_counts(self) -> None:
         """A record saved again replaces the one before, also within one save."""
         ended = a_job(state=JobState.SUCCEEDED)
         removed = RemovedJob("j-0", 1.0)
-        await self.store.save([a_job(), removed, ended, evolve(removed, removed_at=2.0)])
+        used = a_token(last_used_at=3.0)
+        await self.store.save([a_job(), a_token(), removed, ended, evolve(removed, removed_at=2.0), used])
         await self.store.save([evolve(a_worker(), draining=True)])
         await self.store.save([a_worker()])
-        self.assertEqual(await self.again(), Loaded((ended,), (a_worker(),), (RemovedJob("j-0", 2.0),)))
+        self.assertEqual(await self.again(), Loaded((ended,), (a_worker(),), (RemovedJob("j-0", 2.0),), tokens=(used,)))
 
     async def test_removed(self) -> None:
         """A removed record is gone; removing an unknown one does nothing."""
-        await self.store.save([a_job(), a_worker(), RemovedJob("j-0", 1.0)])
-        gone = [Ref("job", "j-1"), Ref("worker", "w-1"), Ref("removed", "j-0")]
+        await self.store.save([a_job(), a_worker(), RemovedJob("j-0", 1.0), a_token()])
+        gone = [Ref("job", "j-1"), Ref("worker", "w-1"), Ref("removed", "j-0"), Ref("token", "abcd2345")]
         await self.store.save(gone)
         await self.store.save(gone)
         self.assertEqual(await self.again(), Loaded())
@@ -293,6 +297,7 @@ class SqlContract(SetBackContract, StoreContract):
             (JobSpec, SPECS, {"job_id", "stored"}),
             (Worker, WORKERS, set()),
             (RemovedJob, REMOVED, key),
+            (Token, TOKENS, set()),
         ):
             names = {field.name for field in fields(record)}
             self.assertEqual(names ^ {column.name for column in table.c}, beside)
@@ -304,14 +309,15 @@ class SqlContract(SetBackContract, StoreContract):
         self.addCleanup(writer.close_thd)
 
         @settings(max_examples=60)
-        @given(st.lists(ANY_JOBS, max_size=3), st.lists(ANY_REMOVED, max_size=3), st.lists(ANY_WORKERS, max_size=3))
-        def come_back(jobs: list[Job], removed: list[RemovedJob], workers: list[Worker]) -> None:
-            writer.write_thd([*jobs, *removed, *workers], False)
+        @given(*(st.lists(each, max_size=3) for each in (ANY_JOBS, ANY_REMOVED, ANY_WORKERS, ANY_TOKENS)))
+        def come_back(jobs: list[Job], removed: list[RemovedJob], workers: list[Worker], tokens: list[Token]) -> None:
+            writer.write_thd([*jobs, *removed, *workers, *tokens], False)
             loaded = writer.load_thd()
             self.assertEqual({job.id: job for job in loaded.jobs}, {job.id: job.trimmed() for job in jobs})
             self.assertEqual({worker.id: worker for worker in loaded.workers}, {each.id: each for each in workers})
             self.assertEqual({each.job_id: each for each in loaded.removed}, {each.job_id: each for each in removed})
-            gone: list[Record] = [each.ref for each in removed]
+            self.assertEqual({each.id: each for each in loaded.tokens}, {each.id: each for each in tokens})
+            gone: list[Record] = [each.ref for each in (*removed, *tokens)]
             gone += [Ref("job", job.id) for job in jobs] + [Ref("worker", worker.id) for worker in workers]
             writer.write_thd(gone, False)
             self.assertEqual(writer.load_thd(), Loaded())

@@ -25,8 +25,8 @@ class RestorableStore(MemoryStore):
 
     def everything(self) -> Loaded:
         """All records, with complete specs."""
-        jobs, workers, removed = (tuple(self.kept[kind].values()) for kind in ("job", "worker", "removed"))
-        return Loaded(jobs, workers, removed, self.commit_count, self.set_back_to)
+        jobs, workers, removed, tokens = (tuple(self.kept[kind].values()) for kind in self.kept)
+        return Loaded(jobs, workers, removed, self.commit_count, self.set_back_to, tokens=tokens)
 
     def hold(self, records: Loaded) -> None:
         """Hold exactly these records. Their existing specs stay."""
@@ -36,7 +36,7 @@ class RestorableStore(MemoryStore):
             kept.clear()
         self._lost = {job.id for job in records.jobs if job.spec.stored and job.id not in specs}
         jobs = [evolve(job, spec=specs.get(job.id, job.spec)) if job.spec.stored else job for job in records.jobs]
-        RestorableStore.save(self, [*jobs, *records.workers, *records.removed])
+        RestorableStore.save(self, [*jobs, *records.workers, *records.removed, *records.tokens])
         self.counting = counting
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:

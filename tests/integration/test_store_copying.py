@@ -15,7 +15,7 @@ from scheduler.store.databases import prepare
 from scheduler.store.writer import Writer
 from tests import postgres
 from tests.integration.test_databases import HELD
-from tests.unit.cluster.values import a_job
+from tests.unit.cluster.values import a_job, a_token
 
 
 class CopyTests(SynchronousTestCase):
@@ -23,7 +23,7 @@ class CopyTests(SynchronousTestCase):
         self.source = self.new_file()
         database = self.use(self.source)
         writer = Writer(database)
-        writer.write_thd(HELD, False)
+        writer.write_thd([*HELD, a_token()], False)
         writer.close_thd()
         database.release()
 
@@ -47,7 +47,7 @@ class CopyTests(SynchronousTestCase):
         """The copy has all records of the original, which is unchanged."""
         target = self.new_file()
         self.assertEqual(copy(self.source, target), self.held(self.source))
-        self.assertEqual(self.held(target), Loaded(HELD[:2], HELD[2:3], HELD[3:]))
+        self.assertEqual(self.held(target), Loaded(HELD[:2], HELD[2:], tokens=(a_token(),)))
 
     def test_large_arguments(self) -> None:
         """Jobs of which only a part is loaded are copied completely, a few in each transaction."""

@@ -44,6 +44,7 @@ ALLOWED = {
     # The class alone, with a store.
     ("unit/cluster/ledger_case.py", "scheduler.cluster.ledger.Ledger"),
     ("unit/cluster/test_ledger.py", "scheduler.cluster.ledger.Ledger"),
+    ("unit/cluster/test_ledger_tokens.py", "scheduler.cluster.ledger.Ledger"),
     # The class, to have something happen before it starts.
     ("unit/cluster/test_attendance.py", "scheduler.cluster.jobs.attendance.Attendance"),
     # A second instance without memory, to compare with the house's.

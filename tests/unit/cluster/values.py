@@ -1,10 +1,12 @@
-"""Workers and jobs for the tests of the cluster: valid, and short to write."""
+"""Workers, jobs and tokens for the tests of the cluster: valid, and short to write."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from scheduler.model import FEATURES, Job, JobSpec, JobState, Ref, RemovedJob, Worker
+from scheduler.security.principals import Scope
+from scheduler.security.token import Token
 from scheduler.terms import Target
 
 
@@ -42,3 +44,16 @@ def a_job(
 def a_removal(job_id: str, when: float = 1000.0) -> tuple[Ref, RemovedJob]:
     """The records after a client removed a job that came without a key."""
     return Ref("job", job_id), RemovedJob(job_id, when)
+
+
+def a_token(token_id: str = "abcd2345", **changes: Any) -> Token:
+    """Made at time 1000 by root, for the workers of one zone; nobody knows its text."""
+    facts: dict[str, Any] = {
+        "name": token_id,
+        "scope": Scope.RUN,
+        "digest": "0f" * 32,
+        "created_at": 1000.0,
+        "created_by": "local:root",
+        "reach": {"zone": "a"},
+    }
+    return Token(id=token_id, **(facts | changes))
