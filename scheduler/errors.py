@@ -24,7 +24,7 @@ class Invalid(SchedulerError):
 
 
 class NotFound(SchedulerError):
-    """There is no such ``kind``: ``"worker"``, ``"job"`` or ``"output of job"``."""
+    """There is no such ``kind``: ``"worker"``, ``"job"``, ``"output of job"`` or ``"token"``."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f"{kind} {name!r} not found")
@@ -49,7 +49,7 @@ class NoMatch(Conflict):
 
 
 class NameTaken(Conflict):
-    """Another online worker has the name, or the name is the id of another worker or of a job."""
+    """Another online worker or valid token has the name, or it is the id of another worker or of a job."""
 
 
 class WorkerOnline(Conflict):

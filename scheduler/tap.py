@@ -19,7 +19,7 @@ from scheduler.rpc.callers import caller_rules
 from scheduler.rpc.local_callers import LocalCallers
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
-from scheduler.security.authentication import Authentication, Nobody
+from scheduler.security.authentication import Authentication
 from scheduler.security.local_users import LocalUsers
 from scheduler.security.socket_owners import SocketOwners
 from scheduler.store import databases
@@ -66,7 +66,7 @@ def makeService(options: Options) -> IService:
     rules = caller_rules(config.grpc_server)
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership, rules, [callers.check_thd])
     local_users = LocalUsers(settings.local_users, time.monotonic)
-    authentication = Authentication(Nobody(), local_users, settings.allow_insecure)
+    authentication = Authentication(cluster.tokens, local_users, settings.allow_insecure)
     site = make_site(
         cluster.service, authentication, reactor, time.time, settings.allowed_hosts, owner_of=owners.owner_of
     )

@@ -45,6 +45,7 @@ from scheduler.daemon.services import Periodic, Step
 from scheduler.interfaces import IStore, IWorkerClient
 from scheduler.net import DialRule
 from scheduler.random_ids import random_uuid
+from scheduler.security.tokens import Tokens
 
 #: Seconds between looks at the count of the store's commits, for when nothing is saved.
 VERIFY_INTERVAL_SECONDS = 5.0
@@ -83,6 +84,7 @@ class ClusterParts:
     forgetting: Forgetting
     membership: Membership
     service: Cluster
+    tokens: Tokens
     records: tuple[IService, ...]
     work: tuple[IService, ...]
     admission: tuple[IService, ...]
@@ -162,6 +164,7 @@ def make_cluster(
         outlook,
         notes,
     )
+    tokens = Tokens(wall_time, ledger, registry.tokens, stops.stop_matching)
     polling = Polling(clock, registry, service.query, flights.__contains__, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, membership.departures.unlist, forget_after)
 
@@ -192,6 +195,7 @@ def make_cluster(
         forgetting=forgetting,
         membership=membership,
         service=service,
+        tokens=tokens,
         records=(
             Step(start=ledger.load, stop=ledger.close),
             Periodic(clock, VERIFY_INTERVAL_SECONDS, set_back.verify),

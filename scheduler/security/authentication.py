@@ -8,16 +8,10 @@ from typing import Protocol
 from attrs import frozen
 
 from scheduler.errors import Unauthenticated
+from scheduler.security.interfaces import ITokens
 from scheduler.security.principals import ANONYMOUS, Principal
 
 _BEARER = "bearer"
-
-
-class Tokens(Protocol):
-    """The tokens that are valid now."""
-
-    def principal(self, token: str) -> Principal:
-        """The principal of a token. Raises ``Unauthenticated`` for a token that is not valid."""
 
 
 class LocalUsers(Protocol):
@@ -25,13 +19,6 @@ class LocalUsers(Protocol):
 
     def principal(self, uid: int) -> Principal:
         """The principal of a user. Raises ``Unauthenticated`` for a user who needs a token."""
-
-
-class Nobody:
-    """No tokens."""
-
-    def principal(self, _: object) -> Principal:
-        raise Unauthenticated("the token is not valid")
 
 
 @frozen
@@ -49,7 +36,7 @@ class Credentials:
 class Authentication:
     """Finds the principal of a request. A token counts more than the local user who sends it."""
 
-    tokens: Tokens
+    tokens: ITokens
     local_users: LocalUsers
     #: Whether a request that shows nothing of its sender is ``ANONYMOUS``: ``[http_server] allow_insecure``.
     allow_insecure: bool = False

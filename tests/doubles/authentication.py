@@ -1,10 +1,19 @@
 """Authentication that asks for nothing."""
 
-from scheduler.security.authentication import Authentication, Credentials
+from collections.abc import Callable
+
+from scheduler.security.authentication import Authentication, Credentials, Nobody
 from scheduler.security.principals import Principal, Scope
 
 #: The principal of every request to a site in tests about other things.
 TESTER = Principal("local", "tester", Scope.ADMIN)
+
+
+class NoTokens:
+    """Tokens in tests about other things."""
+
+    def watch(self, ended: Callable[[str], None]) -> None:
+        """Nothing ever ends."""
 
 
 class _Trusting(Authentication):
@@ -12,4 +21,4 @@ class _Trusting(Authentication):
         return TESTER
 
 
-TRUSTING = _Trusting(None, None)  # type: ignore[arg-type]  # nothing looks at them
+TRUSTING = _Trusting(NoTokens(), Nobody())

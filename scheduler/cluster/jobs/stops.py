@@ -110,8 +110,8 @@ class Stops:
                 await self._look_again(attempt, ask)
         return self._registry.jobs.find(job.id) or job
 
-    async def stop_matching(self, which: JobFilter) -> tuple[Job, ...]:
-        """See ``IScheduler.stop_matching``."""
+    async def stop_matching(self, which: JobFilter, why: str | None = None) -> tuple[Job, ...]:
+        """See ``IScheduler.stop_matching``; ``why`` as for ``stop``."""
         jobs: dict[str, Job] = {}
         cursor: str | None = None
         while True:
@@ -123,7 +123,7 @@ class Stops:
             cursor = page.next
             await deferLater(self._clock, 0)
         asking = Turns(MAX_STOPS_AT_ONCE)
-        stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs.values()]
+        stops = [Deferred.fromCoroutine(self.stop(job, asking.run, why)) for job in jobs.values()]
         done = shielded(DeferredList(stops, consumeErrors=True))  # one that fails shows it in the state of its job
         await done.addTimeout(STOP_WAIT_MAX_SECONDS, self._clock, lambda _reason, _seconds: [])
         found = [list(self._registry.jobs.attempts(job.id)) or [job] for job in jobs.values()]

@@ -29,6 +29,7 @@ WORKER_TIMERS = 1
 PARTS = (
     *("ledger", "feed", "expected", "liveness", "backoff", "flights", "starts", "queue", "submissions", "stops"),
     *("removals", "outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership", "set_back"),
+    "tokens",
 )
 
 

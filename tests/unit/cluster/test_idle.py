@@ -11,6 +11,8 @@ from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
 from scheduler.model import Job, JobSpec, JobState, Presence, RequestKey, Stream, WorkerState
+from scheduler.security.interfaces import NewToken
+from scheduler.security.principals import Principal, Scope
 from scheduler.terms import NO_WAITING, QueueTerms
 from tests.house import ANY, ECHO, PEER, House
 from tests.unit.cluster.values import a_job, a_removal, a_worker
@@ -198,6 +200,31 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy()
         self.ledger.learn(a_job(stdout_bytes=1), lazily=True)
         self.assert_busy("ledger")
+
+    def test_token(self) -> None:
+        """The tokens are not idle while one is being saved, or queued jobs of a revoked one could not be stopped."""
+        root = Principal("local", "root", Scope.ADMIN)
+        self.store.held = True
+        made = self.parts.tokens.create(root, NewToken("ci", Scope.RUN))
+        self.assert_busy("tokens")
+        self.store.commit()
+        token, _ = self.successResultOf(made)
+        self.assert_busy()
+        terms = QueueTerms(60.0)
+        self.ledger.learn(a_job(created_by="local:root"))
+        self.ledger.learn(a_job("j-2", JobState.QUEUED, None, created_by="token:ci", terms=terms, promised=True))
+        self.store.commit_all()
+        revoked = self.parts.tokens.revoke(root, token.id)
+        self.store.commit()
+        self.store.fail_all()
+        self.successResultOf(revoked)
+        self.assert_busy("tokens", "ledger", "queue")
+        self.clock.advance(5.0)
+        self.store.commit_all()
+        self.parts.tokens.look()
+        self.store.commit_all()
+        self.assertTrue(self.parts.tokens.idle)
+        self.assertEqual(self.cluster.job("j-2").state, JobState.STOPPED)
 
     def test_waiters(self) -> None:
         """A client that waits for or watches a job is kept until the job ends or the client leaves."""
