@@ -20,6 +20,7 @@ from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job, JobState
 from scheduler.reading import Object
+from scheduler.security.interfaces import ITokens
 
 T = TypeVar("T")
 
@@ -63,6 +64,10 @@ class Context:
         init=False,
         default=Factory(lambda self: ExcerptReader(self.scheduler, self.clock, self.described), takes_self=True),
     )
+
+    @property
+    def tokens(self) -> ITokens:
+        return self.door.tokens
 
     def job_json(self, job: Job) -> Object:
         """The JSON of a job as every answer shows it, with the reason why it is queued."""

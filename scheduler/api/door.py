@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.web.server import Request
 
+from scheduler.api.admitted import Admitted
 from scheduler.api.guard import values_of
 from scheduler.api.local_peers import came_through_proxy
 from scheduler.errors import ScopeNeeded, Unauthenticated
 from scheduler.security.authentication import Authentication, Credentials
+from scheduler.security.interfaces import ITokens
 from scheduler.security.principals import Principal, Scope
 
 
@@ -22,6 +24,15 @@ class Door:
     """Admits requests to the routes."""
 
     _authentication: Authentication
+    admitted: Admitted = field(init=False, factory=Admitted)
+
+    def __attrs_post_init__(self) -> None:
+        self.tokens.watch(self.admitted.end)
+
+    @property
+    def tokens(self) -> ITokens:
+        """The tokens that this door knows."""
+        return self._authentication.tokens
 
     def admit(self, request: Request, scope: Scope) -> Principal | None:
         """The principal of a request for a route of this scope. ``None``: the route is open, and there is none.
@@ -36,6 +47,7 @@ class Door:
             raise
         if principal.scope < scope:
             raise ScopeNeeded(str(principal), scope.name.lower())
+        self.admitted.add(principal, request)
         return principal
 
 

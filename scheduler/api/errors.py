@@ -66,6 +66,7 @@ NOT_FOUND: Mapping[str, str] = {
     "worker": "worker-unknown",
     "job": "job-unknown",
     "output of job": "output-unknown",
+    "token": "token-unknown",
 }
 
 #: The core routes, whose problem documents also have the text as ``error``.

@@ -188,10 +188,18 @@ def _id_prefix(value: str) -> str:
     return value
 
 
-def _moment(now: float, value: str) -> float:
+def time_of(value: str) -> float | None:
+    """The POSIX time of an RFC 3339 time; ``None`` for another text."""
     with suppress(ValueError, OverflowError):
-        if _TIME.fullmatch(_filled(value)):
+        if _TIME.fullmatch(value):
             return datetime.fromisoformat(_PLUS.sub("+", value).upper()).astimezone(UTC).timestamp()
+    return None
+
+
+def _moment(now: float, value: str) -> float:
+    if (moment := time_of(_filled(value))) is not None:
+        return moment
+    with suppress(ValueError, OverflowError):
         if units.has_unit(value):  # a bare number could also be meant as a POSIX time
             return now - units.parse_duration(value)
     raise Unfit("must be a time like 2024-05-01T12:00:00Z, or like 24h for so long ago")

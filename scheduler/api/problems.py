@@ -71,6 +71,11 @@ TYPES: Mapping[str, ProblemType] = {
     "output-unknown": _type(
         404, "The job has ended, and its worker has no output of it.", "The output is lost. The job itself remains."
     ),
+    "token-unknown": _type(
+        404,
+        "No token has that id, or it is beyond the caller's reach. A token that was revoked is gone.",
+        "`GET /v1/tokens` lists them.",
+    ),
     "route-unknown": _type(404, "There is no such route.", "Check the path; it ends without a slash."),
     "method-not-allowed": _type(
         405, "The route exists and does not take this method.", "Use a method that the header `Allow` lists."
@@ -89,7 +94,11 @@ TYPES: Mapping[str, ProblemType] = {
         "job asks for. A worker that is drained or has no slots does not match.",
         "Correct the selector, or add a worker that matches.",
     ),
-    "name-taken": _type(409, "Another worker that is online has that name.", "Give one of the two another name."),
+    "name-taken": _type(
+        409,
+        "Another worker that is online has that name, or another valid token.",
+        "Give one of the two another name, or revoke the other token first.",
+    ),
     "worker-online": _type(
         409, "A worker that is online can't be forgotten.", "Stop the worker, then repeat the request."
     ),

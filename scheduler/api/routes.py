@@ -12,10 +12,11 @@ from typing import Any
 from attrs import frozen
 
 from scheduler import wire
-from scheduler.api import core, jobs, output, process, submissions, workers
+from scheduler.api import core, jobs, output, process, submissions, tokens, workers
 from scheduler.api.context import Reply
 from scheduler.api.outcomes import WANTED
 from scheduler.api.parameters import FILTERS, pairs_of
+from scheduler.api.token_json import read_new_token
 from scheduler.reading import BodyReader
 from scheduler.security.principals import Scope
 
@@ -90,6 +91,8 @@ _LOOK = ("job-unknown", "job-failed", "job-not-ended", "store-failing")
 _REMOVE = ("job-unknown", "job-not-ended", "store-failing", "worker-fault")
 _DRAIN = ("worker-unknown", "store-failing")
 _FORGET = ("worker-online", "conflict", *_DRAIN)
+_NEW_TOKEN = ("name-taken", "conflict", "refused", "store-failing")
+_REVOKE = ("token-unknown", "store-failing")
 
 READ, RUN, ADMIN = Scope.READ, Scope.RUN, Scope.ADMIN
 
@@ -110,6 +113,10 @@ ROUTES = (
     Route("DELETE", "/v1/workers/<worker>", ADMIN, workers.forget, (204,), _FORGET),
     Route("POST", "/v1/workers/<worker>/drain", ADMIN, workers.drain, (200,), _DRAIN, (), wire.read_nothing),
     Route("POST", "/v1/workers/<worker>/resume", ADMIN, workers.resume, (200,), _DRAIN, (), wire.read_nothing),
+    Route("POST", "/v1/tokens", ADMIN, tokens.create, (201,), _NEW_TOKEN, (), read_new_token),
+    Route("GET", "/v1/tokens", ADMIN, tokens.every, (200,)),
+    Route("GET", "/v1/tokens/<token_id>", ADMIN, tokens.one, (200,), ("token-unknown",)),
+    Route("DELETE", "/v1/tokens/<token_id>", ADMIN, tokens.revoke, (204,), _REVOKE),
     Route("GET", "/healthz", Scope.OPEN, process.healthz, (200,)),
     Route("GET", "/readyz", Scope.OPEN, process.readyz, (200,), ("not-ready",)),
     Route("GET", "/v1/version", READ, process.version, (200,)),

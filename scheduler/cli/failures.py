@@ -27,6 +27,8 @@ _GLOBAL_OPTIONS = {"--url": "URL", "--token": "TOKEN", "--context": "NAME"}
 _NEXT_STEPS = {
     "worker-unknown": "`schedctl workers` lists the workers.",
     "job-unknown": "`schedctl ps -a` lists the jobs.",
+    "token-unknown": "`schedctl token ls` lists the tokens.",
+    "name-taken": "`schedctl token revoke NAME` revokes a token of that name; or choose another name.",
     "worker-unreachable": "`schedctl workers` says why it can't be reached; `schedctl doctor` looks for the cause.",
     "worker-draining": "`schedctl resume WORKER` lets it take jobs again.",
     "no-match": "`schedctl workers` shows the labels of workers, and which of them take jobs.",

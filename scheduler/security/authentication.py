@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from scheduler.errors import Unauthenticated
 from scheduler.security.interfaces import ITokens
@@ -26,7 +26,7 @@ class Credentials:
     """The facts about the sender of a request."""
 
     #: The values of the header ``Authorization``.
-    authorization: Sequence[str] = ()
+    authorization: Sequence[str] = field(default=(), repr=False)
     #: The user id of the process at the other end of the connection. ``None``: it is on another machine, the system
     #: can't tell, or a proxy is in between.
     uid: int | None = None

@@ -24,9 +24,10 @@ from scheduler.api.server import HttpServer, make_site
 from scheduler.api.unix_server import UnixServer
 from scheduler.daemon.users import User
 from scheduler.net import Address
-from scheduler.security.authentication import Authentication, Nobody
+from scheduler.security.authentication import Authentication
 from scheduler.security.local_users import LocalUsers
 from scheduler.security.socket_owners import SocketOwners
+from tests.doubles.authentication import NoTokens
 from tests.integration.test_http_sockets import exchange, read_answer, request
 from tests.other_user import NOBODY, SKIP, Relay, as_user
 from tests.unit.api.conversation import NOW, Response, Stage, read_response
@@ -62,7 +63,7 @@ class LocalCase(TestCase):
     def serve(self, **scopes: str) -> None:
         """Begin to serve; ``nobody = "run"`` gives that user a scope."""
         users = {User(NOBODY, name): scope for name, scope in scopes.items()}
-        authentication = Authentication(Nobody(), LocalUsers(users, reactor.seconds))
+        authentication = Authentication(NoTokens(), LocalUsers(users, reactor.seconds))
         self.site = make_site(
             *(self.scheduler, authentication, reactor, lambda: NOW, self.allowed_hosts),
             owner_of=self.owners.owner_of,

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from scheduler.api.connection import ApiSite
 from scheduler.api.server import make_site
 from scheduler.cluster.output.outputs import WINDOW_BYTES
+from scheduler.security.authentication import Authentication
 from scheduler.views import JobFilter
 from tests.doubles.authentication import TRUSTING
 from tests.doubles.overridden import Overridden
@@ -175,7 +176,9 @@ class Stage:
 
     def __init__(self, clock: IReactorTime, window: int = WINDOW_BYTES) -> None:
         ids = count(1)
-        self.house = House(lambda: NOW, workers=Workers(clock), new_id=lambda: f"job-{next(ids)}", window=window)
+        #: The POSIX time.
+        self.now = NOW
+        self.house = House(lambda: self.now, workers=Workers(clock), new_id=lambda: f"job-{next(ids)}", window=window)
         self.fleet = Fleet(self.house)
         self.fleet.add_worker(labels={"zone": "a"})
         self.scheduler = Overridden(self.house.parts.service)
@@ -197,7 +200,11 @@ class Server(Stage):
         super().__init__(self.clock, window)
         with without_urls():
             hosts = {"allowed_hosts": HOSTS, **settings}
-            self.site: ApiSite = make_site(self.scheduler, TRUSTING, self.clock, lambda: NOW, **hosts)
+            self.site: ApiSite = make_site(self.scheduler, self.authentication(), self.clock, lambda: self.now, **hosts)
+
+    def authentication(self) -> Authentication:
+        """The authentication of the site."""
+        return TRUSTING
 
     def connect(self, host: str = "127.0.0.1") -> Connection:
         """Open a connection that reaches the server at ``host``."""

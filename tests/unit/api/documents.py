@@ -15,7 +15,7 @@ from scheduler.api.routes import ANYWHERE, ROUTES, SUBMISSIONS, Route
 ALWAYS = {"type", "title", "status", "detail"}
 
 #: Examples for the names in paths.
-NAMES = {"job_id": "job-1", "worker": "w1", "name": "busy"}
+NAMES = {"job_id": "job-1", "worker": "w1", "name": "busy", "token_id": "abcd2345ef"}
 
 
 def example(route: Route) -> str:

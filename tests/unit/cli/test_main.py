@@ -120,7 +120,7 @@ class FailureTests(SynchronousTestCase):
             context.invoked_subcommand = "run"
             self.assertIn("`schedctl run --help`", of_client(ApiProblem(400, problem), "http://a").next_step)
         # These types answer requests that schedctl does not send.
-        others = {"cross-site", "method-not-allowed", "name-taken", "unsupported-media-type", "offset-beyond-end"}
+        others = {"cross-site", "method-not-allowed", "unsupported-media-type", "offset-beyond-end"}
         for name in TYPES.keys() - others - {"job-failed", "http-version"}:
             self.assertTrue(of_client(ApiProblem(400, {"type": f"/problems/{name}"}), "http://a").next_step, name)
         failure = of_client(ApiProblem(418, {"type": "/problems/teapot", "detail": "no"}), "http://a")
