@@ -13,15 +13,17 @@ from scheduler.api.unix_server import UnixServer
 from scheduler.cluster.build import make_cluster, random_id
 from scheduler.daemon import signals, startup
 from scheduler.daemon.expiry import ExpiryWatch
-from scheduler.daemon.services import Step
+from scheduler.daemon.services import Periodic, Step
 from scheduler.net import DialRule, is_listener, resolving
 from scheduler.rpc.callers import caller_rules
 from scheduler.rpc.local_callers import LocalCallers
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.security.authentication import Authentication
+from scheduler.security.first_token import FirstToken
 from scheduler.security.local_users import LocalUsers
 from scheduler.security.socket_owners import SocketOwners
+from scheduler.security.tokens import EXPIRY_INTERVAL_SECONDS
 from scheduler.store import databases
 from scheduler.store.sql import make_store
 
@@ -79,6 +81,8 @@ def makeService(options: Options) -> IService:
         expiry,
         store,
         *cluster.records,
+        Step(start=FirstToken(cluster.tokens, config.state_dir).make),
+        Periodic(reactor, EXPIRY_INTERVAL_SECONDS, cluster.tokens.look),
         calls,
         *cluster.work,
         Step(stop=owners.close),
