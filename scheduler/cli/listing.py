@@ -12,7 +12,7 @@ from scheduler.cli.wording import Object
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Fields of a job and of a worker, named as in the API.
+#: Fields of a job, of a worker and of a token, named as in the API.
 JOB_FIELDS = (
     *("id", "worker_id", "worker_name", "state", "reason"),
     *("command", "args", "path", "cwd", "env", "labels", "script"),
@@ -25,6 +25,9 @@ JOB_FIELDS = (
 WORKER_FIELDS = (
     *("id", "name", "address", "labels", "slots", "state", "reason", "draining", "last_seen", "running_jobs"),
     *("version", "features", "disk", "clock_difference"),
+)
+TOKEN_FIELDS = (
+    *("id", "name", "scope", "workers", "created_at", "created_by", "expires_at", "expired", "last_used_at"),
 )
 
 

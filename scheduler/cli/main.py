@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import click
 
 import scheduler.client
+from scheduler.cli.access import next_step
 from scheduler.cli.failures import BROKEN_PIPE, INTERRUPTED, MAY_HAVE_RUN, Failure, of_client, of_usage
 from scheduler.cli.session import Session
 from scheduler.cli.streams import abandon_stdout, prepare
@@ -50,7 +51,10 @@ COMMANDS: dict[str, tuple[Entry, ...]] = {
         Entry("resume", "workers", "Let drained workers take jobs again.", "resume"),
         Entry("forget", "workers", "Forget workers that are gone.", "forget"),
     ),
-    "Security": (Entry("ca", "ca", "Make and show the certificates of a cluster."),),
+    "Security": (
+        Entry("token", "token", "Make, list and revoke tokens."),
+        Entry("ca", "ca", "Make and show the certificates of a cluster."),
+    ),
     "Help": (
         Entry("doctor", "doctor", "Look for what is wrong, and say what to do about it."),
         Entry("version", "version", "Show the versions of schedctl and of the scheduler."),
@@ -74,7 +78,15 @@ class Commands(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise  # here, so that the client need not be imported for the next clause
         except scheduler.client.ClientError as error:
-            raise of_client(error, ctx.obj.connection.url) from error
+            raise self._failure(error, ctx.obj) from error
+
+    @staticmethod
+    def _failure(error: scheduler.client.ClientError, session: Session) -> Failure:
+        failure = of_client(error, session.connection.url)
+        refused = isinstance(error, scheduler.client.ApiProblem) and error.type == "unauthenticated"
+        if refused and session.connection.token is None:
+            failure.next_step = next_step(session.connection.url, session.environ) or failure.next_step
+        return failure
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_ENTRIES)

@@ -145,6 +145,10 @@ class Client:
     resume = _method(Operations.resume)
     forget = _method(Operations.forget)
 
+    create_token = _method(Operations.create_token)
+    tokens = _method(Operations.tokens)
+    revoke_token = _method(Operations.revoke_token)
+
     version = _method(Operations.version)
     ready = _method(Operations.ready)
 

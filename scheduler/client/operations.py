@@ -17,7 +17,7 @@ from scheduler.client.errors import ClientError, JobFailed, OutputLost, WaitTime
 from scheduler.client.exchange import Deliver, Pause, Request, Script, Source
 from scheduler.client.repeating import Repeater
 from scheduler.client.submission import JobFields, body_of
-from scheduler.client.values import Ended, Event, Job, Output, Readiness, Result, Version, Worker
+from scheduler.client.values import Ended, Event, Job, Output, Readiness, Result, Token, Version, Worker
 
 #: Seconds for which one request waits for the end of a job. A dead connection is noticed after that long.
 WAIT_REQUEST_SECONDS = 30.0
@@ -243,6 +243,35 @@ class Operations:
     def forget(self, name: str) -> Script[None]:
         """Forget a worker that is not online; its unfinished jobs are lost."""
         yield from self.repeater.answer(Request("DELETE", _worker_path(name)))
+
+    # -- tokens
+
+    def create_token(
+        self,
+        name: str,
+        scope: str,
+        *,
+        workers: Mapping[str, str] | None = None,
+        expires: float | str | datetime | None = None,
+    ) -> Script[Token]:
+        """Make a token; ``token`` of the result is the only copy of it.
+
+        ``scope`` is ``read``, ``run`` or ``admin``. ``expires``: seconds, a duration like ``"90d"``, or a time;
+        ``None``: never. The request is not repeated if its answer is lost, because the token would be lost, too.
+        """
+        when = expires.astimezone().isoformat() if isinstance(expires, datetime) else expires
+        body = {"name": name, "scope": scope, "workers": dict(workers or {}), "expires": when}
+        request = Request("POST", "/v1/tokens", body=body, repeatable=False)
+        return Token.from_json((yield from self.repeater.answer(request)).json())
+
+    def tokens(self) -> Script[list[Token]]:
+        """All tokens that are within the caller's reach, by name."""
+        answer = yield from self.repeater.answer(Request("GET", "/v1/tokens"))
+        return [Token.from_json(data) for data in _object(answer.json()).get("tokens") or ()]
+
+    def revoke_token(self, token_id: str) -> Script[None]:
+        """Revoke the token with this id: further requests with it fail, and its queued jobs are stopped."""
+        yield from self.repeater.answer(Request("DELETE", f"/v1/tokens/{_segment(token_id)}"))
 
     # -- the scheduler
 

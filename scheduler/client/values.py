@@ -198,6 +198,37 @@ class Worker:
 
 
 @frozen
+class Token:
+    """A token as the scheduler sent it; ``docs/api.md`` explains each field."""
+
+    id: str
+    name: str
+    #: ``read``, ``run`` or ``admin``.
+    scope: str
+    #: Labels that a worker must have to be within the token's reach.
+    workers: Object = field(factory=dict, converter=_mapping)
+    created_at: datetime | None = field(default=None, converter=_time)
+    created_by: str | None = None
+    #: ``None``: never.
+    expires_at: datetime | None = field(default=None, converter=_time)
+    expired: bool = False
+    #: To the minute.
+    last_used_at: datetime | None = field(default=None, converter=_time)
+    #: The token itself, only in the answer that made it.
+    token: str | None = field(default=None, repr=False)
+    #: The whole JSON object.
+    data: Object = field(factory=dict, repr=False)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Token:
+        """The token in an answer's JSON. Raises ``ClientError`` if the JSON is not a token."""
+        needed = ("id", "name", "scope")
+        if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in needed):
+            raise ClientError("the answer is not a token")
+        return cls(**{**_known(cls, data), "data": data})
+
+
+@frozen
 class Version:
     """The scheduler's version."""
 

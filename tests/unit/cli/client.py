@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import scheduler.client
 from scheduler.cli import main as cli
-from scheduler.client import ApiProblem, ConnectionFailed, Job, Version, Worker
+from scheduler.client import ApiProblem, ConnectionFailed, Job, Token, Version, Worker
 
 JOB: Mapping[str, Any] = {
     "id": "5f3a9c21-3c57-4d0e-9f57-0f3d2a1b7c01",
@@ -52,6 +52,18 @@ WORKER: Mapping[str, Any] = {
     "features": [],
 }
 
+TOKEN: Mapping[str, Any] = {
+    "id": "abcd2345ef",
+    "name": "ci",
+    "scope": "run",
+    "workers": {"gpu": "1"},
+    "created_at": "2026-06-01T00:00:00.000000Z",
+    "created_by": "local:root",
+    "expires_at": None,
+    "expired": False,
+    "last_used_at": None,
+}
+
 
 class StubClient:
     """The requests of ``schedctl`` and their answers. Errors that a test adds are raised."""
@@ -68,6 +80,9 @@ class StubClient:
         #: The number of running jobs in each answer about a worker; the last number repeats.
         self.running: list[int] = [0]
         self.removed_at_once = True
+        self.all_tokens: list[Mapping[str, Any]] = [TOKEN]
+        #: The arguments of each ``create_token``.
+        self.made: list[Mapping[str, Any]] = []
         self.draining: set[str] = set()
 
     def __call__(self, url: str, **options: Any) -> StubClient:
@@ -122,6 +137,19 @@ class StubClient:
 
     def forget(self, name: str) -> None:
         self._note("forget", name)
+
+    def create_token(self, name: str, scope: str, **more: Any) -> Token:
+        self._note("create_token", name)
+        self.made.append({"name": name, "scope": scope, **more})
+        ends = "2099-01-01T00:00:00Z" if more["expires"] else None
+        return Token.from_json({**TOKEN, "name": name, "expires_at": ends, "token": "sched_the_token"})
+
+    def tokens(self) -> list[Token]:
+        self._note("tokens", "")
+        return [Token.from_json({**data}) for data in self.all_tokens]
+
+    def revoke_token(self, token_id: str) -> None:
+        self._note("revoke_token", token_id)
 
     def version(self) -> Version:
         self._note("version", "")

@@ -183,6 +183,25 @@ class OtherTests(SynchronousTestCase):
         self.assertIs(world.run(world.operations.forget("w1")), None)
         self.assertEqual(world.sent(), ["DELETE /v1/workers/w1"])
 
+    def test_tokens(self) -> None:
+        """A token is made once, listed and revoked; its text is in no representation."""
+        token = {"id": "abcd2345ef", "name": "ci", "scope": "run", "expires_at": "2030-01-01T00:00:00Z"}
+        world = World(answer({**token, "token": "sched_x"}, 201), answer({"tokens": [token]}), answer(status=204))
+        expires = datetime(2030, 1, 1, tzinfo=UTC)
+        made = world.run(world.operations.create_token("ci", "run", workers={"gpu": "1"}, expires=expires))
+        self.assertEqual((made.token, made.expires_at), ("sched_x", expires))
+        self.assertNotIn("sched_x", repr(made))
+        self.assertFalse(world.requests[0].repeatable)
+        body = world.requests[0].body
+        assert body is not None
+        self.assertEqual(datetime.fromisoformat(body["expires"]), expires)
+        self.assertEqual(
+            body | {"expires": None}, {"name": "ci", "scope": "run", "workers": {"gpu": "1"}, "expires": None}
+        )
+        self.assertEqual([each.name for each in world.run(world.operations.tokens())], ["ci"])
+        world.run(world.operations.revoke_token("abcd2345ef"))
+        self.assertEqual(world.sent(), ["POST /v1/tokens", "GET /v1/tokens", "DELETE /v1/tokens/abcd2345ef"])
+
     def test_remove(self) -> None:
         """``remove`` returns whether the job is removed already."""
         for status, removed in ((204, True), (202, False)):
