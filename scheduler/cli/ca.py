@@ -61,11 +61,11 @@ def _failing(command: Callable[P, None]) -> Callable[P, None]:
 @click.group(
     "ca",
     epilog="\b\nExamples:\n"
-    "  schedctl ca init --cluster lab --dir /root/lab-ca\n"
-    "  schedctl ca issue scheduler --host scheduler.example.com --dir /root/lab-ca\n"
-    "  schedctl ca issue worker box7 --host box7.example.com --dir /root/lab-ca\n"
-    "  schedctl ca issue worker box7 --renew --dir /root/lab-ca\n"
-    "  schedctl ca show --dir /root/lab-ca\n",
+    "  schedctl ca init --cluster lab --dir lab-ca\n"
+    "  schedctl ca issue scheduler --host scheduler.example.com --dir lab-ca\n"
+    "  schedctl ca issue worker box7 --host box7.example.com --dir lab-ca\n"
+    "  schedctl ca issue worker box7 --renew --dir lab-ca\n"
+    "  schedctl ca show --dir lab-ca\n",
 )
 def command() -> None:
     """Make and show the certificates of a cluster.
@@ -75,7 +75,7 @@ def command() -> None:
     """
 
 
-@command.command("init", epilog="\b\nExamples:\n  schedctl ca init --cluster lab --dir /root/lab-ca\n")
+@command.command("init", epilog="\b\nExamples:\n  schedctl ca init --cluster lab --dir lab-ca\n")
 @click.option("--cluster", metavar="NAME", required=True, help="The name of the cluster: a lower-case DNS label.")
 @_folder
 @_failing
@@ -89,8 +89,8 @@ def init(cluster: str, folder: Path) -> None:
 @command.group(
     "issue",
     epilog="\b\nExamples:\n"
-    "  schedctl ca issue scheduler --host scheduler.example.com --dir /root/lab-ca\n"
-    "  schedctl ca issue worker box7 --dir /root/lab-ca\n",
+    "  schedctl ca issue scheduler --host scheduler.example.com --dir lab-ca\n"
+    "  schedctl ca issue worker box7 --dir lab-ca\n",
 )
 def issue_group() -> None:
     """Make the pair of the scheduler or of a worker, valid for a year."""
@@ -150,7 +150,7 @@ def _replaced(path: Path, identity: Identity) -> Presented:
     return facts
 
 
-@command.command("show", epilog="\b\nExamples:\n  schedctl ca show box7.pem\n  schedctl ca show --dir /root/lab-ca\n")
+@command.command("show", epilog="\b\nExamples:\n  schedctl ca show box7.pem\n  schedctl ca show --dir lab-ca\n")
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
 @_folder
 @_failing

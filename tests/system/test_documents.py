@@ -54,6 +54,13 @@ NOT_RUN: dict[str, dict[str, str]] = {
             ),
             "it changes this machine; test_documented checks it",
         ),
+        **dict.fromkeys(
+            (
+                "install -m 0644 ca.pem box7.pem /etc/scheduler/",
+                "install -m 0640 -o root -g scheduler-worker box7.key /etc/scheduler/",
+            ),
+            "it changes this machine; test_identities uses such files",
+        ),
         "twistd worker -c /etc/scheduler/worker.toml --new-id": "the folder of the worker here is in use, and no copy; "
         "test_copied_folders does it",
         "python -m scheduler.store.copying sqlite:////var/lib/scheduler/scheduler.db "
