@@ -1,6 +1,8 @@
 """Certificates: faults are reported, and changed files are read."""
 
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import trustme
@@ -10,12 +12,15 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon import certificates
 from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import Invalid
 from scheduler.rpc import credentials
+from scheduler.security.authority import issue, make_authority, open_authority
+from scheduler.security.identities import Identity, Role
 
 AUTHORITY = trustme.CA()
 
@@ -97,10 +102,15 @@ class CurrentTests(CredentialsCase):
     def setUp(self) -> None:
         super().setUp()
         self.made: list[bytes] = []
-        self.current = credentials.Current(self.files, self.make)
+        #: What happens while the object is made the next time.
+        self.on_make: Callable[[], None] = lambda: None
+        self.now = 0.0
+        self.current = credentials.Current(self.files, self.make, lambda: self.now)
 
     def make(self, files: TlsFiles) -> bytes:
         self.made.append(files.crt_file.read_bytes())
+        meanwhile, self.on_make = self.on_make, lambda: None
+        meanwhile()
         return self.made[-1]
 
     def test_unchanged(self) -> None:
@@ -132,3 +142,42 @@ class CurrentTests(CredentialsCase):
         old = self.current.get()
         self.files.crt_file.unlink()
         self.assertIs(self.current.get(), old)
+
+    def test_unfit(self) -> None:
+        """Unusable files are read, and logged, again only after a while."""
+        logged: list[str] = []
+
+        def note(event: dict) -> None:
+            if event.get("log_namespace") == "scheduler.rpc.credentials":
+                logged.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        old = self.current.get()
+        self.put(self.files.key_file, AUTHORITY.issue_cert("localhost").private_key_pem.bytes())
+        for times in (1, 2):
+            for _ in range(3):
+                self.assertIs(self.current.get(), old)
+            self.assertEqual(len(logged), times, logged)
+            self.now += credentials.READ_AGAIN_SECONDS
+        self.assertIn("is not the key", logged[0])
+
+    def test_changes_meanwhile(self) -> None:
+        """Files that change while they are read are not used, but read again the next time."""
+        old = self.current.get()
+        self.issue()
+        self.on_make = self.issue
+        self.assertIs(self.current.get(), old)
+        self.assertEqual(self.current.get(), self.files.crt_file.read_bytes())
+
+    def test_another_identity(self) -> None:
+        """A pair that states another identity is not used; the log says that it takes a restart."""
+        folder = self.files.crt_file.parent / "lab"
+        now = datetime.now(UTC)
+        make_authority(folder, "lab", now)
+        pair = issue(open_authority(folder), Identity("lab", Role.SCHEDULER), (), now)
+        old = self.current.get()
+        self.put(self.files.crt_file, pair[0])
+        self.put(self.files.key_file, pair[1])
+        self.assertIs(self.current.get(), old)
+        self.assertIsNone(self.current.identity)
