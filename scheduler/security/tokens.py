@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from attrs import define, evolve
@@ -26,6 +26,7 @@ from scheduler.deferreds import shielded
 from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused, SchedulerError, Unauthenticated
 from scheduler.interfaces import Record
 from scheduler.model import Job, JobState
+from scheduler.reading import shown
 from scheduler.security.interfaces import ITokens, NewToken
 from scheduler.security.principals import Principal
 from scheduler.security.token import Token
@@ -78,6 +79,8 @@ class Tokens:
     #: As the registry has them, by id.
     _tokens: Mapping[str, Token]
     _stop_matching: StopMatching
+    #: Returns all queued jobs.
+    _queued_jobs: Callable[[], Iterable[Job]]
 
     def __attrs_post_init__(self) -> None:
         # tokens that are being saved
@@ -150,7 +153,7 @@ class Tokens:
     def _check(self, new: Token) -> list[Token]:
         """The expired tokens that give way to a new one. Raises ``Invalid``, ``NameTaken`` or ``Conflict``."""
         if _NAME.fullmatch(new.name) is None:
-            raise Invalid("name", "must be 1 to 64 letters, digits, '.', '_' or '-'")
+            raise Invalid("name", f"{shown(new.name)} must be 1 to 64 letters, digits, '.', '_' or '-'")
         valid = [*self.valid, *self._coming.values()]
         if any(token.name == new.name for token in valid):
             raise NameTaken(f"there is a token {new.name!r}; revoke it first, or choose another name")
@@ -170,15 +173,25 @@ class Tokens:
         try:
             await saved  # what the token submitted before is known by then
         finally:
-            until = self._now() + _MOMENT_SECONDS
-            queued = frozenset({JobState.QUEUED})
-            await self._stop(JobFilter(created_by=str(token.principal), states=queued, created_before=until))
+            await self._stop(self._queued_of(str(token.principal)))
+
+    def _queued_of(self, created_by: str) -> JobFilter:
+        """Selects the jobs of a principal that are queued now, but none of a later token with the same name."""
+        until = self._now() + _MOMENT_SECONDS
+        return JobFilter(created_by=created_by, states=frozenset({JobState.QUEUED}), created_before=until)
 
     async def _stop(self, which: JobFilter) -> None:
         """Stop queued jobs. Those that can't be stopped now, as the store fails, are stopped later."""
         jobs = await self._stop_matching(which, REVOKED)
         if any(job.state is JobState.QUEUED for job in jobs):
             self._to_stop.append(which)
+
+    def begin(self) -> None:
+        """Stop the queued jobs of tokens that were revoked when the process was killed; to be called after the load."""
+        known = {str(token.principal) for token in self._tokens.values()}
+        found = {job.created_by for job in self._queued_jobs() if job.created_by is not None}
+        self._to_stop += [self._queued_of(who) for who in found - known if who.startswith("token:")]
+        self._stop_later()
 
     def watch(self, ended: Callable[[str], None]) -> None:
         self._watchers.append(ended)
@@ -189,6 +202,9 @@ class Tokens:
         for token in self._tokens.values():
             if token.expired(now):
                 self._ended(token.id)
+        self._stop_later()
+
+    def _stop_later(self) -> None:
         to_stop, self._to_stop = self._to_stop, []
         for which in to_stop:
             Deferred.fromCoroutine(self._stop(which)).addErrback(lambda reason: reason.trap(SchedulerError))

@@ -251,6 +251,22 @@ class RevocationTests(TokenCase):
         self.successResultOf(revoked)
         self.assertEqual(self.house.job("late").state, JobState.STOPPED)
 
+    def test_killed_in_between(self) -> None:
+        """Queued jobs of a token that was revoked when the scheduler was killed are stopped by the next start."""
+        token, _ = self.make()
+        self.make(name="other")
+        self.house.add(queued("queued", "token:ci"), queued("mine", "local:root"), queued("other", "token:other"))
+        self.house.store.held = True
+        self.tokens.revoke(ROOT, token.id)
+        self.house.store.commit()
+        self.house.restart()
+        self.house.store.commit_all()
+        self.house.store.held = False
+        job = self.house.job("queued")
+        self.assertEqual((job.state, job.reason), (JobState.STOPPED, "token revoked"))
+        for job_id in ("mine", "other"):
+            self.assertEqual(self.house.job(job_id).state, JobState.QUEUED)
+
     def test_expired_meanwhile(self) -> None:
         """Watchers are told of tokens that expire; jobs of these stay queued."""
         token, _ = self.make(expires_at=EPOCH + 60)
