@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import grpc
 
+from scheduler.daemon.rotation import Current
 from scheduler.daemon.servers import TlsFiles
 from scheduler.net import split_address
 from scheduler.rpc import credentials, reasons
@@ -78,7 +79,7 @@ class Dialler:
 
     def __init__(self, tls: TlsFiles | None) -> None:
         """Raises ``OSError`` or ``Invalid`` if the certificates can't be read."""
-        self._certificates = None if tls is None else credentials.Current(tls, credentials.for_client)
+        self._certificates = None if tls is None else Current(tls, credentials.for_client)
         self._identity = None if self._certificates is None else self._certificates.identity
 
     def certificates(self) -> grpc.ChannelCredentials | None:

@@ -16,9 +16,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon import certificates
+from scheduler.daemon.rotation import READ_AGAIN_SECONDS, Current
 from scheduler.daemon.servers import TlsFiles
 from scheduler.errors import Invalid
-from scheduler.rpc import credentials
 from scheduler.security.authority import issue, make_authority, open_authority
 from scheduler.security.identities import Identity, Role
 
@@ -105,7 +105,7 @@ class CurrentTests(CredentialsCase):
         #: What happens while the object is made the next time.
         self.on_make: Callable[[], None] = lambda: None
         self.now = 0.0
-        self.current = credentials.Current(self.files, self.make, lambda: self.now)
+        self.current = Current(self.files, self.make, lambda: self.now)
 
     def make(self, files: TlsFiles) -> bytes:
         self.made.append(files.crt_file.read_bytes())
@@ -148,7 +148,7 @@ class CurrentTests(CredentialsCase):
         logged: list[str] = []
 
         def note(event: dict) -> None:
-            if event.get("log_namespace") == "scheduler.rpc.credentials":
+            if event.get("log_namespace") == "scheduler.daemon.rotation":
                 logged.append(event["log_format"].format(**event))
 
         globalLogPublisher.addObserver(note)
@@ -159,7 +159,7 @@ class CurrentTests(CredentialsCase):
             for _ in range(3):
                 self.assertIs(self.current.get(), old)
             self.assertEqual(len(logged), times, logged)
-            self.now += credentials.READ_AGAIN_SECONDS
+            self.now += READ_AGAIN_SECONDS
         self.assertIn("is not the key", logged[0])
 
     def test_changes_meanwhile(self) -> None:
