@@ -83,7 +83,9 @@ def _shown_id(job: Object, incomplete: str) -> str:
 def _ask(ctx: click.Context, what: str) -> list[Object]:
     """Fetch workers or jobs; empty if they can't be fetched in time."""
     options = ctx.find_root().params
-    session = Session(options.get("url"), options.get("token"), options.get("context"), os.environ)
+    session = Session(
+        options.get("url"), options.get("token"), options.get("context"), options.get("ca_file"), os.environ
+    )
     found: list[Object] = []
     # A client's timeout does not cover the resolving of a name, so the request is made in a thread.
     thread = threading.Thread(target=_fetch_thd, args=(session, what, found), daemon=True)

@@ -11,7 +11,8 @@
 
 The first of these that is given decides: ``--url``, ``--context``, ``SCHEDULER_URL``, the default context of the file,
 ``http://127.0.0.1:3000``. A token is sent only where it belongs: the token of a context to its URL, ``SCHEDULER_TOKEN``
-to any URL that is not of a context, and ``--token`` always.
+to any URL that is not of a context, and ``--token`` always. The same holds for the certificate authority to trust:
+``ca_file`` of a context, ``SCHEDULER_CA_FILE``, ``--ca-file``.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def config_file(environ: Mapping[str, str]) -> Path:
     return home / "schedctl.toml"
 
 
-def choose(url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> Connection:
+def choose(
+    url: str | None, token: str | None, context: str | None, ca_file: str | None, environ: Mapping[str, str]
+) -> Connection:
     """Choose the scheduler. Raises ``Failure`` if the choice is ambiguous, or the file has a mistake."""
     if url and context:
         raise Failure("--url and --context can't be given together", "Give one of them.")
@@ -66,20 +69,21 @@ def choose(url: str | None, token: str | None, context: str | None, environ: Map
         given = (token, "--token") if token else (environ.get("SCHEDULER_TOKEN") or None, "SCHEDULER_TOKEN")
         return _checked_token(*given)
 
+    authority = ca_file or environ.get("SCHEDULER_CA_FILE") or None
     if url:
-        return Connection(checked_url(url, "--url"), general(), source="--url")
+        return Connection(checked_url(url, "--url"), general(), authority, "--url")
     if not context and (found := environ.get("SCHEDULER_URL")):
-        return Connection(checked_url(found, "SCHEDULER_URL"), general(), source="SCHEDULER_URL")
+        return Connection(checked_url(found, "SCHEDULER_URL"), general(), authority, "SCHEDULER_URL")
     file = config_file(environ)
     contexts = load(file)
     name = context or contexts.default
     if name is None:
-        return Connection(DEFAULT_URL, general())
+        return Connection(DEFAULT_URL, general(), authority)
     if name not in contexts.named:
         known = ", ".join(contexts.named) or "none"
         raise Failure(f"there is no context {name!r}", f"{file} has: {known}.")
     chosen = contexts.named[name]
-    return chosen._replace(token=general() if token else chosen.token)
+    return chosen._replace(token=general() if token else chosen.token, ca_file=ca_file or chosen.ca_file)
 
 
 def load(file: Path) -> Contexts:

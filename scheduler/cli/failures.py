@@ -21,7 +21,7 @@ MAY_HAVE_RUN = 121
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 #: Options of ``schedctl`` itself and their values, which some users type behind the command.
-_GLOBAL_OPTIONS = {"--url": "URL", "--token": "TOKEN", "--context": "NAME"}
+_GLOBAL_OPTIONS = {"--url": "URL", "--token": "TOKEN", "--context": "NAME", "--ca-file": "FILE"}
 
 #: The next step for a problem, by the problem's type; ``{url}`` is the scheduler's, ``{path}`` the command.
 _NEXT_STEPS = {
@@ -34,6 +34,7 @@ _NEXT_STEPS = {
     "no-match": "`schedctl workers` shows the labels of workers, and which of them take jobs.",
     "invalid-request": "Correct that; `{path} --help` shows what there is, with examples.",
     "no-free-slot": "Repeat it later, or let the job wait: --queue-timeout 1h.",
+    "too-many-requests": "Repeat it later; end other commands of yours that follow jobs.",
     "queue-full": "Repeat it later; `schedctl ps --state queued` shows what waits.",
     "job-not-running": "`schedctl show ID` shows the state of the job.",
     "job-not-ended": "`schedctl stop ID` stops the job.",

@@ -129,10 +129,15 @@ class Commands(click.Group):
     shell_complete=lambda *asked: import_module("scheduler.cli.completion").complete_context(*asked),
     help="A context of ~/.config/schedctl.toml, in place of --url.",
 )
+@click.option(
+    "--ca-file",
+    metavar="FILE",
+    help="The authority to trust for https, in place of the system's [env SCHEDULER_CA_FILE].",
+)
 @click.pass_context
-def commands(ctx: click.Context, url: str | None, token: str | None, context: str | None) -> None:
+def commands(ctx: click.Context, url: str | None, token: str | None, context: str | None, ca_file: str | None) -> None:
     """Run and watch jobs on the machines of a scheduler."""
-    ctx.obj = Session(url, token, context, os.environ)
+    ctx.obj = Session(url, token, context, ca_file, os.environ)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

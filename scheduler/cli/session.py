@@ -44,8 +44,15 @@ class Trouble:
 class Session:
     """A run of ``schedctl``. Nothing is read or opened before it is needed, so ``--help`` is fast."""
 
-    def __init__(self, url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> None:
-        self._options = url, token, context
+    def __init__(
+        self,
+        url: str | None,
+        token: str | None,
+        context: str | None,
+        ca_file: str | None,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._options = url, token, context, ca_file
         self.environ = environ
 
     @cached_property

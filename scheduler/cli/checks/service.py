@@ -66,7 +66,7 @@ def ask(connection: Connection, path: str) -> Answer | NoAnswer:
     except OSError as problem:
         return NoAnswer(
             f"ca_file {connection.ca_file} can't be used: {problem.strerror}",
-            "Correct it in the context of schedctl.toml",
+            "Correct --ca-file, SCHEDULER_CA_FILE, or ca_file of the context in schedctl.toml",
         )
     try:
         with contextlib.closing(opened):
@@ -95,7 +95,8 @@ def _no_answer(problem: Exception, tls: bool) -> NoAnswer:
     if isinstance(problem, ssl.SSLCertVerificationError):
         return NoAnswer(
             f"its certificate is not accepted: {problem.verify_message}",
-            "Trust its authority: ca_file of the context in schedctl.toml; or dial a name that the certificate is for",
+            "Trust its authority: --ca-file, SCHEDULER_CA_FILE, or ca_file of the context in schedctl.toml; or dial a "
+            "name that the certificate is for",
         )
     if isinstance(problem, ssl.SSLError):
         return NoAnswer(f"TLS fails: {problem.reason or problem}", "Use http:// if no TLS is served there")

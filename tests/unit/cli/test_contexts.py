@@ -27,8 +27,10 @@ class ContextTests(SynchronousTestCase):
         self.file.write_text(text)
         self.file.chmod(mode)
 
-    def choose(self, url: str = "", token: str = "", context: str = "", **environ: str) -> Connection:
-        return choose(url or None, token or None, context or None, {**self.environ, **environ})
+    def choose(
+        self, url: str = "", token: str = "", context: str = "", ca_file: str = "", **environ: str
+    ) -> Connection:
+        return choose(url or None, token or None, context or None, ca_file or None, {**self.environ, **environ})
 
     def refused(self, text: str = "", **options: str) -> str:
         if text:
@@ -56,6 +58,22 @@ class ContextTests(SynchronousTestCase):
         lab = Connection("https://lab:3000", "s3cret", str(self.folder / "lab.pem"), "context lab")
         self.assertEqual(self.choose(), lab)
         self.assertEqual(self.choose(token="other"), lab._replace(token="other"))
+
+    def test_authority(self) -> None:
+        """``--ca-file`` is always used, ``SCHEDULER_CA_FILE`` for a URL that is not of a context."""
+        self.write(LAB + HOME)
+        variable = {"SCHEDULER_CA_FILE": "variable.pem"}
+        for given, expected in (
+            ({"url": "https://x", **variable}, "variable.pem"),
+            ({"url": "https://x", "ca_file": "option.pem", **variable}, "option.pem"),
+            ({"SCHEDULER_URL": "https://x", **variable}, "variable.pem"),
+            ({"context": "home", **variable}, None),
+            (variable, str(self.folder / "lab.pem")),
+            ({"ca_file": "option.pem", **variable}, "option.pem"),
+        ):
+            self.assertEqual(self.choose(**given).ca_file, expected, given)
+        self.file.unlink()
+        self.assertEqual(self.choose(**variable).ca_file, "variable.pem")
 
     def test_order(self) -> None:
         """The order is ``--url``, ``--context``, the environment, the default context."""

@@ -88,7 +88,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_misplaced(self) -> None:
         """For an option of schedctl behind the command, the right place is named."""
-        for name, value in (("--url", "URL"), ("--token", "TOKEN"), ("--context", "NAME")):
+        for name, value in (("--url", "URL"), ("--token", "TOKEN"), ("--context", "NAME"), ("--ca-file", "FILE")):
             for arguments in (("ps", name, "x"), ("run", name, "x", "make")):
                 told = f"schedctl: {name} stands before the command\n`schedctl {name} {value} {arguments[0]} ...`\n"
                 self.assertEqual(run(*arguments), (125, "", told))
@@ -159,7 +159,7 @@ class FailureTests(SynchronousTestCase):
             ("t t", {"SCHEDULER_TOKEN": "t"}, "http://a", "--token must be"),
             (None, {"SCHEDULER_TOKEN": "\xfc"}, "http://a", "SCHEDULER_TOKEN must be"),
         ):
-            session = Session(url, token, None, environ)
+            session = Session(url, token, None, None, environ)
             with self.assertRaises(Failure) as caught:
                 session.client()
             self.assertIn(named, caught.exception.message)

@@ -41,7 +41,7 @@ class ClientTests(SynchronousTestCase):
         """A lasting command is as patient as any client, a quick one gives up sooner, and both report trouble."""
         made: list[dict[str, Any]] = []
         self.patch(scheduler.client, "Client", lambda _, **options: made.append(options))
-        session = Session("http://a", None, None, {})
+        session = Session("http://a", None, None, None, {})
         session.client()
         session.client(waits=True)
         session.client(waits=True, patience=600.0, on_trouble=None)
