@@ -259,6 +259,10 @@ class QueueFull(Unavailable):
         self.limit = limit
 
 
+class TooManyRequests(Unavailable):
+    """An address or a principal has as much as one may have; others can go on."""
+
+
 class KeyInUse(Unavailable):
     """The first request with this idempotency key is still in progress."""
 

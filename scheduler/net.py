@@ -135,6 +135,22 @@ def is_listener(address: str, bound: Address) -> bool:
         return dialled.is_loopback and bound.loopback
 
 
+def plain_ip(text: str) -> IPAddress | None:
+    """The IP address in a text, an IPv4-mapped IPv6 address as IPv4; ``None`` if it is none."""
+    try:
+        return _plain(ip_address(text))
+    except ValueError:
+        return None
+
+
+def address_group(text: str) -> str:
+    """The text by which an address is counted: IPv6 by its network of 64 bits, which one client may have for itself."""
+    address = plain_ip(text)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return text if address is None else str(address)
+
+
 def _plain(address: IPAddress) -> IPAddress:
     """An IPv4-mapped IPv6 address as IPv4; any other unchanged."""
     return getattr(address, "ipv4_mapped", None) or address

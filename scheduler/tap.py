@@ -11,9 +11,10 @@ from twisted.application.service import IService
 from scheduler.api.server import HttpServer, make_site
 from scheduler.api.unix_server import UnixServer
 from scheduler.cluster.build import make_cluster, random_id
-from scheduler.daemon import signals, startup
+from scheduler.daemon import descriptors, signals, startup
 from scheduler.daemon.expiry import ExpiryWatch
 from scheduler.daemon.services import Periodic, Step
+from scheduler.limits import max_connections
 from scheduler.net import DialRule, is_listener, resolving
 from scheduler.rpc.callers import caller_rules
 from scheduler.rpc.local_callers import LocalCallers
@@ -70,9 +71,17 @@ def makeService(options: Options) -> IService:
     local_users = LocalUsers(settings.local_users, time.monotonic)
     authentication = Authentication(cluster.tokens, local_users, settings.allow_insecure)
     site = make_site(
-        cluster.service, authentication, reactor, time.time, settings.allowed_hosts, owner_of=owners.owner_of
+        cluster.service,
+        authentication,
+        reactor,
+        time.time,
+        settings.allowed_hosts,
+        max_connections(descriptors.limit()),
+        config.limits,
+        settings.trusted_proxies,
+        owners.owner_of,
     )
-    http = HttpServer(reactor, settings.addr, site, config.shutdown_timeout / 2)
+    http = HttpServer(reactor, settings.addr, site, config.shutdown_timeout / 2, settings.tls)
     unix = {} if settings.unix is None else {"unix": UnixServer(reactor, settings.unix, site)}
 
     return startup.make_process(

@@ -50,7 +50,9 @@ BARE_MAY = ("scheduler.daemon.failpoints",)
 
 #: The common part of both programs knows nothing of jobs. It may import only these modules of ours.
 DAEMON = "scheduler.daemon"
-DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "reading", "units"))
+DAEMON_MAY = tuple(
+    f"scheduler.{name}" for name in ("__version__", "errors", "limits", "names", "net", "reading", "units")
+)
 DAEMON_MAY += ("scheduler.security.identities", "scheduler.security.presented")
 
 #: The parts of ``cluster/`` from the top, each with the parts that it may import beside itself. ``workers`` may use

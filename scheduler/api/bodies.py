@@ -21,12 +21,10 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from scheduler.api.answers import JSON, Answer, prepare
+from scheduler.limits import HELD_MAX_BYTES
 
 #: Bytes of a piece, at least. A smaller answer is written as a whole.
 PIECE_BYTES = 64 * 1024
-
-#: Bytes held for all clients that read nothing, at most.
-HELD_MAX_BYTES = 128 * 1024 * 1024
 
 #: The reason in the log if a client is cut.
 TAKES_NOTHING = "its client has taken nothing for the longest time, and others need the memory"

@@ -18,14 +18,12 @@ from scheduler.api.guard import values_of
 from scheduler.api.parameters import Query
 from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import IScheduler
+from scheduler.limits import BODY_MAX_BYTES
 from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, is_request_key
 from scheduler.model import RequestKey
 from scheduler.names import is_id
 from scheduler.reading import Object, shown
 from scheduler.security.principals import Principal
-
-#: Bytes of a request's body, at most.
-BODY_MAX_BYTES = 1024 * 1024
 
 #: The media types in which a job's output can be answered.
 EVENTS, PLAIN = "text/event-stream", "text/plain"
@@ -66,6 +64,13 @@ class Call:
         """The values of a header, joined by commas; ``None`` if there is none."""
         values = values_of(self.request.requestHeaders, name)
         return ",".join(values) if values else None
+
+    def follows(self) -> None:
+        """Count this call among the streams of its principal until it ends.
+
+        Raises ``TooManyRequests`` if the principal may have no more.
+        """
+        self.context.followers.add(self.principal, self.request.notifyFinish())
 
     def key(self) -> tuple[RequestKey | None, bool]:
         """The idempotency key, and whether it was answered before; then this answer gets a header that says so.

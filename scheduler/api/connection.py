@@ -6,37 +6,53 @@ under a client that is still sending, and the answer would be lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IDelayedCall,
+    IHandshakeListener,
+    IReactorTime,
+    ITCPTransport,
+    ITransport,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
+from zope.interface import implementer
 
-from scheduler.api.call import BODY_MAX_BYTES
+from scheduler.api.clients import is_trusted
 from scheduler.api.context import UnderWay
 from scheduler.api.local_peers import is_unix, uid_of
 from scheduler.api.peers import gone, keep_alive
+from scheduler.api.quotas import BodyBytes, Shares
 from scheduler.api.request import BaseChannel, BaseSite, Request
+from scheduler.errors import Busy, Unavailable
+from scheduler.limits import (
+    BODY_DEADLINE_SECONDS,
+    BODY_MAX_BYTES,
+    HANDSHAKE_DEADLINE_SECONDS,
+    HEADERS_DEADLINE_SECONDS,
+    IDLE_MAX_SECONDS,
+    LINGER_MAX_BYTES,
+    LINGER_MAX_SECONDS,
+    MAX_SPARE_CONNECTIONS,
+    MAX_SPARE_CONNECTIONS_PER_ADDRESS,
+    TLS_END_DEADLINE_SECONDS,
+    ClientLimits,
+)
+from scheduler.net import IPNetwork, address_group
 from scheduler.security.socket_owners import OwnerOf
-
-#: Seconds that a connection may be silent between two requests.
-IDLE_MAX_SECONDS = 60.0
-
-#: Connections over the limit that are answered with 503. Further connections are closed at once.
-MAX_SPARE_CONNECTIONS = 64
-
-#: Seconds that all headers of a request may take, and seconds that all of its body may take after that.
-HEADERS_DEADLINE_SECONDS, BODY_DEADLINE_SECONDS = 20.0, 60.0
-
-#: Seconds for which the rest of a refused body is received and thrown away, and bytes of that rest.
-LINGER_MAX_SECONDS, LINGER_MAX_BYTES = 30.0, 256 * 1024 * 1024
 
 _log = Logger()
 
 
+@implementer(IHandshakeListener)
 class Channel(BaseChannel):
     """A connection that a client can't hold open by sending slowly."""
 
@@ -49,6 +65,8 @@ class Channel(BaseChannel):
         #: Bytes that are still thrown away before the connection is cut.
         self._lingering = 0
         self._host: IAddress | None = None
+        #: The address among whose connections this one is; ``""``: among nobody's.
+        self._counted = ""
 
     def getHost(self) -> IAddress:
         """The address that the connection came in on. The system is asked once for each connection."""
@@ -60,12 +78,21 @@ class Channel(BaseChannel):
         super().connectionMade()
         self.uid, self.is_unix = uid_of(self.transport, self.site.owner_of), is_unix(self.transport)
         keep_alive(self.transport)
+        if self._tls is not None:
+            self._set_deadline(HANDSHAKE_DEADLINE_SECONDS)
         self.site.channels.add(self)
-        self.crowded = len(self.site.channels) > self.site.max_connections
+        self._counted = self.site.counted_as(self.getPeer())
+        self.crowded = self.site.crowd(self._counted)
+
+    def handshakeCompleted(self) -> None:
+        """Take the end of the TLS handshake; called by the transport."""
+        self._set_deadline(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._set_deadline(None)
         super().connectionLost(reason)
+        if self._counted:
+            self.site.connections.give_back(self._counted)
         self.site.lost(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -79,7 +106,7 @@ class Channel(BaseChannel):
             request.requestHeaders.removeHeader("Expect")
         super().allHeadersReceived()
         self._set_deadline(BODY_DEADLINE_SECONDS)
-        if request.oversized:
+        if request.refused_body:
             self.length = 0  # it is answered now; the rest of the body is thrown away
 
     def rawDataReceived(self, data: bytes) -> None:
@@ -90,8 +117,8 @@ class Channel(BaseChannel):
                 self.abort()
             return
         super().rawDataReceived(data)
-        # The size of a chunked body is known only as it comes.
-        if self.requests and self.requests[-1].oversized and not self._handlingRequest:
+        # It is known only as a body comes that it is too large, or that all bodies together are.
+        if self.requests and self.requests[-1].refused_body and not self._handlingRequest:
             self.allContentReceived()
 
     def allContentReceived(self) -> None:
@@ -99,7 +126,7 @@ class Channel(BaseChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        self._refused = request.oversized
+        self._refused = request.refused_body
         pipelined = bool(self._dataBuffer)
         super().requestDone(request)
         if pipelined and self.persistent and not self._handlingRequest and self._deadline is None:
@@ -108,11 +135,15 @@ class Channel(BaseChannel):
     def loseConnection(self) -> None:
         if not self._refused:
             super().loseConnection()
+            if self._tls is not None:
+                self._set_deadline(TLS_END_DEADLINE_SECONDS)
         elif not self._lingering:
             self._lingering = LINGER_MAX_BYTES
             self._set_deadline(LINGER_MAX_SECONDS)
             cast(IConsumer, self._networkProducer).unregisterProducer()
-            if (half_close := getattr(self.transport, "loseWriteConnection", None)) is not None:
+            if self._tls is not None:
+                self._tls.loseConnection()  # it says that nothing more is sent, and goes on receiving
+            elif (half_close := getattr(self.transport, "loseWriteConnection", None)) is not None:
                 half_close()
 
     def close_when_done(self) -> None:
@@ -120,6 +151,10 @@ class Channel(BaseChannel):
         self.persistent = 0
         if not self.requests:
             self.loseConnection()
+
+    @property
+    def _tls(self) -> TLSMemoryBIOProtocol | None:
+        return self.transport if isinstance(self.transport, TLSMemoryBIOProtocol) else None
 
     def abort(self) -> None:
         cast(ITCPTransport, self.transport).abortConnection()
@@ -131,7 +166,11 @@ class Channel(BaseChannel):
 
     def _too_late(self) -> None:
         self._deadline = None
-        self.abort()
+        tls = self._tls
+        if tls is not None and tls.disconnecting and not self._lingering:
+            cast(ITransport, tls.transport).loseConnection()  # what is written still arrives
+        else:
+            self.abort()
 
 
 class ApiSite(BaseSite):
@@ -148,6 +187,8 @@ class ApiSite(BaseSite):
         allowed_hosts: frozenset[str] | None,
         under_way: UnderWay,
         max_connections: int,
+        limits: ClientLimits,
+        trusted_proxies: Sequence[IPNetwork],
         owner_of: OwnerOf,
     ) -> None:
         super().__init__(resource, timeout=IDLE_MAX_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
@@ -156,6 +197,9 @@ class ApiSite(BaseSite):
         self.channels: set[Channel] = set()
         self.under_way = under_way
         self.max_connections = max_connections
+        self.connections = Shares(limits.connections_per_address)
+        self.bodies = BodyBytes(limits.body_bytes)
+        self.trusted_proxies = trusted_proxies
         self.owner_of = owner_of
         self._drained: Deferred[None] | None = None
 
@@ -166,9 +210,24 @@ class ApiSite(BaseSite):
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if len(self.channels) >= self.max_connections + MAX_SPARE_CONNECTIONS:
+        counted = self.counted_as(addr)
+        spare = self.connections.most + MAX_SPARE_CONNECTIONS_PER_ADDRESS
+        if len(self.channels) >= self.max_connections + MAX_SPARE_CONNECTIONS or (
+            counted and self.connections.of(counted) >= spare
+        ):
             return None  # the connection is closed
         return super().buildProtocol(addr)
+
+    def counted_as(self, addr: IAddress | None) -> str:
+        """The address among whose connections one from ``addr`` is. ``""``: a proxy's, or one without an address."""
+        host = getattr(addr, "host", "")
+        return "" if is_trusted(host, self.trusted_proxies) else address_group(host)
+
+    def crowd(self, counted: str) -> Unavailable | None:
+        """Count a new connection. The error with which its request is answered if it is one too many."""
+        if counted and not self.connections.take(counted):
+            return self.too_many(counted)
+        return Busy("connections", self.max_connections) if len(self.channels) > self.max_connections else None
 
     def lost(self, channel: Channel) -> None:
         self.channels.discard(channel)

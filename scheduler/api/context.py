@@ -16,6 +16,7 @@ from scheduler.api.answers import Answer
 from scheduler.api.bodies import Held, answer_of
 from scheduler.api.door import Door
 from scheduler.api.excerpts import ExcerptReader
+from scheduler.api.quotas import Followers
 from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job, JobState
@@ -60,6 +61,7 @@ class Context:
     clock: IReactorTime
     wall_time: Callable[[], float]
     under_way: UnderWay
+    followers: Followers
     excerpts: ExcerptReader = field(
         init=False,
         default=Factory(lambda self: ExcerptReader(self.scheduler, self.clock, self.described), takes_self=True),

@@ -5,7 +5,7 @@ Routes of the scope ``OPEN`` answer everybody. Every other path, also one that n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, cast
 
 from attrs import field, frozen
 from twisted.web.server import Request
@@ -13,10 +13,17 @@ from twisted.web.server import Request
 from scheduler.api.admitted import Admitted
 from scheduler.api.guard import values_of
 from scheduler.api.local_peers import came_through_proxy
-from scheduler.errors import ScopeNeeded, Unauthenticated
+from scheduler.errors import ScopeNeeded, TooManyRequests, Unauthenticated
 from scheduler.security.authentication import Authentication, Credentials
 from scheduler.security.interfaces import ITokens
+from scheduler.security.logins import FailedLogins
 from scheduler.security.principals import Principal, Scope
+
+
+class FromClient(Protocol):
+    """A request that knows the address of its client."""
+
+    client_address: str
 
 
 @frozen
@@ -24,6 +31,8 @@ class Door:
     """Admits requests to the routes."""
 
     _authentication: Authentication
+    #: The failed logins by address. After too many, tokens from there are not looked at.
+    _logins: FailedLogins
     admitted: Admitted = field(init=False, factory=Admitted)
 
     def __attrs_post_init__(self) -> None:
@@ -37,11 +46,12 @@ class Door:
     def admit(self, request: Request, scope: Scope) -> Principal | None:
         """The principal of a request for a route of this scope. ``None``: the route is open, and there is none.
 
-        Raises ``Unauthenticated`` if it has no principal, ``ScopeNeeded`` if the principal's scope is too small.
+        Raises ``Unauthenticated`` if it has no principal, ``ScopeNeeded`` if the principal's scope is too small, and
+        ``TooManyRequests`` if it has a token after too many that were not valid.
         """
         try:
-            principal = self._authentication.principal(_credentials(request))
-        except Unauthenticated:
+            principal = self._principal(request)
+        except (Unauthenticated, TooManyRequests):
             if scope is Scope.OPEN:
                 return None
             raise
@@ -49,6 +59,18 @@ class Door:
             raise ScopeNeeded(str(principal), scope.name.lower())
         self.admitted.add(principal, request)
         return principal
+
+    def _principal(self, request: Request) -> Principal:
+        credentials = _credentials(request)
+        if not credentials.authorization:
+            return self._authentication.principal(credentials)
+        address = cast(FromClient, request).client_address
+        self._logins.check(address)
+        try:
+            return self._authentication.principal(credentials)
+        except Unauthenticated:
+            self._logins.failed(address)
+            raise
 
 
 def _credentials(request: Request) -> Credentials:

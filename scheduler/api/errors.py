@@ -44,6 +44,7 @@ PROBLEMS: Mapping[type[domain.SchedulerError], tuple[int, str]] = {
     domain.OffsetBeyondEnd: (416, "offset-beyond-end"),
     domain.KeyReused: (422, "key-reused"),
     domain.QueueFull: (429, "queue-full"),
+    domain.TooManyRequests: (429, "too-many-requests"),
     domain.Unsupported: (501, "unsupported"),
     domain.WorkerFault: (502, "worker-fault"),
     domain.AnswerUnreadable: (502, "worker-fault"),

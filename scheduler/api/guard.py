@@ -30,11 +30,14 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)(?:%[A-Za-z0-9_.%-]+)?\]|(?P<nam
 _SAME_SITE = frozenset({"same-origin", "none"})
 
 
-def refusal(headers: Headers, allowed_hosts: Collection[str] | None, came_in_on: str = "") -> Problem | None:
+def refusal(
+    headers: Headers, allowed_hosts: Collection[str] | None, came_in_on: str = "", over_tls: bool = False
+) -> Problem | None:
     """The problem with which a request with these headers is refused; ``None`` if it may pass.
 
     ``allowed_hosts`` are names and addresses in lower case, without port or brackets; ``None``: the
-    loopback names, and ``came_in_on``, the IP address at which the connection reached this server.
+    loopback names, and ``came_in_on``, the IP address at which the connection reached this server. ``over_tls``: the
+    server speaks HTTPS. Without it, a proxy in front may.
     """
     hosts = values_of(headers, "host")
     if len(hosts) != 1:
@@ -45,7 +48,8 @@ def refusal(headers: Headers, allowed_hosts: Collection[str] | None, came_in_on:
         return Problem(400, "the Host header is not a name or address", type="invalid-request")
     if not _allowed(match["v6"] or match["name"], allowed_hosts, came_in_on):
         return Problem(403, f"host not allowed: {host!r}; see allowed_hosts in [http_server]", type="host-not-allowed")
-    if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in values_of(headers, "origin")):
+    own = (f"https://{host}",) if over_tls else (f"http://{host}", f"https://{host}")
+    if any(origin.lower() not in own for origin in values_of(headers, "origin")):
         return Problem(403, "requests on behalf of other web pages are not answered (Origin)", type="cross-site")
     if any(site.lower() not in _SAME_SITE for site in values_of(headers, "sec-fetch-site")):
         return Problem(403, "requests on behalf of other sites are not answered (Sec-Fetch-Site)", type="cross-site")

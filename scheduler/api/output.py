@@ -50,6 +50,7 @@ async def output(call: Call, job_id: str) -> Reply:
             raise OutputCut(job.id, found.cut)
     if call.head:
         return Answer(headers=follow_headers(job, offset or 0), sized=False)
+    call.follows()
     job = scheduler.job(job.id)
     reader = scheduler.open_output(job.id, stream, offset or 0)
     return FollowStream(call.context, job, reader, Opening(), stall)
@@ -113,5 +114,6 @@ async def _resumed_events(call: Call, job: Job, tail: int | None, limit: int | N
         await _check_offset(scheduler, job, stream, offset)
     if call.head:
         return Answer(headers=events_headers(job), sized=False)
+    call.follows()
     job = scheduler.job(job.id)
     return EventStream(call.context, job, open_all(scheduler, job, offsets), Opening(), limit)

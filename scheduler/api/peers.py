@@ -14,6 +14,7 @@ import struct
 from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 #: A peer is gone after so many seconds without an acknowledgement, if so many repetitions in a row are unanswered.
 SILENCE_MAX_SECONDS, MAX_REPETITIONS = 45.0, 3
@@ -61,6 +62,7 @@ def silent(info: bytes) -> bool:
 
 def _handle(transport: Any) -> socket.socket | None:
     """The socket of a transport; ``None`` for a transport without one, as in tests."""
-    get = getattr(transport, "getHandle", None)
+    tcp = transport.transport if isinstance(transport, TLSMemoryBIOProtocol) else transport
+    get = getattr(tcp, "getHandle", None)
     handle = None if get is None else get()
     return handle if isinstance(handle, socket.socket) else None

@@ -195,6 +195,13 @@ TYPES: Mapping[str, ProblemType] = {
     "queue-full": _type(
         429, "As many jobs are queued as may be (`queue_max`).", "Repeat the request after `Retry-After` seconds."
     ),
+    "too-many-requests": _type(
+        429,
+        "One address or principal has as much as one may have at a time: connections, streams,"
+        " or failed logins in a minute (`[limits]`).",
+        "Repeat the request after `Retry-After` seconds, with a valid token; close connec"
+        "tions and streams that are not needed.",
+    ),
     "internal": _type(
         500,
         "A bug. The log of the scheduler has the traceback under the id in `incident`.",

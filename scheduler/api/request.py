@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -19,12 +20,15 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from scheduler.api.answers import problem_answer, send
-from scheduler.api.call import BODY_MAX_BYTES
+from scheduler.api.clients import client_address
 from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
 from scheduler.api.guard import LOOPBACK_HOSTS, refusal
+from scheduler.api.quotas import BodyBytes, Shares
 from scheduler.api.routes import SUBMISSIONS
 from scheduler.daemon.logs import REQUEST_ID
-from scheduler.errors import Busy, ShuttingDown
+from scheduler.errors import Busy, ShuttingDown, TooManyRequests, Unavailable
+from scheduler.limits import BODY_FREE_BYTES, BODY_MAX_BYTES
+from scheduler.net import IPNetwork, address_group
 from scheduler.random_ids import random_uuid
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -38,15 +42,23 @@ class BaseSite(server.Site):
     clock: IReactorTime
     allowed_hosts: frozenset[str] | None
     max_connections: int
+    #: The open connections, by address, and the requests under way that trusted proxies pass on.
+    connections: Shares
+    bodies: BodyBytes
+    trusted_proxies: Sequence[IPNetwork]
     draining = False
+
+    def too_many(self, address: str) -> TooManyRequests:
+        """The error for an address that has as many connections as one may have."""
+        return TooManyRequests(f"{address} has {self.connections.most} connections, and no more are allowed")
 
 
 class BaseChannel(http.HTTPChannel):
     """The part of ``connection.Channel`` that requests use."""
 
     site: BaseSite
-    #: The connection is over the limit, so its request is answered with 503.
-    crowded = False
+    #: The error with which requests are answered, as the connection is one too many; ``None`` if it is not.
+    crowded: Unavailable | None = None
     #: The user of this machine who has the other end of the connection; ``None``: it is not known, or elsewhere.
     uid: int | None = None
     #: Whether it is a connection over a Unix socket.
@@ -60,6 +72,10 @@ class Request(server.Request):
     channel: BaseChannel
     #: Whether the body is larger than ``BODY_MAX_BYTES``.
     oversized = False
+    #: Whether there was no room for the body among those of all clients.
+    unheld = False
+    #: The address of the client, which a trusted proxy may have stated; ``""`` if it has none.
+    client_address = ""
 
     def __init__(self, channel: BaseChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
@@ -68,6 +84,10 @@ class Request(server.Request):
         #: Trailers of a chunked response: sent after the last chunk if the response ends properly.
         self.trailers: dict[str, str] = {}
         self._received = 0
+        #: Bytes of the body that are counted among those of all clients.
+        self._held = 0
+        #: The address for whose share of connections this request counts, if a proxy passed it on.
+        self._counted = ""
         self._began = self.site.clock.seconds()
 
     def gotLength(self, length: int | None) -> None:
@@ -77,13 +97,33 @@ class Request(server.Request):
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
         self.oversized = self.oversized or self._received > BODY_MAX_BYTES
-        if not self.oversized and self.content is not None:
-            self.content.write(data)
+        more = max(self._received - BODY_FREE_BYTES, 0) - self._held
+        if self.refused_body or self.content is None:
+            return
+        if more > 0 and not self.site.bodies.take(more):
+            self.unheld = True
+            return
+        self._held += max(more, 0)
+        self.content.write(data)
+
+    @property
+    def refused_body(self) -> bool:
+        """Whether the request is answered before all of its body has come."""
+        return self.oversized or self.unheld
+
+    def _drop_body(self) -> None:
+        self.site.bodies.give_back(self._held)
+        self._held = 0
+        self.content = io.BytesIO()
 
     def process(self) -> None:
         given = self.getHeader(b"x-request-id") or b""
         self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else random_uuid().hex
+        self.client_address = client_address(
+            getattr(self.client, "host", ""), self.requestHeaders, self.site.trusted_proxies
+        )
         copy_context().run(self._process)
+        self._drop_body()  # a handler has read it by now
 
     def _process(self) -> None:
         REQUEST_ID.set(self.request_id)
@@ -110,16 +150,22 @@ class Request(server.Request):
         hosts = self.site.allowed_hosts
         if hosts is not None and self.channel.is_unix:  # no name leads there, so none has to be configured
             hosts |= LOOPBACK_HOSTS
-        problem = refusal(self.requestHeaders, hosts, getattr(self.host, "host", ""))
+        problem = refusal(self.requestHeaders, hosts, getattr(self.host, "host", ""), self.isSecure())
         if problem is None and self.oversized:
             problem = Problem(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
         if problem is None and self.site.draining:
             problem = problem_of(Failure(ShuttingDown()))
-        if problem is None and self.channel.crowded:
-            problem = problem_of(Failure(Busy("connections", self.site.max_connections)))
+        if problem is None and self.unheld:
+            problem = problem_of(Failure(Busy("bytes of bodies under way", self.site.bodies.most)))
+        if problem is None and self.channel.crowded is not None:
+            problem = problem_of(Failure(self.channel.crowded))
+        if problem is None and self.client_address != getattr(self.client, "host", ""):
+            self._counted = address_group(self.client_address)
+            if not self.site.connections.take(self._counted):
+                problem = problem_of(Failure(self.site.too_many(self._counted)))
         if problem is None:
             problem = _problem_of_line(self.method, self.path)
-        if self.oversized or self.site.draining or self.channel.crowded:
+        if self.refused_body or self.site.draining or self.channel.crowded is not None:
             self.channel.persistent = 0
             self.responseHeaders.setRawHeaders("Connection", ["close"])
         return problem
@@ -140,14 +186,17 @@ class Request(server.Request):
         super().finish()
 
     def connectionLost(self, reason: Failure) -> None:
+        self._drop_body()
         if self.request_id and not self.finished:
             self._ended(aborted=True)
         super().connectionLost(reason)
 
     def _ended(self, aborted: bool) -> None:
+        if self._counted:
+            self.site.connections.give_back(self._counted)
         _log.info(
             "{client} {method} {path} {status} {bytes} B {ms:.1f} ms{cut}",
-            client=getattr(self.client, "host", "-"),
+            client=self.client_address or "-",
             method=self.method.decode("ascii"),
             path=self.path.decode("latin-1"),
             status=self.code,

@@ -26,7 +26,7 @@ Handler = Callable[..., Awaitable[Reply]]
 #: Types of problems that any route may answer with, and those that all routes but the open ones may answer with.
 ANYWHERE = (
     *("invalid-request", "host-not-allowed", "cross-site", "body-too-large"),
-    *("busy", "shutting-down", "internal"),
+    *("too-many-requests", "busy", "shutting-down", "internal"),
 )
 CLOSED = ("unauthenticated", "scope-needed")
 

@@ -6,7 +6,7 @@ A request passes, in this order: the deadlines of its connection (``connection``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -19,10 +19,15 @@ from scheduler.api.connection import ApiSite
 from scheduler.api.context import Context, UnderWay
 from scheduler.api.door import Door
 from scheduler.api.peers import CHECK_INTERVAL_SECONDS
+from scheduler.api.quotas import Followers
+from scheduler.api.tls import over_tls
+from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.services import Periodic
 from scheduler.interfaces import IScheduler
-from scheduler.net import Address
+from scheduler.limits import MAX_CONNECTIONS, ClientLimits
+from scheduler.net import Address, IPNetwork
 from scheduler.security.authentication import Authentication
+from scheduler.security.logins import FailedLogins
 from scheduler.security.socket_owners import OwnerOf
 
 #: Connections that the kernel keeps until they are accepted.
@@ -35,7 +40,9 @@ def make_site(
     clock: IReactorTime,
     wall_time: Callable[[], float],
     allowed_hosts: Collection[str] | None,
-    max_connections: int = 10_000,
+    max_connections: int = MAX_CONNECTIONS,
+    limits: ClientLimits = ClientLimits(),  # noqa: B008 - it can't change
+    trusted_proxies: Sequence[IPNetwork] = (),
     owner_of: OwnerOf = lambda _, __: None,
 ) -> ApiSite:
     """Make the factory of connections, to listen with.
@@ -45,9 +52,11 @@ def make_site(
     user at the other end of a connection.
     """
     under_way = UnderWay()
-    routes = make_app(Context(scheduler, Door(authentication), clock, wall_time, under_way)).resource()
+    door = Door(authentication, FailedLogins(limits.failed_logins_per_minute, clock.seconds))
+    followers = Followers(limits.followers_per_principal)
+    routes = make_app(Context(scheduler, door, clock, wall_time, under_way, followers)).resource()
     hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
-    return ApiSite(routes, clock, hosts, under_way, max_connections, owner_of)
+    return ApiSite(routes, clock, hosts, under_way, max_connections, limits, trusted_proxies, owner_of)
 
 
 class HttpServer(Service):
@@ -58,22 +67,27 @@ class HttpServer(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorTCP, address: Address, site: ApiSite, drain: float) -> None:
-        """``drain``: seconds that requests under way may take after the service is told to stop."""
+    def __init__(
+        self, reactor: IReactorTCP, address: Address, site: ApiSite, drain: float, tls: TlsFiles | None = None
+    ) -> None:
+        """``drain``: seconds that requests under way may take after the service is told to stop. ``tls``: for HTTPS."""
         self.bound: Address | None = None
         self._reactor = reactor
         self._address = address
         self._site = site
         self._drain = drain
+        self._tls = tls
         self._port: IListeningPort | None = None
         self._looking = Periodic(cast(IReactorTime, reactor), CHECK_INTERVAL_SECONDS, site.cut_off_the_gone)
 
     def privilegedStartService(self) -> None:
         """Bind the port. Raises ``CannotListenError`` if that fails."""
         super().privilegedStartService()
+        clock = cast(IReactorTime, self._reactor)
+        factory: Any = self._site if self._tls is None else over_tls(self._site, self._tls, clock)
         self._port = self._reactor.listenTCP(
             self._address.port,
-            self._site,  # type: ignore[arg-type]  # klein and twisted differ in what a factory builds
+            factory,
             backlog=_BACKLOG,
             interface=self._address.host,
         )
@@ -88,7 +102,8 @@ class HttpServer(Service):
             self.privilegedStartService()
         self._port.startReading()  # type: ignore[union-attr]
         self._looking.startService()
-        self._log.info("HTTP on {address}", address=str(self.bound))
+        scheme = "HTTP" if self._tls is None else "HTTPS"
+        self._log.info("{scheme} on {address}", scheme=scheme, address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:
         """Stop the server. Fires when the last connection is closed."""

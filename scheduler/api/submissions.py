@@ -39,6 +39,8 @@ async def submit(call: Call) -> Reply:
         raise Invalid("stall", "goes with follow=1 alone")
     if follow:
         call.check_chunks()
+    if follow or as_events:
+        call.follows()
     spec, target, terms = call.body
     key, again = call.key()
     if (follow or as_events) and target.worker is not None and not again:

@@ -27,6 +27,7 @@ from scheduler.daemon.servers import (
     HttpServerSettings,
     read_grpc_server,
     read_http_server,
+    read_limits,
 )
 from scheduler.daemon.tomlfile import (
     IPNetwork,
@@ -46,6 +47,7 @@ from scheduler.daemon.tomlfile import (
     variable_value,
     worker_name,
 )
+from scheduler.limits import ClientLimits
 from scheduler.names import LABELS_MAX, name_problem
 from scheduler.net import Address
 from scheduler.reading import flag, integer, size
@@ -107,6 +109,7 @@ class SchedulerConfig(ProcessConfig):
     http_server: HttpServerSettings
     cluster: ClusterSettings
     store: StoreSettings
+    limits: ClientLimits
 
     @property
     def warnings(self) -> list[str]:
@@ -158,6 +161,7 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
         http_server=read_http_server(root.table("http_server")),
         cluster=_cluster(root.table("cluster")),
         store=_store(root.table("store"), common["state_dir"]),
+        limits=read_limits(root.table("limits")),
     )
     root.done()
     grpc, http = config.grpc_server.addr, config.http_server.addr

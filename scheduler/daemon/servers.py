@@ -1,4 +1,4 @@
-"""The tables ``[grpc_server]`` and ``[http_server]``: where a process listens, and what protects it there."""
+"""The tables ``[grpc_server]``, ``[http_server]`` and ``[limits]``: where a process listens, and what protects it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from attrs import frozen
 
-from scheduler.daemon.tomlfile import Table, host, list_of, listening
+from scheduler.daemon.tomlfile import IPNetwork, Table, host, list_of, listening, network
 from scheduler.daemon.users import User, read_scopes, read_users
+from scheduler.limits import BODY_MAX_BYTES, ClientLimits
 from scheduler.net import Address
-from scheduler.reading import Unfit, flag
+from scheduler.reading import Unfit, flag, integer, size
 
 #: Why a gRPC server may not listen beyond loopback.
 UNPROTECTED = (
@@ -73,6 +74,10 @@ class HttpServerSettings:
     local_users: Mapping[User, str]
     #: The absolute path of a Unix socket to listen on, too.
     unix: Path | None
+    #: ``None``: plain HTTP.
+    tls: TlsFiles | None
+    #: The proxies in front. They alone may state the address of a client.
+    trusted_proxies: tuple[IPNetwork, ...]
 
 
 def read_grpc_server(table: Table, default: str, users: Sequence[str]) -> GrpcServerSettings:
@@ -118,18 +123,49 @@ def _peer_names(value: Any) -> tuple[str, ...]:
 def read_http_server(table: Table) -> HttpServerSettings:
     """Read ``[http_server]``. Raises ``ConfigError`` for a mistake."""
     addr = table.get("addr", listening, "127.0.0.1:3000")
+    use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
+    allowed_hosts = table.find("allowed_hosts", list_of(host))
+    trusted_proxies = table.get("trusted_proxies", list_of(network), [])
+    local_users, unix = MappingProxyType(read_scopes(table)), table.find("unix", table.path)
+    table.done("crt_file", "key_file")  # as in read_grpc_server
+    pem_file = table.readable_file if use_tls else table.path
+    crt_file = table.get("crt_file", pem_file, "server.pem")
+    key_file = table.get("key_file", pem_file, "server.key")
     server = HttpServerSettings(
         addr=addr,
-        allowed_hosts=table.find("allowed_hosts", list_of(host)),
-        allow_insecure=table.get("allow_insecure", flag, False),
-        local_users=MappingProxyType(read_scopes(table)),
-        unix=table.find("unix", table.path),
+        allowed_hosts=allowed_hosts,
+        allow_insecure=allow_insecure,
+        local_users=local_users,
+        unix=unix,
+        tls=TlsFiles(crt_file, key_file, None) if use_tls else None,
+        trusted_proxies=trusted_proxies,
     )
-    table.done()
-    if not addr.loopback and not server.allow_insecure:
+    if not addr.loopback and not use_tls and not allow_insecure:
         raise table.error(
             "addr",
             str(addr),
-            "beyond loopback it needs allow_insecure = true, where everyone who can reach it may run commands",
+            "beyond loopback it needs use_tls = true with crt_file and key_file, or allow_insecure = true "
+            "where everyone who can reach it may run commands (all in [http_server])",
         )
     return server
+
+
+def read_limits(table: Table) -> ClientLimits:
+    """Read ``[limits]``. Raises ``ConfigError`` for a mistake."""
+    default = ClientLimits()
+    many = integer(1, 1_000_000, "a whole number")
+    limits = ClientLimits(
+        body_bytes=table.get("body_bytes", _body_bytes, default.body_bytes),
+        connections_per_address=table.get("connections_per_address", many, default.connections_per_address),
+        followers_per_principal=table.get("followers_per_principal", many, default.followers_per_principal),
+        failed_logins_per_minute=table.get("failed_logins_per_minute", many, default.failed_logins_per_minute),
+    )
+    table.done()
+    return limits
+
+
+def _body_bytes(value: Any) -> int:
+    found = size(value)
+    if found < BODY_MAX_BYTES:
+        raise Unfit("must be at least 1MiB, the limit of one body")
+    return found

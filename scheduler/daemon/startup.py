@@ -4,17 +4,11 @@ Theory of operation. twistd parses our options, makes the service, forks twice (
 A failure after the fork has no terminal to appear on. So everything that can be refused is refused in ``postOptions``:
 a mistake in the configuration, a state folder in use, an unusable certificate, a port in use. A refusal is one line on
 stderr and exit code 1.
-
-The process that holds the ``flock`` on ``lock`` in the state folder owns the folder. The lock is taken here and kept by
-both forks. The kernel releases it, however the process ends. So a pidfile that the owner finds there is stale, even if
-a process has that pid now. The lock is close-on-exec, so no child holds it.
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
-import json
 import os
 import signal
 import sys
@@ -22,16 +16,16 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from twisted.application.service import IService, Service
+from twisted.application.service import IService
 from twisted.internet.base import ReactorBase
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python import usage
 
 from scheduler import __version__
-from scheduler.daemon import certificates, systemd, unix_sockets
+from scheduler.daemon import certificates, descriptors, unix_sockets
+from scheduler.daemon.announcement import Announcement, Listening
 from scheduler.daemon.config import (
     SchedulerConfig,
     WorkerConfig,
@@ -43,103 +37,15 @@ from scheduler.daemon.config import (
 from scheduler.daemon.lifetime import lifetime
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.ports import why_not_listen
+from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.services import Ordered
+from scheduler.daemon.state_dir import StateDir
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
 from scheduler.net import Address
 from scheduler.security.identities import Identity, Role
 
 _log = Logger()
-
-#: Seconds until ``endpoints.json`` is written again after a failure.
-ANNOUNCE_AGAIN_SECONDS = 5.0
-
-
-class StateDir:
-    """The folder in which a process keeps its state. One process at a time has it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._endpoints = path / "endpoints.json"
-        self._lock: int | None = None
-
-    def take(self, uid: int | None = None, gid: int | None = None) -> None:
-        """Lock the folder. If it does not exist, create it for ``uid`` and ``gid``.
-
-        Raises ``BlockingIOError`` if another process has the folder, another ``OSError`` if it can't be used.
-        """
-        if not self.path.is_dir():
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chown(self.path, -1 if uid is None else uid, -1 if gid is None else gid)
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise
-        self._lock = lock
-        self.remove_endpoints()  # left by a process that was killed
-
-    def release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def write_endpoints(self, **addresses: str) -> None:
-        """Write the server's addresses to ``endpoints.json``, atomically: ``http="127.0.0.1:3000"``."""
-        draft = self._endpoints.with_suffix(".tmp")
-        draft.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
-        draft.replace(self._endpoints)
-
-    def remove_endpoints(self) -> None:
-        """Remove ``endpoints.json``: nothing listens any more."""
-        self._endpoints.unlink(missing_ok=True)
-
-
-class Listening(Protocol):
-    """A server. ``bound`` is its address, or the path of its Unix socket, while it listens."""
-
-    @property
-    def bound(self) -> Address | Path | None: ...
-
-
-class Announcement(Service):
-    """The service that starts last and stops first. It publishes the servers' addresses, and notifies systemd.
-
-    If ``endpoints.json`` can't be written, as on a full disk, the process serves all the same and tries again later.
-    """
-
-    def __init__(self, clock: IReactorTime, state: StateDir, **servers: Listening) -> None:
-        self._clock = clock
-        self._state = state
-        self._servers = servers
-        self._again: IDelayedCall | None = None
-
-    def startService(self) -> None:
-        super().startService()
-        self._write()
-        systemd.notify(systemd.READY)
-
-    def stopService(self) -> None:
-        super().stopService()
-        systemd.notify(systemd.STOPPING)
-        if self._again is not None:
-            self._again.cancel()
-        self._state.remove_endpoints()
-
-    def _write(self) -> None:
-        self._again = None
-        try:
-            self._state.write_endpoints(**{name: str(server.bound) for name, server in self._servers.items()})
-        except OSError as error:
-            _log.error(
-                "the addresses can't be written to endpoints.json in {folder}: {why}; the next attempt is in "
-                "{seconds:g} s",
-                folder=str(self._state.path),
-                why=error.strerror or str(error),
-                seconds=ANNOUNCE_AGAIN_SECONDS,
-            )
-            self._again = self._clock.callLater(ANNOUNCE_AGAIN_SECONDS, self._write)
 
 
 def make_process(reactor: Any, options: _Options, *parts: IService, **servers: Listening) -> IService:
@@ -192,6 +98,8 @@ class _Options(usage.Options):
     identity: Identity | None = None
     #: The umask with which twistd was started, or that its option names. This process itself has 0o077.
     umask: int
+    #: The soft limit on descriptors with which twistd was started. This process itself has the hard limit.
+    descriptors: int
 
     def getSynopsis(self) -> str:
         """The usage text for ``--help``."""
@@ -207,6 +115,7 @@ class _Options(usage.Options):
 
     def postOptions(self) -> None:
         """Refuse an unusable configuration, or take the state folder and set ``config``, ``state`` and ``umask``."""
+        self.descriptors = descriptors.raise_limit()
         started_with = os.umask(0o077)
         given = None if self.parent is None else self.parent.get("umask")
         self.umask = started_with if given is None else given
@@ -239,6 +148,10 @@ class _Options(usage.Options):
         """The addresses to listen on, by their tables in the configuration."""
         raise NotImplementedError
 
+    def further_pairs(self) -> list[tuple[str, TlsFiles]]:
+        """The certificates beside that of ``[grpc_server]``, by their tables in the configuration."""
+        return []
+
     def prepare(self) -> None:
         """Prepare what else may be refused, such as a database. Raises ``ConfigError`` if it is unusable."""
 
@@ -269,8 +182,16 @@ class _Options(usage.Options):
                 self.identity = certificates.check_use(server, self.role)
         except Invalid as error:
             value = getattr(server if hasattr(server, error.field) else server.tls, error.field)
-            shown = None if value is None else str(value)
-            raise ConfigError(self.config.file, error.problem, "grpc_server", error.field, shown) from None
+            raise self._unfit("grpc_server", error, value) from None
+        for table, tls in self.further_pairs():
+            try:
+                certificates.check(tls)
+            except Invalid as error:
+                raise self._unfit(table, error, getattr(tls, error.field)) from None
+
+    def _unfit(self, table: str, error: Invalid, value: Path | None) -> ConfigError:
+        shown = None if value is None else str(value)
+        return ConfigError(self.config.file, error.problem, table, error.field, shown)
 
     def _check_port(self, table: str, address: Address) -> None:
         problem = why_not_listen(address, lambda text: sys.stderr.write(f"[{table}] addr = {address}: {text}\n"))
@@ -313,6 +234,10 @@ class SchedulerOptions(_Options):
 
     def servers(self) -> list[tuple[str, Address]]:
         return [("http_server", self.config.http_server.addr), ("grpc_server", self.config.grpc_server.addr)]
+
+    def further_pairs(self) -> list[tuple[str, TlsFiles]]:
+        tls = self.config.http_server.tls
+        return [] if tls is None else [("http_server", tls)]
 
     def prepare(self) -> None:
         path, url = self.config.http_server.unix, self.config.store.url

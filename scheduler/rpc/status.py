@@ -72,6 +72,7 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.NotAWorker: Row(StatusCode.UNAVAILABLE, {"name": str, "method": str}),
     errors.NoFreeSlot: Row(StatusCode.RESOURCE_EXHAUSTED, _UNAVAILABLE),
     errors.QueueFull: Row(StatusCode.RESOURCE_EXHAUSTED, {"limit": int}),
+    errors.TooManyRequests: Row(StatusCode.RESOURCE_EXHAUSTED, _UNAVAILABLE),
     errors.KeyInUse: Row(StatusCode.ABORTED, {"key": str}),
     errors.KeyUnsettled: Row(StatusCode.ABORTED, {"key": str}),
     errors.Busy: Row(StatusCode.RESOURCE_EXHAUSTED, {"what": str, "limit": int}),

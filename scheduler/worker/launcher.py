@@ -19,6 +19,7 @@ from typing import BinaryIO
 from twisted.logger import Logger
 
 from scheduler.daemon import failpoints
+from scheduler.daemon.descriptors import JOBS_MAX
 from scheduler.worker.shim import handoff, zygote
 from scheduler.worker.shim.spool import SPOOL_VARIABLE
 
@@ -35,9 +36,13 @@ class Launcher:
 
     _log = Logger()
 
-    def __init__(self, log_file: str) -> None:
-        """``log_file`` gets the tracebacks of zygote and shims, so it should stay empty."""
+    def __init__(self, log_file: str, descriptors: int = JOBS_MAX) -> None:
+        """``log_file`` gets the tracebacks of zygote and shims, so it should stay empty.
+
+        ``descriptors``: the soft limit of jobs on file descriptors.
+        """
         self.log_file = log_file
+        self._descriptors = descriptors
         self._lock = threading.Lock()
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,7 +115,8 @@ class Launcher:
             ours, theirs = handoff.pair()
             with theirs:
                 # UTF-8 whatever the locale: the spool's records are.
-                command = [sys.executable, "-I", "-S", "-X", "utf8", zygote.__file__, str(theirs.fileno())]
+                options = ["-I", "-S", "-X", "utf8"]
+                command = [sys.executable, *options, zygote.__file__, str(theirs.fileno()), str(self._descriptors)]
                 try:
                     self._process = subprocess.Popen(  # noqa: S603 - no part of it comes from outside
                         command,

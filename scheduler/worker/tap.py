@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from scheduler.daemon import signals, startup
+from scheduler.daemon import descriptors, signals, startup
 from scheduler.daemon.expiry import ExpiryWatch
 from scheduler.daemon.services import Step
 from scheduler.messages import Registration
@@ -60,7 +60,7 @@ def makeService(options: Options) -> IService:
 
     environment = BaseEnvironment(settings.env)
     policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands, environment)
-    launcher = Launcher(str(state.path / "shims.log"))
+    launcher = Launcher(str(state.path / "shims.log"), min(options.descriptors, descriptors.JOBS_MAX))
     used = UsedIds(str(state.path / folder.USED_IDS))
     jobs_dir, min_free, most = str(state.path / folder.JOBS), settings.spool_min_free, settings.output_limit
     spools = Spools(jobs_dir, used, time.time)

@@ -133,12 +133,37 @@ class SchedulerFileTests(ConfigCase):
             self.assertIsNone(config.http_server.allowed_hosts)
 
     def test_http_beyond_loopback(self) -> None:
-        """HTTP beyond loopback needs ``allow_insecure``."""
+        """HTTP beyond loopback needs TLS or ``allow_insecure``. A trusted proxy does not protect it."""
+        self.pem_files()
+        beyond = '[http_server]\naddr = "0.0.0.0:3000"\n'
+        for insufficient in ("", 'trusted_proxies = ["127.0.0.1"]', 'crt_file = "server.pem"'):
+            self.assertIn(
+                '[http_server] addr = "0.0.0.0:3000": beyond loopback it needs use_tls = true with crt_file and '
+                "key_file, or allow_insecure = true",
+                self.complaint(load_scheduler, beyond + insufficient),
+            )
+        self.scheduler(beyond + "allow_insecure = true")
+        config = self.scheduler(beyond + "use_tls = true").http_server
+        self.assertEqual(config.tls, TlsFiles(self.folder / "server.pem", self.folder / "server.key", None))
+
+    def test_http_pair(self) -> None:
+        """``use_tls`` needs readable files, and the refusal names the key."""
+        for name, key in (("server.key", "key_file"), ("server.pem", "crt_file")):
+            self.pem_files()
+            (self.folder / name).unlink()
+            complaint = self.complaint(load_scheduler, "[http_server]\nuse_tls = true")
+            self.assertIn(f'[http_server] {key} = "{name}": must be a readable file', complaint)
+        self.assertIsNone(self.scheduler("[http_server]").http_server.tls)
+
+    def test_trusted_proxies(self) -> None:
+        """Proxies are IP addresses or networks."""
+        config = self.scheduler('[http_server]\ntrusted_proxies = ["127.0.0.1", "10.0.0.0/8", "::1"]')
         self.assertEqual(
-            self.complaint(load_scheduler, '[http_server]\naddr = "0.0.0.0:3000"'),
-            '[http_server] addr = "0.0.0.0:3000": beyond loopback it needs allow_insecure = true, '
-            "where everyone who can reach it may run commands",
+            [str(each) for each in config.http_server.trusted_proxies], ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
         )
+        for unfit in ('["nginx"]', '["10.0.0.1/8"]', '"127.0.0.1"', '["unix"]'):
+            complaint = self.complaint(load_scheduler, f"[http_server]\ntrusted_proxies = {unfit}")
+            self.assertIn("[http_server] trusted_proxies = ", complaint)
 
     def test_grpc_beyond_loopback(self) -> None:
         """gRPC beyond loopback needs certificates in both directions, or ``allow_insecure``."""

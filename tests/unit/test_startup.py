@@ -33,7 +33,8 @@ class RefusalTests(StartCase):
         self.assertEqual(
             self.refusal(),
             "adr = 1: unknown key; "
-            "known: state_dir, log_format, log_level, shutdown_timeout, grpc_server, http_server, cluster, store",
+            "known: state_dir, log_format, log_level, shutdown_timeout, grpc_server, http_server, cluster, store, "
+            "limits",
         )
 
     def test_taken_ports(self) -> None:
@@ -224,6 +225,11 @@ class RefusalTests(StartCase):
         path = f"{self.folder}/a.pem"
         self.assertEqual(
             self.refusal(), f'[grpc_server] crt_file = "{path}": {path} must hold a certificate in PEM form'
+        )
+        http = '[http_server]\nuse_tls = true\ncrt_file = "a.pem"\nkey_file = "a.key"\naddr = "127.0.0.1:0"'
+        self.write(f'{http}\n[grpc_server]\naddr = "127.0.0.1:0"')
+        self.assertEqual(
+            self.refusal(), f'[http_server] crt_file = "{path}": {path} must hold a certificate in PEM form'
         )
         self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"')
         self.parse(SchedulerOptions())  # without TLS the files are not checked

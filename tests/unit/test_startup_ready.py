@@ -13,14 +13,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
-from scheduler.daemon.startup import (
-    ANNOUNCE_AGAIN_SECONDS,
-    Announcement,
-    SchedulerOptions,
-    StateDir,
-    WorkerOptions,
-    use_monotonic_time,
-)
+from scheduler.daemon.announcement import ANNOUNCE_AGAIN_SECONDS, Announcement
+from scheduler.daemon.startup import SchedulerOptions, WorkerOptions, use_monotonic_time
+from scheduler.daemon.state_dir import StateDir
 from scheduler.net import Address
 from tests.unit.start_case import StartCase
 

@@ -25,13 +25,14 @@ from scheduler.daemon.config import (
     load_worker,
     samples,
 )
+from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.net import Address, split_address
 from scheduler.security.identities import Role, scheduler_dns_name
 
 #: Tables that only one of the two configuration files has.
-_SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "cluster", "store"), ("scheduler", "worker")
+_SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "limits", "cluster", "store"), ("scheduler", "worker")
 
 #: State folders of system services whose configuration file does not name a folder.
 SYSTEM_STATE = {"scheduler": Path("/var/lib/scheduler"), "worker": Path("/var/lib/scheduler-worker")}
@@ -86,6 +87,8 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
     yield from check_servers(installation, listeners)
     if config.grpc_server.tls is not None:
         yield from check_certificates(file, config)
+    if isinstance(config, SchedulerConfig) and config.http_server.tls is not None:
+        yield from check_http_certificates(file, config, config.http_server.tls)
     yield from check_state_disk(file, config)
     if isinstance(config, WorkerConfig):
         yield from check_dialling(file, config)
@@ -138,6 +141,23 @@ def dialled_hosts(config: ProcessConfig) -> Sequence[str]:
     return [] if address.unspecified else [address.host]
 
 
+def http_hosts(config: SchedulerConfig) -> Sequence[str]:
+    """The hosts that clients put into their URLs, as far as the file shows."""
+    address, listed = config.http_server.addr, config.http_server.allowed_hosts
+    hosts = [address.host] if listed is None and not address.unspecified else listed or []
+    return [host for host in hosts if not Address(host, 0).loopback]
+
+
+def check_http_certificates(file: str, config: SchedulerConfig, tls: TlsFiles) -> Iterator[Finding]:
+    """Check the pair of ``[http_server]``."""
+    try:
+        pair = read_pair(tls)
+    except Invalid as unfit:
+        yield error(file, f"[http_server] {unfit.field} {unfit.problem}", "Put a PEM file there that holds it")
+        return
+    yield from check_pair(f"{file}, [http_server]", pair, http_hosts(config), datetime.now(UTC))
+
+
 def check_certificates(file: str, config: ProcessConfig) -> Iterator[Finding]:
     """Check the files of ``[grpc_server]``, which must use TLS."""
     tls = config.grpc_server.tls
@@ -149,7 +169,8 @@ def check_certificates(file: str, config: ProcessConfig) -> Iterator[Finding]:
         yield error(file, f"[grpc_server] {unfit.field} {unfit.problem}", "Put a PEM file there that holds it")
         return
     # With an identity, others verify its name in place of the host that they dial.
-    yield from check_pair(file, pair, dialled_hosts(config) if identity is None else (), datetime.now(UTC))
+    hosts = dialled_hosts(config) if identity is None else ()
+    yield from check_pair(f"{file}, [grpc_server]", pair, hosts, datetime.now(UTC))
     if pair.fits:
         role, name = (Role.WORKER, config.worker.name) if isinstance(config, WorkerConfig) else (Role.SCHEDULER, "")
         yield from check_identity(file, config.grpc_server, role, name)

@@ -1,7 +1,8 @@
 """Forks shims, cheaply, and kills what killed shims leave behind. Standard library only.
 
-A bare interpreter runs this file by its path: ``python -I -S zygote.py <descriptor>``. The descriptor is its end of a
-line for requests (``scheduler.worker.shim.handoff``).
+A bare interpreter runs this file by its path: ``python -I -S zygote.py <descriptor> <limit>``. The descriptor is its
+end of a line for requests (``scheduler.worker.shim.handoff``). The limit is the soft limit of jobs on file descriptors;
+the hard limit stays as it is.
 
 Theory of operation. A fork of the worker would copy a large process with threads of grpc in it, and a fresh interpreter
 for each job costs 20 ms. This process has one thread, and has loaded all that a shim needs. A fork takes its time too,
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -173,7 +175,9 @@ class Zygote:
 
 
 def main() -> None:
-    """Serve the worker at the other end of the descriptor that is the argument."""
+    """Serve the worker at the other end of the descriptor that is the first argument."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(int(sys.argv[2]), hard), hard))
     requests = socket.socket(fileno=int(sys.argv[1]))
     requests.set_inheritable(False)
     Zygote(requests).run()

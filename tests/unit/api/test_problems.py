@@ -128,6 +128,7 @@ class StartedTests(SynchronousTestCase):
         (errors.OffsetBeyondEnd(1, 0), False),
         (errors.KeyReused("k"), False),
         (errors.QueueFull(1), False),
+        (errors.TooManyRequests("no"), False),
         (errors.Unsupported("w", "x"), False),
         (errors.WorkerFault("w", "x"), "unknown"),
         (errors.AnswerUnreadable("w", "x"), "unknown"),

@@ -37,6 +37,7 @@ EXAMPLES = (
     errors.OutputGone("j-1", "the job is lost (no record)"),
     errors.LeftRunning("j-1", (12, 13), "2 processes could not be ended: 12, 13"),
     errors.QueueFull(9),
+    errors.TooManyRequests("too many", 7),
     errors.OffsetBeyondEnd(9, 7),
     errors.DeadlineExceeded("QueryJob", 10),
     errors.StartUnanswered("w", "j-1"),
