@@ -11,6 +11,7 @@ from scheduler.daemon.rotation import Current
 from scheduler.daemon.servers import TlsFiles
 from scheduler.net import split_address
 from scheduler.rpc import credentials, reasons
+from scheduler.rpc.compression import NO_COMPRESSION
 from scheduler.security.identities import scheduler_dns_name
 
 #: Seconds that a unary call may take, counted from the moment at which it was requested.
@@ -66,6 +67,7 @@ OPTIONS = (
     # by default 16 KiB, and from 8 KiB on refused at random: a longer error would arrive as one of gRPC's own
     ("grpc.max_metadata_size", METADATA_MAX_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_MAX_BYTES),
+    *NO_COMPRESSION,
 )
 
 

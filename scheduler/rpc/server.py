@@ -31,6 +31,7 @@ from scheduler.net import Address
 from scheduler.rpc import credentials, health, status
 from scheduler.rpc.admission import CHECK_INTERVAL_SECONDS, MessageFirst, WaitingCalls
 from scheduler.rpc.channel import MESSAGE_MAX_BYTES, target
+from scheduler.rpc.compression import NO_COMPRESSION
 from scheduler.threads import Hop
 
 S = TypeVar("S", bound="Servicer")
@@ -204,6 +205,7 @@ class GrpcServer(Service):
                 ("grpc.http2.ping_timeout_ms", 20_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
+                *NO_COMPRESSION,
             ),
         )
         self._add(self._servicer, server)
