@@ -88,10 +88,11 @@ def _fields(lines: list[str]) -> dict[str, str]:
 class Socket:
     """The server's side of a connection. With ``room`` set, more than that unread makes it pause its producer."""
 
-    def __init__(self, protocol: Any, host: str = "127.0.0.1") -> None:
-        """``host`` is the address at which the connection reached the server."""
+    def __init__(self, protocol: Any, host: str, peer: str) -> None:
+        """``host`` is the address at which the connection reached the server, ``peer`` the address of the client."""
         self.protocol = protocol
         self.host = host
+        self.peer = peer
         self.received = b""
         self.unread = 0
         self.room: int | None = None
@@ -154,7 +155,7 @@ class Socket:
         self.loseConnection()
 
     def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 50001)
+        return IPv4Address("TCP", self.peer, 50001)
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", self.host, 3000)
@@ -199,20 +200,20 @@ class Server(Stage):
         self.clock = Clock()
         super().__init__(self.clock, window)
         with without_urls():
-            hosts = {"allowed_hosts": HOSTS, **settings}
-            self.site: ApiSite = make_site(self.scheduler, self.authentication(), self.clock, lambda: self.now, **hosts)
+            options = {"authentication": self.authentication(), "allowed_hosts": HOSTS, **settings}
+            self.site: ApiSite = make_site(self.scheduler, clock=self.clock, wall_time=lambda: self.now, **options)
 
     def authentication(self) -> Authentication:
         """The authentication of the site."""
         return TRUSTING
 
-    def connect(self, host: str = "127.0.0.1") -> Connection:
-        """Open a connection that reaches the server at ``host``."""
-        return Connection(self, host)
+    def connect(self, host: str = "127.0.0.1", peer: str = "127.0.0.1") -> Connection:
+        """Open a connection from ``peer`` that reaches the server at ``host``."""
+        return Connection(self, host, peer)
 
-    def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Connection:
+    def ask(self, method: str, target: str, body: bytes = b"", peer: str = "127.0.0.1", **headers: str) -> Connection:
         """Send a request on a connection of its own."""
-        connection = self.connect()
+        connection = self.connect(peer=peer)
         connection.ask(method, target, body, **headers)
         return connection
 
@@ -220,10 +221,10 @@ class Server(Stage):
 class Connection:
     """The client's side of a connection."""
 
-    def __init__(self, server: Server, host: str) -> None:
+    def __init__(self, server: Server, host: str, peer: str) -> None:
         self._settle = server.house.settle
-        self.protocol = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
-        self.socket = Socket(self.protocol, host)
+        self.protocol = server.site.buildProtocol(IPv4Address("TCP", peer, 50001))
+        self.socket = Socket(self.protocol, host, peer)
         self.protocol.makeConnection(self.socket)
         # method and target of the first request; empty if that was sent as raw bytes
         self._asked: tuple[str, str] | None = None
