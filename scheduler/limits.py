@@ -39,7 +39,7 @@ BODY_FREE_BYTES = 4 * KIB
 LINGER_MAX_SECONDS, LINGER_MAX_BYTES = 30.0, 256 * MIB
 
 #: Bytes held for all clients that read nothing, at most.
-HELD_MAX_BYTES = 128 * MIB
+HELD_MAX_BYTES = 48 * MIB
 
 #: Seconds for which failed logins of an address count, and addresses that are remembered.
 LOGINS_SECONDS, MAX_LOGIN_ADDRESSES = 60.0, 10_000
