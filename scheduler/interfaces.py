@@ -24,7 +24,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Peer, Registered, Registration
-from scheduler.model import Job, JobSpec, Ref, RemovedJob, RequestKey, Stream, Submission, Worker
+from scheduler.model import Job, JobSpec, Ref, RemovedJob, Stream, Submission, Worker
+from scheduler.request_keys import RequestKey
 from scheduler.security.token import Token
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 

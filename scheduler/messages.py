@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from scheduler.model import Disk, JobSpec, JobState, RequestKey, Usage
+from scheduler.model import Disk, JobSpec, JobState, Usage
+from scheduler.request_keys import RequestKey
 from scheduler.terms import EMPTY, frozen_mapping
 
 
@@ -96,15 +97,6 @@ class Registered:
     worker_id: str
     lease: float
     commit_count: int = 0
-
-
-#: Characters of the longest idempotency key.
-REQUEST_KEY_MAX_CHARACTERS = 255
-
-
-def is_request_key(text: str) -> bool:
-    """Whether ``text`` is a valid idempotency key."""
-    return 1 <= len(text) <= REQUEST_KEY_MAX_CHARACTERS and text.isascii() and text.isprintable()
 
 
 @frozen

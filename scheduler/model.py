@@ -15,6 +15,7 @@ from typing import Protocol
 
 from attrs import evolve, field, frozen
 
+from scheduler.request_keys import RequestKey
 from scheduler.terms import EMPTY, NO_WAITING, QueueTerms, Target, frozen_mapping
 
 #: Default of ``JobSpec.stop_grace``: seconds between TERM and KILL.
@@ -201,14 +202,6 @@ class Disk:
 
 
 @frozen
-class RequestKey:
-    """The idempotency key of a request, and the SHA-256 of the request's content, in hexadecimal."""
-
-    key: str
-    fingerprint: str
-
-
-@frozen
 class Submission:
     """A job that a client wants run. ``key``: the request is carried out once, however often it is sent."""
 
@@ -216,6 +209,7 @@ class Submission:
     target: Target
     terms: QueueTerms = NO_WAITING
     key: RequestKey | None = None
+    created_by: str | None = None
 
 
 @frozen
@@ -231,6 +225,8 @@ class Job:
     #: The id that the worker chose; ``None`` if it uses the scheduler's.
     remote_id: str | None = None
     reason: str | None = None
+    #: The principal that submitted it, like ``token:ci``; ``worker:NAME`` if the scheduler first heard of it from its
+    #: worker. ``None``: an earlier version made the job.
     created_by: str | None = None
     started_at: float | None = None
     finished_at: float | None = None

@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
-from scheduler.model import JobSpec, RequestKey, Stream
+from scheduler.model import JobSpec, Stream
+from scheduler.request_keys import RequestKey
 
 
 class IJobRunner(Interface):

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 from scheduler.cluster.build import ClusterParts, make_cluster, random_id
 from scheduler.errors import Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Peer, Registered, Registration
-from scheduler.model import Job, JobSpec, Presence, RequestKey, Submission, Worker
+from scheduler.model import Job, JobSpec, Presence, Submission, Worker
 from scheduler.net import DialRule
+from scheduler.request_keys import RequestKey
 from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.store import ScriptedStore

@@ -95,8 +95,9 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
 VOCABULARY = {
     "scheduler.errors": (),
     "scheduler.terms": ("attrs",),
-    "scheduler.model": ("attrs", "scheduler.terms"),
-    "scheduler.messages": ("attrs", "scheduler.model", "scheduler.terms"),
+    "scheduler.request_keys": ("attrs",),
+    "scheduler.model": ("attrs", "scheduler.request_keys", "scheduler.terms"),
+    "scheduler.messages": ("attrs", "scheduler.model", "scheduler.request_keys", "scheduler.terms"),
     "scheduler.views": ("attrs", "scheduler.model"),
     "scheduler.security.principals": ("attrs", "scheduler.terms"),
     "scheduler.security.token": ("attrs", "scheduler.model", "scheduler.security.principals", "scheduler.terms"),
@@ -107,9 +108,13 @@ VOCABULARY = {
         "attrs",
         "zope.interface",
         "twisted.internet",
-        *(f"scheduler.{name}" for name in ("messages", "model", "security.token", "terms", "views")),
+        *(f"scheduler.{name}" for name in ("messages", "model", "request_keys", "security.token", "terms", "views")),
     ),
-    "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
+    "scheduler.worker_interfaces": (
+        "zope.interface",
+        "twisted.internet",
+        *(f"scheduler.{name}" for name in ("messages", "model", "request_keys")),
+    ),
 }
 
 MAX_LINES = 400

@@ -19,10 +19,9 @@ from scheduler.api.parameters import Query
 from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import IScheduler
 from scheduler.limits import BODY_MAX_BYTES
-from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, is_request_key
-from scheduler.model import RequestKey
 from scheduler.names import is_id
 from scheduler.reading import Object, shown
+from scheduler.request_keys import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
 from scheduler.security.principals import Principal
 
 #: The media types in which a job's output can be answered.

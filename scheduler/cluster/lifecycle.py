@@ -261,6 +261,7 @@ def adopted(report: JobReport, worker: Worker, now: float) -> Job:
         created_at=min(report.created_at or report.status.started_at or now, now),
         worker_id=worker.id,
         worker_name=worker.name,
+        created_by=f"worker:{worker.name}",
         key=report.key,
     )
     return reported(job, report.status, now)

@@ -18,6 +18,7 @@ from scheduler.cluster.known_jobs import KnownJobs
 from scheduler.cluster.known_workers import KnownWorkers
 from scheduler.interfaces import Loaded
 from scheduler.model import Job, Presence, Ref, RemovedJob, Worker
+from scheduler.request_keys import RequestKey
 from scheduler.security.token import Token
 
 
@@ -40,8 +41,8 @@ class Registry:
         self._reserved: Counter[str] = Counter()
         # ids of workers with unfinished jobs that were not known when their jobs were put there; a dict, for its order
         self._strays: dict[str, None] = {}
-        # the text of the key of a request -> the job that came from it, or what is left of that
-        self._of_key: dict[str, Ref] = {}
+        # the name of the key of a request -> the job that came from it, or what is left of that
+        self._of_key: dict[tuple[str | None, str], Ref] = {}
         # kind -> its records by id
         self._records: Mapping[str, Mapping[str, Job | Worker | RemovedJob | Token]] = {
             "job": self.jobs.by_id,
@@ -54,9 +55,12 @@ class Registry:
         """The record of that name; ``None`` where there is none."""
         return self._records[ref.kind].get(ref.id)
 
-    def find_key(self, key: str) -> Job | RemovedJob | None:
-        """The job of the request with that key, or what is left of it; ``None`` where there is none."""
-        ref = self._of_key.get(key)
+    def find_key(self, key: RequestKey) -> Job | RemovedJob | None:
+        """The job of the principal's request with that key, or what is left of it; ``None`` where there is none.
+
+        A key whose principal is not known counts for every principal that has not used it.
+        """
+        ref = self._of_key.get(key.name) or self._of_key.get((None, key.key))
         return None if ref is None else cast("Job | RemovedJob", self.find(ref))
 
     def everything(self) -> Loaded:
@@ -132,7 +136,7 @@ class Registry:
         old = self.jobs.find(job.id)
         self.jobs.put(job)
         if job.key is not None:
-            self._of_key.setdefault(job.key.key, job.ref)
+            self._of_key.setdefault(job.key.name, job.ref)
         if job.worker_id is not None and not job.over and job.worker_id not in self.workers.by_id:
             self._strays.setdefault(job.worker_id)
         self._refile(job.worker_id)
@@ -151,7 +155,7 @@ class Registry:
         self._removed.pop(removed.job_id, None)
         self._removed[removed.job_id] = removed
         if removed.key is not None:
-            self._of_key[removed.key.key] = removed.ref
+            self._of_key[removed.key.name] = removed.ref
 
     def drop_removed(self, removed: RemovedJob) -> None:
         """Drop what is left of a removed job, as if that had never been."""
@@ -159,5 +163,5 @@ class Registry:
         self._drop_key(removed)
 
     def _drop_key(self, record: Job | RemovedJob) -> None:
-        if record.key is not None and self._of_key.get(record.key.key) == record.ref:
-            del self._of_key[record.key.key]
+        if record.key is not None and self._of_key.get(record.key.name) == record.ref:
+            del self._of_key[record.key.name]

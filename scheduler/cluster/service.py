@@ -33,7 +33,8 @@ from scheduler.deferreds import shielded
 from scheduler.errors import SchedulerError, StoreFailed
 from scheduler.interfaces import Accepted, IOutputReader, IScheduler
 from scheduler.messages import Chunk
-from scheduler.model import Job, RequestKey, Stream, Submission, Worker
+from scheduler.model import Job, Stream, Submission, Worker
+from scheduler.request_keys import RequestKey
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Sequence
 
 from scheduler.errors import Invalid, Refused
-from scheduler.messages import Chunk, JobReport, JobStatus, Registered, Registration, contradiction, is_request_key
+from scheduler.messages import Chunk, JobReport, JobStatus, Registered, Registration, contradiction
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
     DEFAULT_STOP_GRACE_SECONDS,
@@ -23,13 +23,13 @@ from scheduler.model import (
     STOP_SIGNALS,
     JobSpec,
     JobState,
-    RequestKey,
     Stream,
     Usage,
     error_text,
 )
 from scheduler.names import is_id
 from scheduler.pb import scheduler_pb2, worker_pb2
+from scheduler.request_keys import RequestKey, is_principal, is_request_key
 from scheduler.texts import CORE_ID_MAX_CHARACTERS, bounded_text, is_core_id
 
 _STATES = {number: JobState[name] for name, number in worker_pb2.Outcome.items()}
@@ -125,6 +125,7 @@ def start_to_pb(
         umask=spec.umask,
         requestKey="" if key is None else key.key,
         requestFingerprint="" if key is None else key.fingerprint,
+        requestPrincipal="" if key is None else key.principal or "",
     )
 
 
@@ -163,12 +164,14 @@ def created_at_from_pb(start: worker_pb2.StartJobReq) -> float | None:
 
 
 def key_from_pb(start: worker_pb2.StartJobReq) -> RequestKey | None:
-    """The idempotency key in the message of a start. Raises ``Invalid`` if key or fingerprint are malformed."""
+    """The idempotency key in the message of a start. Raises ``Invalid`` if a part of it is malformed."""
     if not start.requestKey:
         return None
     if not is_request_key(start.requestKey) or not _FINGERPRINT.fullmatch(start.requestFingerprint):
         raise Invalid("requestKey", "is no key of a request, or has no fingerprint")
-    return RequestKey(start.requestKey, start.requestFingerprint)
+    if start.requestPrincipal and not is_principal(start.requestPrincipal):
+        raise Invalid("requestPrincipal", "is no name of a principal")
+    return RequestKey(start.requestKey, start.requestFingerprint, start.requestPrincipal or None)
 
 
 def signal_from_pb(message: worker_pb2.SignalJobReq) -> tuple[str, str]:

@@ -29,11 +29,11 @@ from scheduler.model import (
     JobSpec,
     JobState,
     RemovedJob,
-    RequestKey,
     ScriptSummary,
     Usage,
     Worker,
 )
+from scheduler.request_keys import RequestKey
 from scheduler.security.principals import Scope
 from scheduler.security.token import Token
 from scheduler.store.schema import JOBS, REMOVED, SPECS, TOKENS, WORKERS
@@ -246,12 +246,15 @@ def _worker(row: Row) -> Worker:
 
 
 def _key_columns(key: RequestKey | None) -> Row:
-    text, fingerprint = (None, None) if key is None else (key.key, key.fingerprint)
-    return {"request_key": text, "request_fingerprint": fingerprint}
+    text, fingerprint, principal = (None, None, None) if key is None else (key.key, key.fingerprint, key.principal)
+    return {"request_key": text, "request_fingerprint": fingerprint, "request_principal": principal}
 
 
 def _key_of(row: Mapping[str, Any]) -> RequestKey | None:
-    return None if row["request_key"] is None else RequestKey(row["request_key"], row["request_fingerprint"])
+    if row["request_key"] is None:
+        return None
+    principal = row["request_principal"]
+    return RequestKey(row["request_key"], row["request_fingerprint"], None if principal is None else intern(principal))
 
 
 def _target(target: Target | None) -> str | None:

@@ -88,6 +88,8 @@ JOBS = Table(
     # since version 6; both NULL: its request had no key
     Column("request_key", Text),
     Column("request_fingerprint", Text),
+    # since version 8; NULL: not known
+    Column("request_principal", Text),
 )
 
 SPECS = Table(
@@ -142,6 +144,8 @@ REMOVED = Table(
     # both NULL: its request had no key
     Column("request_key", Text),
     Column("request_fingerprint", Text),
+    # since version 8; NULL: not known
+    Column("request_principal", Text),
 )
 
 # since version 8
@@ -202,7 +206,12 @@ def _to_version_6(connection: Connection) -> None:
     A removed job whose request had no key has a key of its own, without a fingerprint.
     """
     _add_columns(connection, JOBS, "request_key", "request_fingerprint")
-    REMOVED.create(connection)
+    columns = [
+        Column(column.name, column.type, primary_key=column.primary_key, nullable=column.nullable)
+        for column in (REMOVED.c.job_id, REMOVED.c.removed_at, REMOVED.c.request_key, REMOVED.c.request_fingerprint)
+    ]
+    of_removed = Table(REMOVED.name, MetaData(), *columns)
+    of_removed.create(connection)
     keys = Table("idempotency_keys", MetaData(), autoload_with=connection)
     of_jobs = select(keys.c.key, keys.c.fingerprint, keys.c.job_id).where(keys.c.removed_at.is_(None))
     if found := [row._asdict() for row in connection.execute(of_jobs)]:
@@ -210,7 +219,7 @@ def _to_version_6(connection: Connection) -> None:
         connection.execute(update(JOBS).where(JOBS.c.id == bindparam("job_id")).values(values), found)
     its_key = (func.max(case((keys.c.fingerprint != "", column))) for column in (keys.c.key, keys.c.fingerprint))
     removed = select(keys.c.job_id, func.max(keys.c.removed_at), *its_key).where(keys.c.removed_at.is_not(None))
-    connection.execute(insert(REMOVED).from_select(REMOVED.c.keys(), removed.group_by(keys.c.job_id)))
+    connection.execute(insert(of_removed).from_select(of_removed.c.keys(), removed.group_by(keys.c.job_id)))
     keys.drop(connection)
 
 
@@ -221,17 +230,14 @@ def _to_version_7(connection: Connection) -> None:
 
 
 def _to_version_8(connection: Connection) -> None:
-    """Add tokens."""
+    """Add tokens, and the principals whose requests had the keys. The keys that are there count for every principal."""
     TOKENS.create(connection)
+    _add_columns(connection, JOBS, "request_principal")
+    _add_columns(connection, REMOVED, "request_principal")
 
 
 STEPS: Sequence[Step] = (
-    _to_version_2,
-    _to_version_3,
-    _to_version_4,
-    _to_version_5,
-    _to_version_6,
-    _to_version_7,
+    *(_to_version_2, _to_version_3, _to_version_4, _to_version_5, _to_version_6, _to_version_7),
     _to_version_8,
 )
 

@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from scheduler.deferreds import Waiters
 from scheduler.messages import JobReport, JobStatus
-from scheduler.model import JobSpec, RequestKey
+from scheduler.model import JobSpec
+from scheduler.request_keys import RequestKey
 from scheduler.threads import Pool
 from scheduler.worker.clearing import DiskUse
 from scheduler.worker.pidfd import Pidfd

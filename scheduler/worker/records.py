@@ -7,7 +7,8 @@ from typing import Any
 from attrs import fields, frozen
 
 from scheduler.messages import JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Usage
+from scheduler.model import JobSpec, JobState, Usage
+from scheduler.request_keys import RequestKey
 from scheduler.worker.shim.exits import Record
 from scheduler.worker.shim.spool import ProcessId
 
@@ -74,7 +75,10 @@ def spec_of(record: Record) -> JobSpec:
 def key_of(record: Record) -> RequestKey | None:
     """Read the key of the request that the job came from; ``None``: it had none, or an earlier version wrote this."""
     key = record.get("request_key")
-    return None if key is None else RequestKey(*key)
+    if key is None:
+        return None
+    text, fingerprint = key
+    return RequestKey(text, fingerprint, record.get("request_principal"))
 
 
 def status_of(job_id: str, record: Record) -> JobStatus:

@@ -10,7 +10,8 @@ from attrs import define, frozen
 from twisted.logger import Logger
 
 from scheduler.messages import JobStatus
-from scheduler.model import JobSpec, RequestKey
+from scheduler.model import JobSpec
+from scheduler.request_keys import RequestKey
 from scheduler.worker.clearing import Clearing, DiskUse
 from scheduler.worker.endings import Endings
 from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, key_of, spec_of, status_of

@@ -23,9 +23,10 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.messages import Chunk, JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.names import is_id
 from scheduler.random_ids import random_uuid
+from scheduler.request_keys import RequestKey
 from scheduler.threads import Pool
 from scheduler.worker import signals
 from scheduler.worker.deleted_folders import Removals

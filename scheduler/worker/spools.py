@@ -12,8 +12,9 @@ from scheduler.cut_output import output_cut
 from scheduler.daemon import failpoints
 from scheduler.errors import JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.messages import Chunk
-from scheduler.model import Disk, JobSpec, JobState, RequestKey, Stream
+from scheduler.model import Disk, JobSpec, JobState, Stream
 from scheduler.names import is_id
+from scheduler.request_keys import RequestKey
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, DiskUse, Remains
 from scheduler.worker.commands import mounted_noexec
 from scheduler.worker.disk import disk_of

@@ -17,7 +17,8 @@ from attrs import define
 
 from scheduler.errors import Conflict, Unavailable
 from scheduler.messages import JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey
+from scheduler.model import JobSpec, JobState
+from scheduler.request_keys import RequestKey
 from scheduler.units import Share
 from scheduler.worker.clearing import MAKING
 from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
@@ -124,6 +125,7 @@ class Starter:
             "id": job_id,
             "created_at": created_at,
             "request_key": None if key is None else [key.key, key.fingerprint],
+            "request_principal": None if key is None else key.principal,
             "boot_id": boot_id(),
             "spec": spec_record(spec),
             "argv": argv,

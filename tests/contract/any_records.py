@@ -13,11 +13,11 @@ from scheduler.model import (
     JobSpec,
     JobState,
     RemovedJob,
-    RequestKey,
     ScriptSummary,
     Usage,
     Worker,
 )
+from scheduler.request_keys import RequestKey
 from scheduler.security.principals import Scope
 from scheduler.security.token import Token
 from scheduler.terms import QueueTerms, Retry, Target
@@ -53,7 +53,7 @@ _SPECS = st.builds(
     umask=st.none() | st.integers(0, 0o777),
     script_summary=st.none() | st.builds(ScriptSummary, size=st.integers(0, 2**40), first_line=_TEXT),
 )
-_KEYS = st.none() | st.builds(RequestKey, key=_TEXT, fingerprint=_TEXT)
+_KEYS = st.none() | st.builds(RequestKey, key=_TEXT, fingerprint=_TEXT, principal=_SOME)
 ANY_JOBS = st.builds(
     Job,
     id=st.uuids().map(str),

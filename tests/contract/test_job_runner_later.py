@@ -4,6 +4,7 @@ from attrs import evolve
 
 from scheduler.errors import Conflict, JobNotEnded, JobNotRunning, NotFound, OffsetBeyondEnd, OutputPruned
 from scheduler.model import JobSpec, JobState, Stream
+from scheduler.request_keys import RequestKey
 from tests.contract.job_runners import JOB, SECOND, THIRD, Case, FakeCase, RealCase, SimulatedCase
 
 
@@ -186,15 +187,19 @@ class OutputContract(Case):
             self.assertEqual(self.runner.query(JOB), status)
 
     async def test_describe(self) -> None:
-        """A description has the spec without stdin and script, of running, ended and acknowledged jobs alike."""
-        running = self.job()
+        """A description has the spec without stdin and script, and the key of the request with its principal.
+
+        It is the same for running, ended and acknowledged jobs.
+        """
+        running, keys = self.job(), (RequestKey("k", "f" * 64, "token:ci"), RequestKey("k", "0" * 64))
         spec = JobSpec(command="no-such-program", args=("a",), env={"A": "b"}, labels={"l": "m"}, timeout=1.5)
-        await self.runner.start(JOB, running, 7.0)
-        await self.runner.start(SECOND, evolve(spec, stdin=b"secret"), 8.0)
+        await self.runner.start(JOB, running, 7.0, keys[0])
+        await self.runner.start(SECOND, evolve(spec, stdin=b"secret"), 8.0, keys[1])
         for _ in range(2):
             first, second = await self.jobs.describe([JOB, "other", SECOND])
             self.assertEqual((first.status, first.spec, first.created_at), (self.runner.query(JOB), running, 7.0))
             self.assertEqual(second.spec, spec)
+            self.assertEqual((first.key, second.key), keys)
             self.jobs.acknowledge([SECOND])
 
 

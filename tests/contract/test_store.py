@@ -19,7 +19,8 @@ from zope.interface.verify import verifyObject
 from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RemovedJob, RequestKey, Worker
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RemovedJob, Worker
+from scheduler.request_keys import RequestKey
 from scheduler.security.token import Token
 from scheduler.store.databases import prepare
 from scheduler.store.memory import MemoryStore
@@ -72,7 +73,10 @@ class StoreContract:
 
     async def test_saved_is_loaded(self) -> None:
         """Jobs, workers, the rests of removed jobs and tokens come back as they were saved."""
-        job, removed = a_job(key=RequestKey("k", "f" * 64)), RemovedJob("j-0", 1.0, RequestKey("l", "f" * 64))
+        job, removed = (
+            a_job(key=RequestKey("k", "f" * 64, "token:ci")),
+            RemovedJob("j-0", 1.0, RequestKey("l", "f" * 64)),
+        )
         await self.store.save([job, a_worker(), removed, a_token(expires_at=9.5)])
         self.assertEqual(
             await self.again(), Loaded((job,), (a_worker(),), (removed,), tokens=(a_token(expires_at=9.5),))
@@ -291,7 +295,7 @@ class SqlContract(SetBackContract, StoreContract):
         self.assertEqual(list(await self.store.read_specs(["j-2"])), ["j-2"])
 
     def test_every_field_has_its_column(self) -> None:
-        key = {"key", "request_key", "request_fingerprint"}
+        key = {"key", "request_key", "request_fingerprint", "request_principal"}
         for record, table, beside in (
             (Job, JOBS, {"spec", *key}),
             (JobSpec, SPECS, {"job_id", "stored"}),

@@ -15,7 +15,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.model import JobSpec, JobState, Stream
+from scheduler.request_keys import RequestKey
 from tests.contract.worker_clients import InMemory, OverTheWire, Simulated
 from tests.integration.rpc import a_job
 
@@ -32,7 +33,7 @@ class Contract:
         spec = JobSpec(
             "sh", ("-c", "x"), "a.sh", {"A": "b"}, "/tmp", b"\0in", b"#!\xff", 1.5, 2.5, {"l": "v"}, merge_stderr=True
         )
-        key = RequestKey("k", "f" * 64)
+        key = RequestKey("k", "f" * 64, "token:ci")
         status = await self.client.start_job(self.worker, evolve(a_job(), spec=spec, key=key))
         self.assertEqual((status.job_id, status.state), ("j", JobState.RUNNING))
         self.assertEqual(status, self.runner.query("j"))

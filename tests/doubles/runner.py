@@ -21,8 +21,9 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.messages import Chunk, JobReport, JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.names import is_id
+from scheduler.request_keys import RequestKey
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
 _Notify = Callable[[], None]

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded, Record
-from scheduler.model import JobSpec, JobState, RemovedJob, RequestKey
+from scheduler.model import JobSpec, JobState, RemovedJob
+from scheduler.request_keys import RequestKey
 from scheduler.store.databases import Database, PostgresServer, SqliteFile, prepare
 from scheduler.store.schema import STEPS
 from scheduler.store.writer import Writer

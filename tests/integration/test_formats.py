@@ -8,6 +8,7 @@ import sys
 
 from scheduler.errors import Conflict, NotFound
 from scheduler.model import JobSpec, JobState, Stream
+from scheduler.request_keys import RequestKey
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import boot_id
 from tests.integration.running import RunningCase, edit
@@ -49,6 +50,21 @@ class FormatTests(RunningCase):
         self.assertTrue(first.spec.merge_stderr)
         self.assertEqual((first.created_at, first.spec.output_limit), (created_at, output_limit))
         self.assertEqual(await runner.start("finished", JobSpec(command="true"), None), finished)
+
+    async def test_key_without_principal(self) -> None:
+        """The key of a request that the previous version kept has no principal."""
+        await self.worker.runner.start("keyed", JobSpec(command="true"), None, RequestKey("k", "f" * 64, "token:ci"))
+        await self.worker.ended("keyed")
+        await self.worker.drop()
+        path = self.worker.spool("keyed").job_path
+        with open(path) as file:
+            record = json.load(file)
+        del record["request_principal"]
+        with open(path, "w") as file:
+            json.dump(record, file)
+        self.worker = await self.next_life()
+        (report,) = await self.worker.jobs.describe(["keyed"])
+        self.assertEqual(report.key, RequestKey("k", "f" * 64))
 
     async def test_still_running(self) -> None:
         """A shim of the version before that still has its job is followed to the end that it writes."""

@@ -11,6 +11,7 @@ from twisted.internet.threads import deferToThread
 
 from scheduler.errors import ShuttingDown
 from scheduler.model import JobSpec, JobState
+from scheduler.request_keys import RequestKey
 from scheduler.worker.shim import proctree
 from tests.integration.running import UNTIL_TOLD, ProcessCase, ask, edit, gone, is_gone, later, stubborn
 
@@ -163,7 +164,8 @@ class NextLifeTests(ProcessCase):
 
     async def test_acknowledged(self) -> None:
         """An acknowledged job is known to the next worker process, and not reported by it."""
-        first = await self.worker.start("true")
+        key = RequestKey("k", "f" * 64, "token:ci")
+        first = (await self.worker.runner.start("first", JobSpec(command="true"), None, key)).job_id
         second = await self.worker.start("true")
         for job in (first, second):
             await self.worker.ended(job)
@@ -172,7 +174,7 @@ class NextLifeTests(ProcessCase):
         self.assertEqual([report.status.job_id for report in self.worker.jobs.unacknowledged()], [second])
         self.assertEqual(self.worker.runner.query(first).state, JobState.SUCCEEDED)
         (report,) = await self.worker.jobs.describe([first])
-        self.assertEqual(report.spec.command, "true")
+        self.assertEqual((report.spec.command, report.key), ("true", key))
 
     async def test_after_the_end(self) -> None:
         """A runner that was shut down starts nothing, and whoever waited for an end is told."""

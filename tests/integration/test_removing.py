@@ -7,7 +7,8 @@ import uuid
 from twisted.internet.defer import gatherResults
 
 from scheduler.errors import Conflict, JobNotEnded, NotFound, OutputPruned, Unavailable
-from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.model import JobSpec, JobState, Stream
+from scheduler.request_keys import RequestKey
 from scheduler.worker import trees
 from scheduler.worker.trees import Left
 from scheduler.worker.used_ids import HowUsed

@@ -11,8 +11,9 @@ from twisted.internet.threads import deferToThread
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import NotFound, Unreachable
 from scheduler.messages import Chunk, JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.pb import worker_pb2, worker_pb2_grpc
+from scheduler.request_keys import RequestKey
 from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server
 from scheduler.worker_interfaces import IJobRunner

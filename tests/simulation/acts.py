@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 
 from scheduler.errors import KeyInUse, KeyUnsettled, SchedulerError, StartUnanswered
 from scheduler.interfaces import Accepted
-from scheduler.model import Job, JobSpec, RequestKey, Stream, Submission
+from scheduler.model import Job, JobSpec, Stream, Submission
+from scheduler.request_keys import RequestKey
 from scheduler.terms import NO_WAITING, QueueTerms, Target
 from scheduler.views import JobFilter
 from tests.simulation.clients import AGAIN, TRIES, answer_of, ask, carry_out, pause

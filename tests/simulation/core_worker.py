@@ -17,8 +17,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from scheduler.errors import NotFound, Unsupported, WorkerFault
 from scheduler.messages import JobStatus, Registered, Registration
-from scheduler.model import JobSpec, JobState, RequestKey, Stream
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.pb import worker_pb2
+from scheduler.request_keys import RequestKey
 from scheduler.rpc import convert
 from tests.simulation.jobs import STEP
 from tests.simulation.machine import Machine, Spool

@@ -12,7 +12,8 @@ from signal import Signals, strsignal
 from attrs import define, evolve, field, frozen
 
 from scheduler.messages import JobStatus
-from scheduler.model import JobSpec, JobState, RequestKey, Stream, Usage
+from scheduler.model import JobSpec, JobState, Stream, Usage
+from scheduler.request_keys import RequestKey
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.trace import Trace
 

@@ -8,7 +8,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from scheduler.errors import NotFound
-from scheduler.model import Job, RequestKey
+from scheduler.model import Job
+from scheduler.request_keys import RequestKey
 from tests.simulation.clients import AGAIN, TRIES, Reply, answer_of, ask, pause
 from tests.simulation.streams import attend
 

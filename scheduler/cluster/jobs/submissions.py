@@ -115,6 +115,7 @@ class Submissions:
             spec=wanted.spec,
             state=JobState.QUEUED,
             created_at=self._ledger.now(),
+            created_by=wanted.created_by,
             group_id=None if wanted.terms.retry is None else job_id,
             target=wanted.target,
             terms=wanted.terms,

@@ -132,7 +132,7 @@ class Reconciler:
         if job is None:
             if report.spec is None or self._is_removed(worker, report) or not self.adoption.admits(worker, report):
                 return None
-            if report.key is not None and self._registry.find_key(report.key.key) is not None:
+            if report.key is not None and self._registry.find_key(report.key) is not None:
                 report = evolve(report, key=None)  # the key belongs to another job, or the job was removed
             returned = report.status.job_id in self._registry.removed
             return (lifecycle.returned if returned else lifecycle.adopted)(report, worker, now)

@@ -92,7 +92,7 @@ def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:
     left = list(registry.removed.values())
     keys = Counter(record.key.key for record in (*jobs, *left) if record.key is not None)
     for record in (*jobs, *left):
-        if record.key is not None and registry.find_key(record.key.key) != record:
+        if record.key is not None and registry.find_key(record.key) != record:
             yield f"{record.ref} is not found by its key"
     for key_name, count in keys.items():
         if count > 1:

@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 
 from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobState, RequestKey, Worker
+from scheduler.model import Job, JobState, Worker
+from scheduler.request_keys import RequestKey
 from scheduler.terms import QueueTerms, Target
 from tests.doubles.workers import Call
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase

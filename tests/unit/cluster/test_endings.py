@@ -15,7 +15,8 @@ from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.logs import observer
 from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, RequestKey, Stream
+from scheduler.model import Job, JobSpec, JobState, Stream
+from scheduler.request_keys import RequestKey
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import PEER
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase

@@ -9,7 +9,8 @@ from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, MAX_WAITING_RE
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import KeyInUse, Misdirected, NoFreeSlot, NotFound, QueueFull, ShuttingDown, Unreachable
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import Job, JobState, RequestKey
+from scheduler.model import Job, JobState
+from scheduler.request_keys import RequestKey
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import PEER
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase

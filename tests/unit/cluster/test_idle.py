@@ -10,7 +10,8 @@ from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
-from scheduler.model import Job, JobSpec, JobState, Presence, RequestKey, Stream, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Presence, Stream, WorkerState
+from scheduler.request_keys import RequestKey
 from scheduler.security.interfaces import NewToken
 from scheduler.security.principals import Principal, Scope
 from scheduler.terms import NO_WAITING, QueueTerms

@@ -9,13 +9,16 @@ from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobState, RequestKey
+from scheduler.model import Job, JobState
+from scheduler.request_keys import RequestKey
 from scheduler.terms import NO_WAITING
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
 KEY = RequestKey("k", "f" * 64)
 OTHER = RequestKey("k", "0" * 64)
+#: The same text as a key of two principals.
+OF_A, OF_B = evolve(KEY, principal="token:a"), evolve(KEY, principal="token:b")
 
 
 class KeyTests(ClusterTestCase):
@@ -42,6 +45,37 @@ class KeyTests(ClusterTestCase):
         self.started()
         self.submit(RequestKey("other", KEY.fingerprint))
         self.assertNotEqual(self.take("start_job").job_id, self.workers.calls[0].job_id)
+
+    def test_keys_of_two_principals(self) -> None:
+        """The same text of another principal is another key: while the first is under way, answered, or removed."""
+        self.store.held = True
+        answers = [self.submit(OF_A), self.submit(OF_B), self.submit(evolve(OTHER, principal="token:c"))]
+        self.failureResultOf(self.submit(OF_A), KeyInUse)
+        self.assertFalse(self.cluster.replays(OF_B))
+        self.store.commit_all()
+        self.store.held = False
+        for _ in answers:
+            call = self.take("start_job")
+            call.answer.callback(JobStatus(call.job_id, JobState.RUNNING))
+        ids = [self.successResultOf(answer).id for answer in answers]
+        self.assertEqual(len(set(ids)), 3)
+        for key, job_id in zip((OF_A, OF_B), ids, strict=False):
+            self.assertTrue(self.cluster.replays(key))
+            self.assertEqual(self.successResultOf(self.submit(key)).id, job_id)
+        self.failureResultOf(self.submit(evolve(OTHER, principal="token:a")), KeyReused)
+        self.assertFalse(self.cluster.replays(evolve(OF_A, principal="token:d")))
+        self.assertEqual(self.held(), [])
+
+    def test_key_of_an_earlier_version(self) -> None:
+        """A key that an earlier version kept answers the same request of any principal, and nothing runs again."""
+        job = self.started()
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.begin()
+        for key in (OF_A, OF_B):
+            self.assertTrue(self.cluster.replays(key))
+            self.assertEqual(self.successResultOf(self.submit(key)).id, job.id)
+        self.failureResultOf(self.submit(evolve(OTHER, principal="token:a")), KeyReused)
+        self.assertEqual((self.held(), len(self.jobs())), ([], 1))
 
     def test_another_request(self) -> None:
         """A key that was used for another request is refused, answered or not, and so is that."""

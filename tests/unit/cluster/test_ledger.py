@@ -7,7 +7,8 @@ from attrs import evolve
 from scheduler.cluster.changes import Change, JobChanged, PresenceChanged, WorkerChanged
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import StoreFailed
-from scheduler.model import Disk, Job, JobSpec, JobState, Presence, Ref, RequestKey, WorkerState
+from scheduler.model import Disk, Job, JobSpec, JobState, Presence, Ref, WorkerState
+from scheduler.request_keys import RequestKey
 from scheduler.store.memory import MemoryStore
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
@@ -50,12 +51,12 @@ class LedgerTests(LedgerCase):
     def test_a_key_comes_and_goes_with_its_job(self) -> None:
         """The job of a key is found from its commit on; the key of a job that never came to be is free again."""
         added = self.ledger.decide(job := a_job(key=A_KEY))
-        self.assertIsNone(self.ledger.registry.find_key("k"))
+        self.assertIsNone(self.ledger.registry.find_key(A_KEY))
         self.store.commit()
         self.successResultOf(added)
-        self.assertEqual(self.ledger.registry.find_key("k"), job)
+        self.assertEqual(self.ledger.registry.find_key(A_KEY), job)
         self.ledger.learn(job.ref)
-        self.assertIsNone(self.ledger.registry.find_key("k"))
+        self.assertIsNone(self.ledger.registry.find_key(A_KEY))
 
     def test_an_end_is_invisible_until_committed(self) -> None:
         """An end that a crash could undo is not visible, nor is the next attempt; no other end comes between."""
@@ -193,7 +194,7 @@ class LedgerTests(LedgerCase):
         self.successResultOf(ledger.load())
         registry = ledger.registry
         self.assertEqual(
-            [registry.jobs.get("j-2"), registry.jobs.get("j-3"), registry.find_key("k")], [queued, ended, ended]
+            [registry.jobs.get("j-2"), registry.jobs.get("j-3"), registry.find_key(A_KEY)], [queued, ended, ended]
         )
         self.assertIn("j-5", registry.removed)
         for job_id in ("j-1", "j-4"):

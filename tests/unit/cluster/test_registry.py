@@ -12,7 +12,8 @@ from scheduler.cluster import listing
 from scheduler.cluster.filters import selects
 from scheduler.cluster.registry import Registry
 from scheduler.errors import Invalid, NotFound
-from scheduler.model import JobSpec, JobState, Presence, Ref, RemovedJob, RequestKey, WorkerState
+from scheduler.model import JobSpec, JobState, Presence, Ref, RemovedJob, WorkerState
+from scheduler.request_keys import RequestKey
 from scheduler.views import JobFilter
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -106,18 +107,34 @@ class WorkerTests(SynchronousTestCase):
         registry, key = Registry(), RequestKey("k", "f")
         registry.put_job(job := a_job(state=JobState.FAILED, key=key))
         registry.put_job(a_job("j-2", JobState.FAILED, key=key))
-        self.assertEqual(registry.find_key("k"), job)
+        self.assertEqual(registry.find_key(key), job)
         registry.remove_job("j-2")
         registry.put_job(job := evolve(job, leftover=(7,)))
-        self.assertEqual(registry.find_key("k"), job)
+        self.assertEqual(registry.find_key(key), job)
         removed = RemovedJob("j-1", 5.0, key)
         registry.remove_job("j-1")
         registry.put_removed(removed)
         registry.put_job(a_job("j-3", key=key))
         registry.remove_job("j-3")
-        self.assertEqual(registry.find_key("k"), removed)
+        self.assertEqual(registry.find_key(key), removed)
         registry.drop_removed(removed)
-        self.assertIsNone(registry.find_key("k"))
+        self.assertIsNone(registry.find_key(key))
+
+    def test_keys_of_principals(self) -> None:
+        """The same text is a key of each principal; a key whose principal is not known is a key of all others."""
+        registry, keys = Registry(), [RequestKey("k", "f", name) for name in ("token:a", "token:b", "token:c")]
+        a, b, unknown = (a_job(f"j-{n}", key=key) for n, key in enumerate((*keys[:2], RequestKey("k", "f"))))
+        for job in (a, b):
+            registry.put_job(job)
+        self.assertEqual([registry.find_key(key) for key in keys], [a, b, None])
+        registry.put_job(unknown)
+        self.assertEqual([registry.find_key(key) for key in keys], [a, b, unknown])
+        registry.remove_job(a.id)
+        registry.put_removed(removed := RemovedJob(a.id, 5.0, a.key))
+        self.assertEqual([registry.find_key(key) for key in keys], [removed, b, unknown])
+        registry.drop_removed(removed)
+        registry.remove_job(b.id)
+        self.assertEqual([registry.find_key(key) for key in keys], [unknown] * 3)
 
     def test_load_counts_what_is_reserved(self) -> None:
         """A start under way counts into the load before its job is there, so two can't take one slot."""

@@ -6,7 +6,8 @@ from attrs import evolve
 
 from scheduler.errors import JobRemoved
 from scheduler.messages import JobStatus
-from scheduler.model import JobState, RemovedJob, RequestKey
+from scheduler.model import JobState, RemovedJob
+from scheduler.request_keys import RequestKey
 from scheduler.terms import NO_WAITING
 from tests.unit.cluster.case import ECHO, W1
 from tests.unit.cluster.removals_case import ENDED, RUNNING, RemovalCase

@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound
-from scheduler.model import Job, JobState, RequestKey, Stream
+from scheduler.model import Job, JobState, Stream
+from scheduler.request_keys import RequestKey
 from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from scheduler.views import JobFilter
 from tests.fleet import W1, FleetTestCase

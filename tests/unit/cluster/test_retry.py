@@ -7,7 +7,8 @@ from attrs import evolve
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobState, RequestKey
+from scheduler.model import Job, JobState
+from scheduler.request_keys import RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.cluster.case import W1
 from tests.unit.cluster.retry_case import FULL, TWICE, RetryTestCase

@@ -14,7 +14,8 @@ from scheduler.commits import next_timeline
 from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, Unreachable
 from scheduler.interfaces import Loaded
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
-from scheduler.model import FEATURES, JobState, RequestKey
+from scheduler.model import FEATURES, JobState
+from scheduler.request_keys import RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import ANY, ECHO, PEER, House
 from tests.unit.cluster.values import a_job
@@ -90,6 +91,34 @@ class SetBackTests(SetBackCase):
         self.assertEqual(self.beat().commit_count, 0)
         self.house.beat("w-2")
         self.assertGreaterEqual(self.beat().commit_count, self.told)
+
+    def test_keys_come_back_with_their_principals(self) -> None:
+        """A key that a worker reports is that of the principal whose request it was of, and of nobody else."""
+        backup = self.backup()
+        of_a, of_b = evolve(KEY, principal="token:a"), evolve(KEY, principal="token:b")
+        ids = [self.run_job(key) for key in (of_a, of_b)]
+        self.restored(backup)
+        self.beat()
+        self.describe(self.beat())
+        self.house.clock.advance(LEASE)
+        self.assertEqual([self.successResultOf(self.house.submit(ECHO, ANY, key=key)).id for key in (of_a, of_b)], ids)
+        self.assertNotIn(
+            self.successResultOf(self.house.submit(ECHO, ANY, key=evolve(KEY, principal="token:c"))).id, ids
+        )
+        self.assertEqual({self.house.job(job_id).created_by for job_id in ids}, {"worker:box"})
+        self.flushLoggedErrors()
+
+    def test_keys_of_a_worker_of_an_earlier_version(self) -> None:
+        """A key that a worker reports without a principal answers every principal, so that nothing runs again."""
+        backup = self.backup()
+        job_id = self.run_job(KEY)
+        self.restored(backup)
+        self.beat()
+        self.describe(self.beat())
+        self.house.clock.advance(LEASE)
+        again = self.house.submit(ECHO, ANY, key=evolve(KEY, principal="token:a"))
+        self.assertEqual(self.successResultOf(again).id, job_id)
+        self.flushLoggedErrors()
 
     def test_ended_jobs_come_back(self) -> None:
         """A worker that heard of a commit the store lacks reports all its jobs once more; their keys answer."""

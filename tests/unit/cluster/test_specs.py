@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster import lifecycle
 from scheduler.errors import StoreFailed
 from scheduler.messages import JobReport, JobStatus
-from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RequestKey
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref
+from scheduler.request_keys import RequestKey
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.test_membership import MembershipTestCase, ended

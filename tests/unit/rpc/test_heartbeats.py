@@ -42,6 +42,10 @@ class AloneTests(SynchronousTestCase):
             (reported(usage=worker_pb2.Usage(cpuSeconds=-1)), "cpuSeconds: -1.0 is not a finite number of seconds of"),
             (reported(start={"stopSignal": "SIGNEW"}), "stopSignal: 'SIGNEW' is none of"),
             (reported(start={"requestKey": "a", "requestFingerprint": "no"}), "requestKey: is no key of a request"),
+            (
+                reported(start={"requestKey": "a", "requestFingerprint": "f" * 64, "requestPrincipal": "a\n"}),
+                "requestPrincipal: is no name of a principal",
+            ),
         ):
             for field in ("ended", "described"):
                 heartbeat = read(running=["other"], **{field: [bad, good]})

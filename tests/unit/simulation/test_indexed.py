@@ -10,7 +10,8 @@ from attrs import evolve
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import NotFound
-from scheduler.model import Job, JobState, RemovedJob, RequestKey, Worker
+from scheduler.model import Job, JobState, RemovedJob, Worker
+from scheduler.request_keys import RequestKey
 from scheduler.views import JobFilter, JobPage
 from tests.simulation.rules.indexed import differences
 from tests.unit.cluster.values import a_job, a_worker
