@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import field, frozen
 
 from scheduler.model import Job, JobState, Presence, Worker
@@ -26,6 +28,8 @@ class JobFilter:
     group_id: str | None = None
     #: A prefix of the job's id.
     id_prefix: str | None = None
+    #: Whether a job is within the reach of the client; ``None``: every job is.
+    within: Callable[[Job], bool] | None = None
 
 
 @frozen

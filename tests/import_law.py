@@ -42,7 +42,10 @@ RESERVED = (
 )
 
 #: Imports that are forbidden in some modules, beyond RESERVED: (packages, modules, reason).
-BARRED = ((("twisted", "zope"), "scheduler.cli", "a command must start at once, and blocks while it waits"),)
+BARRED = (
+    (("twisted", "zope"), "scheduler.cli", "a command must start at once, and blocks while it waits"),
+    (("scheduler.cluster",), "scheduler.security", "it sees the cluster through interfaces"),
+)
 
 #: Modules that run in a bare interpreter, without site-packages, and the only other modules of ours they may import.
 BARE = "scheduler.worker.shim"

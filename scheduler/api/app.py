@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from klein import Klein
@@ -21,12 +22,18 @@ from scheduler.errors import SchedulerError
 from scheduler.security.principals import Scope
 
 
-def make_app(context: Context) -> Klein:
-    """Make a Klein app. Each path is one rule of the router, for all methods, so a longer match never hides a 405."""
+def make_app(context: Context, routes: Sequence[Route] = ROUTES) -> Klein:
+    """Make a Klein app. Each path is one rule of the router, for all methods, so a longer match never hides a 405.
+
+    Raises ``ValueError`` if a route has no scope.
+    """
     app = Klein()
     app.url_map.merge_slashes = False
-    for path in dict.fromkeys(route.path for route in ROUTES):
-        _add(app, context, path)
+    for route in routes:
+        if not isinstance(route.scope, Scope):
+            raise ValueError(f"the route {route.name} has no scope")
+    for path in dict.fromkeys(route.path for route in routes):
+        _add(app, context, path, routes)
 
     def not_found(request: Request, _: Failure) -> bytes:
         return prepare(request, problem_answer(_unless_admitted(context, request, no_such_route())))
@@ -35,8 +42,8 @@ def make_app(context: Context) -> Klein:
     return app
 
 
-def _add(app: Klein, context: Context, path: str) -> None:
-    methods = {method: route for route in ROUTES if route.path == path for method in route.methods}
+def _add(app: Klein, context: Context, path: str, routes: Sequence[Route]) -> None:
+    methods = {method: route for route in routes if route.path == path for method in route.methods}
     allowed = ", ".join(sorted(methods))
     not_allowed = Problem(405, f"this route is for {allowed}", {"Allow": allowed}, type="method-not-allowed")
 

@@ -16,12 +16,13 @@ from scheduler.api.context import Context
 from scheduler.api.errors import ProblemError
 from scheduler.api.guard import values_of
 from scheduler.api.parameters import Query
-from scheduler.errors import Invalid, NotFound
+from scheduler.errors import Invalid, NotFound, Unauthenticated
 from scheduler.interfaces import IScheduler
 from scheduler.limits import BODY_MAX_BYTES
 from scheduler.names import is_id
 from scheduler.reading import Object, shown
 from scheduler.request_keys import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
+from scheduler.security.permitted import Permitted
 from scheduler.security.principals import Principal
 
 #: The media types in which a job's output can be answered.
@@ -52,7 +53,10 @@ class Call:
 
     @property
     def scheduler(self) -> IScheduler:
-        return self.context.scheduler
+        """The scheduler as the principal sees it. Raises ``Unauthenticated`` if there is none."""
+        if self.principal is None:
+            raise Unauthenticated("the request has no token; send `Authorization: Bearer TOKEN`")
+        return Permitted(self.context.scheduler, self.principal)
 
     @property
     def head(self) -> bool:

@@ -145,7 +145,9 @@ def submission_problem(failure: Failure) -> Problem:
     error, problem = failure.value, problem_of(failure)
     started: bool | str = False
     sent = isinstance(error, domain.Unreachable) and error.sent
-    if isinstance(error, domain.JobRemoved):
+    if isinstance(error, domain.NotFound) and error.kind == "job":  # the job of its key is beyond the client's reach
+        started, problem = True, evolve(problem, members={"job_id": error.name})
+    elif isinstance(error, domain.JobRemoved):
         started = True
     elif sent or isinstance(error, _MAY_HAVE_STARTED) or problem.type == "internal":
         started = "unknown"

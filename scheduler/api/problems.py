@@ -57,7 +57,11 @@ TYPES: Mapping[str, ProblemType] = {
         "Use a token with the scope that `needed_scope` names, or a greater one.",
         "needed_scope",
     ),
-    "refused": _type(403, "The caller is not permitted to do this.", "Use an identity that is."),
+    "refused": _type(
+        403,
+        "The caller is not permitted to do this: the worker lacks a label that its token is limited to.",
+        "Use a token that reaches the worker; `GET /v1/workers` lists those that yours reaches.",
+    ),
     "worker-unknown": _type(
         404,
         "No worker has that id or name; in a filter, no job either.",

@@ -18,7 +18,12 @@ async def healthz(_: Call) -> Reply:
 
 
 async def readyz(call: Call) -> Reply:
-    """Answer 200 while the scheduler can take work, else 503 with the reasons."""
+    """Answer 200 while the scheduler can take work, else 503; a principal is also told the reasons, and of workers."""
+    if call.principal is None:
+        if call.context.scheduler.readiness().ready:
+            return json_answer({"ready": True})
+        detail = "the scheduler can't take work now; with a token, the answer has the reasons"
+        return problem_answer(Problem(503, detail, {"Retry-After": "5"}, {"ready": False}, type="not-ready"))
     readiness = call.scheduler.readiness()
     members: dict[str, Any] = {"ready": readiness.ready, "workers_online": readiness.workers_online}
     if readiness.notes:

@@ -72,7 +72,16 @@ _CALL = ("worker-unreachable", "worker-fault", "unavailable", "timeout", "unsupp
 
 #: Problems of a submission, to a core route and to ``POST /v1/jobs``.
 _START = (
-    *("worker-unknown", "worker-draining", "no-match", "no-free-slot", "queue-full", "start-unanswered"),
+    *(
+        "refused",
+        "job-unknown",
+        "worker-unknown",
+        "worker-draining",
+        "no-match",
+        "no-free-slot",
+        "queue-full",
+        "start-unanswered",
+    ),
     *("key-in-use", "key-reused", "key-unsettled", "job-removed", "conflict", "store-failing", *_CALL),
 )
 _SUBMIT = (*_START, "job-failed", "job-not-ended", "output-unavailable", "http-version")
@@ -84,12 +93,13 @@ _OUTPUT = (
 )
 
 _STOP = ("job-unknown", "left-running", "store-failing", *_CALL)
-_CORE_STOP = ("worker-unknown", *_STOP)
-_QUERY = ("worker-unknown", "job-unknown", *_CALL)
+_CORE_STOP = ("refused", "worker-unknown", *_STOP)
+_QUERY = ("refused", "worker-unknown", "job-unknown", *_CALL)
 _SIGNAL = ("job-unknown", "job-not-running", "conflict", *_CALL)
 _LOOK = ("job-unknown", "job-failed", "job-not-ended", "store-failing")
 _REMOVE = ("job-unknown", "job-not-ended", "store-failing", "worker-fault")
-_DRAIN = ("worker-unknown", "store-failing")
+_NAMED = ("refused", "worker-unknown")
+_DRAIN = (*_NAMED, "store-failing")
 _FORGET = ("worker-online", "conflict", *_DRAIN)
 _NEW_TOKEN = ("name-taken", "conflict", "refused", "store-failing")
 _REVOKE = ("token-unknown", "store-failing")
@@ -101,15 +111,15 @@ ROUTES = (
     Route("POST", "/stop", RUN, core.stop, (200, 202), _CORE_STOP, (), wire.read_worker_and_job),
     Route("POST", "/query", READ, core.query, (200,), _QUERY, (), wire.read_worker_and_job),
     Route("POST", "/v1/jobs", RUN, submissions.submit, (201, 202), _SUBMIT, submissions.QUERY, wire.read_submit),
-    Route("GET", "/v1/jobs", READ, jobs.page, (200,), ("worker-unknown",), jobs.PAGE_QUERY),
-    Route("POST", "/v1/jobs/stop", RUN, jobs.stop_matching, (200,), ("worker-unknown",), FILTERS, pairs_of),
+    Route("GET", "/v1/jobs", READ, jobs.page, (200,), _NAMED, jobs.PAGE_QUERY),
+    Route("POST", "/v1/jobs/stop", RUN, jobs.stop_matching, (200,), _NAMED, FILTERS, pairs_of),
     Route("GET", "/v1/jobs/<job_id>", READ, jobs.one, (200, 202), _LOOK, WANTED),
     Route("DELETE", "/v1/jobs/<job_id>", RUN, jobs.remove, (202, 204), _REMOVE),
     Route("POST", "/v1/jobs/<job_id>/stop", RUN, jobs.stop, (200, 202), _STOP, (), wire.read_nothing),
     Route("POST", "/v1/jobs/<job_id>/signal", RUN, jobs.signal, (200,), _SIGNAL, (), wire.read_signal),
     Route("GET", "/v1/jobs/<job_id>/output", READ, output.output, (200, 204, 206), _OUTPUT, output.QUERY),
     Route("GET", "/v1/workers", READ, workers.every, (200,)),
-    Route("GET", "/v1/workers/<worker>", READ, workers.one, (200,), ("worker-unknown",)),
+    Route("GET", "/v1/workers/<worker>", READ, workers.one, (200,), _NAMED),
     Route("DELETE", "/v1/workers/<worker>", ADMIN, workers.forget, (204,), _FORGET),
     Route("POST", "/v1/workers/<worker>/drain", ADMIN, workers.drain, (200,), _DRAIN, (), wire.read_nothing),
     Route("POST", "/v1/workers/<worker>/resume", ADMIN, workers.resume, (200,), _DRAIN, (), wire.read_nothing),

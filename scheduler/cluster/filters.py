@@ -63,6 +63,7 @@ def selects(which: JobFilter, worker: Worker | None, job: Job) -> bool:
         and which.orphan in {None, job.orphan}
         and which.group_id in {None, job.group_id}
         and (which.id_prefix is None or job.id.startswith(which.id_prefix))
+        and (which.within is None or which.within(job))
     )
 
 

@@ -117,7 +117,7 @@ class Stops:
         while True:
             page = self._registry.jobs.listing.page(which, EXAMINED_PER_PAGE, cursor)
             last = [self._registry.jobs.last_attempt(job.id) for job in page.jobs]
-            jobs |= {job.id: job for job in last if not job.over}
+            jobs |= {job.id: job for job in last if not job.over and (which.within is None or which.within(job))}
             if page.next is None:
                 break
             cursor = page.next

@@ -196,11 +196,14 @@ class Stage:
 class Server(Stage):
     """A site over such a scheduler, in memory."""
 
-    def __init__(self, window: int = WINDOW_BYTES, **settings: Any) -> None:
+    def __init__(
+        self, window: int = WINDOW_BYTES, authentication: Authentication | None = None, **settings: Any
+    ) -> None:
         self.clock = Clock()
         super().__init__(self.clock, window)
         with without_urls():
-            options = {"authentication": self.authentication(), "allowed_hosts": HOSTS, **settings}
+            given = authentication or self.authentication()
+            options = {"authentication": given, "allowed_hosts": HOSTS, **settings}
             self.site: ApiSite = make_site(self.scheduler, clock=self.clock, wall_time=lambda: self.now, **options)
 
     def authentication(self) -> Authentication:

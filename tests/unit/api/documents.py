@@ -54,7 +54,7 @@ def check_answer(method: str, target: str, status: int, headers: Mapping[str, st
     elif headers.get("content-type") == "application/problem+json" and body:
         document = json.loads(body)
         check_problem(document, status, method, path)
-        problems = ANYWHERE if route is None else route.all_problems
+        problems = {*ANYWHERE, "unauthenticated"} if route is None else route.all_problems
         others = () if route else ("method-not-allowed",) if routes else ("route-unknown",)
         name = document["type"].rpartition("/")[2]
         assert name in {*problems, *others}, f"{name} is no problem of {method} {path}: {document['detail']}"

@@ -19,6 +19,7 @@ from scheduler.limits import (
 )
 from scheduler.security.authentication import Authentication
 from scheduler.security.principals import Principal, Scope
+from tests.doubles.authentication import NoTokens
 from tests.unit.api.cases import EVENTS, ServerTestCase, StreamTestCase
 from tests.unit.api.conversation import Connection, Response
 
@@ -203,7 +204,7 @@ class BodyTests(ServerTestCase):
         self.assertEqual(self.server.site.bodies.total, 0)
 
 
-class Tokens:
+class Tokens(NoTokens):
     """A single valid token."""
 
     def __init__(self) -> None:

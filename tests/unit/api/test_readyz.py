@@ -10,13 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.api.answers import Answer
 from scheduler.api.process import readyz
 from scheduler.views import Readiness
+from tests.doubles.authentication import TESTER
 from tests.house import House
 
 
 class NoteTests(SynchronousTestCase):
     def answered(self, readiness: Readiness) -> tuple[int, dict[str, Any]]:
         """Status and body."""
-        call: Any = SimpleNamespace(scheduler=SimpleNamespace(readiness=lambda: readiness))
+        call: Any = SimpleNamespace(principal=TESTER, scheduler=SimpleNamespace(readiness=lambda: readiness))
         reply = self.successResultOf(Deferred.fromCoroutine(readyz(call)))
         assert isinstance(reply, Answer)
         body = reply.body if reply.problem is None else reply.problem.document("/readyz")

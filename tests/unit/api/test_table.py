@@ -3,12 +3,20 @@
 import inspect
 import re
 
+from attrs import evolve
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.api.app import make_app
+from scheduler.api.context import Context, UnderWay
+from scheduler.api.door import Door
 from scheduler.api.errors import CORE_PATHS
 from scheduler.api.problems import TYPES
+from scheduler.api.quotas import Followers
 from scheduler.api.routes import ANYWHERE, ROUTES, SUBMISSIONS
+from scheduler.security.logins import FailedLogins
 from scheduler.security.principals import Scope
+from tests.doubles.authentication import TRUSTING
 
 #: Types of problems that no route answers with: those of the router.
 NO_ROUTE = {"method-not-allowed"}
@@ -40,6 +48,17 @@ class TableTests(SynchronousTestCase):
         for route in ROUTES:
             reads = route.method == "GET" and not route.path.startswith("/v1/tokens")
             self.assertEqual(route.scope <= Scope.READ, reads or route.path == "/query", route.name)
+        self.assertEqual([route.path for route in ROUTES if route.scope is Scope.OPEN], ["/healthz", "/readyz"])
+
+    def test_no_scope(self) -> None:
+        """There is no app, and so no scheduler, with a route that has no scope."""
+        door = Door(TRUSTING, FailedLogins(10, Clock().seconds))
+        context = Context(None, door, Clock(), lambda: 0.0, UnderWay(), Followers(10))  # type: ignore[arg-type]
+        for scope in (None, 0, "read"):
+            routes = (*ROUTES, evolve(ROUTES[0], path="/new", scope=scope))
+            error = self.assertRaises(ValueError, make_app, context, routes)
+            self.assertEqual(str(error), "the route POST /new has no scope")
+        make_app(context)
 
     def test_submissions(self) -> None:
         """Jobs are submitted by two routes."""

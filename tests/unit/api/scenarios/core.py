@@ -14,6 +14,7 @@ from scheduler.errors import (
 )
 from scheduler.model import JobSpec, Submission
 from scheduler.terms import QueueTerms, Target
+from tests.doubles.authentication import TESTER
 from tests.unit.api.scenarios.base import Scenarios, scenario
 
 
@@ -27,7 +28,8 @@ class CoreScenarios(Scenarios):
             reply = await self.post("/start", {"worker_id": worker, "command": "echo", "path": "p"})
             self.assertEqual((reply.status, set(reply.json())), (201, {"job_id"}))
             (submitted,) = self.scheduler.asked("submit")[-1]
-            self.assertEqual(submitted, Submission(JobSpec(command="echo", path="p"), Target(worker=worker)))
+            spec, target = JobSpec(command="echo", path="p"), Target(worker=worker)
+            self.assertEqual(submitted, Submission(spec, target, created_by=str(TESTER)))
             self.assertEqual(self.scheduler.job(reply.json()["job_id"]).terms, QueueTerms())
 
     @scenario

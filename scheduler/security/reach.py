@@ -1,0 +1,82 @@
+"""Reach: the workers and jobs that a principal may see and drive.
+
+A token may be limited to the workers that have certain labels. Other workers are beyond its reach, and so are their
+jobs. The rule for a job:
+
+- A job on a known worker is within reach if this worker is.
+- A job without a worker yet is within reach if the worker that it names is, or if it can only be placed within reach:
+  its selector includes all the labels.
+- If the job's worker is not known any more, its labels are not either. The job is within reach if its selector includes
+  all the labels, or if the same principal submitted it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from scheduler.errors import NoMatch, NotFound, Refused
+from scheduler.model import Job, Worker
+from scheduler.security.principals import Principal
+from scheduler.terms import Target
+
+
+@frozen
+class Reach:
+    """The reach of a principal; ``find`` finds a worker by id or name, or raises ``NotFound``."""
+
+    _principal: Principal
+    _find: Callable[[str], Worker]
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether any worker can be beyond reach."""
+        return bool(self._principal.reach)
+
+    def has_worker(self, worker: Worker) -> bool:
+        """Whether the worker is within reach."""
+        return self._principal.reach.items() <= worker.labels.items()
+
+    def has_job(self, job: Job) -> bool:
+        """Whether the job is within reach."""
+        if not self.is_limited:
+            return True
+        target = job.target
+        named = target.worker if job.worker_id is None and target is not None else job.worker_id
+        if named is not None:
+            try:
+                return self.has_worker(self._find(named))
+            except NotFound:
+                if job.created_by == str(self._principal):
+                    return True
+        selector = None if target is None else target.selector
+        return selector is not None and self._principal.reach.items() <= selector.items()
+
+    def check_worker(self, name: str) -> None:
+        """Raise ``Refused`` if the worker with that id or name is beyond reach, ``NotFound`` if there is none."""
+        if self.is_limited and not self.has_worker(self._find(name)):
+            raise Refused(f"worker {name!r} is beyond the reach of {self._principal}")
+
+    def check_job(self, job: Job) -> Job:
+        """The job. Raises ``NotFound`` if it is beyond reach, as if there were none."""
+        if not self.has_job(job):
+            raise NotFound("job", job.id)
+        return job
+
+    def limited(self, target: Target) -> Target:
+        """The target, with a selector that also has the labels of the reach.
+
+        Raises ``NoMatch`` if the selector contradicts them; for a named worker raises what ``check_worker`` does.
+        """
+        if target.worker is not None:
+            self.check_worker(target.worker)
+            return target
+        selector = dict(target.selector or {})
+        for key, value in self._principal.reach.items():
+            if selector.setdefault(key, value) != value:
+                raise NoMatch(
+                    f"no worker matches: the selector wants {key}={selector[key]}, and {self._principal} reaches only "
+                    f"workers with {key}={value}"
+                )
+        return Target(selector=selector)
