@@ -10,17 +10,18 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from scheduler.api.server import make_site
+from scheduler.security.authentication import Authentication
 from tests.doubles.authentication import TRUSTING
 from tests.unit.api.conversation import HOSTS, Stage
 from tests.unit.api.scenarios import NOW, Reply, RouteScenarios
 
 
-class SocketRouteTests(RouteScenarios, TestCase):
-    """The scenarios, with connections that are kept."""
+class OverSocket(TestCase):
+    """Mixed into scenarios: their requests go over real connections, which are kept."""
 
-    def setUp(self) -> None:
+    def serve(self, authentication: Authentication) -> None:
         self.scheduler, self.fleet, self.house = Stage(reactor).parts
-        self._site = make_site(self.scheduler, TRUSTING, reactor, lambda: NOW, HOSTS)
+        self._site = make_site(self.scheduler, authentication, reactor, lambda: NOW, HOSTS)
         self._port = reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self._pool = HTTPConnectionPool(reactor)
         self._client = HTTPClient(Agent(reactor, pool=self._pool))
@@ -47,3 +48,10 @@ class SocketRouteTests(RouteScenarios, TestCase):
         if isinstance(response.length, int):
             found.setdefault("content-length", str(response.length))
         return Reply(response.code, response.phrase.decode(), found, content, method, path)
+
+
+class SocketRouteTests(RouteScenarios, OverSocket):
+    """The scenarios, with connections that are kept."""
+
+    def setUp(self) -> None:
+        self.serve(TRUSTING)

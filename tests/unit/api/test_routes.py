@@ -9,12 +9,12 @@ from tests.unit.api.conversation import Server
 from tests.unit.api.scenarios import Reply, RouteScenarios
 
 
-class MemoryRouteTests(RouteScenarios, SynchronousTestCase):
-    """The scenarios, without a socket."""
+class InMemory(SynchronousTestCase):
+    """Mixed into scenarios: their requests go to a server in memory."""
 
-    def setUp(self) -> None:
-        self._server = Server()
-        self.scheduler, self.fleet, self.house = self._server.parts
+    def serve(self, server: Server) -> None:
+        self._server = server
+        self.scheduler, self.fleet, self.house = server.parts
 
     def play(self, done: Deferred[None]) -> None:
         self.successResultOf(done)
@@ -24,6 +24,13 @@ class MemoryRouteTests(RouteScenarios, SynchronousTestCase):
         phrase = client.socket.received.split(b"\r\n")[0].decode().split(" ", 2)[2]
         response = client.response()
         return succeed(Reply(response.status, phrase, response.headers, response.body, method, path))
+
+
+class MemoryRouteTests(RouteScenarios, InMemory):
+    """The scenarios, without a socket."""
+
+    def setUp(self) -> None:
+        self.serve(Server())
 
 
 class OverriddenTests(SynchronousTestCase):
