@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 @frozen
 class Submit:
-    """Submits a job, once, with further steps. ``key``: the client repeats the request until it is answered."""
+    """Submits a job, once, with further steps. ``key``: the client repeats the request until it is answered.
+
+    ``by``: the principal of the client, whose key it is.
+    """
 
     at: float
     ticket: str
@@ -37,6 +40,7 @@ class Submit:
     target: Target
     terms: QueueTerms = NO_WAITING
     key: str | None = None
+    by: str | None = None
     then: Sequence[Step] = ()
     #: Follow the output on the connection of the request.
     follow: Follow | None = None
@@ -71,7 +75,7 @@ class Submit:
 
     async def _submit(self, world: World) -> str | None:
         """The id of the job, if it was answered."""
-        key = None if self.key is None else RequestKey(self.key, self.ticket)
+        key = None if self.key is None else RequestKey(self.key, self.ticket, self.by)
         hang_up, follow = self.hang_up, self.follow
         for _ in range(TRIES if key is not None else 1):
             world.judge.submitting(self.ticket)
@@ -107,7 +111,7 @@ class Submit:
     def asked(self, world: World, service: Any, key: RequestKey | None) -> Deferred[Accepted]:
         """The submission, as the scheduler accepts it."""
         accepted: Deferred[Accepted] = service.submit(
-            Submission(self.spec(), world.target(self.target), self.terms, key)
+            Submission(self.spec(), world.target(self.target), self.terms, key, self.by)
         )
         return accepted
 

@@ -142,7 +142,7 @@ class Resubmit:
     async def do(self, world: World, submitted: Submit, job_id: str) -> None:
         if submitted.key is None:
             return
-        key = RequestKey(submitted.key, "another request" if self.other else submitted.ticket)
+        key = RequestKey(submitted.key, "another request" if self.other else submitted.ticket, submitted.by)
         reply: Reply = await ask(
             world,
             "resubmit",

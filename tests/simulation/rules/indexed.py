@@ -90,7 +90,7 @@ def _by_worker(registry: Registry, jobs: list[Job], workers: list[Worker]) -> It
 
 def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:
     left = list(registry.removed.values())
-    keys = Counter(record.key.key for record in (*jobs, *left) if record.key is not None)
+    keys = Counter(record.key.name for record in (*jobs, *left) if record.key is not None)
     for record in (*jobs, *left):
         if record.key is not None and registry.find_key(record.key) != record:
             yield f"{record.ref} is not found by its key"
