@@ -79,6 +79,8 @@ async def _answer(context: Context, route: Route, request: Request, names: dict[
 
 async def _reply(context: Context, route: Route, request: Request, names: dict[str, str]) -> Reply:
     principal = context.door.admit(request, route.scope)
+    if principal is not None:
+        context = context.of(principal)
     query = Query(read_pairs(request.uri.partition(b"?")[2]), route.query)
     document = {} if route.body is None else read_document(request)
     body = None if route.body is None else route.body(document)

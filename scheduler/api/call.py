@@ -22,7 +22,6 @@ from scheduler.limits import BODY_MAX_BYTES
 from scheduler.names import is_id
 from scheduler.reading import Object, shown
 from scheduler.request_keys import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
-from scheduler.security.permitted import Permitted
 from scheduler.security.principals import Principal
 
 #: The media types in which a job's output can be answered.
@@ -38,7 +37,8 @@ _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
 class Call:
     """A call of a route.
 
-    ``principal`` is ``None`` for an open route that somebody without rights calls. ``route`` is the route's method and
+    ``principal`` is ``None`` for an open route that somebody without rights calls; otherwise ``context`` has the
+    scheduler as the principal sees it. ``route`` is the route's method and
     path. ``document`` is the JSON of the request's body, and ``body`` the value
     that the route's body reader made of it; ``{}`` and ``None`` where the route reads no body.
     """
@@ -56,7 +56,7 @@ class Call:
         """The scheduler as the principal sees it. Raises ``Unauthenticated`` if there is none."""
         if self.principal is None:
             raise Unauthenticated("the request has no token; send `Authorization: Bearer TOKEN`")
-        return Permitted(self.context.scheduler, self.principal)
+        return self.context.scheduler
 
     @property
     def head(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
@@ -22,6 +22,8 @@ from scheduler.interfaces import IScheduler
 from scheduler.model import Job, JobState
 from scheduler.reading import Object
 from scheduler.security.interfaces import ITokens
+from scheduler.security.permitted import Permitted
+from scheduler.security.principals import Principal
 
 T = TypeVar("T")
 
@@ -63,13 +65,16 @@ class Context:
     under_way: UnderWay
     followers: Followers
     excerpts: ExcerptReader = field(
-        init=False,
-        default=Factory(lambda self: ExcerptReader(self.scheduler, self.clock, self.described), takes_self=True),
+        default=Factory(lambda self: ExcerptReader(self.scheduler, self.clock, self.described), takes_self=True)
     )
 
     @property
     def tokens(self) -> ITokens:
         return self.door.tokens
+
+    def of(self, principal: Principal) -> Context:
+        """The context for a request of that principal, which has the scheduler as the principal sees it."""
+        return evolve(self, scheduler=Permitted(self.scheduler, principal))
 
     def job_json(self, job: Job) -> Object:
         """The JSON of a job as every answer shows it, with the reason why it is queued."""

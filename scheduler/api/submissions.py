@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from scheduler.api import outcomes
 from scheduler.api.answers import JSON, problem_answer
 from scheduler.api.call import PLAIN, Call
-from scheduler.api.context import Reply
+from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, problem_of
 from scheduler.api.following import open_all, open_early
 from scheduler.api.outcomes import WANTED, Wanted
@@ -51,7 +51,7 @@ async def submit(call: Call) -> Reply:
     job, readers = await open_early(scheduler, await scheduler.submit(Submission(spec, target, terms, key)), offsets)
     headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
     if not offsets:
-        return await outcomes.of_submission(context, await _awaited(call, job, wanted), wanted, headers)
+        return await outcomes.of_submission(context, await _awaited(context, job, wanted), wanted, headers)
 
     def unfollowable(failure: Failure) -> Problem:
         return outcomes.unfollowable(context, job, problem_of(failure).detail, headers)
@@ -66,12 +66,12 @@ async def submit(call: Call) -> Reply:
     return FollowStream(context, job, readers[Stream.STDOUT], opening, stall)
 
 
-async def _awaited(call: Call, job: Job, wanted: Wanted) -> Job:
+async def _awaited(context: Context, job: Job, wanted: Wanted) -> Job:
     """The job to answer with: its last attempt once that has ended, or as it is after ``wanted.wait`` seconds."""
-    scheduler = call.scheduler
+    scheduler = context.scheduler
     if wanted.wait is None:
         return job
     with suppress(NotFound):  # the job ended, and is no longer kept
         waiting = scheduler.wait_for_attempts(job.id, wanted.wait)
-        return await call.context.unless_shut_down(waiting, partial(scheduler.last_attempt, job.id))
+        return await context.unless_shut_down(waiting, partial(scheduler.last_attempt, job.id))
     return job

@@ -4,16 +4,18 @@
 each idempotency key. If the principal's reach is limited, it refuses workers beyond reach (``Refused``), treats jobs
 beyond reach as unknown (``NotFound``), leaves both out of lists, and limits the selectors of submissions.
 
-A method that names a job checks it before the call. A job that comes back later is checked again, because it may have
-gone to a worker beyond reach meanwhile.
+A method that names a job checks it before the call. A job may go to a worker beyond reach later: a job that another
+principal submitted, and whose start was never sent. So results, changes and chunks of output are checked again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import cast
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -25,6 +27,29 @@ from scheduler.request_keys import RequestKey
 from scheduler.security.principals import Principal
 from scheduler.security.reach import Reach
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
+
+
+@implementer(IOutputReader)
+@frozen
+class _Reader:
+    """A reader of output that fails with ``NotFound`` once ``check`` does."""
+
+    _reader: IOutputReader
+    _check: Callable[[], None]
+
+    @property
+    def offset(self) -> int:
+        return cast(int, self._reader.offset)
+
+    def read(self) -> Deferred[Chunk]:
+        def checked(chunk: Chunk) -> Chunk:
+            self._check()
+            return chunk
+
+        return self._reader.read().addCallback(checked)
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 @implementer(IScheduler)
@@ -54,20 +79,33 @@ class Permitted:
         return self._reach.check_job(self._scheduler.job(job_id))
 
     def waiting_for(self, job: Job) -> WaitingFor | None:
-        return self._scheduler.waiting_for(self._reach.check_job(job))
+        return self._scheduler.waiting_for(job) if self._reach.has_job(job) else None
 
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         return self._scheduler.jobs(self._limited(which), limit, cursor)
 
     def with_specs(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
-        return self._scheduler.with_specs(list(map(self._reach.check_job, jobs)))
+        if not self._reach.is_limited:
+            return self._scheduler.with_specs(jobs)
+        found = self._scheduler.with_specs([job for job in jobs if self._reach.has_job(job)])
+
+        def all_of_them(whole: tuple[Job, ...]) -> tuple[Job, ...]:
+            by_id = {job.id: job for job in whole}
+            return tuple(by_id.get(job.id, job) for job in jobs)
+
+        return found.addCallback(all_of_them)
 
     def cursor_after(self, job: Job) -> str:
-        return self._scheduler.cursor_after(self._reach.check_job(job))
+        return self._scheduler.cursor_after(job)
 
     def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
         self._check_job(job_id)
-        return self._scheduler.watch(job_id, notify)
+
+        def hear(job: Job) -> None:
+            if self._reach.has_job(job):
+                notify(job)
+
+        return self._scheduler.watch(job_id, hear)
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         self._check_job(job_id)
@@ -129,7 +167,8 @@ class Permitted:
 
     def open_output(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
         self._check_job(job_id)
-        return self._scheduler.open_output(job_id, stream, offset)
+        reader = self._scheduler.open_output(job_id, stream, offset)
+        return _Reader(reader, partial(self._check_job, job_id)) if self._reach.is_limited else reader
 
     def read_output(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         self._check_job(job_id)

@@ -8,9 +8,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import Conflict, NoMatch, NotFound, Refused, SchedulerError
-from scheduler.interfaces import IScheduler
-from scheduler.model import Job, JobSpec, JobState, Stream, Submission
+from scheduler.errors import Conflict, NoMatch, NotFound, Refused, SchedulerError, Unreachable
+from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Stream, Submission
 from scheduler.request_keys import RequestKey
 from scheduler.security.permitted import Permitted
 from scheduler.security.principals import Principal, Scope
@@ -116,14 +116,19 @@ class MethodTests(PermittedCase):
         self.assertEqual(others, OTHERS | OF_JOBS)
 
     def test_jobs_as_arguments(self) -> None:
-        """A job that is an argument must be within reach."""
-        own, foreign = self.started(self.admin, W1), self.started(self.admin, W2)
+        """A foreign job that is an argument is told nothing more of."""
+        large = JobSpec("true", ("x" * SPEC_KEPT_MAX_CHARACTERS,))
+        jobs = [self.fleet.add_job(spec=large, on=worker) for worker in ("w1", "w2")]
+        own, foreign = (self.fleet.end(job.id) for job in jobs)
+        self.flow()
+        shown = self.successResultOf(self.ci.with_specs([foreign, own]))
+        self.assertEqual([job.spec.args for job in shown], [(), large.args])
+        shown = self.successResultOf(self.admin.with_specs([foreign, own]))
+        self.assertEqual([job.spec.args for job in shown], [large.args] * 2)
+        self.fleet.lose("w2")
+        waiting = self.started(self.admin, W2, WAITING)
+        self.assertEqual([who.waiting_for(waiting) is None for who in (self.ci, self.admin)], [True, False])
         self.assertEqual(self.ci.cursor_after(own), self.scheduler.cursor_after(own))
-        self.assertEqual(self.ci.waiting_for(own), None)
-        self.assertEqual(self.successResultOf(self.ci.with_specs([own])), (own,))
-        self.assertRaises(NotFound, self.ci.cursor_after, foreign)
-        self.assertRaises(NotFound, self.ci.waiting_for, foreign)
-        self.assertRaises(NotFound, self.ci.with_specs, [own, foreign])
 
 
 class SubmissionTests(PermittedCase):
@@ -275,6 +280,44 @@ class RetriedTests(PermittedCase):
     def test_wait(self) -> None:
         """A wait for the last attempt does not show a foreign one."""
         self.fleet.end(self.last.id, 0)
+        self.flow()
+        self.failureResultOf(self.waiting, NotFound)
+
+
+class MovedTests(PermittedCase):
+    """A job of another principal that goes to a worker beyond reach, because its start was never sent."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fleet.add_worker("w2", labels={"zone": "b"}, slots=0)
+        self.house.workers.hold("start_job")
+        self.answer = self.start(self.admin, ANY, WAITING)
+        (self.job,) = self.admin.jobs(JobFilter(), 1, None).jobs
+        self.assertEqual(self.job.worker_name, "w1")
+        self.heard: list[Job] = []
+        self.ci.watch(self.job.id, self.heard.append)
+        self.reader = self.ci.open_output(self.job.id, Stream.STDOUT, 0)
+        self.waiting = self.ci.wait(self.job.id, 30.0)
+
+    def move(self) -> None:
+        self.fleet.add_worker("w1", labels={"zone": "a"}, slots=0)
+        start = self.house.take("start_job")
+        self.house.workers.release("start_job")
+        start.answer.errback(Unreachable("w1"))
+        self.fleet.add_worker("w2", labels={"zone": "b"}, slots=2)
+        self.flow()
+        self.assertEqual(self.admin.job(self.job.id).worker_name, "w2")
+
+    def test_output(self) -> None:
+        """Its output is not read any more, and its changes are not heard."""
+        verifyObject(IOutputReader, self.reader)
+        reading = self.reader.read()
+        self.move()
+        self.fleet.write(self.job.id, b"secret")
+        self.failureResultOf(reading, NotFound)
+        self.assertEqual([job.worker_name for job in self.heard if job.worker_name == "w2"], [])
+        self.reader.close()
+        self.fleet.end(self.job.id)
         self.flow()
         self.failureResultOf(self.waiting, NotFound)
 
