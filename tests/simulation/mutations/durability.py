@@ -90,6 +90,15 @@ DURABILITY: tuple[Mutation, ...] = (
         ("one job for each key",),
     ),
     Mutation(
+        "take the keys of all principals for the same",
+        "Two principals that use the same text as their key have two keys.",
+        "request_keys.py",
+        "        return self.principal, self.key\n",
+        "        return None, self.key\n",
+        "network",
+        ("answers are true", "one job for each key"),
+    ),
+    Mutation(
         "keep the key of a job that never was",
         "The key of a job whose start never left is free again.",
         "cluster/registry.py",

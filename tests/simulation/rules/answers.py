@@ -44,7 +44,9 @@ class Answers(Rule):
             judge(self, reply)
 
     def refused(self, ticket: str, error: SchedulerError) -> None:
-        """The client has no job yet, so "no such job" is never the answer."""
+        """The client has no job yet, so "no such job" is never the answer, nor is its key that of another request."""
+        if isinstance(error, KeyReused):
+            self.broken("answers are true", f"{ticket} has a key of its own, and is refused: {error}")
         if isinstance(error, NotFound) and error.kind == "job":
             self.broken("answers are true", f"{ticket} wants a job run, and is refused: {error}", error.name)
 

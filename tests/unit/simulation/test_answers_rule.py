@@ -45,6 +45,12 @@ class AnswersTests(SynchronousTestCase):
         self.judge.refused("t1", NotFound("job", "j1"))
         self.assertEqual(self.scene.broken, "answers are true")
 
+    def test_refused_for_the_key_of_another(self) -> None:
+        """A request that is the only one of its principal with that key is not refused for the key."""
+        self.judge.submitting("t1")
+        self.judge.refused("t1", KeyReused("k"))
+        self.assertEqual(self.scene.broken, "answers are true")
+
     def test_query_of_one_that_never_ran(self) -> None:
         """A job that never ran can't be running."""
         self.scene.reply("query", self.scene.job())
