@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
@@ -74,7 +74,8 @@ class Context:
 
     def of(self, principal: Principal) -> Context:
         """The context for a request of that principal, which has the scheduler as the principal sees it."""
-        return evolve(self, scheduler=Permitted(self.scheduler, principal))
+        scheduler = Permitted(self.scheduler, principal)
+        return Context(scheduler, self.door, self.clock, self.wall_time, self.under_way, self.excerpts)
 
     def job_json(self, job: Job) -> Object:
         """The JSON of a job as every answer shows it, with the reason why it is queued."""

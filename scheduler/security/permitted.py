@@ -24,8 +24,8 @@ from scheduler.interfaces import Accepted, IOutputReader, IScheduler
 from scheduler.messages import Chunk
 from scheduler.model import Job, Stream, Submission, Worker
 from scheduler.request_keys import RequestKey
+from scheduler.security.permissions import Permissions
 from scheduler.security.principals import Principal
-from scheduler.security.reach import Reach
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
 
@@ -59,35 +59,35 @@ class Permitted:
     def __init__(self, scheduler: IScheduler, principal: Principal) -> None:
         self._scheduler = scheduler
         self._name = str(principal)
-        self._reach = Reach(principal, self._find)
+        self._permissions = Permissions(principal, self._find)
 
     # -- jobs
 
     def submit(self, wanted: Submission) -> Deferred[Accepted]:
         key = None if wanted.key is None else self._own(wanted.key)
         wanted = evolve(wanted, key=key, created_by=self._name)
-        if not self._reach.is_limited:
+        if not self._permissions.is_limited:
             return self._scheduler.submit(wanted)
         if key is None or not self._scheduler.replays(key):
-            wanted = evolve(wanted, target=self._reach.limited(wanted.target))
+            wanted = evolve(wanted, target=self._permissions.limited(wanted.target))
         return self._scheduler.submit(wanted).addCallback(self._accepted)
 
     def replays(self, key: RequestKey) -> bool:
         return self._scheduler.replays(self._own(key))
 
     def job(self, job_id: str) -> Job:
-        return self._reach.check_job(self._scheduler.job(job_id))
+        return self._permissions.check_job(self._scheduler.job(job_id))
 
     def waiting_for(self, job: Job) -> WaitingFor | None:
-        return self._scheduler.waiting_for(job) if self._reach.has_job(job) else None
+        return self._scheduler.waiting_for(job) if self._permissions.covers_job(job) else None
 
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         return self._scheduler.jobs(self._limited(which), limit, cursor)
 
     def with_specs(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
-        if not self._reach.is_limited:
+        if not self._permissions.is_limited:
             return self._scheduler.with_specs(jobs)
-        found = self._scheduler.with_specs([job for job in jobs if self._reach.has_job(job)])
+        found = self._scheduler.with_specs([job for job in jobs if self._permissions.covers_job(job)])
 
         def all_of_them(whole: tuple[Job, ...]) -> tuple[Job, ...]:
             by_id = {job.id: job for job in whole}
@@ -102,7 +102,7 @@ class Permitted:
         self._check_job(job_id)
 
         def hear(job: Job) -> None:
-            if self._reach.has_job(job):
+            if self._permissions.covers_job(job):
                 notify(job)
 
         return self._scheduler.watch(job_id, hear)
@@ -122,11 +122,11 @@ class Permitted:
 
     def last_attempt(self, job_id: str) -> Job:
         self._check_job(job_id)
-        return self._reach.check_job(self._scheduler.last_attempt(job_id))
+        return self._permissions.check_job(self._scheduler.last_attempt(job_id))
 
     def stop(self, job_id: str, worker: str | None = None) -> Deferred[Job]:
         self._check_known_worker(worker)
-        if self._reach.is_limited:
+        if self._permissions.is_limited:
             self.last_attempt(job_id)  # the stop of a job that was retried stops this one
         return self._checked(self._scheduler.stop(job_id, worker))
 
@@ -145,22 +145,24 @@ class Permitted:
 
     def workers(self) -> tuple[WorkerView, ...]:
         views = self._scheduler.workers()
-        return tuple(view for view in views if self._reach.has_worker(view.worker)) if self._reach.is_limited else views
+        if not self._permissions.is_limited:
+            return views
+        return tuple(view for view in views if self._permissions.covers_worker(view.worker))
 
     def worker(self, name: str) -> WorkerView:
-        self._reach.check_worker(name)
+        self._permissions.check_worker(name)
         return self._scheduler.worker(name)
 
     def drain(self, name: str) -> Deferred[WorkerView]:
-        self._reach.check_worker(name)
+        self._permissions.check_worker(name)
         return self._scheduler.drain(name)
 
     def resume(self, name: str) -> Deferred[WorkerView]:
-        self._reach.check_worker(name)
+        self._permissions.check_worker(name)
         return self._scheduler.resume(name)
 
     def forget(self, name: str) -> Deferred[None]:
-        self._reach.check_worker(name)
+        self._permissions.check_worker(name)
         return self._scheduler.forget(name)
 
     # -- output
@@ -168,7 +170,7 @@ class Permitted:
     def open_output(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
         self._check_job(job_id)
         reader = self._scheduler.open_output(job_id, stream, offset)
-        return _Reader(reader, partial(self._check_job, job_id)) if self._reach.is_limited else reader
+        return _Reader(reader, partial(self._check_job, job_id)) if self._permissions.is_limited else reader
 
     def read_output(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         self._check_job(job_id)
@@ -178,7 +180,7 @@ class Permitted:
 
     def readiness(self) -> Readiness:
         readiness = self._scheduler.readiness()
-        if not self._reach.is_limited:
+        if not self._permissions.is_limited:
             return readiness
         return evolve(readiness, workers_online=sum(view.presence.is_online for view in self.workers()))
 
@@ -191,27 +193,27 @@ class Permitted:
         return evolve(key, principal=self._name)
 
     def _check_job(self, job_id: str) -> None:
-        if self._reach.is_limited:
+        if self._permissions.is_limited:
             self.job(job_id)
 
     def _check_known_worker(self, name: str | None) -> None:
         """Raise ``Refused`` for a worker beyond reach; jobs may still name one that is not known any more."""
         with suppress(NotFound):
             if name is not None:
-                self._reach.check_worker(name)
+                self._permissions.check_worker(name)
 
     def _checked(self, waiting: Deferred[Job]) -> Deferred[Job]:
-        return waiting.addCallback(self._reach.check_job) if self._reach.is_limited else waiting
+        return waiting.addCallback(self._permissions.check_job) if self._permissions.is_limited else waiting
 
     def _accepted(self, accepted: Accepted) -> Accepted:
         """The job of a submission, which came before if it is beyond reach: its worker's labels have changed since."""
-        if not self._reach.has_job(accepted.job):
+        if not self._permissions.covers_job(accepted.job):
             accepted.answered.addErrback(lambda reason: reason.trap(SchedulerError))
-        self._reach.check_job(accepted.job)
+        self._permissions.check_job(accepted.job)
         return accepted
 
     def _limited(self, which: JobFilter) -> JobFilter:
-        if not self._reach.is_limited:
+        if not self._permissions.is_limited:
             return which
         self._check_known_worker(which.worker)
-        return evolve(which, within=self._reach.has_job)
+        return evolve(which, within=self._permissions.covers_job)

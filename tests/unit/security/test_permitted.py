@@ -144,6 +144,18 @@ class SubmissionTests(PermittedCase):
         self.refused(NotFound, Target(worker="nope"))
         self.assertEqual(len(self.ids()), 1)
 
+    def test_name_of_another_worker(self) -> None:
+        """A job that waits for a worker does not follow its name to a worker beyond reach."""
+        self.fleet.lose("w1")
+        mine, other = (self.started(who, W1, WAITING) for who in (self.ci, self.admin))
+        self.fleet.rename("w2", "w1")
+        self.flow()
+        self.assertEqual(self.house.job(other.id).worker_id, "id-w2")
+        self.assertIs(self.ci.job(mine.id).state, JobState.QUEUED)
+        self.fleet.find("w1")
+        self.flow()
+        self.assertEqual(self.ci.job(mine.id).worker_id, "id-w1")
+
     def test_selector(self) -> None:
         """A selector is limited to the reach, in the job itself, so that no later start leaves the reach."""
         for selector in ({}, {"zone": "a"}):

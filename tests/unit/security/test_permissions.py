@@ -1,4 +1,4 @@
-"""Reach: the rule for workers, jobs and targets."""
+"""Permissions: the rule for workers, jobs and targets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NoMatch, NotFound, Refused
 from scheduler.model import Job, JobState, Worker
+from scheduler.security.permissions import Permissions
 from scheduler.security.principals import Principal, Scope
-from scheduler.security.reach import Reach
 from scheduler.terms import Target
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -26,28 +26,29 @@ CI = Principal("token", "ci", Scope.RUN, LABELS)
 
 
 def find(name: str) -> Worker:
-    if name not in WORKERS:
+    """The worker with that id; its name is the same with a capital letter."""
+    if name.lower() not in WORKERS:
         raise NotFound("worker", name)
-    return WORKERS[name]
+    return WORKERS[name.lower()]
 
 
-class ReachTests(SynchronousTestCase):
+class PermissionsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.reach = Reach(CI, find)
-        self.everywhere = Reach(Principal("token", "all", Scope.RUN), find)
+        self.permissions = Permissions(CI, find)
+        self.everywhere = Permissions(Principal("token", "all", Scope.RUN), find)
 
     def has(self, *jobs: Job) -> list[bool]:
-        self.assertEqual([self.everywhere.has_job(job) for job in jobs], [True] * len(jobs))
-        return [self.reach.has_job(job) for job in jobs]
+        self.assertEqual([self.everywhere.covers_job(job) for job in jobs], [True] * len(jobs))
+        return [self.permissions.covers_job(job) for job in jobs]
 
     def test_workers(self) -> None:
         """A worker is within reach if it has all the labels."""
-        self.assertEqual([name for name in WORKERS if self.reach.has_worker(WORKERS[name])], ["both"])
-        self.assertEqual([name for name in WORKERS if self.everywhere.has_worker(WORKERS[name])], list(WORKERS))
-        self.assertEqual((self.reach.is_limited, self.everywhere.is_limited), (True, False))
-        self.reach.check_worker("both")
-        self.assertRaises(NotFound, self.reach.check_worker, "nope")
-        error = self.assertRaises(Refused, self.reach.check_worker, "one")
+        self.assertEqual([name for name in WORKERS if self.permissions.covers_worker(WORKERS[name])], ["both"])
+        self.assertEqual([name for name in WORKERS if self.everywhere.covers_worker(WORKERS[name])], list(WORKERS))
+        self.assertEqual((self.permissions.is_limited, self.everywhere.is_limited), (True, False))
+        self.permissions.check_worker("both")
+        self.assertRaises(NotFound, self.permissions.check_worker, "nope")
+        error = self.assertRaises(Refused, self.permissions.check_worker, "one")
         self.assertEqual(str(error), "worker 'one' is beyond the reach of token:ci")
 
     def test_job_of_a_worker(self) -> None:
@@ -91,19 +92,20 @@ class ReachTests(SynchronousTestCase):
     def test_check_job(self) -> None:
         """A job beyond reach is like one that does not exist."""
         job = a_job(worker_id="both")
-        self.assertIs(self.reach.check_job(job), job)
-        error = self.assertRaises(NotFound, self.reach.check_job, a_job("j-2", worker_id="one"))
+        self.assertIs(self.permissions.check_job(job), job)
+        error = self.assertRaises(NotFound, self.permissions.check_job, a_job("j-2", worker_id="one"))
         self.assertEqual(str(error), str(NotFound("job", "j-2")))
 
     def test_targets(self) -> None:
         """A selector gets the labels of the reach; one that contradicts them matches nothing."""
         for selector in ({}, {"zone": "a"}, LABELS):
-            self.assertEqual(self.reach.limited(Target(selector=selector)), Target(selector=LABELS))
+            self.assertEqual(self.permissions.limited(Target(selector=selector)), Target(selector=LABELS))
         more = {"more": "x"}
-        self.assertEqual(self.reach.limited(Target(selector=more)), Target(selector={**LABELS, **more}))
+        self.assertEqual(self.permissions.limited(Target(selector=more)), Target(selector={**LABELS, **more}))
         self.assertEqual(self.everywhere.limited(Target(selector=more)), Target(selector=more))
-        error = self.assertRaises(NoMatch, self.reach.limited, Target(selector={"zone": "b"}))
+        error = self.assertRaises(NoMatch, self.permissions.limited, Target(selector={"zone": "b"}))
         self.assertIn("zone=b", str(error))
-        self.assertEqual(self.reach.limited(Target(worker="both")), Target(worker="both"))
-        self.assertRaises(Refused, self.reach.limited, Target(worker="other"))
-        self.assertRaises(NotFound, self.reach.limited, Target(worker="nope"))
+        self.assertEqual(self.permissions.limited(Target(worker="Both")), Target(worker="both"))
+        self.assertEqual(self.everywhere.limited(Target(worker="Both")), Target(worker="Both"))
+        self.assertRaises(Refused, self.permissions.limited, Target(worker="other"))
+        self.assertRaises(NotFound, self.permissions.limited, Target(worker="nope"))

@@ -1,4 +1,4 @@
-"""Reach: the workers and jobs that a principal may see and drive.
+"""Permissions: the workers and jobs that a principal may see and drive, which are those within its reach.
 
 A token may be limited to the workers that have certain labels. Other workers are beyond its reach, and so are their
 jobs. The rule for a job:
@@ -23,8 +23,8 @@ from scheduler.terms import Target
 
 
 @frozen
-class Reach:
-    """The reach of a principal; ``find`` finds a worker by id or name, or raises ``NotFound``."""
+class Permissions:
+    """The permissions of a principal; ``find`` finds a worker by id or name, or raises ``NotFound``."""
 
     _principal: Principal
     _find: Callable[[str], Worker]
@@ -34,11 +34,11 @@ class Reach:
         """Whether any worker can be beyond reach."""
         return bool(self._principal.reach)
 
-    def has_worker(self, worker: Worker) -> bool:
+    def covers_worker(self, worker: Worker) -> bool:
         """Whether the worker is within reach."""
         return self._principal.reach.items() <= worker.labels.items()
 
-    def has_job(self, job: Job) -> bool:
+    def covers_job(self, job: Job) -> bool:
         """Whether the job is within reach."""
         if not self.is_limited:
             return True
@@ -46,7 +46,7 @@ class Reach:
         named = target.worker if job.worker_id is None and target is not None else job.worker_id
         if named is not None:
             try:
-                return self.has_worker(self._find(named))
+                return self.covers_worker(self._find(named))
             except NotFound:
                 if job.created_by == str(self._principal):
                     return True
@@ -55,23 +55,26 @@ class Reach:
 
     def check_worker(self, name: str) -> None:
         """Raise ``Refused`` if the worker with that id or name is beyond reach, ``NotFound`` if there is none."""
-        if self.is_limited and not self.has_worker(self._find(name)):
+        if self.is_limited and not self.covers_worker(self._find(name)):
             raise Refused(f"worker {name!r} is beyond the reach of {self._principal}")
 
     def check_job(self, job: Job) -> Job:
         """The job. Raises ``NotFound`` if it is beyond reach, as if there were none."""
-        if not self.has_job(job):
+        if not self.covers_job(job):
             raise NotFound("job", job.id)
         return job
 
     def limited(self, target: Target) -> Target:
-        """The target, with a selector that also has the labels of the reach.
+        """The target, with a selector that also has the labels of the reach. A worker is named by its id.
 
-        Raises ``NoMatch`` if the selector contradicts them; for a named worker raises what ``check_worker`` does.
+        If the name passes to another worker, a job that waits for it does not follow it beyond the reach. Raises
+        ``NoMatch`` if the selector contradicts the labels; for a named worker raises what ``check_worker`` does.
         """
+        if not self.is_limited:
+            return target
         if target.worker is not None:
             self.check_worker(target.worker)
-            return target
+            return Target(worker=self._find(target.worker).id)
         selector = dict(target.selector or {})
         for key, value in self._principal.reach.items():
             if selector.setdefault(key, value) != value:
