@@ -123,12 +123,12 @@ class Tokens:
         return token
 
     def create(
-        self, by: Principal, wanted: NewToken, shown: Callable[[str], None] = lambda _: None
+        self, by: Principal, wanted: NewToken, reveal: Callable[[str], None] = lambda _: None
     ) -> Deferred[tuple[Token, str]]:
-        """See ``ITokens``. ``shown`` is called with the text before the token is saved; if it raises, none is made."""
-        return shielded(Deferred.fromCoroutine(self._create(by, wanted, shown)))
+        """See ``ITokens``. ``reveal`` is called with the text before the token is saved; if it raises, none is made."""
+        return shielded(Deferred.fromCoroutine(self._create(by, wanted, reveal)))
 
-    async def _create(self, by: Principal, wanted: NewToken, shown: Callable[[str], None]) -> tuple[Token, str]:
+    async def _create(self, by: Principal, wanted: NewToken, reveal: Callable[[str], None]) -> tuple[Token, str]:
         token_id = new_id({*self._tokens, *self._coming})
         text = new_text(token_id)
         token = Token(
@@ -142,12 +142,19 @@ class Tokens:
             wanted.expires_at,
         )
         expired = self._check(token)
-        shown(text)
+        reveal(text)
         self._coming[token_id] = token
         try:
             await self._keeper.decide(token, *(each.ref for each in expired))
         finally:
             del self._coming[token_id]
+        self._log.info(
+            "{by} made the token {name} ({id}) with the scope {scope}",
+            by=str(by),
+            name=token.name,
+            id=token.id,
+            scope=token.scope.name.lower(),
+        )
         return token, text
 
     def _check(self, new: Token) -> list[Token]:
@@ -165,6 +172,7 @@ class Tokens:
 
     def revoke(self, by: Principal, token_id: str) -> Deferred[None]:
         token = self.get(by, token_id)
+        self._log.info("{by} revoked the token {name} ({id})", by=str(by), name=token.name, id=token.id)
         return shielded(Deferred.fromCoroutine(self._revoke(token)))
 
     async def _revoke(self, token: Token) -> None:
@@ -190,7 +198,7 @@ class Tokens:
         """Stop the queued jobs of tokens that were revoked when the process was killed; to be called after the load."""
         known = {str(token.principal) for token in self._tokens.values()}
         found = {job.created_by for job in self._queued_jobs() if job.created_by is not None}
-        self._to_stop += [self._queued_of(who) for who in found - known if who.startswith("token:")]
+        self._to_stop += [self._queued_of(who) for who in sorted(found - known) if who.startswith("token:")]
         self._stop_later()
 
     def watch(self, ended: Callable[[str], None]) -> None:
