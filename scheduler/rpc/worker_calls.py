@@ -10,7 +10,7 @@ The meaning of a status depends on its possible makers (``scheduler.rpc.status``
 | status | ``StartJob`` | ``SignalJob`` | any other |
 | --- | --- | --- | --- |
 | with an error of this project in its metadata | that error, but for ``NotFound`` | that error | that error |
-| ``Unauthenticated``, ``Refused`` in it | nothing ran | not sent | the worker can't be reached |
+| with ``Refused`` or ``Unauthenticated`` there | not sent: nothing ran | not sent | the worker can't be reached |
 | UNAVAILABLE, CANCELLED | sent, unanswered | sent, unanswered | the worker can't be reached |
 | DEADLINE_EXCEEDED | sent, unanswered | sent, unanswered | no answer in time |
 | UNIMPLEMENTED | no worker, nothing ran | it can't do that | of ``QueryJob``: no worker; else it can't do that |

@@ -15,6 +15,7 @@ from scheduler.errors import Invalid, NotFound, Refused, Unreachable
 from scheduler.messages import Heartbeat, Registration
 from scheduler.model import JobState, Worker
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from scheduler.rpc import worker_calls
 from scheduler.rpc.callers import ANY_CALLER, CallerRules
 from scheduler.rpc.revoked import RevokedFile
 from scheduler.security.identities import Identity
@@ -152,6 +153,19 @@ class WorkerTests(IdentityCase):
         for call in (client.probe(worker), client.start_job(worker, a_job("j"))):
             error = await self.assertFailure(call, Unreachable)
             self.assertIn("is revoked", error.reason)
+
+    async def test_start_is_refused(self) -> None:
+        """A start that a worker refuses, which answered a moment ago, was not sent: nothing ran."""
+        self.patch(worker_calls, "CHECK_VALID_SECONDS", 60.0)
+        worker = self.worker(self.lab.pair(B), CallerRules(revoked=self.revoked_file()))
+        line = self.serial_line(SCHEDULER)
+        client = self.worker_client(self.scheduler_files)
+        await client.start_job(worker, a_job("j"))
+        self.put(line)
+        error = await self.assertFailure(client.start_job(worker, a_job("k")), Unreachable)
+        self.assertFalse(error.sent)
+        self.assertIn("is revoked", error.reason)
+        self.assertEqual(self.runner.running(), ("j",))
 
     def serial_line(self, identity: Identity) -> str:
         """The line that revokes a new pair, which is in ``scheduler_files``."""
