@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import trustme
 from attrs import evolve
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.logger import globalLogPublisher
 
 from scheduler.daemon.servers import TlsFiles
@@ -99,6 +100,21 @@ class WorkerTests(IdentityCase):
             ):
                 self.assertIn("only a scheduler may", await self.denied(method, request))
         self.assertEqual(self.runner.running(), ())
+
+    async def test_health(self) -> None:
+        """The health service admits no other callers, so a check that succeeds means that calls are admitted."""
+        worker = self.worker(self.lab.pair(B))
+        for files, admitted in ((self.lab.pair(A), False), (self.lab.pair(SCHEDULER), True)):
+            stub = health_pb2_grpc.HealthStub(self.connection(files, worker.address, "b.worker.lab.internal"))
+
+            def watch(request: object, timeout: float, stub: Any = stub) -> object:
+                return next(iter(stub.Watch(request, timeout=timeout)))
+
+            for method in (stub.Check, watch):
+                if admitted:
+                    await self.called(method, health_pb2.HealthCheckRequest())
+                else:
+                    await self.denied(method, health_pb2.HealthCheckRequest())
 
     async def test_every_method(self) -> None:
         """The methods of the test above are all methods of a worker."""
