@@ -15,8 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+from scheduler.security.authority import issue, make_authority, open_authority, write_pair
+from scheduler.security.identities import Identity, Role
 from tests.faults.client import Api
 from tests.processes import alive, children
 
@@ -138,20 +141,42 @@ class Daemon:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
 
 
-def _server(name: str, host: str) -> str:
-    """A server's table of the configuration."""
-    open_ = "" if host == LOOPBACK else "allow_insecure = true\n"
-    return f'[{name}_server]\naddr = "{host}:0"\n{open_}'
+def _server(name: str, host: str, tls: str = "") -> str:
+    """A server's table of the configuration; ``tls`` are the keys of its certificates."""
+    open_ = "" if host == LOOPBACK or tls else "allow_insecure = true\n"
+    return f'[{name}_server]\naddr = "{host}:0"\n{tls}{open_}'
+
+
+class Certificates:
+    """The authority of a cluster, in a folder, and the pairs of its daemons."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        make_authority(folder, "faults", datetime.now(UTC))
+
+    def keys(self, role: Role, name: str = "") -> str:
+        """The keys of ``[grpc_server]`` for a new pair."""
+        made = issue(open_authority(self._folder), Identity("faults", role, name), (), datetime.now(UTC))
+        certificate, key = write_pair(self._folder, name or role.value, *made, renew=True)
+        files = {"crt_file": certificate, "key_file": key, "ca_file": self._folder / "ca.pem"}
+        return "use_tls = true\n" + "".join(f'{field} = "{path}"\n' for field, path in files.items())
 
 
 class Cluster:
-    """A scheduler and its workers, named ``w1`` and so on."""
+    """A scheduler and its workers, named ``w1`` and so on. They call each other with certificates of an authority."""
 
-    def __init__(self, folder: Path, lease: float = 3.0, host: str = LOOPBACK, more: str = "") -> None:
-        """``lease`` in seconds; ``host`` is the scheduler's; ``more`` is added to its TOML."""
+    def __init__(
+        self, folder: Path, lease: float = 3.0, host: str = LOOPBACK, more: str = "", secure: bool = True
+    ) -> None:
+        """``lease`` in seconds; ``host`` is the scheduler's; ``more`` is added to its TOML.
+
+        ``secure``: whether calls between them use mutual TLS.
+        """
         self.folder = folder
         self.lease = lease
-        config = f'{_server("grpc", host)}{_server("http", host)}[cluster]\nlease = "{lease:g}s"\n{more}'
+        self._certificates = Certificates((folder / "ca").absolute()) if secure else None
+        grpc = _server("grpc", host, self._tls(Role.SCHEDULER))
+        config = f'{grpc}{_server("http", host)}[cluster]\nlease = "{lease:g}s"\n{more}'
         self.scheduler = Daemon("scheduler", "scheduler", folder / "scheduler", config)
         self.workers: list[Daemon] = []
         self.api = Api(lambda: self.scheduler.endpoints["http"])
@@ -182,10 +207,13 @@ class Cluster:
 
     def worker_config(self, name: str, host: str = LOOPBACK) -> str:
         """The TOML of a worker with that name. Its last table is ``worker``."""
+        grpc = _server("grpc", host, self._tls(Role.WORKER, name))
         return (
-            f'{_server("grpc", host)}[scheduler]\naddr = "{self.scheduler.endpoints["grpc"]}"\n'
-            f'[worker]\nname = "{name}"\nslots = 200\n'
+            f'{grpc}[scheduler]\naddr = "{self.scheduler.endpoints["grpc"]}"\n[worker]\nname = "{name}"\nslots = 200\n'
         )
+
+    def _tls(self, role: Role, name: str = "") -> str:
+        return "" if self._certificates is None else self._certificates.keys(role, name)
 
     def wait_online(self, seconds: float = WAIT_MAX_SECONDS) -> float:
         """Wait until every worker is online; the seconds that took."""

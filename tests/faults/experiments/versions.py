@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.faults.daemons import Daemon
+from tests.faults.daemons import Cluster, Daemon
 from tests.faults.mix import Mix
 from tests.faults.run import Plan, Run
 
@@ -23,8 +23,10 @@ class Experiment(Plan):
     rounds = 20
 
     def go(self, run: Run) -> None:
-        run.start(workers=0, mix=Mix(rate=6.0, starters=4, longest=3.0, workers=("w1", "w2")))
+        # The proxy can't present the certificate of either side.
+        run.use(Cluster(run.folder, secure=False), Mix(rate=6.0, starters=4, longest=3.0, workers=("w1", "w2")))
         cluster = run.cluster
+        cluster.start(workers=0)
         direct = cluster.scheduler.endpoints["grpc"]
         with _proxy(direct) as proxy:
             changing, modern = cluster.add_worker(), cluster.add_worker()
