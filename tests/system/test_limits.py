@@ -1,4 +1,4 @@
-"""One hostile client, and descriptors: others are served, and memory stays bounded."""
+"""A hostile client leaves others served and memory bounded; daemons and jobs have the right number of descriptors."""
 
 from __future__ import annotations
 
