@@ -111,8 +111,13 @@ VOCABULARY = {
         "attrs",
         "zope.interface",
         "twisted.internet",
-        *(f"scheduler.{name}" for name in ("messages", "model", "request_keys", "security.token", "terms", "views")),
+        *(
+            f"scheduler.{name}"
+            for name in ("messages", "model", "request_keys", "security.audit", "security.token", "terms", "views")
+        ),
     ),
+    "scheduler.texts": (),
+    "scheduler.security.audit": ("attrs", "scheduler.texts"),
     "scheduler.worker_interfaces": (
         "zope.interface",
         "twisted.internet",

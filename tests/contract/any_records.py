@@ -18,6 +18,7 @@ from scheduler.model import (
     Worker,
 )
 from scheduler.request_keys import RequestKey
+from scheduler.security.audit import Act
 from scheduler.security.principals import Scope
 from scheduler.security.token import Token
 from scheduler.terms import QueueTerms, Retry, Target
@@ -118,4 +119,19 @@ ANY_TOKENS = st.builds(
     reach=_MAPPING,
     expires_at=st.none() | _TIME,
     last_used_at=st.none() | _TIME,
+)
+
+#: Acts of times that a calendar has.
+ANY_ACTS = st.builds(
+    Act,
+    time=st.floats(0, 4e9),
+    who=_TEXT,
+    action=_TEXT,
+    target=_TEXT,
+    worker=_TEXT,
+    result=_TEXT,
+    origin=_TEXT,
+    uid=st.none() | st.integers(0, 2**32 - 1),
+    request_id=_TEXT,
+    details=st.dictionaries(_TEXT, _TEXT | st.integers(0, 2**40) | st.lists(_TEXT, max_size=3), max_size=3),
 )
