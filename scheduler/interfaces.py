@@ -26,6 +26,7 @@ from zope.interface import Attribute, Interface
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Peer, Registered, Registration
 from scheduler.model import Job, JobSpec, Ref, RemovedJob, Stream, Submission, Worker
 from scheduler.request_keys import RequestKey
+from scheduler.security.audit import Act, Anchor, AuditFilter, AuditPage, Entry
 from scheduler.security.token import Token
 from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 
@@ -341,6 +342,8 @@ class Loaded:
     #: The count to which the store was set back. Commits with a higher count, from before the present timeline
     #: (``scheduler.commits``), are not in this store. ``None``: it was never set back.
     set_back_to: int | None = field(default=None, eq=False)
+    #: The last entry of the audit.
+    audit_head: Anchor = field(default=Anchor(), eq=False)
 
 
 class IStore(Interface):
@@ -356,8 +359,11 @@ class IStore(Interface):
     def load() -> Deferred[Loaded]:
         """Everything saved so far; ended jobs are ``trimmed``. ``StoreFailed``."""
 
-    def save(records: Iterable[Record]) -> Deferred[None]:
+    def save(records: Iterable[Record | Act]) -> Deferred[None]:
         """Save records, in the order of calls. Fires once all of them are durable.
+
+        An ``Act`` among them becomes an entry of the audit, in the transaction of the others. Entries are never changed
+        nor removed. An act that is saved again after ``StoreFailed`` becomes no second entry.
 
         ``StoreFailed``: some may be durable all the same, if the answer to a commit was lost. A job keeps the spec with
         which it was first saved.
@@ -373,11 +379,21 @@ class IStore(Interface):
         less than ``COMMIT_COUNT_MAX``. Fires once that is durable. Fails with ``StoreFailed`` if the store does.
         """
 
+    def read_audit(which: AuditFilter, limit: int, before: int | None = None) -> Deferred[AuditPage]:
+        """Read matching entries of the audit, newest first, at most ``limit``, all numbered below ``before``.
+
+        Only a bounded number of entries is looked at, so a page with ``before`` may have fewer, or none. A page has no
+        ``before`` once all entries that were looked at are older than ``which.since``. Fails with ``StoreFailed``.
+        """
+
+    def on_entries(heard: Callable[[Sequence[Entry]], None]) -> None:
+        """Have ``heard`` called with the new entries of each commit, before its saves are answered."""
+
     def restore_from(everything: Callable[[], Loaded]) -> None:
         """Set the function that returns all records that the store must hold, except those being saved.
 
         It is called during use. If the count of a store in use is lower than it was, the store is made to hold exactly
-        these records, before any pending save is answered.
+        these records, before any pending save is answered. The audit keeps its entries.
         """
 
     def verify() -> Deferred[None]:

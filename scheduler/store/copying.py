@@ -23,6 +23,9 @@ from scheduler.store.writer import Writer
 #: Jobs written in one transaction; fewer once their arguments and variables have this many characters.
 JOBS_PER_TRANSACTION, CHARACTERS_PER_TRANSACTION = 1000, 16 * 1024 * 1024
 
+#: Entries of the audit written in one transaction.
+ENTRIES_PER_TRANSACTION = 1000
+
 _FILE = "sqlite:///"
 
 
@@ -33,12 +36,16 @@ def copy(source: str, target: str) -> Loaded:
         raise Invalid("FROM", f"must be there: {source.removeprefix(_FILE)} is not, or is no file")
     with _opened("FROM", source) as reader, _opened("TO", target) as writer:
         held = reader.load_thd()
-        if writer.load_thd() != Loaded():
+        if writer.load_thd() != Loaded() or writer.entries_after_thd(0, 1):
             raise Invalid("TO", "must hold nothing yet")
         for jobs in _parts(held.jobs):
             specs = reader.read_specs_thd([job.id for job in jobs if job.spec.stored])
             writer.write_thd([evolve(job, spec=specs.get(job.id, job.spec)) for job in jobs], False)
         writer.write_thd([*held.workers, *held.removed, *held.tokens], False)
+        copied = 0
+        while part := reader.entries_after_thd(copied, ENTRIES_PER_TRANSACTION):
+            writer.put_entries_thd(part)
+            copied = part[-1].seq
         writer.put_counts_thd(held.commit_count, held.set_back_to)
     return held
 

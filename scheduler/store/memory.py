@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -13,6 +13,10 @@ from zope.interface import implementer
 from scheduler.commits import next_timeline
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
+from scheduler.security.audit import Act, Anchor, AuditFilter, AuditPage, Entry, chained
+
+#: Entries of the audit that are kept, the last ones.
+ENTRIES_MAX = 10_000
 
 
 @implementer(IStore)
@@ -25,6 +29,9 @@ class MemoryStore(Service):
         self.commit_count = 0
         self.counting = False
         self.set_back_to: int | None = None
+        #: Act -> its entry, in order.
+        self.audit: dict[Act, Entry] = {}
+        self._heard: Callable[[Sequence[Entry]], None] = lambda _: None
 
     def load(self) -> Deferred[Loaded]:
         self.counting = False
@@ -32,8 +39,27 @@ class MemoryStore(Service):
 
     def loaded(self) -> Loaded:
         jobs, workers, removed, tokens = (tuple(self.kept[kind].values()) for kind in self.kept)
-        light = tuple(job.trimmed() for job in jobs)
-        return Loaded(light, workers, removed, self.commit_count, self.set_back_to, tokens=tokens)
+        light, head = tuple(job.trimmed() for job in jobs), self.audit_head()
+        return Loaded(light, workers, removed, self.commit_count, self.set_back_to, head, tokens=tokens)
+
+    def audit_head(self) -> Anchor:
+        return next(reversed(self.audit.values())).anchor if self.audit else Anchor()
+
+    def on_entries(self, heard: Callable[[Sequence[Entry]], None]) -> None:
+        self._heard = heard
+
+    def read_audit(self, which: AuditFilter, limit: int, before: int | None = None) -> Deferred[AuditPage]:
+        below = [each for each in reversed(self.audit.values()) if before is None or each.seq < before]
+        found = tuple(each for each in below if which.matches(each.act))
+        return succeed(AuditPage(found[:limit], found[limit - 1].seq if len(found) > limit else None))
+
+    def _append(self, acts: Iterable[Act]) -> None:
+        new = chained(self.audit_head(), (act for act in dict.fromkeys(acts) if act not in self.audit))
+        self.audit.update((entry.act, entry) for entry in new)
+        while len(self.audit) > ENTRIES_MAX:
+            del self.audit[next(iter(self.audit))]
+        if new:
+            self._heard(new)
 
     def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
         kept = self.kept["job"]
@@ -54,10 +80,13 @@ class MemoryStore(Service):
     def verify(self) -> Deferred[None]:
         return succeed(None)
 
-    def save(self, records: Iterable[Record]) -> Deferred[None]:
+    def save(self, records: Iterable[Record | Act]) -> Deferred[None]:
         records = list(records)
         self.commit_count += self.counting and bool(records)
+        self._append(record for record in records if isinstance(record, Act))
         for record in records:
+            if isinstance(record, Act):
+                continue
             if isinstance(record, Ref):
                 self.kept[record.kind].pop(record.id, None)
             else:

@@ -165,6 +165,26 @@ TOKENS = Table(
     Column("last_used_at", Double),
 )
 
+# since version 8; rows are only ever added
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("time", Double, nullable=False),
+    Column("who", Text, nullable=False),
+    # the address that the request came from
+    Column("origin", Text, nullable=False),
+    Column("uid", BigInteger),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    # of the row and of the hash of the row before, in hexadecimal
+    Column("hash", Text, nullable=False),
+)
+
 #: A step upgrades the tables by one version; the first step makes version 2.
 Step = Callable[[Connection], Any]
 
@@ -230,8 +250,9 @@ def _to_version_7(connection: Connection) -> None:
 
 
 def _to_version_8(connection: Connection) -> None:
-    """Add tokens, and the principals whose requests had the keys. The keys that are there count for every principal."""
+    """Add tokens, the audit, and the principals whose requests had the keys. Old keys count for every principal."""
     TOKENS.create(connection)
+    AUDIT.create(connection)
     _add_columns(connection, JOBS, "request_principal")
     _add_columns(connection, REMOVED, "request_principal")
 

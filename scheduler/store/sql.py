@@ -35,6 +35,7 @@ from scheduler.deferreds import shielded
 from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import JobSpec, Ref
+from scheduler.security.audit import Act, AuditFilter, AuditPage, Entry
 from scheduler.store.databases import Database
 from scheduler.store.memory import MemoryStore
 from scheduler.store.writer import SetBack, Writer
@@ -59,7 +60,7 @@ RESTORED_PER_TRANSACTION = 1000
 
 @frozen
 class _Save:
-    records: Sequence[Record] = ()
+    records: Sequence[Record | Act] = ()
     #: Count a transaction even if there is nothing to write.
     count: bool = False
     #: Check the count even if there is nothing to write.
@@ -98,6 +99,7 @@ class SqlStore(Service):
         self._counting = False
         self._set_back_to: int | None = None
         self._everything: Callable[[], Loaded] = Loaded
+        self._heard: Callable[[Sequence[Entry]], None] = lambda _: None
 
     def startService(self) -> None:
         super().startService()
@@ -139,17 +141,26 @@ class SqlStore(Service):
     def verify(self) -> Deferred[None]:
         return self._enter(_Save(verify=True))
 
-    def save(self, records: Iterable[Record]) -> Deferred[None]:
+    def on_entries(self, heard: Callable[[Sequence[Entry]], None]) -> None:
+        self._heard = heard
+
+    def save(self, records: Iterable[Record | Act]) -> Deferred[None]:
         return self._enter(_Save(tuple(records)))
 
     def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
-        reading = shielded(Deferred.fromCoroutine(self._reads.run(self._read, tuple(job_ids))))
-        return reading.addTimeout(self._deadline, self._reactor, lambda *_: Failure(StoreFailed(self._slow)))
+        return self._read(self._writer.read_specs_thd, tuple(job_ids))
 
-    async def _read(self, job_ids: Sequence[str]) -> Mapping[str, JobSpec]:
-        if self._stuck:
-            raise StoreFailed(self._stuck)
-        return await self._pool.run(self._writer.read_specs_thd, job_ids)
+    def read_audit(self, which: AuditFilter, limit: int, before: int | None = None) -> Deferred[AuditPage]:
+        return self._read(self._writer.read_audit_thd, which, limit, before)
+
+    def _read(self, read_thd: Callable[..., T], *facts: Any) -> Deferred[T]:
+        async def read() -> T:
+            if self._stuck:
+                raise StoreFailed(self._stuck)
+            return await self._pool.run(read_thd, *facts)
+
+        reading = shielded(Deferred.fromCoroutine(self._reads.run(read)))
+        return reading.addTimeout(self._deadline, self._reactor, lambda *_: Failure(StoreFailed(self._slow)))
 
     def _enter(self, save: _Save) -> Deferred[None]:
         if self._stuck:
@@ -198,9 +209,12 @@ class SqlStore(Service):
             await self._write_records(group, records)
         self._failing = False
 
-    async def _write_records(self, group: list[_Save], records: Sequence[Record]) -> None:
+    async def _write_records(self, group: list[_Save], records: Sequence[Record | Act]) -> None:
         probe = self._failing or any(save.count for save in group)
-        self.commit_count = await self._run(group, self._writer.write_thd, records, probe, self._counting)
+        written = await self._run(group, self._writer.write_thd, records, probe, self._counting)
+        self.commit_count = written.commits
+        if written.entries:
+            self._heard(written.entries)
 
     async def _restore(self, group: list[_Save]) -> None:
         """Make the database hold exactly the records that are in memory."""
@@ -210,6 +224,13 @@ class SqlStore(Service):
         for first in range(0, len(records), RESTORED_PER_TRANSACTION):
             part = records[first : first + RESTORED_PER_TRANSACTION]
             await self._run(group, self._writer.restore_thd, part)
+        there, lost = await self._run(group, self._writer.restore_audit_thd)
+        if lost is not None:
+            self._log.error(
+                "the audit was set back from {lost} to {there}: the log alone has the entries in between",
+                lost=str(lost),
+                there=str(there),
+            )
         count = self.commit_count + self._counting
         await self._run(group, self._writer.put_counts_thd, count, self._set_back_to)
         self.commit_count = count

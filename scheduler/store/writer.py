@@ -17,7 +17,8 @@ from twisted.logger import Logger
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
-from scheduler.store import rows
+from scheduler.security.audit import Act, Anchor, AuditFilter, AuditPage, Entry
+from scheduler.store import entries, rows
 from scheduler.store.databases import Database, why
 from scheduler.store.schema import JOBS, REMOVED, SPECS, TOKENS, VERSIONS, WORKERS
 
@@ -26,6 +27,14 @@ T = TypeVar("T")
 
 class SetBack(Exception):
     """The database has counted fewer transactions than the last known number."""
+
+
+@frozen
+class Written:
+    """The result of a transaction: the count of commits, and the new entries of the audit."""
+
+    commits: int = 0
+    entries: Sequence[Entry] = ()
 
 
 @frozen
@@ -50,20 +59,25 @@ class Writer:
         self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
         # ids of jobs whose arguments and variables were lost when the database was set back
         self._lost: set[str] = set()
+        # the end of the audit
+        self._chain = entries.Chain()
         self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
 
     def load_thd(self) -> Loaded:
         """Load everything."""
-        found, begun, counts, set_back_to = self._try_thd(_load_thd)
+        (found, begun, counts, set_back_to), head = self._try_thd(
+            lambda connection: (_load_thd(connection), entries.head_of(connection))
+        )
         # a missing spec is not written again from the job in memory, which lacks parts of it
         self._begun = {kind: ids.union(record.ref.id for record in found[kind]) for kind, ids in begun.items()}
         self._lost = {job.id for job in found["job"] if rows.lacks_args(job)}
         self._counts = counts
+        self._chain.begin(head)
         jobs, workers, removed, tokens = (tuple(found[kind]) for kind in ("job", "worker", "removed", "token"))
-        return Loaded(jobs, workers, removed, counts.commits, set_back_to, tokens=tokens)
+        return Loaded(jobs, workers, removed, counts.commits, set_back_to, head, tokens=tokens)
 
-    def write_thd(self, records: Sequence[Record], probe: bool = False, commits: bool = False) -> int:
-        """Write all records in one transaction, and return the count of commits.
+    def write_thd(self, records: Sequence[Record | Act], probe: bool = False, commits: bool = False) -> Written:
+        """Write all records in one transaction.
 
         With ``probe``, the transaction writes something even without records. With ``commits``, a transaction that
         writes counts as a commit. Raises ``SetBack``, and writes nothing, if there are fewer transactions than before.
@@ -71,22 +85,43 @@ class Writer:
         batch = _Batch.of(records)
         last = self._counts
 
-        def write_thd(connection: Connection) -> _Counts | None:
+        def write_thd(connection: Connection) -> tuple[_Counts | None, Sequence[Entry]]:
             counts = None
             if last is not None:
                 counts = _counted_thd(connection, last, bool(records) or probe, commits)
             elif probe:
                 connection.execute(update(VERSIONS).values(version=VERSIONS.c.version))
             self._write_thd(connection, batch)
-            return counts
+            return counts, self._chain.append(connection, batch.acts)
 
-        self._counts = self._try_thd(write_thd)
+        self._counts, appended = self._try_thd(write_thd, batch.acts)
         self._note(batch)
-        return 0 if self._counts is None else self._counts.commits
+        self._chain.done(appended)
+        return Written(0 if self._counts is None else self._counts.commits, appended)
 
     def read_specs_thd(self, job_ids: Collection[str]) -> Mapping[str, JobSpec]:
         wanted = [job_id for job_id in job_ids if job_id not in self._lost]
         return self._try_thd(lambda connection: rows.load_specs(connection, wanted))
+
+    def read_audit_thd(self, which: AuditFilter, limit: int, before: int | None) -> AuditPage:
+        """See ``IStore.read_audit``."""
+        return self._try_thd(lambda connection: entries.page(connection, which, limit, before))
+
+    def entries_after_thd(self, seq: int, limit: int) -> list[Entry]:
+        """At most ``limit`` entries of the audit numbered above ``seq``, in order."""
+        return self._try_thd(lambda connection: entries.after(connection, seq, limit))
+
+    def put_entries_thd(self, copied: Sequence[Entry]) -> None:
+        """Write entries of the audit as they are."""
+        self._try_thd(lambda connection: entries.put(connection, copied))
+
+    def restore_audit_thd(self) -> tuple[Anchor, Anchor | None]:
+        """Write the entries again that a database lacks because it was set back.
+
+        Returns the last entry that it had and, if some could not be written again, the last of those.
+        """
+        there, again = self._try_thd(self._chain.restore)
+        return there, self._chain.restored(there, again)
 
     def begin_timeline_thd(self, count: int, set_back_to: int) -> None:
         """Continue with the count ``count``, and record the count to which the store was set back."""
@@ -129,11 +164,12 @@ class Writer:
             except Exception as error:  # nothing depends on it
                 self._log.debug("closing the database: {why}", why=why(error))
 
-    def _try_thd(self, work_thd: Callable[[Connection], T]) -> T:
+    def _try_thd(self, work_thd: Callable[[Connection], T], acts: Sequence[Act] = ()) -> T:
         try:
             try:
                 return self._transact_thd(work_thd)
             except DBAPIError as error:
+                self._chain.failed(acts)
                 if not error.connection_invalidated:
                     raise
                 self.close_thd()  # the server was restarted since the last transaction
@@ -144,6 +180,7 @@ class Writer:
             self.close_thd()
             raise
         except Exception as error:
+            self._chain.failed(acts)
             self.close_thd()
             if not isinstance(error, SQLAlchemyError):
                 self._log.failure("a bug in the store")
@@ -270,12 +307,15 @@ class _Batch:
     put: dict[str, dict[str, Any]] = field(factory=_by_kind)
     #: Kind -> ids to remove. A dict keeps their order.
     removed: dict[str, dict[str, None]] = field(factory=_by_kind)
+    acts: list[Act] = field(factory=list)
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> _Batch:
+    def of(cls, records: Iterable[Record | Act]) -> _Batch:
         batch = cls()
         for record in records:
-            if isinstance(record, Ref):
+            if isinstance(record, Act):
+                batch.acts.append(record)
+            elif isinstance(record, Ref):
                 batch.put[record.kind].pop(record.id, None)
                 batch.removed[record.kind][record.id] = None
             else:

@@ -108,6 +108,7 @@ class StoreOfProcess:
         self.count_commits, self.verify = self._store.count_commits, self._store.verify
         self.read_specs = self._store.read_specs
         self.restore_from = self._store.restore_from
+        self.read_audit, self.on_entries = self._store.read_audit, self._store.on_entries
 
     @property
     def commit_count(self) -> int:

@@ -36,7 +36,8 @@ class SetBackContract:
     #: The counts that the standby has.
     kept_commits, kept_transactions = 1, 1
 
-    async def _in_use(self, counts: bool = True) -> None:
+    async def in_use(self, counts: bool = True) -> None:
+        """Save all of ``kept`` and ``since``, and set the store back."""
         await self.store.load()
         if counts:
             await self.store.count_commits()
@@ -49,7 +50,7 @@ class SetBackContract:
 
     async def test_set_back_before_a_save(self) -> None:
         """The records in memory are saved again before a save is answered, and others are removed."""
-        await self._in_use()
+        await self.in_use()
         await self.store.save([a_job("j-4")])
         count = self.store.commit_count
         loaded = await self.again()  # type: ignore[attr-defined]
@@ -58,7 +59,7 @@ class SetBackContract:
 
     async def test_set_back_at_first(self) -> None:
         """The same holds before commits are counted, and they still are not counted afterwards."""
-        await self._in_use(counts=False)
+        await self.in_use(counts=False)
         await self.store.verify()
         self.store.restore_from(Loaded)
         await self.store.save([a_job("j-4")])
@@ -72,7 +73,7 @@ class SetBackContract:
         self.kept = (a_job(), there, a_worker(), RemovedJob("j-0", 1.0))
         self.since = (lost,)
         self.held = Loaded((a_job(), there.trimmed(), lost.trimmed()))
-        await self._in_use()
+        await self.in_use()
         await self.store.verify()
         self.assertEqual(list(await self.store.read_specs(["j-2", "j-3"])), ["j-2"])
         await self.store.save([evolve(lost.trimmed(), remove_requested_at=5.0)])
@@ -85,7 +86,7 @@ class SetBackContract:
 
     async def test_set_back_at_rest(self) -> None:
         """The same holds without a save, once the store is verified; and only once."""
-        await self._in_use()
+        await self.in_use()
         await self.store.verify()
         count = self.store.commit_count
         self.store.restore_from(Loaded)
@@ -96,6 +97,6 @@ class SetBackContract:
     async def test_set_back_with_more_transactions(self) -> None:
         """A standby that followed another timeline may have had more transactions. Its count of commits is lower."""
         self.kept_transactions = 20
-        await self._in_use()
+        await self.in_use()
         await self.store.verify()
         self.assertEqual(await self.again(), self.held)  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref, RemovedJob, Worker
 from scheduler.request_keys import RequestKey
+from scheduler.security.audit import Anchor, chained
 from scheduler.security.token import Token
 from scheduler.store.databases import prepare
 from scheduler.store.memory import MemoryStore
@@ -32,12 +33,13 @@ from scheduler.terms import Target
 from tests import postgres
 from tests.contract.any_records import ANY_JOBS, ANY_REMOVED, ANY_TOKENS, ANY_WORKERS, LARGE
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
+from tests.contract.store_audit import AuditContract, SqlAuditContract, TwoWriters, an_act
 from tests.contract.store_set_back import SetBackContract
 from tests.simulation.store import Backup, Database
 from tests.unit.cluster.values import a_job, a_token, a_worker
 
 
-class StoreContract:
+class StoreContract(AuditContract):
     """Mixed into a ``TestCase`` that has ``make``."""
 
     url: str
@@ -236,7 +238,7 @@ class SimulatedTests(SetBackContract, StoreContract, SimulatedCase):
         self.database.restore(Backup(kept, self.kept_transactions))
 
 
-class SqlContract(SetBackContract, StoreContract):
+class SqlContract(SetBackContract, SqlAuditContract, StoreContract):
     def open(self) -> SqlStore:
         self.database = prepare(self.url)
         store: SqlStore = make_store(reactor, self.database)
@@ -329,7 +331,7 @@ class SqlContract(SetBackContract, StoreContract):
         come_back()
 
 
-class SqliteTests(SqlContract, TestCase):
+class SqliteTests(TwoWriters, SqlContract, TestCase):
     def new_url(self) -> str:
         return f"sqlite:///{os.path.abspath(self.mktemp())}"
 
@@ -339,3 +341,15 @@ class PostgresTests(SqlContract, TestCase):
 
     def new_url(self) -> str:
         return postgres.server().url()
+
+    def test_entries_after_a_broken_connection(self) -> None:
+        """A transaction that is made again, because its connection broke when it was durable, adds no entry twice."""
+        writer, same = Writer(self.database), Writer(self.database)
+        writer.load_thd()
+        same.load_thd()  # it ends the session of the other
+        acts = [an_act(number) for number in (1, 2, 3)]
+        same.write_thd(acts[:2])
+        self.assertEqual([entry.act for entry in writer.write_thd([acts[1], acts[2], acts[0]]).entries], acts)
+        self.assertEqual(writer.entries_after_thd(0, 10), chained(Anchor(), acts))
+        for each in (writer, same):
+            each.close_thd()

@@ -11,6 +11,7 @@ from zope.interface import implementer
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, JobSpec
+from scheduler.security.audit import Act, AuditFilter, AuditPage
 from scheduler.store.memory import MemoryStore
 from scheduler.store.rows import without_args
 
@@ -39,7 +40,7 @@ class RestorableStore(MemoryStore):
         RestorableStore.save(self, [*jobs, *records.workers, *records.removed, *records.tokens])
         self.counting = counting
 
-    def save(self, records: Iterable[Record]) -> Deferred[None]:
+    def save(self, records: Iterable[Record | Act]) -> Deferred[None]:
         return super().save(
             without_args(record) if isinstance(record, Job) and record.id in self._lost else record
             for record in records
@@ -57,12 +58,12 @@ class ScriptedStore(RestorableStore):
         super().__init__()
         self.held = False
         self.problem = ""
-        self.saves: list[tuple[list[Record], Deferred[None]]] = []
+        self.saves: list[tuple[list[Record | Act], Deferred[None]]] = []
         # the count in the database if it was set back; ``None``: it was not
         self._commits_there: int | None = None
         self._everything: Callable[[], Loaded] = Loaded
 
-    def save(self, records: Iterable[Record]) -> Deferred[None]:
+    def save(self, records: Iterable[Record | Act]) -> Deferred[None]:
         if self.problem:
             return fail(StoreFailed(self.problem))
         if not self.held:
@@ -74,6 +75,9 @@ class ScriptedStore(RestorableStore):
 
     def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
         return fail(StoreFailed(self.problem)) if self.problem else super().read_specs(job_ids)
+
+    def read_audit(self, which: AuditFilter, limit: int, before: int | None = None) -> Deferred[AuditPage]:
+        return fail(StoreFailed(self.problem)) if self.problem else super().read_audit(which, limit, before)
 
     def commit(self) -> None:
         """Let the oldest waiting save succeed."""

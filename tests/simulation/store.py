@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from random import Random
+from typing import TypeVar
 
 from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
@@ -14,9 +15,12 @@ from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
+from scheduler.security.audit import Act, AuditFilter, AuditPage, Entry
 from tests.doubles.store import RestorableStore
 from tests.simulation.process import Process
 from tests.simulation.trace import Trace
+
+T = TypeVar("T")
 
 #: Seconds that a commit takes, at least and at most.
 COMMIT = (0.0005, 0.004)
@@ -59,7 +63,9 @@ class Database:
         """The present trouble."""
         return next(reversed(self.troubles.values())) if self.troubles else (0.0, 0.0)
 
-    def commit(self, batches: Iterable[Iterable[Record]], described: Container[str], counted: bool = False) -> None:
+    def commit(
+        self, batches: Iterable[Iterable[Record | Act]], described: Container[str], counted: bool = False
+    ) -> None:
         """Apply the batches, in order. The specs of the jobs ``described`` are not written, because they are there."""
         batches = list(map(list, batches))
         self.commits += counted and any(batches)
@@ -71,7 +77,7 @@ class Database:
                 self._note_end(record)
             self._durable.save(batch)
 
-    def _note_end(self, record: Record) -> None:
+    def _note_end(self, record: Record | Act) -> None:
         if isinstance(record, Job) and record.state.final:
             self.ended.add(record.id)
         elif isinstance(record, Job) or (isinstance(record, Ref) and record.kind == "job"):
@@ -84,6 +90,11 @@ class Database:
         jobs = tuple(job for job in found[0].jobs if job.id in self._described)
         return evolve(found[0], jobs=jobs, commit_count=self.commits, set_back_to=self.set_back_to)
 
+    @property
+    def audit(self) -> tuple[Entry, ...]:
+        """The entries of the audit, in order."""
+        return tuple(self._durable.audit.values())
+
     def backup(self) -> Backup:
         """A copy of the present database."""
         held, whole = self.read(), {job.id: job for job in self._durable.everything().jobs}
@@ -93,6 +104,12 @@ class Database:
         """The specs of these jobs."""
         found: list[Mapping[str, JobSpec]] = []
         self._durable.read_specs(self._described.intersection(job_ids)).addCallback(found.append)
+        return found[0]
+
+    def page(self, which: AuditFilter, limit: int, before: int | None) -> AuditPage:
+        """A page of the audit."""
+        found: list[AuditPage] = []
+        self._durable.read_audit(which, limit, before).addCallback(found.append)
         return found[0]
 
     def whole(self, records: Loaded) -> Loaded:
@@ -117,7 +134,7 @@ class Database:
 class _Batch:
     """The records of one save."""
 
-    records: list[Record]
+    records: list[Record | Act]
     saved: Deferred[None]
     #: A new timeline: the count to exceed, and the count to which the store was set back.
     timeline: tuple[int, int] | None = None
@@ -144,6 +161,7 @@ class SimulatedStore:
         self._transactions = 0
         self._counting = False
         self._everything: Callable[[], Loaded] = Loaded
+        self._heard: Callable[[Sequence[Entry]], None] = lambda _: None
         process.on_end.append(self._crash)
 
     def load(self) -> Deferred[Loaded]:
@@ -159,8 +177,14 @@ class SimulatedStore:
         self._process.after(self._seconds(), read)
         return loaded
 
-    def save(self, records: Iterable[Record]) -> Deferred[None]:
+    def save(self, records: Iterable[Record | Act]) -> Deferred[None]:
         return self._enter(_Batch(list(records), Deferred()))
+
+    def on_entries(self, heard: Callable[[Sequence[Entry]], None]) -> None:
+        self._heard = heard
+
+    def read_audit(self, which: AuditFilter, limit: int, before: int | None = None) -> Deferred[AuditPage]:
+        return self._read(lambda: self._database.page(which, limit, before))
 
     def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
         if set_back_to is not None:
@@ -175,13 +199,16 @@ class SimulatedStore:
         return self._enter(_Batch([], Deferred(), verify=True))
 
     def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
-        wanted: Deferred[Mapping[str, JobSpec]] = Deferred()
+        return self._read(lambda: self._database.specs(job_ids))
+
+    def _read(self, look: Callable[[], T]) -> Deferred[T]:
+        wanted: Deferred[T] = Deferred()
 
         def read() -> None:
             if self._random.random() < self._database.trouble[0]:
                 wanted.errback(Failure(StoreFailed("disk full")))
             else:
-                wanted.callback(self._database.specs(job_ids))
+                wanted.callback(look())
 
         at = max(self._process.loop.now + self._seconds(), self._database.stalls_until)
         self._process.after(at - self._process.loop.now, read)
@@ -227,7 +254,10 @@ class SimulatedStore:
             counts = any(batch.count for batch in group)
             self._database.commits += counts
             self._database.transactions += counts
+            before = len(self._database.audit)
             self._database.commit((batch.records for batch in group), self._described, self._counting)
+            if new := self._database.audit[before:]:
+                self._heard(new)
         for batch in group if failure is None else ():
             self._note(batch.records)
             self.commit_count = max(self.commit_count, self._database.commits)
@@ -265,7 +295,7 @@ class SimulatedStore:
 
         self._process.after(self._seconds(), part)
 
-    def _note(self, records: Iterable[Record]) -> None:
+    def _note(self, records: Iterable[Record | Act]) -> None:
         for record in records:
             if isinstance(record, Job):
                 self._described.add(record.id)
