@@ -80,6 +80,7 @@ def makeService(options: Options) -> IService:
         config.limits,
         settings.trusted_proxies,
         owners.owner_of,
+        cluster.audit,
     )
     http = HttpServer(reactor, settings.addr, site, config.shutdown_timeout / 2, settings.tls)
     unix = {} if settings.unix is None else {"unix": UnixServer(reactor, settings.unix, site)}

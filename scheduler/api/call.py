@@ -16,6 +16,7 @@ from scheduler.api.context import Context
 from scheduler.api.errors import ProblemError
 from scheduler.api.guard import values_of
 from scheduler.api.parameters import Query
+from scheduler.api.recording import audited
 from scheduler.errors import Invalid, NotFound, Unauthenticated
 from scheduler.interfaces import IScheduler
 from scheduler.limits import BODY_MAX_BYTES
@@ -53,10 +54,13 @@ class Call:
 
     @property
     def scheduler(self) -> IScheduler:
-        """The scheduler as the principal sees it. Raises ``Unauthenticated`` if there is none."""
+        """The scheduler as the principal sees it, with the acts of this call recorded.
+
+        Raises ``Unauthenticated`` if there is no principal.
+        """
         if self.principal is None:
             raise Unauthenticated("the request has no token; send `Authorization: Bearer TOKEN`")
-        return self.context.scheduler
+        return audited(self.context.scheduler, self.context.audit, self.principal, self.request)
 
     @property
     def head(self) -> bool:

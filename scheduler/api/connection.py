@@ -48,6 +48,7 @@ from scheduler.limits import (
 )
 from scheduler.net import IPNetwork, address_group
 from scheduler.security.socket_owners import OwnerOf
+from scheduler.security.trail import Audit
 
 _log = Logger()
 
@@ -190,6 +191,7 @@ class ApiSite(BaseSite):
         limits: ClientLimits,
         trusted_proxies: Sequence[IPNetwork],
         owner_of: OwnerOf,
+        audit: Audit | None,
     ) -> None:
         super().__init__(resource, timeout=IDLE_MAX_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
@@ -201,6 +203,7 @@ class ApiSite(BaseSite):
         self.bodies = BodyBytes(limits.body_bytes)
         self.trusted_proxies = trusted_proxies
         self.owner_of = owner_of
+        self.audit = audit
         self._drained: Deferred[None] | None = None
 
     def startFactory(self) -> None:

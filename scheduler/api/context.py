@@ -24,6 +24,7 @@ from scheduler.reading import Object
 from scheduler.security.interfaces import ITokens
 from scheduler.security.permitted import Permitted
 from scheduler.security.principals import Principal
+from scheduler.security.trail import Audit
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ class Context:
     wall_time: Callable[[], float]
     under_way: UnderWay
     followers: Followers
+    #: ``None``: acts are not recorded, in a test.
+    audit: Audit | None = None
     excerpts: ExcerptReader = field(
         default=Factory(lambda self: ExcerptReader(self.scheduler, self.clock, self.described), takes_self=True)
     )
@@ -74,8 +77,16 @@ class Context:
 
     def of(self, principal: Principal) -> Context:
         """The context for a request of that principal, which has the scheduler as the principal sees it."""
-        scheduler = Permitted(self.scheduler, principal)
-        return Context(scheduler, self.door, self.clock, self.wall_time, self.under_way, self.excerpts)
+        return Context(
+            Permitted(self.scheduler, principal),
+            self.door,
+            self.clock,
+            self.wall_time,
+            self.under_way,
+            self.followers,
+            self.audit,
+            self.excerpts,
+        )
 
     def job_json(self, job: Job) -> Object:
         """The JSON of a job as every answer shows it, with the reason why it is queued."""

@@ -24,12 +24,14 @@ from scheduler.api.clients import client_address
 from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
 from scheduler.api.guard import LOOPBACK_HOSTS, refusal
 from scheduler.api.quotas import BodyBytes, Shares
+from scheduler.api.recording import record_refusal
 from scheduler.api.routes import SUBMISSIONS
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown, TooManyRequests, Unavailable
 from scheduler.limits import BODY_FREE_BYTES, BODY_MAX_BYTES
 from scheduler.net import IPNetwork, address_group
 from scheduler.random_ids import random_uuid
+from scheduler.security.trail import Audit
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -46,6 +48,7 @@ class BaseSite(server.Site):
     connections: Shares
     bodies: BodyBytes
     trusted_proxies: Sequence[IPNetwork]
+    audit: Audit | None
     draining = False
 
     def too_many(self, address: str) -> TooManyRequests:
@@ -134,6 +137,8 @@ class Request(server.Request):
         self.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
         try:
             if (problem := self._refusal()) is not None:
+                if problem.status == 403:
+                    record_refusal(self.site.audit, self, "", problem.type)
                 send(self, problem_answer(problem.of_submission(False) if self._submits else problem))
                 return
             self.prepath, self.postpath = [], [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]

@@ -17,9 +17,9 @@ from twisted.logger import Logger
 from scheduler.api.app import make_app
 from scheduler.api.connection import ApiSite
 from scheduler.api.context import Context, UnderWay
-from scheduler.api.door import Door
 from scheduler.api.peers import CHECK_INTERVAL_SECONDS
 from scheduler.api.quotas import Followers
+from scheduler.api.recording import RecordingDoor
 from scheduler.api.tls import over_tls
 from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.services import Periodic
@@ -29,6 +29,7 @@ from scheduler.net import Address, IPNetwork
 from scheduler.security.authentication import Authentication
 from scheduler.security.logins import FailedLogins
 from scheduler.security.socket_owners import OwnerOf
+from scheduler.security.trail import Audit
 
 #: Connections that the kernel keeps until they are accepted.
 _BACKLOG = 512
@@ -44,19 +45,20 @@ def make_site(
     limits: ClientLimits = ClientLimits(),  # noqa: B008 - it can't change
     trusted_proxies: Sequence[IPNetwork] = (),
     owner_of: OwnerOf = lambda _, __: None,
+    audit: Audit | None = None,
 ) -> ApiSite:
     """Make the factory of connections, to listen with.
 
     ``clock`` is the reactor; ``wall_time`` gives POSIX times, for filters like ``24h``; ``allowed_hosts`` are names and
     addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``. ``owner_of`` finds the local
-    user at the other end of a connection.
+    user at the other end of a connection. ``audit`` records acts and refusals; ``None``: nothing does, in a test.
     """
     under_way = UnderWay()
-    door = Door(authentication, FailedLogins(limits.failed_logins_per_minute, clock.seconds))
+    door = RecordingDoor(authentication, FailedLogins(limits.failed_logins_per_minute, clock.seconds), audit)
     followers = Followers(limits.followers_per_principal)
-    routes = make_app(Context(scheduler, door, clock, wall_time, under_way, followers)).resource()
+    routes = make_app(Context(scheduler, door, clock, wall_time, under_way, followers, audit)).resource()
     hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
-    return ApiSite(routes, clock, hosts, under_way, max_connections, limits, trusted_proxies, owner_of)
+    return ApiSite(routes, clock, hosts, under_way, max_connections, limits, trusted_proxies, owner_of, audit)
 
 
 class HttpServer(Service):

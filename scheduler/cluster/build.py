@@ -48,6 +48,7 @@ from scheduler.model import JobState
 from scheduler.net import DialRule
 from scheduler.random_ids import random_uuid
 from scheduler.security.tokens import Tokens
+from scheduler.security.trail import MINUTE_SECONDS, Audit
 from scheduler.views import JobFilter
 
 #: Seconds between looks at the count of the store's commits, for when nothing is saved.
@@ -88,6 +89,7 @@ class ClusterParts:
     membership: Membership
     service: Cluster
     tokens: Tokens
+    audit: Audit
     records: tuple[IService, ...]
     work: tuple[IService, ...]
     admission: tuple[IService, ...]
@@ -126,6 +128,7 @@ def make_cluster(
     """
     ledger = Ledger(clock, wall_time, store, keep_finished)
     registry = ledger.registry
+    audit = Audit(clock, wall_time, store, ledger.record)
     waits = Waits(clock, registry, ledger.feed)
     expected = Expected(clock, registry)
     liveness = Liveness(clock, ledger, calls, expected, lease)
@@ -201,8 +204,11 @@ def make_cluster(
         membership=membership,
         service=service,
         tokens=tokens,
+        audit=audit,
         records=(
             Step(start=ledger.load, stop=ledger.close),
+            Step(start=lambda: audit.begin(ledger.audit_head), stop=audit.end_minute),
+            Periodic(clock, MINUTE_SECONDS, audit.end_minute),
             Step(start=tokens.begin),
             Periodic(clock, VERIFY_INTERVAL_SECONDS, set_back.verify),
             Retention(clock, ledger, keep_jobs),

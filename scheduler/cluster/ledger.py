@@ -37,6 +37,7 @@ from scheduler.cluster.saving import Saving
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, JobSpec, JobState, Presence, Ref, RemovedJob, Worker
+from scheduler.security.audit import Act, Anchor
 from scheduler.security.token import Token
 
 T = TypeVar("T")
@@ -88,6 +89,8 @@ class Ledger:
         #: The count of commits when this process began, and that after which the store was set back, if it ever was.
         self.loaded_count = 0
         self.set_back_to: int | None = None
+        #: The last entry of the audit when this process began.
+        self.audit_head = Anchor()
         # ids of the jobs whose removals are being saved; nothing else changes these jobs either
         self._leaving: set[str] = set()
 
@@ -117,6 +120,7 @@ class Ledger:
                 self.registry.put_removed(removed)
             self.registry.tokens.update((token.id, token) for token in loaded.tokens)
             self.loaded_count, self.set_back_to = loaded.commit_count, loaded.set_back_to
+            self.audit_head = loaded.audit_head
             self._store.restore_from(everything)
 
         def everything() -> Loaded:
@@ -194,7 +198,7 @@ class Ledger:
             after = change(before)
             if after == before:
                 return
-            await self._saving.save([after])
+            await self._saving.save([after], decided=True)
             now = self._open(record)
             if now is not None and change(now) == after:
                 self._show(after)
@@ -227,6 +231,10 @@ class Ledger:
     def settled(self) -> Deferred[None]:
         """Fires when all earlier changes are durable; fails with ``StoreFailed`` if they can't be saved now."""
         return self._saving.save([])
+
+    def record(self, act: Act) -> None:
+        """Have the audit record an act that changed nothing, with the next commit."""
+        self._saving.record(act)
 
     # -- how
 
@@ -281,7 +289,7 @@ class Ledger:
                 self.endings.settle(ending, result, decided)
             return result
 
-        saved = self._saving.save(records)
+        saved = self._saving.save(records, decided)
         return saved.addBoth(settle) if plan.ends else saved
 
     def _show(self, *records: Record) -> None:

@@ -7,6 +7,10 @@ that succeeds ends this.
 
 Records that nobody waits for, and that workers report again anyway, are only *noted*: they are saved together with the
 next save, or after 0.1 s.
+
+The act that is under way (``scheduler.security.acts``) goes with the first save of its operation. If that save fails,
+the act of a decision is given back, because nothing came of the decision. Any other act is owed like a record. At most
+``MAX_OWED_ACTS`` are: the first ones, so that nobody can push out an act by many later ones.
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Record
 from scheduler.model import Ref
+from scheduler.security.acts import UNDER_WAY, ActUnderWay
+from scheduler.security.audit import Act
 
 #: Seconds from a failure to the next attempt; each further one waits twice as long, up to the second of these.
 STORE_RETRY_FIRST_SECONDS = 1.0
@@ -28,6 +35,9 @@ STORE_RETRY_MAX_SECONDS = 5.0
 
 #: Seconds for which a noted record stays unsaved, at most.
 UNSAVED_MAX_SECONDS = 0.1
+
+#: Acts kept while the database is unavailable. Of further ones only the log knows.
+MAX_OWED_ACTS = 10_000
 
 
 @define(eq=False, slots=False)
@@ -47,6 +57,7 @@ class Saving:
         self.problem = ""
         # an ordered set
         self._owed: dict[Ref, None] = {}
+        self._owed_acts: list[Act] = []
         self._delay = STORE_RETRY_FIRST_SECONDS
         self._timer: IDelayedCall | None = None
         # what nobody waits for, an ordered set, and when it is saved if nothing else is before
@@ -57,14 +68,25 @@ class Saving:
     @property
     def idle(self) -> bool:
         """Whether no record is still to be saved."""
-        return not (self._owed or self._noted or self._timer or self._moment)
+        return not (self._owed or self._owed_acts or self._noted or self._timer or self._moment)
 
-    def save(self, records: Sequence[Record]) -> Deferred[None]:
+    def save(self, records: Sequence[Record], decided: bool = False) -> Deferred[None]:
         """Fires once they, and all before them, are durable.
 
-        ``StoreFailed``: what is known under their ids will be saved once that is possible.
+        ``StoreFailed``: what is known under their ids will be saved once that is possible. ``decided``: then they have
+        no effect.
         """
-        return Deferred.fromCoroutine(self._save([*self._take_noted(), *records]))
+        under_way = UNDER_WAY.get()
+        if under_way is None:
+            return Deferred.fromCoroutine(self._save([*self._take_noted(), *records], []))
+        acts = under_way.take(records)
+        saved = Deferred.fromCoroutine(self._save([*self._take_noted(), *records], acts, keep=not decided))
+        return saved.addErrback(_give_back, under_way, acts) if acts and decided else saved
+
+    def record(self, act: Act) -> None:
+        """Save the act with the next commit, or once the database takes it."""
+        saved = Deferred.fromCoroutine(self._save(self._take_noted(), [act]))
+        saved.addErrback(lambda reason: reason.trap(StoreFailed))
 
     def note(self, record: Record) -> None:
         """Save the record, as it is known by then, with the next save, or after ``UNSAVED_MAX_SECONDS``."""
@@ -92,18 +114,21 @@ class Saving:
     def _save_noted(self) -> None:
         self.save([]).addErrback(lambda reason: reason.trap(StoreFailed))
 
-    async def _save(self, records: Sequence[Record]) -> None:
+    async def _save(self, records: Sequence[Record], acts: Sequence[Act], keep: bool = True) -> None:
+        """Save the records and acts. ``keep``: acts that could not be saved are owed."""
+        kept = acts if keep else ()
         if not self.problem:
-            await self._send(records)
+            await self._send(records, acts, kept)
+            kept = ()
         if self.problem:  # one before them may have failed meanwhile
-            self._owe(records)
+            self._owe(records, kept)
             raise StoreFailed(self.problem)
 
-    async def _send(self, records: Sequence[Record]) -> None:
+    async def _send(self, records: Sequence[Record], acts: Sequence[Act], kept: Sequence[Act]) -> None:
         try:
-            await self._store.save(records)
+            await self._store.save([*records, *acts] if acts else records)
         except StoreFailed as error:
-            self._owe(records)
+            self._owe(records, kept)
             if not self.problem:
                 self._log.error("database unavailable: {why}", why=str(error))
                 self._delay = STORE_RETRY_FIRST_SECONDS
@@ -111,8 +136,20 @@ class Saving:
             self.problem = str(error)
             raise
 
-    def _owe(self, records: Iterable[Record]) -> None:
+    def _owe(self, records: Iterable[Record], acts: Iterable[Act]) -> None:
         self._owed.update(dict.fromkeys(map(_ref, records)))
+        for act in acts:
+            if len(self._owed_acts) < MAX_OWED_ACTS:
+                self._owed_acts.append(act)
+            else:
+                self._log.error(
+                    "not in the audit, for which too many acts wait: {who} {origin} {action} {target} {result}",
+                    who=act.who,
+                    origin=act.origin,
+                    action=act.action,
+                    target=act.target,
+                    result=act.result,
+                )
 
     def _try_later(self) -> None:
         if self._closed:
@@ -125,19 +162,30 @@ class Saving:
         Deferred.fromCoroutine(self._attempt()).addErrback(lambda _: self._try_later())
 
     async def _attempt(self) -> None:
-        records = self._take_owed()
-        await self._send(records)
+        records, acts = self._take_owed(), self._take_owed_acts()
+        await self._send(records, acts, acts)
         self.problem = ""
         self._log.info("the store works again")
-        since = self._take_owed()  # their saves failed during the attempt
-        if since:
-            saved = self.save(since).addCallback(lambda _: self._caught_up(since))
+        since, acts = self._take_owed(), self._take_owed_acts()  # their saves failed during the attempt
+        if since or acts:
+            saving = Deferred.fromCoroutine(self._save([*self._take_noted(), *since], acts))
+            saved = saving.addCallback(lambda _: self._caught_up(since))
             saved.addErrback(lambda reason: reason.trap(StoreFailed))
         self._caught_up(records)
 
     def _take_owed(self) -> list[Record]:
         owed, self._owed = self._owed, {}
         return [self._present(each) for each in owed]
+
+    def _take_owed_acts(self) -> list[Act]:
+        acts, self._owed_acts = self._owed_acts, []
+        return acts
+
+
+def _give_back(reason: Failure, under_way: ActUnderWay, acts: Sequence[Act]) -> Failure:
+    if reason.check(StoreFailed):
+        under_way.give_back(acts)
+    return reason
 
 
 def _ref(record: Record) -> Ref:

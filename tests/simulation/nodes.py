@@ -19,6 +19,7 @@ from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
 from scheduler.model import FEATURES, Worker
 from scheduler.net import DialRule
+from scheduler.security.audited import Audited
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.link import Link
 from tests.simulation.jobs import FolderCount, FolderId, SimulatedJobs
@@ -121,6 +122,8 @@ class SchedulerProcess:
             keep_jobs=KEEP_JOBS,
             forget_after=FORGET_AFTER,
         )
+        #: The object that clients call.
+        self.service: Any = Audited(self.parts.service, self.parts.audit, "token:client", "10.0.0.9", None, "")
         self._around = around
         self._machine = machine
         reactor: Any = _Reactor(self.process)
@@ -137,11 +140,6 @@ class SchedulerProcess:
         ):
             service.setServiceParent(self._services)
 
-    @property
-    def service(self) -> Any:
-        """The object that clients call."""
-        return self.parts.service
-
     def start(self) -> None:
         """Begin to run."""
         self._around.trace.add(self.process.name, "starts")
@@ -155,7 +153,7 @@ class SchedulerProcess:
     def _listen(self) -> None:
         self.serving = True
         self.process.on_end.append(self._ended)
-        for port, served in zip(self._ports, (self.parts.membership, self.parts.service), strict=True):
+        for port, served in zip(self._ports, (self.parts.membership, self.service), strict=True):
             self._around.network.listen(port, Endpoint(self.process, self._machine.name, served))
 
     def _ended(self) -> None:

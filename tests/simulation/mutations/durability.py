@@ -54,7 +54,7 @@ DURABILITY: tuple[Mutation, ...] = (
         "keep a drain in memory only",
         "A drain that was answered survives a restart of the scheduler.",
         "cluster/ledger.py",
-        "            await self._saving.save([after])\n",
+        "            await self._saving.save([after], decided=True)\n",
         "",
         "store",
         ("a drain stays",),
@@ -111,10 +111,10 @@ DURABILITY: tuple[Mutation, ...] = (
         "save the next attempt after the end",
         "The next attempt of a job is committed with the end it follows: no crash comes between them.",
         "cluster/ledger.py",
-        "        saved = self._saving.save(records)\n",
+        "        saved = self._saving.save(records, decided)\n",
         """\
         following = [ending.following for ending in plan.ends if ending.following is not None]
-        saved = self._saving.save([record for record in records if record not in following])
+        saved = self._saving.save([record for record in records if record not in following], decided)
         for job in following:
             self._saving.note(job)
 """,
@@ -125,7 +125,7 @@ DURABILITY: tuple[Mutation, ...] = (
         "forget what could not be saved",
         "What the store did not take is brought to it again.",
         "cluster/saving.py",
-        "        except StoreFailed as error:\n            self._owe(records)\n",
+        "        except StoreFailed as error:\n            self._owe(records, kept)\n",
         "        except StoreFailed as error:\n",
         "store",
         ("a final state stays", "acknowledged is stored", "one job for each key", "P5 agreement", "P1 ends"),

@@ -18,6 +18,7 @@ from tests.simulation.rules.kept import Kept
 from tests.simulation.rules.leftovers import Leftovers
 from tests.simulation.rules.output import Output
 from tests.simulation.rules.placed import Placed
+from tests.simulation.rules.recorded import Recorded
 from tests.simulation.rules.rule import Rule
 from tests.simulation.rules.stops import Stops
 from tests.simulation.rules.truth import Truth
@@ -39,5 +40,6 @@ RULES: tuple[type[Rule], ...] = (
     CoreWorkers,
     Stops,
     Leftovers,
+    Recorded,
     Checked,
 )

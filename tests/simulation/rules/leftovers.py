@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 REST = 30.0
 
 #: Timers of an idle process. The scheduler has periodic timers: for the state of the workers, the number of commits,
-#: the polls of core workers, stops and removals that are delivered again, and the removal of old jobs and of workers
-#: that left. A worker has its next heartbeat.
-SCHEDULER_TIMERS = 7
+#: the polls of core workers, stops and removals that are delivered again, the removal of old jobs and of workers that
+#: left, and the minutes of the audit. A worker has its next heartbeat.
+SCHEDULER_TIMERS = 8
 WORKER_TIMERS = 1
 
 #: The parts of the cluster that hold work in progress.
 PARTS = (
     *("ledger", "feed", "expected", "liveness", "backoff", "flights", "starts", "queue", "submissions", "stops"),
     *("removals", "outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership", "set_back"),
-    "tokens",
+    *("tokens", "audit"),
 )
 
 
