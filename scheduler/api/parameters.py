@@ -117,6 +117,10 @@ class Query(Reader):
         """The parameter ``stream``; stdout if it is absent."""
         return self.get("stream", _stream, Stream.STDOUT.value)
 
+    def moment(self, name: str, now: float) -> float | None:
+        """A parameter as a POSIX time, ``None`` if it is absent. ``24h`` is counted back from ``now``."""
+        return self.find(name, partial(_moment, now))
+
     def filter(self, now: float) -> JobFilter:
         """The filter of jobs; ``now`` is the POSIX time from which ``24h`` is counted back."""
         moment = partial(_moment, now)

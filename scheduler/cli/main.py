@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[Entry, ...]] = {
     "Security": (
         Entry("token", "token", "Make, list and revoke tokens."),
         Entry("ca", "ca", "Make and show the certificates of a cluster."),
+        Entry("audit", "audit", "List what clients did, and check that the list is whole."),
     ),
     "Help": (
         Entry("doctor", "doctor", "Look for what is wrong, and say what to do about it."),

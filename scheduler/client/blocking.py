@@ -148,6 +148,7 @@ class Client:
     create_token = _method(Operations.create_token)
     tokens = _method(Operations.tokens)
     revoke_token = _method(Operations.revoke_token)
+    audit = _iterator(Operations.audit)
 
     version = _method(Operations.version)
     ready = _method(Operations.ready)

@@ -25,8 +25,8 @@ WAIT_REQUEST_SECONDS = 30.0
 #: Seconds that the answer to a stop may take beyond the client's ``timeout``, as the scheduler waits for the job's end.
 STOP_ANSWER_SECONDS = 75.0
 
-#: Jobs in one page of a list.
-JOBS_PER_PAGE = 200
+#: Jobs in one page of a list, or entries of the audit.
+OBJECTS_PER_PAGE = 200
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -150,15 +150,27 @@ class Operations:
         ``filters`` are those of ``GET /v1/jobs``, such as ``state=["failed", "lost"]``, ``label={"team": "web"}``,
         ``created_after="24h"`` or a datetime.
         """
+        return self._pages("/v1/jobs", "jobs", filters, limit, Job.from_json)
+
+    def _pages(
+        self,
+        path: str,
+        member: str,
+        filters: Mapping[str, Filter],
+        limit: int | None,
+        read: Callable[[Any], Any] = lambda data: data,
+    ) -> Source[Any]:
+        """The objects in ``member`` of all pages, ``limit`` at most."""
         left, cursor = limit, None
         while left is None or left > 0:
-            query = [*_pairs(filters), ("limit", str(JOBS_PER_PAGE if left is None else min(left, JOBS_PER_PAGE)))]
+            size = OBJECTS_PER_PAGE if left is None else min(left, OBJECTS_PER_PAGE)
+            query = [*_pairs(filters), ("limit", str(size))]
             if cursor is not None:
                 query.append(("cursor", cursor))
-            answer = yield from self.repeater.answer(Request("GET", "/v1/jobs", tuple(query)))
+            answer = yield from self.repeater.answer(Request("GET", path, tuple(query)))
             page = _object(answer.json())
-            for data in page.get("jobs") or ():
-                yield Deliver(Job.from_json(data))
+            for data in page.get(member) or ():
+                yield Deliver(read(data))
                 left = None if left is None else left - 1
             cursor = page.get("next")
             if not isinstance(cursor, str):
@@ -274,6 +286,13 @@ class Operations:
         yield from self.repeater.answer(Request("DELETE", f"/v1/tokens/{_segment(token_id)}"))
 
     # -- the scheduler
+
+    def audit(self, /, *, limit: int | None = None, **filters: Filter) -> Source[Mapping[str, Any]]:
+        """Entries of the audit, newest first, ``limit`` at most, as JSON objects. Pages are fetched as needed.
+
+        ``filters`` are those of ``GET /v1/audit``: ``who``, ``action``, ``since`` and ``until``.
+        """
+        return self._pages("/v1/audit", "entries", filters, limit)
 
     def version(self) -> Script[Version]:
         """The scheduler's version."""

@@ -21,7 +21,8 @@ class OverSocket(TestCase):
 
     def serve(self, authentication: Authentication) -> None:
         self.scheduler, self.fleet, self.house = Stage(reactor).parts
-        self._site = make_site(self.scheduler, authentication, reactor, lambda: NOW, HOSTS)
+        audit = self.house.parts.audit
+        self._site = make_site(self.scheduler, authentication, reactor, lambda: NOW, HOSTS, audit=audit)
         self._port = reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self._pool = HTTPConnectionPool(reactor)
         self._client = HTTPClient(Agent(reactor, pool=self._pool))

@@ -202,8 +202,8 @@ class Server(Stage):
         self.clock = Clock()
         super().__init__(self.clock, window)
         with without_urls():
-            given = authentication or self.authentication()
-            options = {"authentication": given, "allowed_hosts": HOSTS, **settings}
+            given, audit = authentication or self.authentication(), self.house.parts.audit
+            options = {"authentication": given, "allowed_hosts": HOSTS, "audit": audit, **settings}
             self.site: ApiSite = make_site(self.scheduler, clock=self.clock, wall_time=lambda: self.now, **options)
 
     def authentication(self) -> Authentication:

@@ -4,6 +4,7 @@ from twisted.internet.defer import Deferred
 
 from scheduler.api import connection
 from scheduler.api.call import BODY_MAX_BYTES
+from scheduler.errors import Unreachable
 from scheduler.model import JobState
 from tests.unit.api.cases import ServerTestCase
 from tests.unit.api.conversation import read_response
@@ -143,9 +144,9 @@ class HangUpTests(ServerTestCase):
         starting.hang_up()
         self.assertTrue(self.house.parts.ledger.idle)
         self.assertIs(self.scheduler.job(job.id).state, JobState.RUNNING)
-        self.assertTrue(held.called)
         self.assertEqual(self.server.site.channels, set())
         self.assertEqual(self.house.timers(), 0)
+        held.errback(Unreachable("w1"))  # the start went on without its client
 
     def test_anywhere_in_a_request(self) -> None:
         """A client that leaves at any byte of a request leaves nothing behind and causes no error in the log."""

@@ -43,10 +43,10 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(len(route.problems), len(set(route.problems)), route.name)
 
     def test_scopes(self) -> None:
-        """GET needs no more than READ, except for tokens, and no other method except ``POST /query`` is for readers."""
+        """GET needs no more than READ, but for tokens and the audit; of other methods only ``POST /query`` is for readers."""
         self.assertEqual(sorted(Scope), [Scope.OPEN, Scope.READ, Scope.RUN, Scope.ADMIN])
         for route in ROUTES:
-            reads = route.method == "GET" and not route.path.startswith("/v1/tokens")
+            reads = route.method == "GET" and not route.path.startswith(("/v1/tokens", "/v1/audit"))
             self.assertEqual(route.scope <= Scope.READ, reads or route.path == "/query", route.name)
         self.assertEqual([route.path for route in ROUTES if route.scope is Scope.OPEN], ["/healthz", "/readyz"])
 

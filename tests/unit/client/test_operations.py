@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, JobFailed, OutputLost, WaitTimedOut
-from scheduler.client.operations import JOBS_PER_PAGE, WAIT_REQUEST_SECONDS
+from scheduler.client.operations import OBJECTS_PER_PAGE, WAIT_REQUEST_SECONDS
 from scheduler.client.values import Job, Readiness, Result, Version
 from tests.unit.client.test_streams import event, events, text
 from tests.unit.client.world import CUT, REFUSED, TIMEOUT, World, answer, job, problem
@@ -129,7 +129,7 @@ class ListTests(SynchronousTestCase):
         first = answer({"jobs": [job("a"), job("b")], "next": "c1"})
         world = World(first, answer({"jobs": [job("c")], "next": None}))
         self.assertEqual([each.id for each in world.items(world.operations.jobs())], ["a", "b", "c"])
-        self.assertEqual(world.requests[1].query, (("limit", str(JOBS_PER_PAGE)), ("cursor", "c1")))
+        self.assertEqual(world.requests[1].query, (("limit", str(OBJECTS_PER_PAGE)), ("cursor", "c1")))
         world = World(first)
         self.assertEqual(len(world.items(world.operations.jobs(limit=2))), 2)
         self.assertEqual([request.query for request in world.requests], [(("limit", "2"),)])

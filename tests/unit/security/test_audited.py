@@ -126,7 +126,7 @@ class StoreTests(AuditedCase):
         stopped.addErrback(lambda _: None)
 
     def test_too_many(self) -> None:
-        """Of more acts than may be owed the first are kept, and the log has the rest."""
+        """If more acts are owed than may be, the first are kept, and the log has the rest."""
         self.patch(saving, "MAX_OWED_ACTS", 3)
         self.house.add(a_job(state=JobState.SUCCEEDED))
         self.store.problem = "disk full"
@@ -193,7 +193,7 @@ class RecordedTests(AuditedCase):
         self.assertEqual([act.target for act in self.acts()], [""])
 
     def test_script(self) -> None:
-        """Of a script there are the hash and the first line."""
+        """A script is recorded by its hash and its first line."""
         spec = JobSpec(script=b"#!/bin/sh\npassword=s3cret\n", script_summary=ScriptSummary(26, "#!/bin/sh"))
         self.submit(spec).addErrback(lambda _: None)
         (act, *_) = self.acts()
@@ -202,7 +202,7 @@ class RecordedTests(AuditedCase):
         self.assertNotIn("s3cret", act.details)
 
     def test_many_arguments(self) -> None:
-        """Of many arguments the first are recorded, with the number and the hash of all."""
+        """Many arguments are recorded in part, with the number of the rest and the hash of all."""
         self.submit(JobSpec(command="x", args=("y" * 100,) * 1000)).addErrback(lambda _: None)
         (act, *_) = self.acts()
         details = json.loads(act.details)
@@ -318,7 +318,7 @@ class RecordedTests(AuditedCase):
         self.assert_acts()
 
     def test_scheduler_itself(self) -> None:
-        """What the scheduler does by itself is no act."""
+        """A change that no client asked for is no act."""
         self.house.add(evolve(a_job(state=JobState.QUEUED), worker_id=None))
         self.successResultOf(self.house.parts.service.drain("w-1"))
         self.house.parts.ledger.learn(a_job("j-2"))

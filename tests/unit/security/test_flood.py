@@ -39,7 +39,7 @@ class ReadsTests(SynchronousTestCase):
         self.assertFalse(reads.may_record("a", "j-1", READ_AGAIN_SECONDS + 1))
 
     def test_bounded(self) -> None:
-        """Of many reads the oldest is forgotten."""
+        """Only so many reads are remembered, the last ones."""
         self.patch(flood, "READS_MAX", 2)
         reads = Reads()
         for job_id in ("j-1", "j-2", "j-3"):

@@ -1,5 +1,6 @@
 """All scenarios of the HTTP API."""
 
+from tests.unit.api.scenarios.audit import AuditScenarios
 from tests.unit.api.scenarios.base import NOW, Reply
 from tests.unit.api.scenarios.core import CoreScenarios
 from tests.unit.api.scenarios.jobs import JobScenarios
@@ -13,6 +14,13 @@ __all__ = ["NOW", "Reply", "RouteScenarios"]
 
 
 class RouteScenarios(
-    CoreScenarios, KeyScenarios, SubmissionScenarios, JobScenarios, OutputScenarios, WorkerScenarios, TableScenarios
+    CoreScenarios,
+    KeyScenarios,
+    SubmissionScenarios,
+    JobScenarios,
+    OutputScenarios,
+    WorkerScenarios,
+    AuditScenarios,
+    TableScenarios,
 ):
     """The scenarios of all routes."""
