@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import click
 
+from scheduler.cli.failures import Failure
 from scheduler.cli.listing import listing_options, print_listing
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import Column, Format
 from scheduler.cli.wording import Object, clock_time, printable, short_id
-from scheduler.security.audit import Anchor, Entry, entry_of, verify
+from scheduler.security.audit import Anchor, entry_of, verify
 
 #: Fields of an entry, named as in the API.
 ENTRY_FIELDS = (
@@ -113,7 +114,12 @@ def verify_command(session: Session, anchor: Anchor | None) -> int:
     that: the lines `audit head SEQ HASH`.
     """
     with session.client() as client:
-        verdict = verify(_entries(client.audit()), anchor)
+        try:
+            verdict = verify(map(entry_of, client.audit()), anchor)
+        except ValueError as error:
+            raise Failure(
+                f"the answer can't be checked: {error}", "Use a schedctl of the scheduler's version."
+            ) from None
     if verdict.broken:
         click.echo(f"The audit was changed: {verdict.why}.")
     else:
@@ -125,7 +131,3 @@ def verify_command(session: Session, anchor: Anchor | None) -> int:
         click.echo(f"The anchor is row {anchor and anchor.seq}.")
     click.echo(f"Head: {verdict.head}")
     return 0 if verdict.intact else 1
-
-
-def _entries(rows: Iterable[Object]) -> Iterable[Entry]:
-    return map(entry_of, rows)

@@ -32,6 +32,9 @@ T = TypeVar("T")
 #: Seconds between two lines with the head, and for which refusals are counted.
 MINUTE_SECONDS = 60.0
 
+# of a name that filters of logs can rely on, whatever this module is called
+_log = Logger(namespace="scheduler.audit")
+
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -46,8 +49,6 @@ def result_of(failure: Failure) -> str:
 
 class Audit:
     """The audit of one scheduler."""
-
-    _log = Logger(namespace="scheduler.audit")
 
     def __init__(
         self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, record: Callable[[Act], None]
@@ -138,12 +139,12 @@ class Audit:
 
     def _log_head(self) -> None:
         self._logged = self._head
-        self._log.info("audit head {seq} {hash}", seq=self._head.seq, hash=self._head.hash)
+        _log.info("audit head {seq} {hash}", seq=self._head.seq, hash=self._head.hash)
 
     def _hear(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             act = entry.act
-            self._log.info(
+            _log.info(
                 "{seq} {at} {who} {origin} {uid} {action} {target} {worker} {result} {request_id}",
                 seq=entry.seq,
                 at=time_text(act.time),

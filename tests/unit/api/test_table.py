@@ -43,7 +43,7 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(len(route.problems), len(set(route.problems)), route.name)
 
     def test_scopes(self) -> None:
-        """GET needs no more than READ, but for tokens and the audit; of other methods only ``POST /query`` is for readers."""
+        """READ suffices for GET, but for tokens and the audit, and for no other method except ``POST /query``."""
         self.assertEqual(sorted(Scope), [Scope.OPEN, Scope.READ, Scope.RUN, Scope.ADMIN])
         for route in ROUTES:
             reads = route.method == "GET" and not route.path.startswith(("/v1/tokens", "/v1/audit"))

@@ -70,6 +70,8 @@ class StubClient:
 
     def __init__(self) -> None:
         self.listed: list[Mapping[str, Any]] = []
+        #: Entries of the audit.
+        self.entries: list[Mapping[str, Any]] = []
         #: The filters of each list.
         self.filters: list[Mapping[str, Any]] = []
         self.all_workers: list[Mapping[str, Any]] = [WORKER]
@@ -150,6 +152,10 @@ class StubClient:
 
     def revoke_token(self, token_id: str) -> None:
         self._note("revoke_token", token_id)
+
+    def audit(self, *, limit: int | None = None, **filters: Any) -> Iterator[Mapping[str, Any]]:
+        self.filters.append({name: value for name, value in filters.items() if value is not None})
+        yield from self.entries[:limit]
 
     def version(self) -> Version:
         self._note("version", "")
