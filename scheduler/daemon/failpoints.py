@@ -17,6 +17,7 @@ _VARIABLE = "SCHEDULER_FAILPOINTS"
 #: All failpoints. Other names are refused: a misspelt one would never be passed, and its test would prove nothing.
 POINTS = frozenset(
     {
+        "scheduler.before-audit-commit",  # a change and its entry in the audit are written, and not committed
         "scheduler.after-commit-before-rpc",  # the job is durable, and its worker has not been told
         "scheduler.after-dequeue-commit",  # a queued job is starting on a worker, which has not been told
         "scheduler.after-rpc-before-record",  # the worker has answered the start, and the store does not know

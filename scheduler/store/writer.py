@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, func, select, updat
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from twisted.logger import Logger
 
+from scheduler.daemon import failpoints
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Loaded, Record
 from scheduler.model import Job, JobSpec, Ref
@@ -92,7 +93,10 @@ class Writer:
             elif probe:
                 connection.execute(update(VERSIONS).values(version=VERSIONS.c.version))
             self._write_thd(connection, batch)
-            return counts, self._chain.append(connection, batch.acts)
+            appended = self._chain.append(connection, batch.acts)
+            if appended:
+                failpoints.hit("scheduler.before-audit-commit")
+            return counts, appended
 
         self._counts, appended = self._try_thd(write_thd, batch.acts)
         self._note(batch)

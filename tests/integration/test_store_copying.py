@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded
 from scheduler.model import JobSpec, JobState
+from scheduler.security.audit import Act, Entry, verify
 from scheduler.store import copying
 from scheduler.store.copying import copy, main
 from scheduler.store.databases import prepare
@@ -48,6 +50,31 @@ class CopyTests(SynchronousTestCase):
         target = self.new_file()
         self.assertEqual(copy(self.source, target), self.held(self.source))
         self.assertEqual(self.held(target), Loaded(HELD[:2], HELD[2:], tokens=(a_token(),)))
+
+    def test_audit(self) -> None:
+        """The copy has the whole audit, which goes on there; a database with an audit alone is not empty."""
+        self.patch(copying, "ENTRIES_PER_TRANSACTION", 3)
+        acts = [Act(float(number), "token:ci", "start", f"j-{number}") for number in range(7)]
+        audit_alone = self.new_file()
+        written = self.with_acts(self.source, acts)
+        self.with_acts(audit_alone, acts)
+        self.assertRaises(Invalid, copy, self.source, audit_alone)
+        target = self.new_file()
+        copy(self.source, target)
+        more = self.with_acts(target, [Act(9.0, "token:ci", "stop")])
+        self.assertEqual((more[:-1], more[-1].seq), (written, 8))
+        self.assertTrue(verify(more[::-1]).intact)
+
+    def with_acts(self, url: str, acts: Sequence[Act]) -> list[Entry]:
+        """Save acts in a database; all its entries."""
+        database = self.use(url)
+        writer = Writer(database)
+        writer.load_thd()
+        writer.write_thd(acts)
+        entries = writer.entries_after_thd(0, 100)
+        writer.close_thd()
+        database.release()
+        return entries
 
     def test_large_arguments(self) -> None:
         """Jobs of which only a part is loaded are copied completely, a few in each transaction."""

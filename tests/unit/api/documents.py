@@ -57,7 +57,8 @@ def check_answer(method: str, target: str, status: int, headers: Mapping[str, st
         problems = {*ANYWHERE, "unauthenticated"} if route is None else route.all_problems
         others = () if route else ("method-not-allowed",) if routes else ("route-unknown",)
         name = document["type"].rpartition("/")[2]
-        assert name in {*problems, *others}, f"{name} is no problem of {method} {path}: {document['detail']}"
+        door = () if route else ("unauthenticated",)
+        assert name in {*problems, *others, *door}, f"{name} is no problem of {method} {path}: {document['detail']}"
 
 
 def check_problem(document: dict[str, Any], status: int, method: str = "", path: str = "") -> None:

@@ -1,0 +1,89 @@
+"""Requests in the audit: those refused at the door, and the sender of those that are not."""
+
+from __future__ import annotations
+
+import json
+
+from scheduler.api.server import make_site
+from scheduler.errors import Unauthenticated
+from scheduler.security.audit import Act
+from scheduler.security.authentication import Authentication, Nobody
+from scheduler.security.principals import Principal, Scope
+from tests.unit.api.cases import ServerTestCase
+from tests.unit.api.conversation import HOSTS, NOW
+
+
+class Tokens:
+    """One token for each scope, by its name."""
+
+    def principal(self, token: str) -> Principal:
+        scopes = {scope.name.lower(): scope for scope in Scope}
+        if token not in scopes:
+            raise Unauthenticated("no such token")
+        return Principal("token", token, scopes[token])
+
+
+class RecordingTests(ServerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        door = Authentication(Tokens(), Nobody())
+        audit = self.house.parts.audit
+        self.server.site = make_site(self.scheduler, door, self.clock, lambda: NOW, HOSTS, audit=audit)
+
+    def ask(self, method: str, path: str, token: str = "", body: bytes = b"", **headers: str) -> int:
+        """The status of the answer."""
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        return self.server.ask(method, path, body, **headers).response().status
+
+    def acts(self) -> list[Act]:
+        return [entry.act for entry in self.house.store.audit.values()]
+
+    def assert_refused(self, *expected: tuple[str, str, str]) -> None:
+        """Exactly these refusals are recorded: who asked for what, and the reason."""
+        self.assertEqual([(act.who, act.target, act.result) for act in self.acts()], list(expected))
+        self.assertEqual({(act.action, act.origin) for act in self.acts()}, {("refused", "127.0.0.1")})
+
+    def test_no_token(self) -> None:
+        """A request without a valid token is recorded, also one for a path that no route has; its query is not."""
+        self.assertEqual(self.ask("GET", "/v1/jobs?label=s3cret"), 401)
+        self.assertEqual(self.ask("POST", "/start", "garbage"), 401)
+        self.assertEqual(self.ask("GET", "/v9/nowhere"), 401)
+        self.assertEqual(self.ask("PATCH", "/v1/jobs"), 401)
+        refused = [("", asked, "unauthenticated") for asked in ("GET /v1/jobs", "POST /start")]
+        refused += [("", asked, "unauthenticated") for asked in ("GET /v9/nowhere", "PATCH /v1/jobs")]
+        self.assert_refused(*refused)
+        self.assertNotIn("s3cret", repr(self.acts()))
+        self.assertNotIn("garbage", repr(self.acts()))
+
+    def test_scope(self) -> None:
+        """A request beyond the scope of its token is recorded under the token's name; so is one for the audit."""
+        self.assertEqual(self.ask("POST", "/v1/workers/w1/drain", "run", b"{}"), 403)
+        self.assertEqual(self.ask("GET", "/v1/audit", "run"), 403)
+        self.assert_refused(
+            ("token:run", "POST /v1/workers/w1/drain", "scope-needed"), ("token:run", "GET /v1/audit", "scope-needed")
+        )
+
+    def test_guard(self) -> None:
+        """A request for another host, or on behalf of another page, is recorded."""
+        self.assertEqual(self.ask("GET", "/v1/jobs", "admin", host="evil.example"), 403)
+        self.assertEqual(self.ask("POST", "/start", "admin", origin="http://evil.example"), 403)
+        self.assert_refused(("", "GET /v1/jobs", "host-not-allowed"), ("", "POST /start", "cross-site"))
+
+    def test_open(self) -> None:
+        """A request that needs no token, or is refused for another reason, is not recorded."""
+        self.assertEqual(self.ask("GET", "/healthz"), 200)
+        self.assertEqual(self.ask("GET", "/v1/jobs?bogus=1", "read"), 400)
+        self.assertEqual(self.ask("GET", "/v1/jobs", "read"), 200)
+        self.assertEqual(self.acts(), [])
+
+    def test_sender(self) -> None:
+        """An act is recorded under its principal, address and request id, by the core routes and v1 alike."""
+        body = json.dumps({"worker_id": "w1", "command": "echo", "path": "x"}).encode()
+        self.assertEqual(self.ask("POST", "/start", "run", body, x_request_id="r-7"), 201)
+        self.assertEqual(self.ask("POST", "/v1/workers/w1/drain", "admin"), 200)
+        started, drained = self.acts()
+        self.assertEqual((started.who, started.origin, started.request_id), ("token:run", "127.0.0.1", "r-7"))
+        self.assertEqual(json.loads(started.details), {"command": "echo", "path": "x"})
+        self.assertEqual((drained.who, drained.action, drained.result), ("token:admin", "drain", "ok"))
+        self.assertEqual(len(drained.request_id), 32)
