@@ -51,6 +51,12 @@ def _armed(setting: str) -> dict[str, Iterator[bool]]:
 _ARMED = _armed(os.environ.get(_VARIABLE, ""))
 
 
+def environment() -> dict[str, str]:
+    """Answer the environment that arms the same failpoints in a child process; empty if none is armed."""
+    setting = os.environ.get(_VARIABLE)
+    return {_VARIABLE: setting} if setting else {}
+
+
 def hit(name: str) -> None:
     """Pass the failpoint: die if it is armed, and this is the fatal pass."""
     if name in _ARMED and next(_ARMED[name]):

@@ -2,7 +2,8 @@
 
 The zygote is exec'd by ``subprocess``, which copies nothing of this process (with the arguments that are used here it
 uses vfork). It has a session of its own: Ctrl-C is for the worker. A zygote that does not answer is killed by its
-process id, which is safe while it is not reaped. Its shims go on without it.
+process id, which is safe while it is not reaped. Its shims go on without it. Its environment is empty: a secret among
+the worker's variables goes no further, and no variable steers the interpreter.
 """
 
 from __future__ import annotations
@@ -21,10 +22,6 @@ from twisted.logger import Logger
 from scheduler.daemon import failpoints
 from scheduler.daemon.descriptors import JOBS_MAX
 from scheduler.worker.shim import handoff, zygote
-from scheduler.worker.shim.spool import SPOOL_VARIABLE
-
-#: Variables of jobs. A worker that was started by a job has them, but its zygote and shims don't belong to that job.
-_OF_JOBS = ("SCHEDULER_JOB_ID", SPOOL_VARIABLE)
 
 
 class Shortage(Exception):
@@ -126,7 +123,7 @@ class Launcher:
                         pass_fds=[theirs.fileno()],
                         start_new_session=True,
                         cwd="/",
-                        env={name: value for name, value in os.environ.items() if name not in _OF_JOBS},
+                        env=failpoints.environment(),  # empty but in a test
                         umask=0o077,
                     )
                 except OSError as error:

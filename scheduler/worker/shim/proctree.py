@@ -18,6 +18,7 @@ from typing import NamedTuple
 from scheduler.worker.shim.spool import SPOOL_VARIABLE, ProcessId
 
 #: From linux/prctl.h.
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 #: From linux/ptrace.h.
@@ -54,7 +55,20 @@ class Process(NamedTuple):
 
 def become_subreaper() -> None:
     """Have descendants whose parent ends become children of this process."""
-    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def become_undumpable() -> None:
+    """Keep other processes of this user, such as jobs, from tracing this process and from reading its memory.
+
+    Forked children inherit it; ``exec`` ends it. Files in /proc/<pid> then belong to root. ``stat`` stays readable for
+    all, and this process still gets at its own files there.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl: {os.strerror(number)}")
 

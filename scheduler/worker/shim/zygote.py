@@ -12,6 +12,9 @@ the start under way needs the processors.
 The zygote is a subreaper. The processes of a killed shim become its children, and every child that is not a shim is
 killed. When the worker ends, the zygote stays until its last shim has ended. When the zygote is killed, the shims go on
 without it.
+
+Jobs run as the user of zygote and shims, and must not be able to steer them. So these have an empty environment and are
+not dumpable: no job can trace them, or read their memory or descriptors. A job itself can be traced as usual.
 """
 
 from __future__ import annotations
@@ -176,6 +179,7 @@ class Zygote:
 
 def main() -> None:
     """Serve the worker at the other end of the descriptor that is the first argument."""
+    proctree.become_undumpable()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(int(sys.argv[2]), hard), hard))
     requests = socket.socket(fileno=int(sys.argv[1]))
