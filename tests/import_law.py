@@ -49,7 +49,7 @@ BARRED = (
 
 #: Modules that run in a bare interpreter, without site-packages, and the only other modules of ours they may import.
 BARE = "scheduler.worker.shim"
-BARE_MAY = ("scheduler.daemon.failpoints",)
+BARE_MAY = ("scheduler.daemon.drafts", "scheduler.daemon.failpoints")
 
 #: The common part of both programs knows nothing of jobs. It may import only these modules of ours.
 DAEMON = "scheduler.daemon"

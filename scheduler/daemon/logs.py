@@ -41,7 +41,7 @@ from twisted.logger import (
 from twisted.python.components import Componentized
 from twisted.python.reflect import safe_str
 
-from scheduler.daemon import signals
+from scheduler.daemon import files, signals
 from scheduler.daemon.logfile import LogFile
 
 #: The id of the HTTP request for which the present code runs, ``""`` if there is none. It is sent in gRPC metadata
@@ -144,9 +144,25 @@ def _log_file(twistd: Mapping[str, Any]) -> LogFile | None:
         raise SystemExit("--logfile -: a daemon can't log to stdout; use --nodaemon, or name a file")
     name = name or "twistd.log"
     try:
-        return LogFile(name, (twistd.get("uid"), twistd.get("gid")))
+        return _open_as(name, twistd.get("uid"), twistd.get("gid"))
     except OSError as error:
         raise SystemExit(f"--logfile {name}: can't be written: {error.strerror}") from None
+
+
+def _open_as(name: str, uid: int | None, gid: int | None) -> LogFile:
+    """Open a log file with the rights of the user that the process becomes.
+
+    Where that user may not create it, root creates it, but only in a folder that no other user may write. Raises
+    ``OSError``.
+    """
+    try:
+        with files.as_user(uid, gid):
+            return LogFile(name)
+    except PermissionError:
+        folder = os.path.dirname(os.path.abspath(name))
+        if os.geteuid() != 0 or files.way_problem(folder):
+            raise
+        return LogFile(name, (uid, gid))
 
 
 def _as_text(event: LogEvent) -> str:

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from scheduler import __version__
-from scheduler.daemon import certificates, descriptors, unix_sockets
+from scheduler.daemon import certificates, descriptors, files, pidfile, unix_sockets
 from scheduler.daemon.announcement import Announcement, Listening
 from scheduler.daemon.config import (
     SchedulerConfig,
@@ -38,7 +38,7 @@ from scheduler.daemon.lifetime import lifetime
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.ports import why_not_listen
 from scheduler.daemon.servers import TlsFiles
-from scheduler.daemon.services import Ordered
+from scheduler.daemon.services import Ordered, Step
 from scheduler.daemon.state_dir import StateDir
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
@@ -55,7 +55,8 @@ def make_process(reactor: Any, options: _Options, *parts: IService, **servers: L
     ordered = Ordered(reactor, config.shutdown_timeout, end_after, end_with_failure)
     ordered.setServiceParent(top)
     first = lifetime(options.program, config, options.identity)
-    for part in (first, *parts, Announcement(reactor, options.state, **servers)):
+    announcement = Announcement(reactor, options.state, **servers)
+    for part in (first, options.pidfile, *parts, announcement):
         part.setServiceParent(ordered)
     return top
 
@@ -100,6 +101,7 @@ class _Options(usage.Options):
     umask: int
     #: The soft limit on descriptors with which twistd was started. This process itself has the hard limit.
     descriptors: int
+    pidfile: Step = Step()
 
     def getSynopsis(self) -> str:
         """The usage text for ``--help``."""
@@ -127,10 +129,12 @@ class _Options(usage.Options):
         except ConfigError as error:
             raise SystemExit(str(error)) from None
         try:
-            self._check_tls()
             for table, address in self.servers():
                 self._check_port(table, address)
-            self.prepare()
+            with files.as_user(*self.user):
+                self._check_tls()
+                self._check_token()
+                self.prepare()
         except ConfigError as error:
             self.state.release()
             raise SystemExit(str(error)) from None
@@ -169,6 +173,8 @@ class _Options(usage.Options):
             problem = f"is in use by a running process; each {self.program} needs a folder of its own"
         except OSError as error:
             problem = f"must be a folder this process can write, or can make: {error.strerror}"
+        except Invalid as error:
+            problem = error.problem
         else:
             return
         raise ConfigError(self.config.file, problem, "", "state_dir", str(self.config.state_dir))
@@ -180,18 +186,24 @@ class _Options(usage.Options):
                 certificates.read_revoked(server.revoked)
             if server.tls is not None:
                 self.identity = certificates.check_use(server, self.role)
+                _check_key(server.tls)
         except Invalid as error:
             value = getattr(server if hasattr(server, error.field) else server.tls, error.field)
             raise self._unfit("grpc_server", error, value) from None
         for table, tls in self.further_pairs():
             try:
                 certificates.check(tls)
+                _check_key(tls)
             except Invalid as error:
                 raise self._unfit(table, error, getattr(tls, error.field)) from None
 
     def _unfit(self, table: str, error: Invalid, value: Path | None) -> ConfigError:
         shown = None if value is None else str(value)
         return ConfigError(self.config.file, error.problem, table, error.field, shown)
+
+    def _check_token(self) -> None:
+        if problem := files.token_file_problem(self.state.path / files.ADMIN_TOKEN, os.geteuid()):
+            raise ConfigError(self.config.file, f"the token file {problem}", "", "state_dir", str(self.state.path))
 
     def _check_port(self, table: str, address: Address) -> None:
         problem = why_not_listen(address, lambda text: sys.stderr.write(f"[{table}] addr = {address}: {text}\n"))
@@ -201,12 +213,15 @@ class _Options(usage.Options):
     def _set_defaults(self, twistd: usage.Options) -> None:
         """Put pidfile and log into the state folder by default: two daemons of one folder must not share them."""
         daemon = not (twistd["nodaemon"] or twistd["debug"])
-        if twistd["pidfile"] == twistd.defaults["pidfile"]:
-            pidfile = self.state.path / f"{self.program}.pid"
-            pidfile.unlink(missing_ok=True)
-            twistd["pidfile"] = str(pidfile) if daemon else ""
+        is_default = twistd["pidfile"] == twistd.defaults["pidfile"]
+        self.pidfile = pidfile.set_up(twistd, self.state.path / f"{self.program}.pid", daemon, is_default)
         if daemon and not twistd["logfile"]:
             twistd["logfile"] = str(self.state.path / f"{self.program}.log")
+
+
+def _check_key(tls: TlsFiles) -> None:
+    if problem := files.key_file_problem(tls.key_file, os.geteuid()):
+        raise Invalid("key_file", problem)
 
 
 class SchedulerOptions(_Options):
@@ -226,8 +241,8 @@ class SchedulerOptions(_Options):
     )
 
     @staticmethod
-    def open_database(_url: str, _uid: int | None, _gid: int | None, /) -> Any:
-        """Open the database for that user and group; see ``scheduler.tap``. Raises ``Invalid`` of ``url`` if unfit."""
+    def open_database(_url: str, /) -> Any:
+        """Open the database; see ``scheduler.tap``. Raises ``Invalid`` of ``url`` if unfit."""
 
     def load(self, file: str) -> SchedulerConfig:
         return load_scheduler(file)
@@ -244,7 +259,7 @@ class SchedulerOptions(_Options):
         if path is not None and (problem := unix_sockets.why_not_listen(path, self.user[0])):
             raise ConfigError(self.config.file, problem, "http_server", "unix", str(path))
         try:
-            self.database = self.open_database(url, *self.user)
+            self.database = self.open_database(url)
         except Invalid as error:
             raise ConfigError(self.config.file, error.problem, "store", error.field, without_password(url)) from None
 
@@ -275,11 +290,11 @@ class WorkerOptions(_Options):
     )
 
     @staticmethod
-    def open_folder(_path: Path, _new_id: bool, _uid: int | None, _gid: int | None, /) -> Any:
+    def open_folder(_path: Path, _new_id: bool, /) -> Any:
         """Open the state folder, and return it as a ``StateFolder``; ``scheduler.worker.tap`` says how.
 
-        If the folder has no id, one is made for that user and group; with ``new-id``, a copied folder gets an id of its
-        own. Raises ``Invalid`` if a file is faulty, with its path as the field.
+        If the folder has no id, one is made; with ``new-id``, a copied folder gets an id of its own. Raises
+        ``Invalid`` if a file is faulty, with its path as the field.
         """
 
     @staticmethod
@@ -303,6 +318,6 @@ class WorkerOptions(_Options):
             why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             raise ConfigError(self.config.file, f"no scheduler would take this worker: {why}") from None
         try:
-            self.folder = self.open_folder(self.state.path, bool(self["new-id"]), *self.user)
+            self.folder = self.open_folder(self.state.path, bool(self["new-id"]))
         except Invalid as error:
             raise ConfigError(error.field, error.problem) from None

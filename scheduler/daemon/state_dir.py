@@ -12,6 +12,9 @@ import json
 import os
 from pathlib import Path
 
+from scheduler.daemon import drafts, files
+from scheduler.errors import Invalid
+
 
 class StateDir:
     """The folder in which a process keeps its state. One process at a time has it."""
@@ -22,14 +25,19 @@ class StateDir:
         self._lock: int | None = None
 
     def take(self, uid: int | None = None, gid: int | None = None) -> None:
-        """Lock the folder. If it does not exist, create it for ``uid`` and ``gid``.
+        """Lock the folder, with the rights of ``uid`` and ``gid``. If it does not exist, create it for them.
 
-        Raises ``BlockingIOError`` if another process has the folder, another ``OSError`` if it can't be used.
+        Raises ``BlockingIOError`` if another process has the folder, another ``OSError`` if it can't be used,
+        ``Invalid`` if it belongs to another user or is open to others.
         """
-        if not self.path.is_dir():
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chown(self.path, -1 if uid is None else uid, -1 if gid is None else gid)
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        files.make_folder(self.path, uid, gid)
+        with files.as_user(uid, gid):
+            if problem := files.state_dir_problem(self.path, os.geteuid()):
+                raise Invalid("state_dir", problem)
+            self._take()
+
+    def _take(self) -> None:
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -45,9 +53,7 @@ class StateDir:
 
     def write_endpoints(self, **addresses: str) -> None:
         """Write the server's addresses to ``endpoints.json``, atomically: ``http="127.0.0.1:3000"``."""
-        draft = self._endpoints.with_suffix(".tmp")
-        draft.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
-        draft.replace(self._endpoints)
+        drafts.replace(str(self._endpoints), f"{json.dumps(addresses)}\n".encode(), sync=False)
 
     def remove_endpoints(self) -> None:
         """Remove ``endpoints.json``: nothing listens any more."""

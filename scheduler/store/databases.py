@@ -30,6 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from scheduler.daemon import drafts
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.store import schema
 
@@ -103,10 +104,8 @@ class SqliteFile:
 
     insert = staticmethod(sqlite.insert)
 
-    def __init__(self, path: str, uid: int | None = None, gid: int | None = None) -> None:
-        """If the file does not exist, it will belong to ``uid`` and ``gid``."""
+    def __init__(self, path: str) -> None:
         self._path = Path(os.path.realpath(path))
-        self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
         self._lock: int | None = None
         self.engine = create_engine(
             f"sqlite:///{self._path}",
@@ -157,12 +156,10 @@ class SqliteFile:
             raise
         self._lock = lock
 
-    def _file(self, path: Path) -> int:
+    @staticmethod
+    def _file(path: Path) -> int:
         """Open the file, created for its owner alone if it does not exist."""
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if os.fstat(opened).st_size == 0:
-            os.fchown(opened, *self._owner)
-        return opened
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _check_whole(self, connection: Connection) -> None:
         if self._path.stat().st_size <= FULL_CHECK_MAX_BYTES:
@@ -175,8 +172,7 @@ class SqliteFile:
         """Copy the whole file beside itself. A copy that fails leaves no file behind."""
         copy = self._path.with_name(f"{self._path.name}.v{version}.bak")
         draft = copy.with_name(f"{copy.name}.tmp")
-        draft.unlink(missing_ok=True)
-        os.close(self._file(draft))
+        os.close(drafts.create_anew(str(draft)))
         with contextlib.closing(sqlite3.connect(draft)) as target:
             connection.connection.dbapi_connection.backup(target)  # type: ignore[union-attr]
         draft.replace(copy)
@@ -275,15 +271,12 @@ where application_name = :me and datname = current_database() and pid <> pg_back
 """
 
 
-def prepare(url: str, uid: int | None = None, gid: int | None = None) -> Database | None:
-    """Make the database for a checked ``url`` ready for use; ``None`` for ``memory:``. Raises ``Invalid`` of ``url``.
-
-    Files that are created will belong to ``uid`` and ``gid``.
-    """
+def prepare(url: str) -> Database | None:
+    """Make the database for a checked ``url`` ready for use; ``None`` for ``memory:``. Raises ``Invalid``."""
     if url == "memory:":
         return None
     database: Database = (
-        SqliteFile(url.removeprefix("sqlite:///"), uid, gid) if url.startswith("sqlite:") else PostgresServer(url)
+        SqliteFile(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else PostgresServer(url)
     )
     database.prepare()
     return database

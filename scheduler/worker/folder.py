@@ -22,9 +22,10 @@ from pathlib import Path
 from attrs import field, frozen
 from twisted.logger import Logger
 
+from scheduler.daemon import drafts
+from scheduler.daemon.drafts import sync_folder
 from scheduler.errors import Invalid
 from scheduler.names import is_id
-from scheduler.worker.shim.files import sync_folder
 from scheduler.worker.shim.spool import Spool
 
 _log = Logger()
@@ -76,8 +77,8 @@ class StateFolder:
             )
 
 
-def open_folder(path: Path, new_id: bool, uid: int | None = None, gid: int | None = None) -> StateFolder:
-    """Open the state folder at ``path``; its id is made, for that user, if it has none. The caller holds its lock.
+def open_folder(path: Path, new_id: bool) -> StateFolder:
+    """Open the state folder at ``path``; its id is made if it has none. The caller holds its lock.
 
     ``new_id``: the folder is a copy, and gets an id of its own. Raises ``Invalid``, with the file as its field, if the
     file can't be used, or the folder is no copy.
@@ -87,10 +88,10 @@ def open_folder(path: Path, new_id: bool, uid: int | None = None, gid: int | Non
             return _finish(path)  # a previous process began it
         if new_id:
             _check_copy(path)
-            _write(path, _NEXT, uid, gid)
+            _write(path, _NEXT)
             return _finish(path)
         if not (path / FOLDER_ID).exists():
-            _write(path, FOLDER_ID, uid, gid)
+            _write(path, FOLDER_ID)
         return StateFolder(_read(path / FOLDER_ID, _MEND))
     except OSError as error:
         file = error.filename or path / FOLDER_ID
@@ -114,18 +115,9 @@ def _is_damaged(file: Path) -> bool:
     return False
 
 
-def _write(path: Path, name: str, uid: int | None, gid: int | None) -> None:
+def _write(path: Path, name: str) -> None:
     """Write a new id, durably."""
-    draft = path / f"{name}.tmp"
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
-        file.write(f"{uuid.uuid4().hex}\n")
-        file.flush()
-        os.fsync(descriptor)
-    draft.rename(path / name)
-    sync_folder(str(path))
+    drafts.replace(str(path / name), f"{uuid.uuid4().hex}\n".encode())
 
 
 def _check_copy(path: Path) -> None:

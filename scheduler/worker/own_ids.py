@@ -14,12 +14,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from scheduler import __version__, registrations
+from scheduler.daemon import drafts
 from scheduler.daemon.config import WorkerSettings
 from scheduler.errors import Misdirected
 from scheduler.messages import Registration
 from scheduler.model import FEATURES
 from scheduler.texts import is_core_id
-from scheduler.worker.shim.files import write_file
 from scheduler.worker.shim.spool import boot_id
 from scheduler.worker_interfaces import IHeldId, IOwnIds
 
@@ -102,9 +102,7 @@ class IdFile:
         return held
 
     def write(self, worker_id: str) -> None:
-        draft = self._path.with_suffix(".tmp")
         try:
-            write_file(str(draft), f"{worker_id}\n".encode())
-            draft.replace(self._path)
+            drafts.replace(str(self._path), f"{worker_id}\n".encode())
         except OSError as error:
             self._log.error("{file} can't be written: {why}", file=self._path, why=str(error))

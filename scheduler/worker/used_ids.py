@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
 
-from scheduler.worker.shim.files import sync_folder, write_file
+from scheduler.daemon import drafts
 
 _PAGE = 4096
 _FIRST_PAGES = 16
@@ -98,7 +98,7 @@ class UsedIds:
     def _opened(self) -> int:
         if self._fd is None:
             if not os.path.exists(self._path):
-                self._write(bytes(_FIRST_PAGES * _PAGE))
+                drafts.replace(self._path, bytes(_FIRST_PAGES * _PAGE))
             fd = os.open(self._path, os.O_RDWR)
             pages, rest = divmod(os.fstat(fd).st_size, _PAGE)
             if rest or not pages or pages & (pages - 1):
@@ -119,21 +119,11 @@ class UsedIds:
                     its = _page(slot, 2 * pages)
                     content[free[its] : free[its] + _SLOT] = slot
                     free[its] += _SLOT
-        self._write(content)
+        drafts.replace(self._path, content)
         with self._lock:
             self._fd = None
             os.close(fd)
             self._opened()
-
-    def _write(self, content: bytes | bytearray) -> None:
-        draft = f"{self._path}.tmp"
-        try:
-            write_file(draft, content)
-        except OSError:
-            os.unlink(draft)
-            raise
-        os.rename(draft, self._path)
-        sync_folder(os.path.dirname(self._path))
 
 
 def _find(page: bytes, start_of_slot: bytes) -> int | None:

@@ -1,5 +1,6 @@
 """Command lines of the daemons, parsed like twistd."""
 
+import codecs
 import os
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.startup import SchedulerOptions, WorkerOptions
 
+#: Loaded now: with ``--uid`` a test has the rights of a user who may not be able to read the standard library.
+codecs.lookup("ascii")
+
 
 class StartCase(SynchronousTestCase):
     """Parses command lines like twistd."""
@@ -15,6 +19,7 @@ class StartCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
+        self.folder.parent.chmod(0o711)  # for tests with --uid
         self.file = str(self.folder / "some.toml")
         self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n')
         self.addCleanup(os.umask, os.umask(0o022))

@@ -1,5 +1,6 @@
 """Startup: refusals and their texts."""
 
+import os
 import socket
 import struct
 from pathlib import Path
@@ -135,7 +136,7 @@ class RefusalTests(StartCase):
 
         class Options(SchedulerOptions):
             @staticmethod
-            def open_database(url: str, uid: int | None, gid: int | None) -> None:
+            def open_database(url: str) -> None:
                 raise Invalid("url", "is in use")
 
         self.write(
@@ -150,39 +151,44 @@ class RefusalTests(StartCase):
 
         class Options(SchedulerOptions):
             @staticmethod
-            def open_database(url: str, uid: int | None, gid: int | None) -> None:
+            def open_database(url: str) -> None:
                 raise KeyboardInterrupt
 
         for _ in range(2):  # the state folder was released
             self.assertEqual(self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file]).code, 130)
 
     def test_the_database(self) -> None:
-        """The database is opened for the process's later user, before the service is made."""
+        """The database is opened as the process's later user, before the service is made."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can become another user")
 
         class Options(SchedulerOptions):
             @staticmethod
-            def open_database(url: str, uid: int | None, gid: int | None) -> object:
-                return url, uid, gid
+            def open_database(url: str) -> object:
+                return url, os.geteuid(), os.getegid()
 
         options = Options()
         self.parse(options, "--uid", "65534", "--gid", "65534")
         self.assertEqual(options.database, (f"sqlite:///{self.folder}/state/scheduler.db", 65534, 65534))
 
     def test_the_folder(self) -> None:
-        """A worker's folder gets its identity for the process's later user; a refusal names the file."""
+        """A worker's folder gets its identity as the process's later user; a refusal names the file."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can become another user")
         self.write('[grpc_server]\naddr = "127.0.0.1:0"')
 
         class Options(WorkerOptions):
             @staticmethod
-            def open_folder(path: Path, new_id: bool, uid: int | None, gid: int | None) -> object:
+            def open_folder(path: Path, new_id: bool) -> object:
                 if new_id:
                     raise Invalid(f"{path}/jobs", "is no copy")
-                return path, new_id, uid, gid
+                return path, new_id, os.geteuid(), os.getegid()
 
         options = Options()
         self.parse(options, "--uid", "65534", "--gid", "65533")
         self.assertEqual(options.folder, (self.folder / "state", False, 65534, 65533))
         options.state.release()
+        os.chown(self.folder / "state", 0, 0)
         for _ in range(2):  # the state folder was released
             refused = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file, "--new-id"])
             self.assertEqual(refused.code, f"{self.folder}/state/jobs: is no copy")
@@ -207,7 +213,7 @@ class RefusalTests(StartCase):
 
         class Options(WorkerOptions):
             @staticmethod
-            def open_folder(path: Path, new_id: bool, uid: int | None, gid: int | None) -> object:
+            def open_folder(path: Path, new_id: bool) -> object:
                 opened.append(new_id)
                 return None
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
+
+from scheduler.daemon import drafts
 
 
 @contextlib.contextmanager
@@ -17,19 +20,29 @@ def held(fd: int) -> Iterator[int]:
 
 
 def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:
-    """Write all of ``data``, durably if ``sync``. Disk space that the file had before is used again."""
-    with held(os.open(path, os.O_WRONLY | os.O_CREAT, mode)) as fd:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
+    """Write all of ``data``, durably if ``sync``. Disk space that the file had before is used again.
+
+    A link is replaced, never followed.
+    """
+    with held(_opened(path, mode)) as fd:
+        drafts.write_all(fd, data)
         os.ftruncate(fd, len(data))
         if sync:
             os.fsync(fd)
 
 
+def _opened(path: str, mode: int) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+    return drafts.create_anew(path, mode)
+
+
 def take_room(path: str, size: int) -> None:
-    """Make a file with ``size`` bytes of disk space. Raises ``OSError`` if there are not as many."""
-    with held(os.open(path, os.O_RDWR | os.O_CREAT, 0o600)) as fd:
+    """Make a new file with ``size`` bytes of disk space. Raises ``OSError`` if there are not as many."""
+    with held(drafts.create(path)) as fd:
         os.posix_fallocate(fd, 0, size)
 
 
@@ -37,8 +50,3 @@ def sync_file(path: str, flags: int = os.O_RDONLY) -> None:
     """Make the content of a file durable."""
     with held(os.open(path, flags)) as fd:
         os.fsync(fd)
-
-
-def sync_folder(path: str) -> None:
-    """Make the names in a folder durable."""
-    sync_file(path, os.O_RDONLY | os.O_DIRECTORY)

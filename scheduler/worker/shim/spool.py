@@ -36,11 +36,12 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from scheduler.daemon import failpoints
+from scheduler.daemon import drafts, failpoints
+from scheduler.daemon.drafts import sync_folder
 from scheduler.worker.shim.beneath import open_handle
 from scheduler.worker.shim.copies import file_id, is_other
 from scheduler.worker.shim.exits import Record, shortened
-from scheduler.worker.shim.files import held, sync_file, sync_folder, take_room, write_file
+from scheduler.worker.shim.files import held, sync_file, take_room, write_file
 
 #: The format of all records that are written, and those that can be read: the first has no output limit.
 FORMAT = 2
@@ -164,12 +165,11 @@ class Spool:
 
         It is not synced, as the start waits for it: a power cut ends the job, too.
         """
-        _write(f"{self.start_path}.tmp", record, sync=False)
-        os.rename(f"{self.start_path}.tmp", self.start_path)
+        drafts.replace(self.start_path, _encoded(record), sync=False)
 
     def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
         """Write the end down, whole and durable, in the room that was taken for it."""
-        _write(self.exit_draft_path, shortened(record))
+        write_file(self.exit_draft_path, _encoded(shortened(record)))
         failpoints.hit(failpoint)
         os.rename(self.exit_draft_path, self.exit_path)
         with contextlib.suppress(FileNotFoundError):  # a stop is not possible any more
@@ -195,7 +195,7 @@ class Spool:
 
         ``takes`` is the disk use: bytes and entries of the output; of work folder, stdin and script; of all else.
         """
-        mark = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
+        mark = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         with held(mark), contextlib.suppress(OSError):  # on a full disk the mark alone must do
             os.write(mark, b" ".join(b"%d" % each for each in takes) + b"\n")
 
@@ -249,7 +249,7 @@ def create(
     os.mkdir(making.work, 0o700)
     os.chmod(making.work, _WORK_MODE)  # whatever the umask
     for empty in (making.output("stdout"), making.output("stderr")):
-        os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(drafts.create(empty))
     take_room(making.lock_path, _SHIM_NAME_BYTES)
     if stdin is not None:
         write_file(making.stdin, stdin)
@@ -259,7 +259,7 @@ def create(
     if exit_record is None:
         take_room(making.exit_draft_path, EXIT_RECORD_BYTES)
         # ``ask_stop`` only has to rename this, which takes neither a block nor an inode.
-        os.close(os.open(making.stop_draft_path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.close(drafts.create(making.stop_draft_path))
     else:
         making.write_exit(exit_record)
     lock = file_id(making.lock_path)
@@ -288,8 +288,8 @@ def _read(path: str) -> Record | None:
     return dict(record)
 
 
-def _write(path: str, record: Record, sync: bool = True) -> None:
-    write_file(path, json.dumps({"format": FORMAT, **record}).encode(), sync=sync)
+def _encoded(record: Record) -> bytes:
+    return json.dumps({"format": FORMAT, **record}).encode()
 
 
 def _size(path: str) -> int:

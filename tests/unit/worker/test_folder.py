@@ -86,14 +86,6 @@ class FolderIdTests(FolderCase):
         shutil.rmtree(self.path)
         self.assertIn("folder_id.tmp: must be a file", self.refusal())
 
-    def test_owner(self) -> None:
-        """The file belongs to the user that the process becomes."""
-        if os.geteuid() != 0:
-            self.skipTest("only root can give a file away")
-        open_folder(self.path, False, 65534, 65533)
-        found = self.path.joinpath("folder_id").stat()
-        self.assertEqual((found.st_uid, found.st_gid), (65534, 65533))
-
     def test_secret(self) -> None:
         """The id is not shown in the text of a registration or of the folder."""
         for shown in (Registration("a:1", folder_id="secret"), StateFolder("secret")):

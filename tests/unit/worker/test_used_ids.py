@@ -5,7 +5,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker import used_ids
+from scheduler.daemon import drafts
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 
@@ -61,15 +61,15 @@ class UsedIdsTests(SynchronousTestCase):
 
     def test_no_room_to_grow(self) -> None:
         """Where it can't grow all in it stay, others are taken where there is a place, and it grows later."""
-        real = used_ids.write_file
+        real = drafts.write_all
 
-        def full(path: str, data: bytes) -> None:
-            real(path, data[:100])
+        def full(fd: int, data: bytes) -> None:
+            real(fd, data[:100])
             raise OSError(errno.ENOSPC, "full")
 
         with open(self.path, "wb") as file:
             file.write(bytes(2 * 4096))
-        self.patch(used_ids, "write_file", full)
+        self.patch(drafts, "write_all", full)
         # Together while there is room everywhere, as each addition is synced; one by one when pages get full.
         taken, refused = [f"job-{number}" for number in range(400)], []
         self.ids.add_thd(taken, HowUsed.PRUNED)
@@ -83,7 +83,7 @@ class UsedIdsTests(SynchronousTestCase):
         self.assertTrue(refused and taken[-1] > f"job-{refused[0]}", (refused[:1], taken[-1]))
         self.assertEqual({self.opened().find_thd(job_id) for job_id in taken}, {HowUsed.PRUNED})
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["used-ids"])
-        self.patch(used_ids, "write_file", real)
+        self.patch(drafts, "write_all", real)
         self.ids.add_thd([f"job-{number}" for number in range(1_000)], HowUsed.PRUNED)
         self.assertEqual({self.opened().find_thd(f"job-{number}") for number in range(1_000)}, {HowUsed.PRUNED})
 
