@@ -44,6 +44,7 @@ from scheduler.daemon.tomlfile import (
     read,
     store_url,
     variable,
+    variable_pattern,
     variable_value,
     worker_name,
 )
@@ -130,6 +131,8 @@ class WorkerSettings:
     scripts_dir: Path
     scripts_only: bool
     allowed_commands: tuple[str, ...]
+    #: Variables that a job may set, by name or by first letters and ``*``; ``None``: all.
+    allowed_env: tuple[str, ...] | None
     #: Environment variables that every job gets.
     env: Mapping[str, str]
     #: The address that the scheduler calls; ``None``: the address on which the gRPC server listens.
@@ -235,6 +238,7 @@ def _worker(table: Table) -> WorkerSettings:
         scripts_dir=table.get("scripts_dir", table.path, "scripts"),
         scripts_only=table.get("scripts_only", flag, False),
         allowed_commands=table.get("allowed_commands", list_of(command), ["*"]),
+        allowed_env=table.find("allowed_env", list_of(variable_pattern)),
         env=MappingProxyType({key: env.get(variable(env, key), variable_value) for key in env}),
         advertise_addr=table.find("advertise_addr", address),
         keep_spool=table.get("keep_spool", duration("1s", "3650d"), "7d"),

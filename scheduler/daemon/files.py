@@ -1,4 +1,4 @@
-"""Who owns the files of a process, and who else may read or write them.
+"""Checks of the owners and modes of files, and the steps that root takes for another user.
 
 Theory of operation. twistd started by root with ``--uid`` becomes that user late: it has root's rights while it makes
 the state folder, takes its lock, and opens database and log. The user may write in these places, and may have put a

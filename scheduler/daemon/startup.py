@@ -129,11 +129,12 @@ class _Options(usage.Options):
         except ConfigError as error:
             raise SystemExit(str(error)) from None
         try:
-            for table, address in self.servers():
-                self._check_port(table, address)
             with files.as_user(*self.user):
                 self._check_tls()
                 self._check_token()
+            for table, address in self.servers():
+                self._check_port(table, address)
+            with files.as_user(*self.user):
                 self.prepare()
         except ConfigError as error:
             self.state.release()

@@ -251,6 +251,14 @@ def variable(table: Table, key: str) -> str:
     return key
 
 
+def variable_pattern(value: Any) -> str:
+    """Check the name of an environment variable, or the first letters of names and ``*``; ``"*"`` is all names."""
+    pattern = text(value)
+    if pattern != "*" and (problem := env_name_problem(pattern.removesuffix("*"))):
+        raise Unfit(f'must be names of variables, or their first letters and "*", like "APP_*"; {pattern!r} {problem}')
+    return pattern
+
+
 def variable_value(value: Any) -> str:
     """Check the value of an environment variable."""
     if not isinstance(value, str) or "\0" in value or len(value.encode()) > _VARIABLE_MAX_BYTES:

@@ -13,8 +13,17 @@ that ``allowed_commands``, ``scripts_only`` and ``scripts_dir`` allow, and no ot
   the script's own ``#!`` line names, or be listed in ``allowed_commands`` by more
   than ``*``.
 
-A refusal is a sentence for the client that sent the job. Paths are checked before they are opened by name, so a user
-who may write into ``scripts_dir`` decides what runs.
+- what is started by name must not be replaced by another user. So if anything is
+  restricted, the program and the script are resolved, and started by the resolved
+  path; a script in ``scripts_dir`` is so in any case. A path that somebody else
+  than root and the worker's user may write is refused (``files.writers_problem``).
+  Where nothing is restricted, a client may run any file of any user anyway.
+
+The kernel opens program and script again, by name, after they are checked. A descriptor would not do: a script needs
+its own path. Nobody but root, the worker's user, and so the jobs, can change them in between, unless a file is still
+open for writing from before.
+
+A refusal is a sentence for the client that sent the job.
 """
 
 from __future__ import annotations
@@ -27,9 +36,10 @@ from fnmatch import fnmatchcase
 
 from attrs import field, frozen
 
+from scheduler.daemon.files import user, writers_problem
 from scheduler.model import JobSpec
 from scheduler.scripts import INTERPRETER, LINE_MAX_BYTES, script_problem
-from scheduler.worker.environment import BaseEnvironment, text_problem, variable_problem
+from scheduler.worker.environment import BaseEnvironment, text_problem, unlisted_problem, variable_problem
 from scheduler.worker.shim.spool import Spool
 
 _EVERYTHING = "*"
@@ -50,6 +60,8 @@ class Policy:
     #: ``*``, names and absolute paths of programs, each with the wildcards of ``fnmatch``.
     allowed_commands: tuple[str, ...]
     base: BaseEnvironment = field(factory=BaseEnvironment)
+    #: The variables that a job may set, or their first letters and ``*``; ``None``: each that is not refused anyway.
+    allowed_env: tuple[str, ...] | None = None
 
     @property
     def restricted(self) -> bool:
@@ -59,7 +71,7 @@ class Policy:
     def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]:
         """Make all variables of the job; ``NotRunnable`` for one that it may not set."""
         for name, value in spec.env.items():
-            if problem := variable_problem(name, value, self.restricted):
+            if problem := variable_problem(name, value, self.restricted) or unlisted_problem(name, self.allowed_env):
                 raise NotRunnable(f"env {_shown(name)}: {problem}")
         return self.base.of_job_thd(job_id, spool, spec.env)
 
@@ -88,6 +100,8 @@ class Policy:
         program = _program(spec.command, self.path_of(spec))
         path = self._path(spec.path)
         self._check_allowed(spec, program, path)
+        if self.restricted:
+            program = _guarded("command", program)
         return [program, *([path] if path else []), *spec.args]
 
     def _path(self, path: str) -> str:
@@ -99,7 +113,8 @@ class Policy:
                 )
             return ""
         full = path
-        if self.scripts_only or not os.path.isabs(path):
+        inside = self.scripts_only or not os.path.isabs(path)
+        if inside:
             root = os.path.realpath(self.scripts_dir)
             full = os.path.realpath(os.path.join(root, path))
             if os.path.commonpath([root, full]) != root:
@@ -113,7 +128,7 @@ class Policy:
             raise NotRunnable(f"path {_shown(path)} {_why(error)}{where}") from None
         if self.scripts_only and not stat.S_ISREG(mode):
             raise NotRunnable(f"path {_shown(path)} is not a file; scripts_only is set")
-        return full
+        return _guarded("path", full) if inside or self.restricted else full
 
     def _check_allowed(self, spec: JobSpec, program: str, path: str) -> None:
         allowing = [pattern for pattern in self.allowed_commands if self._allows(pattern, spec.command, program)]
@@ -183,6 +198,21 @@ def _program(command: str, path: str) -> str:
         hint = f"; {unfit[0]} is not executable" if unfit else ""
         raise NotRunnable(f"command {_shown(command)} not found on PATH ({path}){hint}")
     return found
+
+
+def _guarded(name: str, path: str) -> str:
+    """Resolve a path. Raises ``NotRunnable`` if another user than root and the worker's may write it."""
+    resolved = os.path.realpath(path)
+    try:
+        problem = writers_problem(resolved, os.geteuid())
+    except OSError as error:
+        raise NotRunnable(f"{name} {_shown(path)} {_why(error)}") from None
+    if problem:
+        raise NotRunnable(
+            f"{name} {_shown(path)} is not safe to run here: {problem}; "
+            f"only root and the worker's user, {user(os.geteuid())}, may be able to write it and the folders above"
+        )
+    return resolved
 
 
 def _on_path(name: str, path: str) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from attrs import field, frozen
 
@@ -79,6 +79,13 @@ def variable_problem(name: str, value: str, restricted: bool) -> str | None:
     if problem is None and restricted and _STEERING.fullmatch(name):
         return "can make a program run another, and what may run here is restricted"
     return problem
+
+
+def unlisted_problem(name: str, allowed: Collection[str] | None) -> str | None:
+    """Explain why a job may not set a variable if only the ``allowed`` may be set; ``None``: no list is given."""
+    if allowed is None or any(name == each or (each[-1] == "*" and name.startswith(each[:-1])) for each in allowed):
+        return None
+    return f"is not allowed here; allowed_env has: {', '.join(allowed) or 'nothing'}"
 
 
 def text_problem(value: str) -> str | None:

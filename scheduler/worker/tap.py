@@ -59,7 +59,9 @@ def makeService(options: Options) -> IService:
     tls = config.grpc_server.tls
 
     environment = BaseEnvironment(settings.env)
-    policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands, environment)
+    policy = Policy(
+        str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands, environment, settings.allowed_env
+    )
     launcher = Launcher(str(state.path / "shims.log"), min(options.descriptors, descriptors.JOBS_MAX))
     used = UsedIds(str(state.path / folder.USED_IDS))
     jobs_dir, min_free, most = str(state.path / folder.JOBS), settings.spool_min_free, settings.output_limit

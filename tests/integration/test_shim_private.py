@@ -28,7 +28,7 @@ class EnvironmentTests(RunningCase):
     """The environment of zygote and shims."""
 
     async def test_empty(self) -> None:
-        """It is empty, whatever the worker's own is."""
+        """Both are empty, whatever the worker's own is."""
         if os.geteuid() != 0:
             raise SkipTest("only root may read it: they are not dumpable")
         os.environ["OF_THE_WORKER"] = "secret"
@@ -140,7 +140,7 @@ class UnprivilegedTests(ProcessCase):
             self.assertEqual(ended["state"], state)
 
     async def test_left_behind(self) -> None:
-        """What a killed shim left is ended: the variable that marks the processes of its job can be read."""
+        """Processes that a killed shim left are ended: the variable that marks the processes of its job can be read."""
         first = self.ordinary()
         spool, shim = self.start(first, "j1", "sh", "-c", "setsid sleep 600 & sleep 600")
         zygote = proctree.process(shim.pid).parent

@@ -24,6 +24,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.scripts_dir, self.folder / "scripts")
         self.assertFalse(settings.scripts_only)
         self.assertEqual(settings.allowed_commands, ("*",))
+        self.assertIsNone(settings.allowed_env)
         self.assertEqual(settings.env, {})
         self.assertIsNone(settings.advertise_addr)
         self.assertEqual(settings.keep_spool, 7 * 86400)
@@ -54,6 +55,7 @@ class WorkerFileTests(ConfigCase):
             scripts_dir = "/opt/scripts"
             scripts_only = true
             allowed_commands = ["bash", "/usr/bin/make"]
+            allowed_env = ["LANG", "APP_*"]
             env = {https_proxy = "http://proxy:3128", EMPTY = "", LD_LIBRARY_PATH = "/opt/lib"}
             advertise_addr = "box.example.com:30000"
             keep_spool = 3600
@@ -68,6 +70,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.scripts_dir, Path("/opt/scripts"))
         self.assertTrue(settings.scripts_only)
         self.assertEqual(settings.allowed_commands, ("bash", "/usr/bin/make"))
+        self.assertEqual(settings.allowed_env, ("LANG", "APP_*"))
         self.assertEqual(settings.env, {"https_proxy": "http://proxy:3128", "EMPTY": "", "LD_LIBRARY_PATH": "/opt/lib"})
         self.assertEqual(str(settings.advertise_addr), "box.example.com:30000")
         self.assertEqual(settings.keep_spool, 3600)

@@ -1,0 +1,136 @@
+"""The paths of programs and scripts that another user could change, and by which path a job is started."""
+
+import os
+from pathlib import Path
+
+from attrs import evolve
+
+from scheduler.model import JobSpec
+from scheduler.worker.commands import NotRunnable
+from scheduler.worker.shim.spool import Spool
+from tests.unit.worker.policy_case import PolicyCase
+
+NOBODY = 65534
+
+
+class GuardedTests(PolicyCase):
+    """Where anything is restricted, and for scripts of the machine, no other user may decide what runs."""
+
+    def assert_refused(self, said: str, name: str, problem: str) -> None:
+        self.assertRegex(
+            said, f"^{name} '[^']*' is not safe to run here: .*{problem}.*; only root and the worker's user"
+        )
+
+    def test_program(self) -> None:
+        """A program that others may write is refused by name and by path, and the component is named."""
+        self.restrict("sh", str(self.bin / "sh"))
+        os.chmod(self.sh, 0o757)
+        for command in ("sh", self.sh):
+            self.assert_refused(self.refusal(command), "command", f"all users may write {self.sh} ")
+        os.chmod(self.sh, 0o755)
+        os.chmod(self.bin, 0o777)
+        self.assert_refused(self.refusal("sh"), "command", f"all users may write {self.bin} ")
+        os.chmod(self.bin, 0o1777)  # like /tmp: nobody else can replace the program
+        self.assertEqual(self.run_("sh"), [self.sh])
+
+    def test_program_behind_a_link(self) -> None:
+        """The resolved path counts: a safe link to an unsafe program is refused."""
+        link = self.bin / "link"
+        link.symlink_to(self.program("outside/tool"))
+        self.restrict("link")
+        self.assertEqual(self.run_("link"), [f"{self.outside}/tool"])
+        os.chmod(self.outside, 0o777)
+        self.assert_refused(self.refusal("link"), "command", f"all users may write {self.outside} ")
+
+    def test_unsafe_link_to_a_safe_program(self) -> None:
+        """A link in a folder of others is followed once, so what is started is what was checked."""
+        link = self.outside / "sh"
+        link.symlink_to(self.sh)
+        os.chmod(self.outside, 0o777)
+        self.restrict(str(link))
+        self.assertEqual(self.run_(str(link)), [self.sh])
+
+    def test_script(self) -> None:
+        """A script in scripts_dir is refused if others may write it or a folder above, restricted or not."""
+        for restrict in (False, True):
+            if restrict:
+                self.restrict("sh")
+            os.chmod(self.count, 0o646)
+            self.assert_refused(self.refusal("sh", "count.sh"), "path", f"all users may write {self.count} ")
+            os.chmod(self.count, 0o644)
+            os.chmod(self.scripts, 0o777)
+            self.assert_refused(self.refusal("sh", "count.sh"), "path", f"all users may write {self.scripts} ")
+            os.chmod(self.scripts, 0o755)
+            self.assertEqual(self.run_("sh", "count.sh"), [self.sh, self.count])
+
+    def test_absolute_script(self) -> None:
+        """A file that the client names by its absolute path counts where anything is restricted."""
+        os.chmod(self.secret, 0o666)
+        self.restrict("sh")
+        self.assert_refused(self.refusal("sh", self.secret), "path", "all users may write")
+
+    def test_owner(self) -> None:
+        """A program of a third user is refused, whatever its mode."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can give a file away")
+        self.restrict("sh")
+        os.chown(self.sh, NOBODY, NOBODY)
+        self.assert_refused(self.refusal("sh"), "command", f"{self.sh} belongs to ")
+
+    def test_everything_allowed(self) -> None:
+        """Where nothing is restricted a client may run the files of any user, by the path that it names."""
+        link = self.outside / "python"
+        link.symlink_to(self.python)
+        os.chmod(self.outside, 0o777)
+        os.chmod(self.secret, 0o666)
+        self.assertEqual(self.run_(str(link), self.secret), [str(link), self.secret])
+
+    def test_real_programs(self) -> None:
+        """The machine's own programs are safe, also behind links of the system."""
+        for command in ("/bin/sh", "/usr/bin/env"):
+            self.restrict(command)
+            self.assertEqual(self.run_(command), [str(Path(command).resolve())])
+
+
+class AllowedEnvironmentTests(PolicyCase):
+    """``allowed_env``: the variables that a job may set."""
+
+    def set_(self, *allowed: str, **env: str) -> str:
+        """The refusal of a job with these variables; ``""`` if it may set them."""
+        policy = evolve(self.policy, allowed_env=allowed)
+        try:
+            made = policy.environment_thd("j1", JobSpec("sh", env=env), Spool("/jobs/j1"))
+        except NotRunnable as refused:
+            return str(refused)
+        self.assertEqual({name: made[name] for name in env}, env)
+        return ""
+
+    def test_listed(self) -> None:
+        """Names and patterns on the list are allowed, and all others refused."""
+        self.assertEqual(self.set_("LANG", "APP_*", LANG="C", APP_="x", APP_MODE="y"), "")
+        for name in ("LANGUAGE", "LAN", "MY_APP_X", "APP", "app_x", "PATH"):
+            self.assertEqual(
+                self.set_("LANG", "APP_*", **{name: "x"}),
+                f"env '{name}': is not allowed here; allowed_env has: LANG, APP_*",
+            )
+
+    def test_none(self) -> None:
+        """An empty list allows no variable, and a job without any runs."""
+        self.assertEqual(self.set_(A="x"), "env 'A': is not allowed here; allowed_env has: nothing")
+        self.assertEqual(self.set_(), "")
+
+    def test_all(self) -> None:
+        """A star alone allows all that would be allowed without a list, and no more."""
+        self.assertEqual(self.set_("*", A="x", LD_PRELOAD="y"), "")
+        self.assertIn("SCHEDULER_*", self.set_("*", SCHEDULER_SPOOL="x"))
+
+    def test_restricted(self) -> None:
+        """A variable that a restriction refuses stays refused, listed or not."""
+        self.restrict("sh")
+        self.assertIn("dynamic linker", self.set_("LD_PRELOAD", LD_PRELOAD="x"))
+        self.assertIn("can make a program run another", self.set_("PYTHONPATH", PYTHONPATH="x"))
+
+    def test_variables_of_the_machine(self) -> None:
+        """The list does not concern what the worker gives to each job."""
+        made = evolve(self.policy, allowed_env=()).environment_thd("j1", JobSpec("sh"), Spool("/jobs/j1"))
+        self.assertEqual((made["SCHEDULER_JOB_ID"], "PATH" in made), ("j1", True))
