@@ -25,8 +25,6 @@ class Pair:
     chain: Sequence[Certificate]
     #: The public half of the private key, DER.
     key: bytes
-    #: Only the owner and the group can read the key.
-    key_private: bool
     authorities: Sequence[Certificate] = ()
 
     @property
@@ -56,7 +54,7 @@ def read_pair(files: TlsFiles) -> Pair:
         raise Invalid("key_file", f"{path} is encrypted; it must be a PEM key without a passphrase") from None
     except ValueError:
         raise Invalid("key_file", f"{path} must hold a private key in PEM form") from None
-    return Pair(chain, key.public_key().public_bytes(*_PUBLIC), not path.stat().st_mode & 0o007, authorities)
+    return Pair(chain, key.public_key().public_bytes(*_PUBLIC), authorities)
 
 
 def check(files: TlsFiles) -> Identity | None:

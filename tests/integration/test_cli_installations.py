@@ -102,6 +102,26 @@ class FileTests(Case):
         ):
             self.assertIn(f"configuration of a {program}", self.said(self.write(name, state + text)))
 
+    def test_owners_and_modes(self) -> None:
+        """The faults of files for which the program would refuse its start, or a worker every script, are named."""
+        state, scripts = self.folder / "s", self.folder / "scripts"
+        state.mkdir(mode=0o755)
+        scripts.mkdir(mode=0o755)
+        file = self.write("worker.toml", 'state_dir = "s"\n[grpc_server]\naddr = "127.0.0.1:0"\n[worker]\nname = "w"\n')
+        self.assertIn(f"state_dir {state} is open to others (mode 0755): chmod 700 {state}", self.wrong(file))
+        state.chmod(0o700)
+        self.assertNotIn("open to others", self.wrong(file))
+        token = state / "admin.token"
+        token.write_text("x")
+        token.chmod(0o644)
+        self.assertIn(f"The token file {token} has the mode 0644", self.wrong(file))
+        token.chmod(0o600)
+        self.assertNotIn("token", self.wrong(file))
+        scripts.chmod(0o777)
+        self.assertIn(f"scripts_dir {scripts} is not safe, so its scripts are refused", self.wrong(file))
+        scripts.chmod(0o755)
+        self.assertNotIn("scripts_dir", self.wrong(file))
+
     def test_system_state(self) -> None:
         """A file without a state folder belongs to a system service, if there is one."""
         system = self.folder / "var"
@@ -163,7 +183,7 @@ class PortTests(Case):
 
     def runs(self, **endpoints: str) -> None:
         state = self.folder / "state"
-        state.mkdir(exist_ok=True)
+        state.mkdir(mode=0o700, exist_ok=True)
         (state / "endpoints.json").write_text(json.dumps(endpoints))
 
     def test_free(self) -> None:

@@ -56,12 +56,6 @@ def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) ->
             "key_file is not the key of the certificate in crt_file",
             "Put the certificate and the key that were made together into crt_file and key_file",
         )
-    if not pair.key_private:
-        yield warning(
-            subject,
-            "Other users of this machine can read key_file",
-            "Let only the owner read it: chmod 600, and for the group chmod 640",
-        )
     yield from check_validity(subject, own, "The certificate", now)
     for authority in pair.authorities:
         yield from check_validity(subject, authority, "The authority in ca_file", now, quiet=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from scheduler.cli.checks.certificates import check_identity, check_pair
+from scheduler.cli.checks.files import check_files
 from scheduler.cli.checks.findings import Finding, error, note, ok, warning
 from scheduler.cli.checks.machines import check_disk
 from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
@@ -89,6 +90,7 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
         yield from check_certificates(file, config)
     if isinstance(config, SchedulerConfig) and config.http_server.tls is not None:
         yield from check_http_certificates(file, config, config.http_server.tls)
+    yield from check_files(file, config)
     yield from check_state_disk(file, config)
     if isinstance(config, WorkerConfig):
         yield from check_dialling(file, config)

@@ -83,7 +83,7 @@ class CertificateTests(SynchronousTestCase):
         issued = self.ca.issue_cert(*(hosts or ("box",)), not_before=begins, not_after=ends)
         chain = load_pem_x509_certificates(b"".join(each.bytes() for each in issued.cert_chain_pems))
         authorities = load_pem_x509_certificates((ca or self.ca).cert_pem.bytes())
-        parts = {"chain": chain, "key": public_key(chain[0]), "key_private": True}
+        parts = {"chain": chain, "key": public_key(chain[0])}
         return Pair(**{**parts, "authorities": authorities, **more})
 
     def check(self, pair: Pair, *hosts: str) -> dict[str, str]:
@@ -105,9 +105,8 @@ class CertificateTests(SynchronousTestCase):
         self.assertEqual(self.check(self.pair(ends=NOW + timedelta(days=30))), {})
 
     def test_key(self) -> None:
-        """A key of another certificate is an error; a key that others can read is a warning."""
+        """A key of another certificate is an error."""
         self.assertIn("not the key", self.check(self.pair(key=self.pair().key))["error"])
-        self.assertIn("chmod", self.check(self.pair(key_private=False))["warning"])
 
     def test_authority(self) -> None:
         """The certificate must be signed by an authority of ca_file, directly or through its chain."""
