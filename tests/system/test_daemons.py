@@ -148,6 +148,7 @@ async def test_mutual_tls(daemons: Make, tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         certificate.private_key_pem.write_to_path(folder / "server.key")
+        (folder / "server.key").chmod(0o600)
         certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
         authority.cert_pem.write_to_path(folder / "ca.pem")
         tables[name] = "[grpc_server]\nuse_tls = true\n" + "".join(

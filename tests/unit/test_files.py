@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+import trustme
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from scheduler.daemon import drafts, files, pidfile
@@ -188,6 +189,19 @@ class StartTests(StartCase):
         (self.folder / "state/admin.token").write_text("sched_x")
         (self.folder / "state/admin.token").chmod(0o640)
         self.refused(f"the token file {self.folder}/state/admin.token has the mode 0640, and must have 0600")
+
+    def test_open_key(self) -> None:
+        """The refusal of a key names table, key and file; with the right mode the process starts."""
+        issued = trustme.CA().issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(self.folder / "server.pem")
+        key = self.folder / "server.key"
+        issued.private_key_pem.write_to_path(key)
+        key.chmod(0o644)
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"\nuse_tls = true\n')
+        self.assertIn(f'[grpc_server] key_file = "{key}": {key} belongs to', self.refusal(WorkerOptions()))
+        self.assertIn(f"chmod 6{'4' if ME == 0 else '0'}0 {key}", self.refusal(WorkerOptions()))
+        key.chmod(0o600)
+        self.parse(WorkerOptions())
 
 
 class AnotherUserTests(StartCase):
