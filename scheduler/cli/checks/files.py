@@ -8,13 +8,13 @@ from pathlib import Path
 
 from scheduler.cli.checks.findings import Finding, error
 from scheduler.daemon import files
-from scheduler.daemon.config import ProcessConfig, WorkerConfig
+from scheduler.daemon.config import ProcessConfig, SchedulerConfig, WorkerConfig
 
 _MEND = "Correct owner and mode as it says; the program does not start like that"
 
 
 def check_files(file: str, config: ProcessConfig) -> Iterator[Finding]:
-    """Check the state folder, the token file in it, the private key, and a worker's folder of scripts.
+    """Check the state folder, the token file in it, the private keys, and a worker's folder of scripts.
 
     The program's user is the owner of its state folder, or this user if there is no folder yet. Files that this user
     may not look at are passed over.
@@ -30,6 +30,8 @@ def check_files(file: str, config: ProcessConfig) -> Iterator[Finding]:
     ]
     if config.grpc_server.tls is not None:
         checked.append(("[grpc_server] key_file ", files.key_file_problem, config.grpc_server.tls.key_file))
+    if isinstance(config, SchedulerConfig) and config.http_server.tls is not None:
+        checked.append(("[http_server] key_file ", files.key_file_problem, config.http_server.tls.key_file))
     for subject, problem_of, path in checked:
         try:
             problem = problem_of(path, uid)
