@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -22,8 +25,9 @@ from scheduler.security.socket_owners import SocketOwners
 from tests.contract.test_scheduler_client import AsMembership
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.scheduler_client import FakeSchedulerClient
+from tests.integration.http2 import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, headers
 from tests.integration.rpc import ANY_PORT, ServerCase, a_job, a_worker, an_identity
-from tests.other_user import NOBODY, SKIP, Relay
+from tests.other_user import NOBODY, SKIP, Relay, as_user
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
@@ -93,6 +97,31 @@ class StrangerTests(LocalCase):
             self.assertIn("local_users", self.details)
         done = self.runner.started, self.runner.stops, self.runner.signals, self.runner.removals
         self.assertFalse(any(done), done)
+
+    async def test_hang_up(self) -> None:
+        """A client that sends a start and closes at once starts nothing: its closed socket is not root's."""
+        server = self.worker(settings())
+        assert server.bound is not None
+        address, message = (server.bound.host, server.bound.port), worker_pb2.StartJobReq(command="true")
+        body = message.SerializeToString()
+        call = frame(HEADERS, END_HEADERS, 1, headers("/jobscheduler.Worker/StartJob"))
+        call += frame(DATA, END_STREAM, 1, struct.pack(">BI", 0, len(body)) + body)
+
+        def act() -> bytes:
+            for _ in range(100):
+                with socket.create_connection(address) as client:
+                    client.sendall(PREFACE + frame(SETTINGS, 0, 0))
+                    # With all of the server's greeting read, the end is no reset, which would cancel the call.
+                    received = b""
+                    while frame(SETTINGS, ACK, 0) not in received:
+                        received += client.recv(65536)
+                    client.sendall(frame(SETTINGS, ACK, 0) + call)
+            return b"sent"
+
+        self.assertEqual(await deferToThread(as_user, NOBODY, act), b"sent")
+        await self.worker_client().probe(a_worker(server.bound))
+        await server.stopService()
+        self.assertEqual(self.runner.started, [])
 
     async def test_scheduler(self) -> None:
         """No method of the scheduler answers another user."""
