@@ -7,7 +7,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 SOURCES := setup.py pyproject.toml $(shell find scheduler proto twisted_plugins -name '*_pb2*' -prune -o -type f \
 	\( -name '*.py' -o -name '*.proto' \) -print)
 
-.PHONY: demo test compare faults simulate bench clean
+.PHONY: demo test compare faults fuzz simulate bench clean
 
 # Scheduler, two workers and a sample job, until Ctrl-C; `make demo ONCE=1` ends after the job.
 demo: $(VENV)/installed
@@ -26,6 +26,11 @@ compare: $(VENV)/tox
 # `make faults RECORD=1` puts the figures into docs/guarantees.md.
 faults: $(VENV)/tox
 	@$(VENV)/bin/tox run -e faults -- $(or $(ARGS),all) $(if $(RECORD),--record $(CURDIR)/docs/guarantees.md)
+
+# Random hostile input for real daemons, for SECONDS (300), with a seed that is printed: `make fuzz ARGS="--seed 1"`
+# repeats one.
+fuzz: $(VENV)/tox
+	@$(VENV)/bin/tox run -e fuzz -- --seconds $(or $(SECONDS),300) $(ARGS)
 
 # The whole system in virtual time, for SECONDS (600) with seeds that were not run before, on all cores; `make simulate
 # RECORD=1` puts the figures into docs/guarantees.md, `make simulate MUTATIONS=1` proves that it finds what it is for.

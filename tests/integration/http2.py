@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4
 
@@ -24,7 +24,18 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 def literal(name: str, value: str) -> bytes:
     """A header field that is not indexed."""
     parts = (name.encode(), value.encode())
-    return b"\0" + b"".join(bytes((len(part),)) + part for part in parts)
+    return b"\0" + b"".join(_length(len(part)) + part for part in parts)
+
+
+def _length(size: int) -> bytes:
+    """A length as HPACK has it: seven bits, and what exceeds them in bytes of seven bits (RFC 7541, 5.1)."""
+    if size < 127:
+        return bytes((size,))
+    size, found = size - 127, bytearray((127,))
+    while size >= 128:
+        found.append(size % 128 + 128)
+        size //= 128
+    return bytes((*found, size))
 
 
 def headers(path: str, metadata: Sequence[tuple[str, str]] = ()) -> bytes:
@@ -33,6 +44,15 @@ def headers(path: str, metadata: Sequence[tuple[str, str]] = ()) -> bytes:
     return b"".join(
         literal(*field) for field in {**fields, "content-type": "application/grpc", **dict(metadata)}.items()
     )
+
+
+def received_frames(received: bytes) -> tuple[list[tuple[int, int, int, bytes]], bytes]:
+    """The complete frames in ``received`` (kind, flags, stream, payload), and the rest."""
+    found = []
+    while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3])):
+        found.append((received[3], received[4], int.from_bytes(received[5:9]), received[9 : 9 + size]))
+        received = received[9 + size :]
+    return found, received
 
 
 def half_open(
@@ -51,11 +71,8 @@ def ended(connection: socket.socket, count: int) -> None:
     connection.settimeout(10)
     received, streams = b"", set()
     while len(streams) < count:
-        received += connection.recv(65536)
-        while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3])):
-            if received[3] == HEADERS and received[4] & END_STREAM:
-                streams.add(received[5:9])
-            received = received[9 + size :]
+        frames, received = received_frames(received + connection.recv(65536))
+        streams.update(stream for kind, flags, stream, _ in frames if kind == HEADERS and flags & END_STREAM)
 
 
 class _Connection:
@@ -74,11 +91,8 @@ class _Connection:
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)))
 
     def _frames(self) -> Iterator[tuple[int, int, int, bytes]]:
-        self._received += self.socket.recv(1 << 18)
-        while len(self._received) >= 9 and len(self._received) >= 9 + (size := int.from_bytes(self._received[:3])):
-            kind, flags, stream = self._received[3], self._received[4], int.from_bytes(self._received[5:9])
-            payload, self._received = self._received[9 : 9 + size], self._received[9 + size :]
-            yield kind, flags, stream, payload
+        frames, self._received = received_frames(self._received + self.socket.recv(1 << 18))
+        yield from frames
 
     def read(self) -> None:
         answers = b""
@@ -148,8 +162,6 @@ def pings(address: tuple[str, int], count: int, interval: float) -> bool:
         received = b""
         kinds: list[int] = []
         while kinds.count(PING) < count and GOAWAY not in kinds:
-            received += connection.recv(65536)
-            while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3])):
-                kinds.append(received[3])
-                received = received[9 + size :]
+            frames, received = received_frames(received + connection.recv(65536))
+            kinds += [kind for kind, *_ in frames]
         return GOAWAY not in kinds

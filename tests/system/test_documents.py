@@ -27,6 +27,7 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "make test": "this is part of it",
         "make compare": "it takes minutes; test_run_as_local does less of it",
         "make faults": "it takes an hour",
+        "make fuzz": "it takes five minutes",
         "make simulate": "it takes ten minutes",
         "twistd -n scheduler -c etc/scheduler.toml": "the daemons here run with these very files, at free ports",
         "twistd -n worker -c etc/worker.toml": "the daemons here run with these very files, at free ports",
