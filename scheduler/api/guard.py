@@ -8,6 +8,8 @@ rules apply to every method of every path, before anything else is looked at:
 - An ``Origin``, if there is one, is the server's own.
 - A ``Sec-Fetch-Site``, if there is one, says that no other site is behind the request.
 
+A request whose end another program could read differently, by its ``Transfer-Encoding``, is refused here, too.
+
 No answer has a CORS header. Programs send neither ``Origin`` nor ``Sec-Fetch-Site``.
 """
 
@@ -39,6 +41,9 @@ def refusal(
     loopback names, and ``came_in_on``, the IP address at which the connection reached this server. ``over_tls``: the
     server speaks HTTPS. Without it, a proxy in front may.
     """
+    if any(coding.lower() != "chunked" for coding in values_of(headers, "transfer-encoding")):
+        # The parser skips "identity", which RFC 9112 has no more, and other programs may not.
+        return Problem(400, "the only Transfer-Encoding is chunked", type="invalid-request")
     hosts = values_of(headers, "host")
     if len(hosts) != 1:
         return Problem(400, f"exactly one Host header is wanted, not {len(hosts)}", type="invalid-request")

@@ -28,6 +28,13 @@ class GuardTests(SynchronousTestCase):
         ):
             self.assertIsNone(self.status(("Host", host)), host)
 
+    def test_transfer_encoding(self) -> None:
+        """A body comes with a length or in chunks; the coding ``identity``, which the parser skips, is refused."""
+        host = ("Host", "localhost")
+        self.assertIsNone(self.status(host, ("Transfer-Encoding", "Chunked")))
+        for codings in (("identity",), ("Identity",), ("identity", "chunked"), ("chunked", "identity"), ("",)):
+            self.assertEqual(self.status(host, *(("Transfer-Encoding", coding) for coding in codings)), 400, codings)
+
     def test_foreign_host(self) -> None:
         """Any other name, such as a rebound one, is refused."""
         for host in (
