@@ -88,6 +88,22 @@ class TimeTests(ServerTestCase):
         begin = b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
         self.check_cut(begin, b" ", connection.BODY_DEADLINE_SECONDS)
 
+    def test_slow_first_line(self) -> None:
+        """A request whose first line comes slowly is cut off like one with slow headers."""
+        self.check_cut(b"GET /heal", b"x", connection.HEADERS_DEADLINE_SECONDS)
+        self.check_cut(b"\r\n", b"", connection.HEADERS_DEADLINE_SECONDS)
+
+    def test_slow_second_request(self) -> None:
+        """The second request of a connection is cut off at the same time after its begin."""
+        whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        self.check_cut(whole + b"GET /", b"x", connection.HEADERS_DEADLINE_SECONDS)
+
+    def test_slow_chunks(self) -> None:
+        """Chunks, sizes of chunks, and trailers that come slowly are cut off at a fixed time."""
+        begin = b"POST /start HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for more, piece in ((b"", b"1\r\n \r\n"), (b"", b"0"), (b"0\r\n", b"A: b\r\n"), (b"fff\r\n", b" ")):
+            self.check_cut(begin + more, piece, connection.BODY_DEADLINE_SECONDS)
+
     def check_cut(self, begin: bytes, piece: bytes, deadline: float) -> None:
         """Send the begin of a request, then a piece each second. The connection is open until the deadline."""
         client = self.server.connect()
