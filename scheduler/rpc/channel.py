@@ -76,6 +76,11 @@ def target(address: str) -> str:
     return address.replace("%", "%25")
 
 
+def dial_target(address: str) -> str:
+    """``host:port`` as a channel expects it. Without ``dns:``, a host called ``unix`` or ``dns`` would be a scheme."""
+    return f"dns:///{target(address)}"
+
+
 class Dialler:
     """Makes channels. All of them present the same certificate and require the same authority."""
 
@@ -111,10 +116,10 @@ class Channel:
         self._dialler = dialler
         self._certificates = dialler.certificates()
         if self._certificates is None:
-            self.grpc_channel = grpc.insecure_channel(target(address), options=OPTIONS)
+            self.grpc_channel = grpc.insecure_channel(dial_target(address), options=OPTIONS)
         else:
             override = (("grpc.ssl_target_name_override", dns_name),) if dns_name else ()
-            self.grpc_channel = grpc.secure_channel(target(address), self._certificates, options=OPTIONS + override)
+            self.grpc_channel = grpc.secure_channel(dial_target(address), self._certificates, options=OPTIONS + override)
 
     def why(self, failure: grpc.RpcError) -> str:
         secure = self._certificates is not None
