@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +63,61 @@ class SplitTests(SynchronousTestCase):
         except Invalid:
             return
         self.assertEqual(split_address(join_address(host, port)), (host, port))
+
+
+#: Schemes of gRPC, in and out of forms of its targets.
+SCHEMES = st.sampled_from(
+    ("unix", "unix-abstract", "dns", "ipv4", "ipv6", "vsock", "xds", "passthrough", "google-c2p", "http", "UNIX", "Dns")
+)
+PARTS = st.sampled_from(
+    (
+        *(":", "/", "//", "///", "@", "%", "?", "#", ",", "[", "]", "\0", " ", "\n"),
+        "127.0.0.1",
+        "::1",
+        "80",
+        ":80",
+        "box",
+    )
+)
+
+
+class TargetTests(SynchronousTestCase):
+    """Addresses that pass are a host and a port, whatever else gRPC can read in a target."""
+
+    @given(SCHEMES, st.lists(PARTS | st.text(max_size=5), max_size=6).map("".join), st.sampled_from(("", ":80", ":1")))
+    def test_schemes(self, scheme: str, rest: str, port: str) -> None:
+        """A scheme followed by anything is refused, except as the plain name of a host."""
+        text = f"{scheme}:{rest}{port}"
+        try:
+            host, number = split_address(text)
+        except Invalid:
+            return
+        self.assertEqual((host, text), (scheme, f"{scheme}:{number}"))
+
+    @given(st.lists(SCHEMES | PARTS | st.text(max_size=5), max_size=8).map("".join))
+    def test_forms(self, text: str) -> None:
+        """A host that passes is an IP address or has the characters of a name; nothing else of the text is left."""
+        try:
+            host, port = split_address(text)
+        except Invalid:
+            return
+        self.assertRegex(text, rf"^\S+:0*{port}$")
+        self.assertTrue(0 < port <= 65535)
+        if ":" in host:
+            self.assertEqual(ip_address(host).version, 6)
+        else:
+            self.assertRegex(host, r"\A[A-Za-z0-9_.-]{1,253}\Z")
+
+    @given(st.lists(SCHEMES | PARTS | st.text(max_size=5), max_size=8).map("".join))
+    def test_dialled(self, text: str) -> None:
+        """Without TLS a worker is dialled at an IP address, and only at one that its caller may name."""
+        rule = DialRule([], lambda name: succeed(["127.0.0.1"] if name == "box" else ["10.9.9.9"]), keep_names=False)
+        found: list[str] = []
+        checked = Deferred.fromCoroutine(rule.check(text, "127.0.0.1"))
+        checked.addCallbacks(found.append, lambda failure: failure.trap(Invalid, Refused))
+        self.successResultOf(checked)
+        for dialled in found:
+            self.assertTrue(ip_address(split_address(dialled)[0]).is_loopback)
 
 
 class DialRuleTests(SynchronousTestCase):
