@@ -13,8 +13,8 @@ SOURCES := setup.py pyproject.toml $(shell find scheduler proto twisted_plugins 
 demo: $(VENV)/installed
 	@$(VENV)/bin/python examples/demo.py $(if $(ONCE),--once)
 
-# Unit, contract, integration and system tests, a minute of fault experiments, half a minute of simulation, lint
-# and types.
+# Unit, contract, integration and system tests, a minute of fault experiments, some seconds of hostile input, half a
+# minute of simulation, lint and types.
 test: $(VENV)/tox
 	@$(VENV)/bin/tox run
 

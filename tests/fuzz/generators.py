@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -18,7 +19,7 @@ from tests.fuzz.target import Target
 from tests.integration.http2 import GOAWAY, HEADERS, RST_STREAM, received_frames
 
 #: Seconds to wait for the answer to a case, and for more of it. An incomplete request gets none.
-ANSWER_MAX_SECONDS, MORE_MAX_SECONDS = 0.3, 0.05
+ANSWER_MAX_SECONDS, MORE_MAX_SECONDS = 0.15, 0.05
 
 #: Bytes of an answer, after which no more of it is read.
 ANSWER_MAX_BYTES = 5_000_000
@@ -122,6 +123,39 @@ class Frames:
         return Outcome(next((name for kind, name in named.items() if kind in kinds), "other frames"))
 
 
+class HangUps:
+    """Clients that leave in the middle of a request, a wait or a stream, some of them by a reset."""
+
+    name = "hang-ups"
+
+    def __init__(self, target: Target) -> None:
+        self._job = target.job
+        self._address = target.address(target.cluster.scheduler, "http")
+
+    def run(self, rng: Random) -> Outcome:
+        body = b'{"worker": "w1", "command": "sleep", "args": ["0.2"]}'
+        kind, line, accept = rng.choice(
+            (
+                ("wait", "POST /v1/jobs?wait=300", ""),
+                ("follow", "POST /v1/jobs?follow=1", ""),
+                ("events", "POST /v1/jobs", "text/event-stream"),
+                ("output", f"GET /v1/jobs/{self._job}/output?follow=1", ""),
+                ("list", "GET /v1/jobs?limit=1000", ""),
+            )
+        )
+        head = f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\nAccept: {accept}\r\n\r\n"
+        raw = (head.encode() + body) * rng.choice((1, 1, 5))
+        if rng.random() < 0.3:
+            kind, raw = "part", raw[: rng.randrange(len(raw))]
+        with contextlib.suppress(ConnectionError), socket.create_connection(self._address, 10) as connection:
+            connection.sendall(raw)
+            if rng.random() < 0.5:
+                kind += ", reset"
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            time.sleep(rng.choice((0, 0.01, 0.05)))
+        return Outcome(kind)
+
+
 def _sent(address: tuple[str, int], raw: bytes, patience: float) -> tuple[bytes, bool]:
     """Send bytes on a new connection; the answer, and whether the server closed the connection.
 
@@ -151,18 +185,13 @@ def all_generators(target: Target) -> list[Generator]:
     """All generators, for that target."""
     scheduler, _, worker = target.cluster.daemons
     jobs = {"jobID": [target.job, "fuzz-1", "fuzz-2", "fuzz-3"], "running": ["fuzz-1"], "signal": ["SIGTERM", "SIGINT"]}
-    ids = ["fuzz", "fuzz-a", "00000000-0000-5000-8000-000000000000"]
-    known = {
-        **jobs,
-        "address": ["127.0.0.1:1", worker.endpoints["grpc"], scheduler.endpoints["http"]],
-        "workerID": ids,
-        "folderID": ids,
-        "nonce": ids,
-        "bootID": ids,
-    }
+    ids, ours = ["fuzz", "fuzz", "fuzz-a"], [target.enrolled, target.enrolled, "00000000-0000-5000-8000-000000000000"]
+    known = {**jobs, "workerID": ours, "folderID": ids, "nonce": ids, "bootID": ids, "name": ids}
+    known["address"] = ["127.0.0.1:1", worker.endpoints["grpc"], scheduler.endpoints["http"]]
     return [
         HttpRequests(target),
         Calls("calls to scheduler", target, "Scheduler", scheduler.endpoints["grpc"], known),
         Calls("calls to worker", target, "Worker", worker.endpoints["grpc"], jobs),
         Frames(target),
+        HangUps(target),
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from tests.faults.client import CUT
 from tests.faults.daemons import Cluster, Daemon
 from tests.processes import descriptors, memory, threads
@@ -38,15 +39,24 @@ class Target:
         self.cluster = Cluster(folder)
         self._read: dict[str, int] = {}
         self._bounds: dict[str, tuple[int, int, float]] = {}
-        self.job = ""
+        #: The id of an ended job on ``w1``, and that of the worker ``fuzz``.
+        self.job = self.enrolled = ""
 
     def start(self) -> None:
         """Start the daemons, have them run a job, and note the resources that they hold."""
         self.cluster.start(2)
         self.job = self.run_job()
+        self.enrol()
         for daemon in self.cluster.daemons:
             files, running, used = _resources(daemon)
             self._bounds[daemon.name] = files + MORE_FILES, running + MORE_THREADS, used + MORE_MEMORY_MIB
+
+    def enrol(self) -> None:
+        """Register the worker ``fuzz``, in whose name cases call the scheduler. It always has the same id."""
+        facts = {"folderID": "fuzz", "nonce": "fuzz", "bootID": "fuzz", "name": "fuzz", "address": "127.0.0.1:1"}
+        with grpc.insecure_channel(self.cluster.scheduler.endpoints["grpc"]) as channel:
+            register = scheduler_pb2_grpc.SchedulerStub(channel).RegisterWorker
+            self.enrolled = register(scheduler_pb2.RegisterReq(**facts), timeout=PROBE_MAX_SECONDS).workerID
 
     def address(self, daemon: Daemon, server: str) -> tuple[str, int]:
         host, _, port = daemon.endpoints[server].rpartition(":")
@@ -74,12 +84,14 @@ class Target:
         """Undo what a case may do in order: end the jobs, forget workers that are none, resume ``w1``."""
         api = self.cluster.api
         try:
-            api.call("POST", "/v1/jobs/stop", {"state": "queued,starting,running,unknown"}, timeout=30)
+            for worker in ("w1", "w2"):
+                api.call("POST", "/v1/jobs/stop", {"state": "queued,starting,running", "worker": worker}, timeout=30)
             for worker in (api.get("/v1/workers") or {"workers": []})["workers"]:
-                if worker["name"] not in ("w1", "w2"):
+                if worker["name"] not in ("w1", "w2", "fuzz"):
                     api.call("DELETE", f"/v1/workers/{worker['id']}", timeout=10)
             api.call("POST", "/v1/workers/w1/resume", {}, timeout=10)
-        except CUT:
+            self.enrol()
+        except (*CUT, grpc.RpcError):
             pass  # the check finds out why
 
     def check(self) -> Iterator[str]:
