@@ -22,6 +22,9 @@ from tests.fuzz.generators import Generator, all_generators
 from tests.fuzz.target import Target
 from tests.processes import become_subreaper, end_children
 
+#: Findings of one generator that are printed; further ones are counted.
+PRINTED_MAX = 20
+
 #: Seconds of cases of one generator between two checks.
 ROUND_SECONDS = 5.0
 
@@ -84,6 +87,8 @@ class Run:
         """Note and print a finding; ``cases`` are the options that repeat only its cases."""
         only = f' --only "{tried.generator.name}" {cases}' if cases else ""
         tried.findings.append(fault)
+        if len(tried.findings) > PRINTED_MAX:
+            return
         print(
             f"\nFOUND by {tried.generator.name}: {fault}\nagain: python -m tests.fuzz --seed {self._seed}{only}\n",
             flush=True,

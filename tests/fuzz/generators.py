@@ -79,7 +79,10 @@ class Calls:
         self, name: str, target: Target, service: str, address: str, known: Mapping[str, Sequence[str]]
     ) -> None:
         self.name = name
-        self._methods = messages.METHODS[service]
+        self._target = target
+        methods = messages.METHODS[service]
+        #: The methods that do most with the values they get are called more often than the others.
+        self._methods = [*methods, *(each for each in methods if each[0].endswith(("StartJob", "Heartbeat")))] * 2
         self._known = known
         self._channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
 
@@ -90,7 +93,7 @@ class Calls:
             raw = values.mutated(rng, raw)
         call = self._channel.unary_stream if path.endswith("StreamJob") else self._channel.unary_unary
         try:
-            answer = call(path)(raw, timeout=rng.choice((0.05, 1, 1)), metadata=messages.metadata(rng, self._known))
+            answer = call(path)(raw, timeout=rng.choice((0.05, 0.5, 0.5)), metadata=messages.metadata(rng, self._known))
             if path.endswith("StreamJob"):
                 for _ in answer:
                     pass
@@ -102,6 +105,8 @@ class Calls:
             return Outcome(code.name, fault)
         except ValueError:
             return Outcome("not sent")  # grpc itself refuses the metadata
+        if path.lower().endswith("registerworker"):
+            self._target.enrol()  # another process may have its name now
         return Outcome("OK")
 
 
@@ -184,9 +189,18 @@ def _sent(address: tuple[str, int], raw: bytes, patience: float) -> tuple[bytes,
 def all_generators(target: Target) -> list[Generator]:
     """All generators, for that target."""
     scheduler, _, worker = target.cluster.daemons
-    jobs = {"jobID": [target.job, "fuzz-1", "fuzz-2", "fuzz-3"], "running": ["fuzz-1"], "signal": ["SIGTERM", "SIGINT"]}
-    ids, ours = ["fuzz", "fuzz", "fuzz-a"], [target.enrolled, target.enrolled, "00000000-0000-5000-8000-000000000000"]
-    known = {**jobs, "workerID": ours, "folderID": ids, "nonce": ids, "bootID": ids, "name": ids}
+    jobs = {
+        "jobID": [target.job, "fuzz-1", "fuzz-2", "fuzz-3"],
+        "running": ["fuzz-1"],
+        "signal": ["SIGTERM", "SIGINT"],
+        "to": ["main", "tree", ""],
+        "stopSignal": ["SIGTERM", "SIGINT", ""],
+        "stopMode": ["tree", "main", ""],
+        "cwd": ["", "/"],
+        "requestFingerprint": ["", "ab"],
+    }
+    ids = ["fuzz"] * 5 + ["fuzz-a"]
+    known = {**jobs, "workerID": [target.enrolled], "folderID": ids, "nonce": ids, "bootID": ids, "name": ids}
     known["address"] = ["127.0.0.1:1", worker.endpoints["grpc"], scheduler.endpoints["http"]]
     return [
         HttpRequests(target),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -42,10 +42,14 @@ class _Maker:
     odd: float
     known: Mapping[str, Sequence[str]]
 
-    def message(self, kind: type[Message]) -> Message:
-        made = kind()
-        for field in kind.DESCRIPTOR.fields:
-            if self.rng.random() < 0.6:
+    def message(self, kind: type[Message], focus: bool = False) -> Message:
+        """Make a message; ``focus``: most values of one field are hostile, and no others."""
+        made, fields = kind(), kind.DESCRIPTOR.fields
+        focused = self.rng.choice(fields) if focus else None
+        for field in fields:
+            if field is focused:
+                evolve(self, odd=0.7)._set(made, field)
+            elif self.rng.random() < (0.95 if field.name in self.known else 0.6):
                 self._set(made, field)
         return made
 
@@ -90,12 +94,15 @@ class _Maker:
             return rng.choice(values.COMMANDS)
         if field.name == "address":
             return rng.choice(values.HOSTS if odd else self.known.get("address", ("127.0.0.1:1",)))
+        if field.name == "jobID" and rng.random() < 0.5:
+            return f"fuzz-{rng.randrange(10**6)}"
         return values.encodable(rng) if odd else rng.choice(self.known.get(field.name, ("a", "b", "")))
 
 
 def message(rng: Random, kind: type[Message], known: Mapping[str, Sequence[str]]) -> Message:
     """A message of that class; ``known`` are right values of some fields."""
-    return _Maker(rng, rng.choice((0.0, 0.05, 0.1, 0.3, 1.0)), known).message(kind)
+    focus = rng.random() < 0.6
+    return _Maker(rng, 0.0 if focus else rng.choice((0.0, 0.05, 0.1, 0.3, 1.0)), known).message(kind, focus)
 
 
 def metadata(rng: Random, known: Mapping[str, Sequence[str]]) -> list[tuple[str, str | bytes]]:

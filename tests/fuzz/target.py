@@ -101,7 +101,8 @@ class Target:
                 yield f"{daemon.name} has ended: {daemon.log_tail()[-500:]}"
                 return
         yield from self.log_faults()
-        yield from self._late("GET /healthz", self._healthz)
+        for path in ("/healthz", "/v1/jobs?limit=1000", "/v1/workers"):
+            yield from self._late(f"GET {path}", lambda path=path: self._get(path))  # type: ignore[misc]
         for daemon in self.cluster.daemons:
             yield from self._late(f"health check of {daemon.name}", lambda daemon=daemon: self._health(daemon))  # type: ignore[misc]
 
@@ -151,9 +152,9 @@ class Target:
         except (*CUT, grpc.RpcError, AssertionError) as error:
             yield f"{what}: {error!r}"[:500]
 
-    def _healthz(self) -> None:
-        status, _ = self.cluster.api.call("GET", "/healthz", timeout=PROBE_MAX_SECONDS)
-        assert status == 200, status
+    def _get(self, path: str) -> None:
+        status, document = self.cluster.api.call("GET", path, timeout=PROBE_MAX_SECONDS)
+        assert status == 200, f"{status} {document}"
 
     def _health(self, daemon: Daemon) -> None:
         with grpc.insecure_channel(daemon.endpoints["grpc"]) as channel:
