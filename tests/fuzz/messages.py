@@ -71,7 +71,8 @@ class _Maker:
             of.extend(self.message(GetMessageClass(kind)) for _ in range(min(many, 20)))
 
     def _key(self, name: str) -> str:
-        return self.rng.choice(values.ENV_NAMES) if name == "env" and self._is_odd() else self._text()
+        known = name == "env" and self.rng.random() < self.odd / 2
+        return self.rng.choice(values.ENV_NAMES) if known else self._text()
 
     def _text(self) -> str:
         return values.encodable(self.rng)[:5000] if self._is_odd() else self.rng.choice(("a", "b", "c"))
