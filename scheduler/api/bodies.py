@@ -73,7 +73,7 @@ def abort(request: Request | None, why: str) -> None:
 async def answer_of(parts: AsyncIterator[bytes], held: Held) -> Answer | PiecedBody:
     """Make an answer with the JSON document that consists of ``parts``. A large document is written in pieces."""
     pieces = _joined(parts)
-    first = await anext(pieces, b"")
+    first = await _next(pieces)
     if len(first) < PIECE_BYTES:  # the document is complete
         return Answer(first, content_type=JSON)
     return PiecedBody(held, Answer(first, content_type=JSON, sized=False), pieces)
@@ -88,6 +88,18 @@ def in_pieces(answer: Answer, held: Held) -> PiecedBody:
             yield body[begin : begin + PIECE_BYTES]
 
     return PiecedBody(held, answer, pieces(), len(body))
+
+
+async def _next(pieces: AsyncIterator[bytes]) -> bytes:
+    """The next piece; ``b""`` after the last.
+
+    ``anext`` with a default fails here if an awaited Deferred fires with a tuple: CPython 3.11 takes it for several
+    arguments.
+    """
+    try:
+        return await anext(pieces)
+    except StopAsyncIteration:
+        return b""
 
 
 async def _joined(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -156,7 +168,7 @@ class PiecedBody(Resource):
             if self._paused is not None:
                 self._held.hold(self, max(size, self._size))
                 await self._paused
-            piece = await anext(self._pieces, b"") if request.method != b"HEAD" else b""
+            piece = await _next(self._pieces) if request.method != b"HEAD" else b""
         self._writing = None  # so that ``_ended`` does not cancel it
         request.unregisterProducer()
         request.finish()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+from twisted.internet.defer import Deferred
+
 from scheduler.api.bodies import HELD_MAX_BYTES, PIECE_BYTES, Held
 from scheduler.api.lists import PAGE_MAX_BYTES
 from scheduler.errors import StoreFailed
@@ -47,6 +49,18 @@ class PieceTests(BodyTestCase):
         listed = client.response().json()
         self.assertEqual([job["id"] for job in listed["jobs"]], [job.id for job in reversed(jobs)])
         self.assertEqual((listed["next"], self.held.total), (None, 0))
+
+    def test_specs_of_a_list_from_the_store(self) -> None:
+        """A list waits for the arguments that only the store has, of several jobs at once, in each of its pieces."""
+        for number in range(20):
+            self.fleet.end(self.fleet.add_job(spec=large(10_000), created_at=NOW + number).id)
+        self.scheduler.held["with_specs"] = held = Deferred()
+        client = self.server.ask("GET", "/v1/jobs")
+        self.assertFalse(client.answered)
+        del self.scheduler.held["with_specs"]
+        held.callback(None)
+        listed = client.response().json()["jobs"]
+        self.assertEqual({job["args"] and len(job["args"][0]) for job in listed}, {10_000})
 
     def test_a_small_list(self) -> None:
         """A small list is written at once, with its length."""
