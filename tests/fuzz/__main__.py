@@ -23,7 +23,7 @@ from tests.fuzz.target import Target
 from tests.processes import become_subreaper, end_children
 
 #: Findings of one generator that are printed; further ones are counted.
-PRINTED_MAX = 20
+PRINTED_MAX = 5
 
 #: Seconds of cases of one generator between two checks.
 ROUND_SECONDS = 5.0
@@ -54,7 +54,7 @@ class Run:
         deadline = time.monotonic() + seconds
         while True:
             for tried in self.tried:
-                self._round(tried, 0.0 if seconds == 0 else min(ROUND_SECONDS, deadline - time.monotonic()))
+                self._round(tried, max(0.0, min(ROUND_SECONDS, deadline - time.monotonic())))
             if time.monotonic() >= deadline or not all(daemon.alive() for daemon in self._target.cluster.daemons):
                 return
 
