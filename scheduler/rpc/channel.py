@@ -119,7 +119,8 @@ class Channel:
             self.grpc_channel = grpc.insecure_channel(dial_target(address), options=OPTIONS)
         else:
             override = (("grpc.ssl_target_name_override", dns_name),) if dns_name else ()
-            self.grpc_channel = grpc.secure_channel(dial_target(address), self._certificates, options=OPTIONS + override)
+            options = OPTIONS + override
+            self.grpc_channel = grpc.secure_channel(dial_target(address), self._certificates, options=options)
 
     def why(self, failure: grpc.RpcError) -> str:
         secure = self._certificates is not None
