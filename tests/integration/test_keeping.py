@@ -10,9 +10,9 @@ from functools import partial
 
 from twisted.internet.defer import DeferredList, gatherResults
 
+from scheduler.daemon import drafts
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import used_ids
 from scheduler.worker.shim import spool
 from scheduler.worker.shim.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
@@ -26,8 +26,6 @@ def no_descriptor(*_: object) -> None:
 
 
 def no_room(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data[:100])
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -91,8 +89,8 @@ class KeepingTests(RunningCase):
         job = await self.worker.start("sh", "-c", UNTIL_TOLD)
         await self.worker.drop()
         os.unlink(os.path.join(self.state_dir, "used-ids"))
-        real = used_ids.write_file
-        self.patch(used_ids, "write_file", no_room)
+        real = drafts.replace
+        self.patch(drafts, "replace", no_room)
         self.worker = await self.next_life()
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.worker.tell(job)
@@ -100,7 +98,7 @@ class KeepingTests(RunningCase):
         start = self.worker.runner.start(JOB, JobSpec(command="true"), None)
         self.assertIn("No space left", str(await self.assertFailure(start, Unavailable)))
         await self.assertFailure(self.worker.runner.seal(JOB), Unavailable)
-        self.patch(used_ids, "write_file", real)
+        self.patch(drafts, "replace", real)
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
 
     async def test_an_acknowledgement_that_can_not_be_written(self) -> None:
