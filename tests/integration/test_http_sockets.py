@@ -239,7 +239,8 @@ class SlowClientTests(SocketTestCase):
             held = self.site.under_way.held
             self.assertGreater(held.total, 10 * MIB)
             self.assertLessEqual(held.total, HELD_MAX_BYTES)
-            self.assertLess(resident() - before, HELD_MAX_BYTES + 64 * MIB)
+            # Beside the held bytes there are copies for the sockets, and the pieces that are being made.
+            self.assertLess(resident() - before, 192 * MIB)
         await self.everyone_gone()
         self.assertEqual(held.total, 0)
 
