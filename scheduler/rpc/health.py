@@ -1,8 +1,5 @@
 """The health service of both gRPC servers: each service that is served is healthy.
 
-A check is refused to those who may not call the services, so the scheduler's probes find out what its calls would meet.
-A watch is open to everybody.
-
 The servicer of ``grpc_health`` is not used. It holds a lock while it sends the first answer of a watch, so a client
 that does not read this answer would block all other checks.
 """

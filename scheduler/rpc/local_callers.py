@@ -7,8 +7,7 @@ port later.
 The server learns of the end of a connection a moment after it happened. So a call counts as its caller's only if the
 call is still active after the lookup.
 
-The reflection service and the watch of the health service are open to all users of the machine. They tell nothing but
-which services there are.
+The reflection service is open to all users of the machine. It tells nothing but which services there are.
 """
 
 from __future__ import annotations

@@ -103,7 +103,6 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
     ``Busy`` if the server has no room for the call and does not name its process. ``in_all``: the seconds named in the
     reason, if this check is one of several attempts.
     """
-    refusal = ""
     try:
         _, call = stubs.health.Check.with_call(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=to.metadata)
         answer = call.trailing_metadata()
@@ -128,8 +127,6 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
     stubs.silent = False
     if not to.gave(answer):
         raise Misdirected(to.name)
-    if refusal:
-        raise Unreachable(to.name, reason=refusal)
 
 
 #: Has its argument called with the late answer to a start, on a thread of gRPC that serves all calls: it must be quick.
@@ -200,9 +197,9 @@ def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, se
     began = time.monotonic()
     try:
         _made_thd(stubs, "SignalJob", to, request, left)
-    except Misdirected:
-        raise
     except (Unreachable, AnswerUnreadable) as error:
+        if isinstance(error, Unreachable) and not error.sent:
+            raise
         raise DeadlineExceeded(f"SignalJob on worker {to.name!r}", round(time.monotonic() - began, 1)) from error
 
 

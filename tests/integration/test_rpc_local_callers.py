@@ -137,7 +137,8 @@ class StrangerTests(LocalCase):
         """A health check is refused. The reflection service is open to every user of the machine."""
         channel = self.channel(self.through(NOBODY, self.worker(settings())))
         health = health_pb2_grpc.HealthStub(channel)
-        self.assertEqual(await self.code(health.Check, health_pb2.HealthCheckRequest()), UNAUTHENTICATED)
+        for method in (health.Check, lambda *given, **more: list(health.Watch(*given, **more))):
+            self.assertEqual(await self.code(method, health_pb2.HealthCheckRequest()), UNAUTHENTICATED)
         reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         answers = await deferToThread(list, reflection.ServerReflectionInfo(iter([request]), timeout=10))
@@ -153,6 +154,22 @@ class StrangerTests(LocalCase):
             self.assertFalse(error.sent)
         error = await self.assertFailure(client.query_job(worker, "j"), Unreachable)
         self.assertIn("local_users", error.reason)
+
+    async def test_refused_later(self) -> None:
+        """A call that is refused although the check before it was not had no effect, and the error says so."""
+        given = settings()
+        answers: list[int] = []
+        callers = LocalCallers(given, lambda *_: answers.pop(0), lambda: Address("127.0.0.1", 1))
+        worker, client = a_worker(self.worker(given, callers).bound), self.worker_client()
+        for call in (
+            lambda: client.start_job(worker, a_job()),
+            lambda: client.signal_job(worker, "j", "TERM", "main"),
+        ):
+            answers[:] = [0, NOBODY]
+            error = await self.assertFailure(call(), Unreachable)
+            self.assertIn(f"user {NOBODY} is not in local_users", error.reason)
+            self.assertFalse(error.sent)
+            self.assertEqual(answers, [])
 
     async def test_our_worker(self) -> None:
         """A worker that is refused by the scheduler learns why."""
