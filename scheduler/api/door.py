@@ -49,19 +49,20 @@ class Door:
         Raises ``Unauthenticated`` if it has no principal, ``ScopeNeeded`` if the principal's scope is too small, and
         ``TooManyRequests`` if it has a token after too many that were not valid.
         """
+        credentials = _credentials(request)
         try:
-            principal = self._principal(request)
+            principal = self._principal(request, credentials)
         except (Unauthenticated, TooManyRequests):
             if scope is Scope.OPEN:
                 return None
+            self._authentication.refused(credentials)
             raise
         if principal.scope < scope:
             raise ScopeNeeded(str(principal), scope.name.lower())
         self.admitted.add(principal, request)
         return principal
 
-    def _principal(self, request: Request) -> Principal:
-        credentials = _credentials(request)
+    def _principal(self, request: Request, credentials: Credentials) -> Principal:
         if not credentials.authorization:
             return self._authentication.principal(credentials)
         address = cast(FromClient, request).client_address

@@ -20,6 +20,9 @@ class LocalUsers(Protocol):
     def principal(self, uid: int) -> Principal:
         """The principal of a user. Raises ``Unauthenticated`` for a user who needs a token."""
 
+    def refused(self, uid: int) -> None:
+        """Note that a request of the user was refused, for want of a token."""
+
 
 @frozen
 class Credentials:
@@ -56,3 +59,8 @@ class Authentication:
         if credentials.uid is not None:
             return self.local_users.principal(credentials.uid)
         raise Unauthenticated("the request has no token; send `Authorization: Bearer TOKEN`")
+
+    def refused(self, credentials: Credentials) -> None:
+        """Note that a request without a principal was refused. It would not be on a route that is open."""
+        if not credentials.authorization and credentials.uid is not None:
+            self.local_users.refused(credentials.uid)

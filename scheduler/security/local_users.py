@@ -69,11 +69,14 @@ class LocalUsers:
             return self._administrators[uid]
         if uid in self._principals:
             return self._principals[uid]
-        self._refusals.note(uid)
         raise Unauthenticated(
             f"user {uid} of this machine has no access. Root has, so `sudo` in front of the command helps; so does a "
             "token (`Authorization: Bearer TOKEN`), or the user's name in local_users of [http_server]"
         )
+
+    def refused(self, uid: int) -> None:
+        """Log that a request of the user was refused."""
+        self._refusals.note(uid)
 
 
 def _principal(user: User, scope: Scope) -> Principal:

@@ -60,13 +60,14 @@ def test_stranger(daemons: Make) -> None:
     """A plain curl of another user is 401, which says how to go on, and so does the log; root's is answered."""
     scheduler = daemons("scheduler", SCHEDULER).start()
     url = f"http://{scheduler.endpoints['http']}"
+    assert curl(NOBODY, f"{url}/healthz")[0] == 200
+    assert "refuses" not in scheduler.log.read_text()
     start = ("-d", '{"command": "true", "selector": {}}', f"{url}/v1/jobs")
     for _ in range(3):
         status, problem = curl(NOBODY, *start)
         assert status == 401
         for word in (str(NOBODY), "sudo", "Authorization: Bearer", "local_users"):
             assert word in problem["detail"], problem
-    assert curl(NOBODY, f"{url}/healthz")[0] == 200
     assert curl(0, f"{url}/v1/jobs")[0] == 200
     assert curl(0, "-H", "X-Forwarded-For: 192.0.2.1", f"{url}/v1/jobs")[0] == 401
     refusals = [line for line in scheduler.log.read_text().splitlines() if "refuses the user" in line]

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.users import User
 from scheduler.errors import Unauthenticated
+from scheduler.security.authentication import Authentication, Credentials, Nobody
 from scheduler.security.local_users import MAX_LOGGED_USERS, REFUSAL_INTERVAL_SECONDS, LocalUsers
 from scheduler.security.principals import Principal, Scope
 
@@ -29,7 +30,9 @@ class LocalUsersTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
     def refusal(self, uid: int) -> str:
-        return str(self.assertRaises(Unauthenticated, self.users.principal, uid))
+        text = str(self.assertRaises(Unauthenticated, self.users.principal, uid))
+        self.users.refused(uid)
+        return text
 
     def test_stranger(self) -> None:
         """Another user is refused, with a text that says how to go on."""
@@ -49,6 +52,22 @@ class LocalUsersTests(SynchronousTestCase):
         self.clock.advance(REFUSAL_INTERVAL_SECONDS)
         self.refusal(65534)
         self.assertEqual(len(self.lines), 3)
+
+    def test_noted(self) -> None:
+        """Only a request that was refused for want of a token is logged: not one with a wrong token, nor from afar."""
+        authentication = Authentication(Nobody(), self.users)
+        authentication.refused(Credentials(["Bearer x"], STRANGER))
+        authentication.refused(Credentials())
+        self.assertEqual(self.lines, [])
+        authentication.refused(Credentials(uid=STRANGER))
+        self.assertEqual(len(self.lines), 1)
+
+    def test_token_first(self) -> None:
+        """A token in a request counts, even a wrong one of root."""
+        authentication = Authentication(Nobody(), self.users)
+        self.assertEqual(authentication.principal(Credentials(uid=0)).name, "root")
+        self.assertRaises(Unauthenticated, authentication.principal, Credentials(["Bearer x"], 0))
+        self.assertRaises(Unauthenticated, authentication.principal, Credentials())
 
     def test_many_refused(self) -> None:
         """A user who has thousands of ids can't fill the log."""
