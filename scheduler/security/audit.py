@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -35,18 +36,22 @@ def _milliseconds(time: float) -> float:
 
 
 def _text(text: str) -> str:
-    return bounded_text(text, TEXT_MAX_BYTES)
+    usual = text.isascii() and text.isprintable() and len(text) <= TEXT_MAX_BYTES
+    return text if usual else bounded_text(text, TEXT_MAX_BYTES)
 
 
 def _details(details: Details | str) -> str:
-    """The details as JSON, in ASCII. Details that are too large must have been cut before: here only a note is left."""
+    """The details as canonical JSON, which a text must be already. Of details that are too large a note is left."""
     text = details if isinstance(details, str) else compact(details)
     return text if len(text) <= DETAILS_MAX_CHARACTERS else compact({"omitted": len(text)})
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def compact(value: Any) -> str:
     """The canonical JSON of a value: ASCII, without spaces, names sorted."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 @frozen
@@ -68,7 +73,7 @@ class Act:
     origin: str = field(default="", converter=_text)
     uid: int | None = None
     request_id: str = field(default="", converter=_text)
-    #: A JSON object, in ASCII.
+    #: A JSON object, as ``compact`` writes it.
     details: str = field(default="{}", converter=_details)
 
 
@@ -125,7 +130,7 @@ class Entry:
 
     def follows(self, previous: str) -> bool:
         """Whether this entry's hash is right after one with the hash ``previous``."""
-        return self.hash == _hash(previous, self.row())
+        return self.hash == _hash(previous, self.seq, self.act)
 
 
 def time_text(time: float) -> str:
@@ -161,15 +166,22 @@ def chained(head: Anchor, acts: Iterable[Act]) -> list[Entry]:
     """Entries for these acts, which continue a chain that ends with ``head``."""
     entries = []
     for act in acts:
-        bare = Entry(head.seq + 1, act, "")
-        entry = evolve(bare, hash=_hash(head.hash, bare.row()))
-        entries.append(entry)
-        head = entry.anchor
+        seq = head.seq + 1
+        entries.append(Entry(seq, act, _hash(head.hash, seq, act)))
+        head = entries[-1].anchor
     return entries
 
 
-def _hash(previous: str, row: Mapping[str, Any]) -> str:
-    return hashlib.sha256(f"{previous}\n{compact(row)}".encode("ascii")).hexdigest()
+def _hash(previous: str, seq: int, act: Act) -> str:
+    """The hash of an entry: that of the previous hash, a line feed, and ``compact(entry.row())``, put together here."""
+    quoted = encode_basestring_ascii
+    row = (
+        f'{{"action":{quoted(act.action)},"details":{act.details},"from":{quoted(act.origin)},'
+        f'"request_id":{quoted(act.request_id)},"result":{quoted(act.result)},"seq":{seq},'
+        f'"target":{quoted(act.target)},"time":{quoted(time_text(act.time))},'
+        f'"uid":{"null" if act.uid is None else act.uid},"who":{quoted(act.who)},"worker":{quoted(act.worker)}}}'
+    )
+    return hashlib.sha256(f"{previous}\n{row}".encode()).hexdigest()
 
 
 def _object(text: str) -> Any:

@@ -67,7 +67,7 @@ class Audited(_Passing):  # type: ignore[misc]
         return self._audit.carry_out(
             under_way,
             lambda: self._scheduler.submit(wanted).addCallback(watched),
-            acts_of=lambda _, accepted: [under_way.of(accepted.job)],
+            acts_of=lambda _, accepted: [] if under_way.taken else [under_way.of(accepted.job)],
             unheard=unheard,
         )
 
@@ -138,7 +138,7 @@ class Audited(_Passing):  # type: ignore[misc]
             origin=self._origin,
             uid=self._uid,
             request_id=self._request_id,
-            details=compact(details or {}),
+            details=details or {},
         )
 
     def _find(self, job_id: str) -> Job | None:

@@ -24,7 +24,7 @@ from scheduler.deferreds import shielded
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import IStore
 from scheduler.security.acts import UNDER_WAY, ActUnderWay
-from scheduler.security.audit import UNCHANGED, Act, Anchor, AuditFilter, AuditPage, Entry, compact, time_text
+from scheduler.security.audit import UNCHANGED, Act, Anchor, AuditFilter, AuditPage, Entry, time_text
 from scheduler.security.flood import Reads, Refusals
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class Audit:
     def end_minute(self) -> None:
         """Record the refusals that were only counted, and log the head if it has changed; called every minute."""
         for origin, count in self._refusals.end().items():
-            self.record(Act(self.now(), "", "refused", "", "", "many", origin, details=compact({"count": count})))
+            self.record(Act(self.now(), "", "refused", "", "", "many", origin, details={"count": count}))
         if self._head != self._logged:
             self._log_head()
 

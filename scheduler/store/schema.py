@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Double,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
@@ -169,7 +170,8 @@ TOKENS = Table(
 AUDIT = Table(
     "audit",
     METADATA,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    # SQLite needs no index for a key of this type
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("time", Double, nullable=False),
     Column("who", Text, nullable=False),
     # the address that the request came from

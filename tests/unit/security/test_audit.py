@@ -19,6 +19,7 @@ from scheduler.security.audit import (
     Anchor,
     Entry,
     chained,
+    compact,
     entry_of,
     verify,
 )
@@ -168,9 +169,16 @@ class EntryTests(SynchronousTestCase):
         )
         self.assertEqual(entry.hash, hashlib.sha256(f"{GENESIS}\n{row}".encode()).hexdigest())
 
+    @given(ANY_ACTS)
+    def test_canonical(self, act: Act) -> None:
+        """The hash is that of the row which ``Entry.row`` shows."""
+        (entry,) = chained(Anchor(), [act])
+        shown = f"{GENESIS}\n{compact(entry.row())}"
+        self.assertEqual(entry.hash, hashlib.sha256(shown.encode("ascii")).hexdigest())
+
     def test_texts(self) -> None:
         """No text of an act can forge a line of the log, nor be without end."""
-        act = Act(1.0, "a\nb\x1b\0\ud800", "x" * 9999, details=json.dumps({"args": "y" * DETAILS_MAX_CHARACTERS}))
+        act = Act(1.0, "a\nb\x1b\0\ud800", "x" * 9999, details={"args": "y" * DETAILS_MAX_CHARACTERS})
         self.assertEqual(act.who, "a\ufffdb\ufffd\ufffd\ufffd")
         self.assertEqual(len(act.action), TEXT_MAX_BYTES)
         self.assertEqual(list(json.loads(act.details)), ["omitted"])
