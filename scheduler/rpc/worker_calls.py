@@ -119,7 +119,7 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
         if isinstance(told, Misdirected):
             raise Misdirected(to.name) from failure
         if isinstance(told, _NOT_ADMITTED):
-            refusal = _not_admitted(told)
+            raise Unreachable(to.name, reason=_not_admitted(told)) from failure
         if to.nonce and not nonce_in(answer) and status.is_without_a_place(failure):
             raise Busy(f"places for calls at worker {to.name!r}", MAX_WORKER_CALLS) from failure
     except ValueError:  # the channel was closed
