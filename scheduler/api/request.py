@@ -137,6 +137,9 @@ class Request(server.Request):
         self.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
         try:
             if (problem := self._refusal()) is not None:
+                # no request behind it is read: the client, or a proxy, may see another end of it
+                self.channel.persistent = 0
+                self.responseHeaders.setRawHeaders("Connection", ["close"])
                 if problem.status == 403:
                     record_refusal(self.site.audit, self, "", problem.type)
                 send(self, problem_answer(problem.of_submission(False) if self._submits else problem))
@@ -170,9 +173,6 @@ class Request(server.Request):
                 problem = problem_of(Failure(self.site.too_many(self._counted)))
         if problem is None:
             problem = _problem_of_line(self.method, self.path)
-        if self.refused_body or self.site.draining or self.channel.crowded is not None:
-            self.channel.persistent = 0
-            self.responseHeaders.setRawHeaders("Connection", ["close"])
         return problem
 
     def processingFailed(self, reason: Failure) -> None:

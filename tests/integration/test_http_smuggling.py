@@ -178,9 +178,9 @@ class SmugglingTests(HostileCase):
             self.assertEqual(self.submissions(), 0, name)
 
     async def test_forbidden(self) -> None:
-        """The answer is a problem document, and the start is not carried out."""
+        """The answer is a problem document, neither request is carried out, and the connection is closed."""
         for name, raw in FORBIDDEN.items():
-            received = await self.send(raw.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            received = await self.send(raw + HIDDEN)
             self.assertEqual(statuses(received), [400], (name, received))
             self.assertIn(b"application/problem+json", received, name)
             self.assertEqual(self.submissions(), 0, name)
