@@ -59,7 +59,7 @@ TYPES: Mapping[str, ProblemType] = {
     ),
     "refused": _type(
         403,
-        "The caller is not permitted to do this: the worker lacks a label that its token is limited to.",
+        "The caller is not permitted to do this: its token is limited to workers with some labels.",
         "Use a token that reaches the worker; `GET /v1/workers` lists those that yours reaches.",
     ),
     "worker-unknown": _type(

@@ -137,9 +137,11 @@ class Request(server.Request):
         self.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
         try:
             if (problem := self._refusal()) is not None:
-                # no request behind it is read: the client, or a proxy, may see another end of it
-                self.channel.persistent = 0
-                self.responseHeaders.setRawHeaders("Connection", ["close"])
+                if problem.type != "too-many-requests" or self.channel.crowded is not None:
+                    # No request behind it is read: the client, or a proxy, may see another end of it. But a proxy goes
+                    # on after the refusal of one of its clients who makes too many requests.
+                    self.channel.persistent = 0
+                    self.responseHeaders.setRawHeaders("Connection", ["close"])
                 if problem.status == 403:
                     record_refusal(self.site.audit, self, "", problem.type)
                 send(self, problem_answer(problem.of_submission(False) if self._submits else problem))

@@ -127,7 +127,7 @@ ROUTES = (
     Route("GET", "/v1/tokens", ADMIN, tokens.every, (200,)),
     Route("GET", "/v1/tokens/<token_id>", ADMIN, tokens.one, (200,), ("token-unknown",)),
     Route("DELETE", "/v1/tokens/<token_id>", ADMIN, tokens.revoke, (204,), _REVOKE),
-    Route("GET", "/v1/audit", ADMIN, audit.page, (200,), ("store-failing",), audit.QUERY),
+    Route("GET", "/v1/audit", ADMIN, audit.page, (200,), ("refused", "store-failing"), audit.QUERY),
     Route("GET", "/healthz", Scope.OPEN, process.healthz, (200,)),
     Route("GET", "/readyz", Scope.OPEN, process.readyz, (200,), ("not-ready",)),
     Route("GET", "/v1/version", READ, process.version, (200,)),

@@ -14,6 +14,7 @@ from scheduler.security.authentication import Authentication
 from tests.doubles.authentication import TRUSTING
 from tests.unit.api.conversation import HOSTS, Stage
 from tests.unit.api.scenarios import NOW, Reply, RouteScenarios
+from tests.unit.api.scenarios.access import LIMITS
 
 
 class OverSocket(TestCase):
@@ -22,7 +23,7 @@ class OverSocket(TestCase):
     def serve(self, authentication: Authentication) -> None:
         self.scheduler, self.fleet, self.house = Stage(reactor).parts
         audit = self.house.parts.audit
-        self._site = make_site(self.scheduler, authentication, reactor, lambda: NOW, HOSTS, audit=audit)
+        self._site = make_site(self.scheduler, authentication, reactor, lambda: NOW, HOSTS, limits=LIMITS, audit=audit)
         self._port = reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self._pool = HTTPConnectionPool(reactor)
         self._client = HTTPClient(Agent(reactor, pool=self._pool))

@@ -2,7 +2,7 @@
 
 from tests.doubles.authentication import Doorkeeper
 from tests.unit.api.conversation import Server
-from tests.unit.api.scenarios.access import AccessScenarios
+from tests.unit.api.scenarios.access import LIMITS, AccessScenarios
 from tests.unit.api.test_routes import InMemory
 
 
@@ -11,4 +11,4 @@ class MemoryAccessTests(AccessScenarios, InMemory):
 
     def setUp(self) -> None:
         self.doorkeeper = Doorkeeper()
-        self.serve(Server(authentication=self.doorkeeper))
+        self.serve(Server(authentication=self.doorkeeper, limits=LIMITS))

@@ -7,14 +7,15 @@ import json
 from scheduler.api.server import make_site
 from scheduler.errors import Unauthenticated
 from scheduler.security.audit import Act
-from scheduler.security.authentication import Authentication, Nobody
+from scheduler.security.authentication import Authentication
 from scheduler.security.principals import Principal, Scope
+from tests.doubles.authentication import NoLocalUsers, NoTokens
 from tests.unit.api.cases import ServerTestCase
 from tests.unit.api.conversation import HOSTS, NOW
 
 
-class Tokens:
-    """One token for each scope, by its name."""
+class Tokens(NoTokens):
+    """A token for each scope, by its name."""
 
     def principal(self, token: str) -> Principal:
         scopes = {scope.name.lower(): scope for scope in Scope}
@@ -26,7 +27,7 @@ class Tokens:
 class RecordingTests(ServerTestCase):
     def setUp(self) -> None:
         super().setUp()
-        door = Authentication(Tokens(), Nobody())
+        door = Authentication(Tokens(), NoLocalUsers())
         audit = self.house.parts.audit
         self.server.site = make_site(self.scheduler, door, self.clock, lambda: NOW, HOSTS, audit=audit)
 

@@ -8,9 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.users import User
 from scheduler.errors import Unauthenticated
-from scheduler.security.authentication import Authentication, Credentials, Nobody
+from scheduler.security.authentication import Authentication, Credentials
 from scheduler.security.local_users import MAX_LOGGED_USERS, REFUSAL_INTERVAL_SECONDS, LocalUsers
 from scheduler.security.principals import Principal, Scope
+from tests.doubles.authentication import NoTokens
 
 ALICE, CI = User(4_000_001, "alice"), User(4_000_002, "ci")
 
@@ -55,7 +56,7 @@ class LocalUsersTests(SynchronousTestCase):
 
     def test_noted(self) -> None:
         """Only a request that was refused for want of a token is logged: not one with a wrong token, nor from afar."""
-        authentication = Authentication(Nobody(), self.users)
+        authentication = Authentication(NoTokens(), self.users)
         authentication.refused(Credentials(["Bearer x"], STRANGER))
         authentication.refused(Credentials())
         self.assertEqual(self.lines, [])
@@ -64,7 +65,7 @@ class LocalUsersTests(SynchronousTestCase):
 
     def test_token_first(self) -> None:
         """A token in a request counts, even a wrong one of root."""
-        authentication = Authentication(Nobody(), self.users)
+        authentication = Authentication(NoTokens(), self.users)
         self.assertEqual(authentication.principal(Credentials(uid=0)).name, "root")
         self.assertRaises(Unauthenticated, authentication.principal, Credentials(["Bearer x"], 0))
         self.assertRaises(Unauthenticated, authentication.principal, Credentials())

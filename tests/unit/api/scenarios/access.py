@@ -12,6 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from scheduler.api.routes import ROUTES, Route
+from scheduler.limits import ClientLimits
 from scheduler.model import Job, JobSpec, JobState
 from scheduler.security.principals import Scope
 from tests.doubles.authentication import INVALID, OTHER_UID, OWN_UID, TOKENS, Doorkeeper
@@ -30,6 +31,7 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "POST /v1/jobs/<job_id>/signal": {"signal": "SIGTERM"},
     "POST /v1/workers/<worker>/drain": {},
     "POST /v1/workers/<worker>/resume": {},
+    "POST /v1/tokens": {"name": "new", "scope": "read"},
 }
 
 #: The same routes in other forms: query strings, and the wanted type of the answer.
@@ -42,7 +44,14 @@ FORMS: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 
 #: Routes that name neither a worker nor a job, whoever calls them.
-NAMELESS = {"GET /v1/jobs", "GET /v1/workers", "GET /healthz", "GET /readyz", "GET /v1/version", "GET /problems/<name>"}
+NAMELESS = {
+    *("GET /v1/jobs", "GET /v1/workers", "GET /healthz", "GET /readyz", "GET /v1/version", "GET /problems/<name>"),
+    *("GET /v1/tokens", "POST /v1/tokens", "GET /v1/tokens/<token_id>", "DELETE /v1/tokens/<token_id>"),
+    "GET /v1/audit",
+}
+
+#: The tests make many connections, and send many tokens that are not valid.
+LIMITS = ClientLimits(connections_per_address=1_000_000, failed_logins_per_minute=1_000_000)
 
 
 @frozen
@@ -82,6 +91,7 @@ def examples(worker: str, job: Callable[[], str]) -> Iterator[Example]:
             path.replace("<worker>", worker)
             .replace("<job_id>", job() if "<job_id>" in path else "")
             .replace("<name>", "busy")
+            .replace("<token_id>", "nope")
         )
 
     for path in dict.fromkeys(route.path for route in ROUTES):
@@ -265,6 +275,13 @@ class AccessScenarios(Scenarios):
         self.assertEqual(ready, {"ready": True, "workers_online": 1})
         everything = (await self.call("GET", "/v1/jobs", authorization="Bearer reader")).json()["jobs"]
         self.assertEqual(len(everything), 2)
+
+    @scenario
+    async def test_audit_of_all(self) -> None:
+        """The audit is about all workers, so a token that reaches only some may not read it."""
+        self.begin()
+        self.assert_problem_is(await self.call("GET", "/v1/audit", authorization="Bearer limited"), 403, "refused")
+        self.assertEqual((await self.call("GET", "/v1/audit", authorization="Bearer admin")).status, 200)
 
     @scenario
     async def test_created_by(self) -> None:
