@@ -49,7 +49,7 @@ def makeService(options: Options) -> IService:
     calls = WorkerClient(reactor, tls, uuid.uuid4().hex)
     verify_hosts = tls is not None and options.identity is None
     rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=verify_hosts)
-    expiry = ExpiryWatch(reactor, time.time, tls)
+    expiry = ExpiryWatch(reactor, time.time, tls, settings.tls)
     cluster = make_cluster(
         reactor,
         time.time,

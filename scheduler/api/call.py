@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any, BinaryIO, cast
 
 from attrs import frozen
@@ -16,10 +17,11 @@ from scheduler.api.context import Context
 from scheduler.api.errors import ProblemError
 from scheduler.api.guard import values_of
 from scheduler.api.parameters import Query
-from scheduler.api.recording import audited
+from scheduler.api.recording import audited, record_reads
 from scheduler.errors import Invalid, NotFound, Unauthenticated
 from scheduler.interfaces import IScheduler
 from scheduler.limits import BODY_MAX_BYTES
+from scheduler.model import Job
 from scheduler.names import is_id
 from scheduler.reading import Object, shown
 from scheduler.request_keys import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
@@ -61,6 +63,10 @@ class Call:
         if self.principal is None:
             raise Unauthenticated("the request has no token; send `Authorization: Bearer TOKEN`")
         return audited(self.context.scheduler, self.context.audit, self.principal, self.request)
+
+    def note_reads(self, jobs: Iterable[Job]) -> None:
+        """Have the audit record that the answer shows output of these jobs."""
+        record_reads(self.context.scheduler, self.context.audit, self.principal, self.request, jobs)
 
     @property
     def head(self) -> bool:

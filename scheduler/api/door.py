@@ -65,12 +65,13 @@ class Door:
     def _principal(self, request: Request, credentials: Credentials) -> Principal:
         if not credentials.authorization:
             return self._authentication.principal(credentials)
-        address = cast(FromClient, request).client_address
-        self._logins.check(address)
+        # A user of this machine must not use up the attempts of the others on it.
+        sender = cast(FromClient, request).client_address if credentials.uid is None else f"user {credentials.uid}"
+        self._logins.check(sender)
         try:
             return self._authentication.principal(credentials)
         except Unauthenticated:
-            self._logins.failed(address)
+            self._logins.failed(sender)
             raise
 
 

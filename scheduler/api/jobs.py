@@ -27,6 +27,7 @@ async def page(call: Call) -> Reply:
     limit = query.number("limit", 1, PAGE_MAX_JOBS) or 100
     found = call.scheduler.jobs(query.filter(context.wall_time()), limit, query.text("cursor"))
     if output is not None:
+        call.note_reads(found.jobs)
         return Answer(await context.excerpts.page(found, output), content_type=JSON)
     return await context.document(page_of_jobs(call.scheduler, found, context.shown))
 
@@ -38,6 +39,8 @@ async def one(call: Call, job_id: str) -> Reply:
     if wanted.wait is not None and not job.state.final and not call.head:
         waiting = call.scheduler.wait(job_id, wanted.wait)
         job = await call.context.unless_shut_down(waiting, partial(call.scheduler.job, job_id))
+    if wanted.output is not None:
+        call.note_reads([job])
     return await outcomes.of_job(call.context, job, wanted)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import frozen
 from twisted.web.server import Request
 
 from scheduler.api.door import Door
 from scheduler.errors import ScopeNeeded, Unauthenticated
 from scheduler.interfaces import IScheduler
+from scheduler.model import Job
 from scheduler.security.audited import Audited
 from scheduler.security.principals import Principal, Scope
 from scheduler.security.trail import Audit
@@ -20,11 +23,22 @@ def origin_of(request: Request) -> tuple[str, int | None]:
 
 def audited(scheduler: IScheduler, audit: Audit | None, principal: Principal | None, request: Request) -> IScheduler:
     """The scheduler, with the acts of this request recorded."""
-    if audit is None:
-        return scheduler
+    return scheduler if audit is None else _audited(scheduler, audit, principal, request)
+
+
+def record_reads(
+    scheduler: IScheduler, audit: Audit | None, principal: Principal | None, request: Request, jobs: Iterable[Job]
+) -> None:
+    """Record that output of these jobs is part of the answer, where it was not read by way of ``audited``."""
+    if audit is not None:
+        reader = _audited(scheduler, audit, principal, request)
+        for job in jobs:
+            reader.note_read(job.id)
+
+
+def _audited(scheduler: IScheduler, audit: Audit, principal: Principal | None, request: Request) -> Audited:
     origin, uid = origin_of(request)
-    who = "" if principal is None else str(principal)
-    return Audited(scheduler, audit, who, origin, uid, _id_of(request))
+    return Audited(scheduler, audit, "" if principal is None else str(principal), origin, uid, _id_of(request))
 
 
 def record_refusal(audit: Audit | None, request: Request, who: str, result: str) -> None:

@@ -19,16 +19,16 @@ LOG_INTERVAL_SECONDS, NOTES_VALID_SECONDS = 24 * 3600.0, 60.0
 
 
 class ExpiryWatch(Periodic):
-    """A service that logs warnings about the certificates in ``files``. Without TLS it does nothing."""
+    """A service that logs warnings about the certificates in ``files``; ``None`` for a server without TLS."""
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, wall_time: Callable[[], float], files: TlsFiles | None) -> None:
+    def __init__(self, clock: IReactorTime, wall_time: Callable[[], float], *files: TlsFiles | None) -> None:
         """``wall_time`` gives POSIX times."""
         super().__init__(clock, LOG_INTERVAL_SECONDS, self._warn, at_once=True)
         self._clock = clock
         self._wall_time = wall_time
-        self._files = files
+        self._files = [each for each in files if each is not None]
         self._notes: tuple[str, ...] = ()
         self._made_at: float | None = None
 
@@ -41,21 +41,27 @@ class ExpiryWatch(Periodic):
 
     def _warn(self) -> None:
         for note in self._found():
-            self._log.warn("{note}; see `schedctl ca` for how to renew it", note=note)
+            self._log.warn(
+                "{note}; renew it (`schedctl ca issue --renew` for a certificate of that authority)", note=note
+            )
 
     def _found(self) -> Iterator[str]:
-        if self._files is None:
-            return
         now = datetime.fromtimestamp(self._wall_time(), UTC)
-        try:
-            pair = read_pair(self._files)
-        except Invalid:  # it was readable at the start; the use of the files reports it
-            return
-        for what, certificate in (
-            (f"the certificate in {self._files.crt_file}", pair.chain[0]),
-            *((f"the authority in {self._files.ca_file}", each) for each in pair.authorities),
-        ):
-            ends = certificate.not_valid_after_utc
-            if expires_soon(ends, now):
-                verb = "has expired" if ends <= now else "expires"
-                yield f"{what} {verb} on {ends:%Y-%m-%d %H:%M} UTC"
+        for files in self._files:
+            yield from _expiring(files, now)
+
+
+def _expiring(files: TlsFiles, now: datetime) -> Iterator[str]:
+    """A sentence for each of these certificates that expires soon, or has expired."""
+    try:
+        pair = read_pair(files)
+    except Invalid:  # it was readable at the start; the use of the files reports it
+        return
+    for what, certificate in (
+        (f"the certificate in {files.crt_file}", pair.chain[0]),
+        *((f"the authority in {files.ca_file}", each) for each in pair.authorities),
+    ):
+        ends = certificate.not_valid_after_utc
+        if expires_soon(ends, now):
+            verb = "has expired" if ends <= now else "expires"
+            yield f"{what} {verb} on {ends:%Y-%m-%d %H:%M} UTC"

@@ -104,14 +104,20 @@ class Audited(_Passing):  # type: ignore[misc]
 
     def open_output(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
         reader: IOutputReader = self._scheduler.open_output(job_id, stream, offset)
-        self._note_read(job_id)
+        self.note_read(job_id)
         return reader
 
     def read_output(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         reading: Deferred[Chunk] = self._scheduler.read_output(job_id, stream, offset, size)
         if size:
-            self._note_read(job_id)
+            self.note_read(job_id)
         return reading
+
+    def note_read(self, job_id: str) -> None:
+        """Record that output of the job was read, if the job is another principal's."""
+        job = self._find(job_id)
+        if job is not None and job.created_by is not None and job.created_by != self._who:
+            self._audit.read(self._act("read", job_id, job.worker_name or "", {"created_by": job.created_by}))
 
     # -- how
 
@@ -151,12 +157,6 @@ class Audited(_Passing):  # type: ignore[misc]
     def _worker_of(self, job_id: str) -> str:
         job = self._find(job_id)
         return "" if job is None else job.worker_name or ""
-
-    def _note_read(self, job_id: str) -> None:
-        """Record that output was read, if the job is another principal's."""
-        job = self._find(job_id)
-        if job is not None and job.created_by is not None and job.created_by != self._who:
-            self._audit.read(self._act("read", job_id, job.worker_name or "", {"created_by": job.created_by}))
 
 
 def spec_details(wanted: Submission) -> Details:

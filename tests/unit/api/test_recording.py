@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+from attrs import evolve
+
 from scheduler.api.server import make_site
 from scheduler.errors import Unauthenticated
+from scheduler.model import JobState
 from scheduler.security.audit import Act
 from scheduler.security.authentication import Authentication
 from scheduler.security.principals import Principal, Scope
+from scheduler.views import JobFilter
 from tests.doubles.authentication import NoLocalUsers, NoTokens
 from tests.unit.api.cases import ServerTestCase
 from tests.unit.api.conversation import HOSTS, NOW
@@ -77,6 +81,23 @@ class RecordingTests(ServerTestCase):
         self.assertEqual(self.ask("GET", "/v1/jobs?bogus=1", "read"), 400)
         self.assertEqual(self.ask("GET", "/v1/jobs", "read"), 200)
         self.assertEqual(self.acts(), [])
+
+    def test_foreign_output(self) -> None:
+        """Output of another principal's job is recorded however it is read: by itself, followed, or with the job."""
+        paths = ("/v1/jobs/{}/output", "/v1/jobs/{}/output?follow=1", "/v1/jobs/{}?output=1KiB")
+        for number, path in enumerate(paths):
+            job = self.fleet.add_job(b"text", state=JobState.SUCCEEDED)
+            registry = self.house.parts.ledger.registry
+            registry.put_job(evolve(registry.jobs.get(job.id), created_by="token:other"))
+            self.assertEqual(self.ask("GET", f"/v1/jobs/{job.id}", "read"), 200)
+            self.assertEqual(len(self.acts()), number)
+            self.assertEqual(self.ask("GET", path.format(job.id), "read"), 200)
+            act = self.acts()[-1]
+            self.assertEqual((act.action, act.target, act.who), ("read", job.id, "token:read"))
+        for job in self.scheduler.jobs(JobFilter(), 10, None).jobs:
+            registry.put_job(evolve(job, created_by="token:third"))
+        self.assertEqual(self.ask("GET", "/v1/jobs?output=1KiB", "run"), 200)
+        self.assertEqual([act.who for act in self.acts()[len(paths) :]], ["token:run"] * len(paths))
 
     def test_sender(self) -> None:
         """An act is recorded under its principal, address and request id, by the core routes and v1 alike."""
