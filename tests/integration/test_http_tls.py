@@ -118,6 +118,12 @@ class HandshakeTests(TlsCase):
 
             self.assertEqual(await deferToThread(chosen_thd), "http/1.1")
 
+    async def test_origin(self) -> None:
+        """Only a page of this server by https may use it; one by http may not."""
+        for scheme, status in (("https", 200), ("http", 403)):
+            sent = request("GET /healthz", b"", f"Origin: {scheme}://localhost")
+            self.assertEqual((await self.ask(sent)).status, status)
+
     async def test_old_versions(self) -> None:
         """TLS 1.1 and older, and ciphers without forward secrecy, are refused."""
         for version, ciphers in (

@@ -57,6 +57,18 @@ class GuardTests(SynchronousTestCase):
         for host in ("10.0.0.8", "0.0.0.0", "[::]", "box.example", "10.0.0.7.evil.example", "10.7", "167772167"):
             self.assertEqual(self.status(("Host", host), allowed=None, came_in_on="10.0.0.7"), 403, host)
 
+    def test_https(self) -> None:
+        """A page of ``http://`` is another site for a server with HTTPS. Without it a proxy may add HTTPS."""
+        for origin, over_tls, passes in (
+            ("https://localhost:3000", True, True),
+            ("http://localhost:3000", True, False),
+            ("https://localhost:3000", False, True),
+            ("http://localhost:3000", False, True),
+            ("https://evil.example", True, False),
+        ):
+            headers = Headers({"Host": ["localhost:3000"], "Origin": [origin]})
+            self.assertEqual(refusal(headers, ALLOWED, over_tls=over_tls) is None, passes, (origin, over_tls))
+
     def test_configured(self) -> None:
         """If hosts are configured, only these are allowed."""
         self.assertEqual(self.status(("Host", "10.0.0.7"), came_in_on="10.0.0.7"), 403)
