@@ -36,21 +36,16 @@ class UnixServer(Service):
         self._site = site
         self._port: _Port | None = None
 
-    def privilegedStartService(self) -> None:
-        """Make the socket. Raises ``CannotListenError`` if that fails, ``OSError`` if the path can't be freed."""
-        super().privilegedStartService()
+    def startService(self) -> None:
+        """Make the socket, as the user whom the process has from now on, who will have to remove it.
+
+        Raises ``CannotListenError`` if that fails, ``OSError`` if the path can't be freed.
+        """
+        super().startService()
         remove_left_behind(self._path)
         port = _Port(os.fsencode(self._path), self._site, _BACKLOG, _MODE, self._reactor)
         port.startListening()
-        port.stopReading()  # no request is answered before the service starts
         self._port, self.bound = port, self._path
-
-    def startService(self) -> None:
-        super().startService()
-        if self._port is None:
-            self.privilegedStartService()
-        assert self._port is not None
-        self._port.startReading()
         self._log.info("HTTP on {path}", path=str(self._path))
 
     def stopService(self) -> Deferred[Any]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 #: The file in a scheduler's ``state_dir``.
-ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - no password
+ADMIN_TOKEN = "admin.token"  # noqa: S105 - no password
 
 
 def next_step(url: str, environ: Mapping[str, str]) -> str:
@@ -17,7 +17,7 @@ def next_step(url: str, environ: Mapping[str, str]) -> str:
     if urlsplit(url).hostname not in _LOOPBACK:
         return ""
     for folder in _folders(environ):
-        file = folder / ADMIN_TOKEN_FILE
+        file = folder / ADMIN_TOKEN
         try:
             file.open("rb").close()
         except FileNotFoundError:

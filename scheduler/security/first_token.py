@@ -14,13 +14,13 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from scheduler.daemon.files import ADMIN_TOKEN
 from scheduler.errors import Unauthenticated
 from scheduler.security.interfaces import NewToken
 from scheduler.security.principals import Principal, Scope
 from scheduler.security.tokens import Tokens
 
-#: The file in the scheduler's ``state_dir``, and the name of the token.
-ADMIN_TOKEN_FILE, ADMIN = "admin.token", NewToken("admin", Scope.ADMIN)
+ADMIN = NewToken("admin", Scope.ADMIN)
 
 #: The principal in ``created_by`` of the first token.
 SCHEDULER = Principal("scheduler", "", Scope.ADMIN)
@@ -40,8 +40,8 @@ class FirstToken:
 
     def __init__(self, tokens: Tokens, folder: Path) -> None:
         self._tokens = tokens
-        self._file = folder / ADMIN_TOKEN_FILE
-        self._draft = folder / f"{ADMIN_TOKEN_FILE}.tmp"
+        self._file = folder / ADMIN_TOKEN
+        self._draft = folder / f"{ADMIN_TOKEN}.tmp"
 
     def make(self) -> Deferred[None]:
         """Make the token if none is valid. Fails with ``UnwritableToken`` or ``StoreFailed``, and leaves none then."""
