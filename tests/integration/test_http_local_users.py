@@ -312,17 +312,3 @@ class UnixTests(LocalCase):
             other.bind(str(self.path))
             await self.unix.stopService()
             self.assertTrue(self.path.exists())
-
-    async def test_not_serving_yet(self) -> None:
-        """A client that connects while the process starts is answered once it has started."""
-        await self.unix.stopService()
-        self.unix.privilegedStartService()
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.path))
-            client.sendall(request("GET /v1/jobs"))
-            # A request by TCP is answered meanwhile.
-            sent = request("GET /v1/jobs").replace(b"Host: localhost", b"Host: scheduler.example.com")
-            self.assertEqual((await self.ask(sent)).status, 200)
-            self.assertEqual(len(self.site.channels), 0)
-            self.unix.startService()
-            self.assertIn(b" 200 ", (await deferToThread(read_answer, client)).split(b"\r\n")[0])

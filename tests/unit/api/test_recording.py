@@ -19,7 +19,7 @@ from tests.unit.api.conversation import HOSTS, NOW
 
 
 class Tokens(NoTokens):
-    """A token for each scope, by its name."""
+    """Tokens with the names of the scopes that they have."""
 
     def principal(self, token: str) -> Principal:
         scopes = {scope.name.lower(): scope for scope in Scope}

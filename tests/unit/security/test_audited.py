@@ -125,6 +125,14 @@ class StoreTests(AuditedCase):
         self.assertTrue(stopped.called)
         stopped.addErrback(lambda _: None)
 
+    def test_drain(self) -> None:
+        """A drain that could not be saved has one entry, with the error."""
+        self.store.problem = "disk full"
+        self.failureResultOf(self.client.drain("w-1"), StoreFailed)
+        self.store.problem = ""
+        self.house.clock.advance(5)
+        self.assert_acts(("drain", "w-1", "w-1", "store-failed"))
+
     def test_too_many(self) -> None:
         """If more acts are owed than may be, the first are kept, and the log has the rest."""
         self.patch(saving, "MAX_OWED_ACTS", 3)

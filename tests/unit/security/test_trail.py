@@ -172,9 +172,10 @@ class UnderWayTests(TrailCase):
             await going_on
             seen.append(UNDER_WAY.get() is under_way)
 
-        under_way = self.under_way(acts.nothing)
+        under_way = self.under_way(acts.job(a_job()))
         done = self.audit.carry_out(under_way, lambda: Deferred.fromCoroutine(operation()))
         self.assertIsNone(UNDER_WAY.get())
         going_on.callback(None)
         self.successResultOf(done)
         self.assertEqual((seen, UNDER_WAY.get()), ([True, True], None))
+        self.assertEqual(under_way.take([a_job()]), [])
