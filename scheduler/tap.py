@@ -91,7 +91,7 @@ def makeService(options: Options) -> IService:
         expiry,
         store,
         *cluster.records,
-        Step(start=FirstToken(cluster.tokens, config.state_dir).make),
+        Step(start=FirstToken(cluster.tokens, config.state_dir, cluster.audit).make),
         Periodic(reactor, EXPIRY_INTERVAL_SECONDS, cluster.tokens.look),
         calls,
         *cluster.work,

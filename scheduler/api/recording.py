@@ -12,6 +12,8 @@ from scheduler.errors import ScopeNeeded, Unauthenticated
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job
 from scheduler.security.audited import Audited
+from scheduler.security.audited_tokens import AuditedTokens
+from scheduler.security.interfaces import ITokens
 from scheduler.security.principals import Principal, Scope
 from scheduler.security.trail import Audit
 
@@ -24,6 +26,14 @@ def origin_of(request: Request) -> tuple[str, int | None]:
 def audited(scheduler: IScheduler, audit: Audit | None, principal: Principal | None, request: Request) -> IScheduler:
     """The scheduler, with the acts of this request recorded."""
     return scheduler if audit is None else _audited(scheduler, audit, principal, request)
+
+
+def audited_tokens(tokens: ITokens, audit: Audit | None, request: Request) -> ITokens:
+    """The tokens, with those that this request makes or revokes recorded."""
+    if audit is None:
+        return tokens
+    origin, uid = origin_of(request)
+    return AuditedTokens(tokens, audit, origin, uid, _id_of(request))
 
 
 def record_reads(

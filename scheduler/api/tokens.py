@@ -7,7 +7,9 @@ from attrs import evolve
 from scheduler.api.answers import Answer, json_answer
 from scheduler.api.call import Call
 from scheduler.api.context import Reply
+from scheduler.api.recording import audited_tokens
 from scheduler.api.token_json import expiry, token_json
+from scheduler.security.interfaces import ITokens
 from scheduler.security.principals import Principal
 
 
@@ -16,7 +18,7 @@ async def create(call: Call) -> Reply:
     wanted, expires = call.body
     now = call.context.wall_time()
     wanted = evolve(wanted, expires_at=expiry(expires, now))
-    token, text = await call.context.tokens.create(_principal(call), wanted)
+    token, text = await _tokens(call).create(_principal(call), wanted)
     headers = {"Location": f"/v1/tokens/{token.id}"}
     shown = token_json(token, now)
     return json_answer({"id": shown.pop("id"), "token": text, **shown}, 201, headers)
@@ -35,10 +37,14 @@ async def one(call: Call, token_id: str) -> Reply:
 
 async def revoke(call: Call, token_id: str) -> Reply:
     """Revoke a token, and end its requests. A token that revokes itself gets this answer."""
-    principal, context = _principal(call), call.context
-    context.door.admitted.spare(principal, call.request)
-    await context.tokens.revoke(principal, token_id)
+    principal = _principal(call)
+    call.context.door.admitted.spare(principal, call.request)
+    await _tokens(call).revoke(principal, token_id)
     return Answer(status=204)
+
+
+def _tokens(call: Call) -> ITokens:
+    return audited_tokens(call.context.tokens, call.context.audit, call.request)
 
 
 def _principal(call: Call) -> Principal:

@@ -63,7 +63,7 @@ class Act:
     #: The principal, like ``token:ci``; ``""``: the request had none.
     who: str = field(converter=_text)
     action: str = field(converter=_text)
-    #: The id of the job or token, the name of the worker, or the method and path of a refused request.
+    #: The id of the job, the name of the worker or token, or the method and path of a refused request.
     target: str = field(default="", converter=_text)
     #: The name of the job's worker; ``""`` if it has none, or is not known.
     worker: str = field(default="", converter=_text)

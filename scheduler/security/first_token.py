@@ -16,9 +16,11 @@ from twisted.logger import Logger
 
 from scheduler.daemon.files import ADMIN_TOKEN
 from scheduler.errors import Unauthenticated
+from scheduler.security.audited_tokens import AuditedTokens
 from scheduler.security.interfaces import NewToken
 from scheduler.security.principals import Principal, Scope
 from scheduler.security.tokens import Tokens
+from scheduler.security.trail import Audit
 
 ADMIN = NewToken("admin", Scope.ADMIN)
 
@@ -38,8 +40,10 @@ class UnwritableToken(Exception):
 class FirstToken:
     """Makes the first token."""
 
-    def __init__(self, tokens: Tokens, folder: Path) -> None:
+    def __init__(self, tokens: Tokens, folder: Path, audit: Audit | None = None) -> None:
+        """``audit`` records that the token is made; ``None``: nothing does, in a test."""
         self._tokens = tokens
+        self._create = tokens.create if audit is None else AuditedTokens(tokens, audit).create
         self._file = folder / ADMIN_TOKEN
         self._draft = folder / f"{ADMIN_TOKEN}.tmp"
 
@@ -52,7 +56,7 @@ class FirstToken:
             self._complete()
             return
         try:
-            token, _ = await self._tokens.create(SCHEDULER, ADMIN, self._write_draft)
+            token, _ = await self._create(SCHEDULER, ADMIN, self._write_draft)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
