@@ -98,7 +98,8 @@ OF_PROGRAMS_ALONE = frozenset(
 _NO_READABLE_ANSWER = re.compile(
     r"Stream removed|CLIENT: Received message larger than max|received (initial |trailing )?metadata size exceeds"
     r"|Received RST_STREAM|Received http2 header with status|No status received|Exception deserializing response!"
-    r"|Decompression failed|Compression bit set|Unexpected error decompressing|Error parsing"
+    r"|Decompression failed|Compression bit set|Compression algorithm not supported|Unexpected error decompressing"
+    r"|Error parsing"
 )
 
 #: Beginning of the details when a grpcio server had no thread for the call, so its program never saw it.
