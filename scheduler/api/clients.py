@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from twisted.web.http_headers import Headers
@@ -20,8 +20,10 @@ _HOP = re.compile(
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"(?P<quoted>[^"\\]*)"|(?P<token>[^";,\s]+))\s*(?=;|$)', re.IGNORECASE)
 
 
-def is_trusted(address: str, proxies: Iterable[IPNetwork]) -> bool:
+def is_trusted(address: str, proxies: Sequence[IPNetwork]) -> bool:
     """Whether the address is that of a proxy which may state the address of a client."""
+    if not proxies:
+        return False
     found = plain_ip(address)
     return found is not None and any(found in network for network in proxies)
 

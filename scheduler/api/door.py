@@ -77,5 +77,7 @@ class Door:
 
 def _credentials(request: Request) -> Credentials:
     channel: Any = request.channel
-    uid = None if came_through_proxy(request.requestHeaders) else getattr(channel, "uid", None)
+    uid = getattr(channel, "uid", None)
+    if uid is not None and came_through_proxy(request.requestHeaders):
+        uid = None
     return Credentials(values_of(request.requestHeaders, "authorization"), uid)
