@@ -71,7 +71,7 @@ def make_folder(path: Path, uid: int | None, gid: int | None) -> None:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return
     except PermissionError:
-        if os.geteuid() != 0:
+        if os.geteuid() != 0 or path.exists():
             raise
     missing = [path]
     while not missing[-1].parent.exists():

@@ -2,6 +2,8 @@
 
 import codecs
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from twisted.scripts.twistd import ServerOptions
@@ -17,9 +19,12 @@ class StartCase(SynchronousTestCase):
     """Parses command lines like twistd."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
+        # With --uid a test has the rights of a user who may not be able to reach trial's folders.
+        reachable = Path(tempfile.mkdtemp())
+        reachable.chmod(0o711)
+        self.addCleanup(shutil.rmtree, reachable)
+        self.folder = reachable / "temp"
         self.folder.mkdir()
-        self.folder.parent.chmod(0o711)  # for tests with --uid
         self.file = str(self.folder / "some.toml")
         self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n')
         self.addCleanup(os.umask, os.umask(0o022))

@@ -224,6 +224,15 @@ class AnotherUserTests(StartCase):
             os.chown(self.state / name, NOBODY, NOBODY, follow_symlinks=False)
         os.chown(self.state, NOBODY, NOBODY)
 
+    def test_out_of_reach(self) -> None:
+        """A folder that the user can't reach is refused with that reason."""
+        self.state.mkdir(mode=0o700)
+        os.chown(self.state, NOBODY, NOBODY)
+        self.folder.chmod(0o700)
+        with self.assertRaises(SystemExit) as refused:
+            self.parse(SchedulerOptions(), *self.AS_NOBODY)
+        self.assertIn("Permission denied", str(refused.exception))
+
     def test_lock(self) -> None:
         """A link in the place of the lock is not followed."""
         self.plant("lock")
