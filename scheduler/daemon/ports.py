@@ -63,7 +63,7 @@ def _left_behind(port: int) -> bool:
     """Whether sockets use the port, and no process has any of them."""
     inodes: list[str] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
+        with contextlib.suppress(OSError), open(table, encoding="utf-8") as lines:
             fields = (line.split() for line in lines)
             inodes += (each[_INODE] for each in fields if each[_LOCAL].endswith(f":{port:04X}"))
     return bool(inodes) and set(inodes) == {"0"}

@@ -69,7 +69,7 @@ class FirstToken:
     def _write_draft(self, text: str) -> None:
         self._draft.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(self._draft, flags, 0o600), "w", encoding="ascii") as draft:
+        with open(os.open(self._draft, flags, 0o600), "w", encoding="utf-8") as draft:
             draft.write(f"{text}\n")
             draft.flush()
             os.fsync(draft.fileno())
@@ -77,7 +77,7 @@ class FirstToken:
     def _complete(self) -> None:
         """Give a draft that a crash left behind its name, if its token is valid; else remove it."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            with open(os.open(self._draft, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="ascii") as draft:
+            with open(os.open(self._draft, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="utf-8") as draft:
                 text = draft.read(_MAX_BYTES)
             try:
                 self._tokens.principal(text.strip())

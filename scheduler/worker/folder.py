@@ -141,7 +141,7 @@ def _finish(path: Path) -> StateFolder:
     folder_id = _read(path / _NEXT, _MEND_NEXT)
     worker = _NO_ID
     if (path / WORKER_ID).exists():
-        held = (path / WORKER_ID).read_text(encoding="ascii", errors="replace").strip()
+        held = (path / WORKER_ID).read_text(encoding="utf-8", errors="replace").strip()
         worker = held if is_id(held) else _NO_ID
     aside = ""
     for name in (USED_IDS, JOBS):

@@ -24,6 +24,7 @@ Cluster = tuple[Daemon, Daemon]
 def small_disk(folder: Path, size: str) -> tuple[str, ...]:
     """A command that makes ``folder`` a disk of that size for a program; skips if that is impossible."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.chmod(0o700)  # it is the state folder of a daemon
     return tuple(in_namespaces(f"mount -t tmpfs -o size={size} none {quote(str(folder))}"))
 
 

@@ -84,7 +84,6 @@ def test_used_and_revoked(cluster: Cluster, user: User) -> None:
         assert secret.split("_")[2].encode() not in (scheduler.state / "scheduler.db").read_bytes()
 
 
-@pytest.mark.xfail(strict=True, reason="jobs do not say yet which principal created them")
 def test_queued_job(cluster: Cluster, user: User) -> None:
     """A job that is queued when its token is revoked, here for its next attempt, is stopped, with the reason."""
     token = make(user, "queuer", "--scope", "run")
@@ -147,7 +146,7 @@ def test_in_memory(daemons: Callable[..., Daemon]) -> None:
 
 
 def test_unwritable(daemons: Callable[..., Daemon]) -> None:
-    """If the first token can't be written, the process ends with 1, and its log names the file."""
+    """A start that could not write the first token is refused, and the line names the file."""
     scheduler = daemons("scheduler", SCHEDULER)
     (scheduler.state / "admin.token" / "x").mkdir(parents=True)
     scheduler.state.chmod(0o700)
@@ -155,4 +154,4 @@ def test_unwritable(daemons: Callable[..., Daemon]) -> None:
         scheduler.start()
     assert scheduler.process is not None
     assert scheduler.process.wait(60) == 1
-    assert f"can't be written to {scheduler.state}/admin.token" in scheduler.log.read_text()
+    assert f"{scheduler.state}/admin.token must be a file" in scheduler.log.read_text()

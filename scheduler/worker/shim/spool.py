@@ -273,7 +273,7 @@ def create(
 @lru_cache
 def boot_id() -> str:
     """Identify this run of the machine: the id changes with each start of it."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 
