@@ -36,7 +36,7 @@ class Target:
     """A scheduler with two workers: ``w1`` gets jobs by HTTP, and ``w2`` hostile calls of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.cluster = Cluster(folder)
+        self.cluster = Cluster(folder, secure=False)  # the frames and calls of the fuzzer come without a certificate
         self._read: dict[str, int] = {}
         self._bounds: dict[str, tuple[int, int, float]] = {}
         #: The id of an ended job on ``w1``, and that of the worker ``fuzz``.

@@ -123,7 +123,7 @@ class SchedulerProcess:
             forget_after=FORGET_AFTER,
         )
         #: The object that clients call.
-        self.service: Any = Audited(self.parts.service, self.parts.audit, "token:client", "10.0.0.9", None, "")
+        self.service: Any = Audited(self.parts.service, self.parts.audit, "local:client", "10.0.0.9", None, "")
         self._around = around
         self._machine = machine
         reactor: Any = _Reactor(self.process)

@@ -135,7 +135,7 @@ def _submit(random: Random, workload: Workload, number: int, workers: Sequence[s
         target=target,
         terms=terms,
         key=f"k{number // 2}" if random.random() < workload.keyed else None,
-        by=f"token:{number % 2}",  # two principals use the same key
+        by=f"local:{number % 2}",  # two principals use the same key
         then=_steps(random, workload, seconds, lines, resume=not attended),
         follow=_follow(random, lines, not attended) if random.random() < workload.followed / 2 else None,
         hang_up=random.uniform(0.0, 0.5) if not endless and random.random() < workload.hung_up else None,
