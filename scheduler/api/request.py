@@ -115,9 +115,10 @@ class Request(server.Request):
         return self.oversized or self.unheld
 
     def _drop_body(self) -> None:
-        self.site.bodies.give_back(self._held)
-        self._held = 0
-        self.content = io.BytesIO()
+        if self._received:
+            self.site.bodies.give_back(self._held)
+            self._held = 0
+            self.content = io.BytesIO()
 
     def process(self) -> None:
         given = self.getHeader(b"x-request-id") or b""
