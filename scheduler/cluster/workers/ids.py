@@ -56,7 +56,7 @@ def id_of(registry: Registry, registration: Registration, address: str) -> str:
 
 def shows_folder(known: Worker, worker: Worker) -> bool:
     """Whether a worker that registers with the id of ``known``, and may have it, has shown the same folder id."""
-    return bool(worker.nonce) and worker.folder == _folder_of(known)
+    return bool(worker.nonce) and worker.folder == folder_of(known)
 
 
 def check_ids(registry: Registry, worker_id: str, name: str) -> None:
@@ -96,9 +96,9 @@ def may_hold(registry: Registry, registration: Registration, folder: str) -> boo
     if known.is_core:
         return False
     of_earlier = not folder and not registration.nonce
-    return of_earlier or _folder_of(known) in ("", folder)
+    return of_earlier or folder_of(known) in ("", folder)
 
 
-def _folder_of(known: Worker) -> str:
+def folder_of(known: Worker) -> str:
     """The id that is made from the worker's folder id; ``""``: it has shown none so far."""
     return known.folder or (known.id if is_made_id(known.id) else "")

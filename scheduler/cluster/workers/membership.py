@@ -136,7 +136,7 @@ class Membership:
         registry = self._ledger.registry
         worker_id = id_of(registry, registration, address) or new_id
         known = registry.workers.find(worker_id)
-        check_takes_over(known, peer)
+        check_takes_over(known, registration, peer)
         name = registration.name or worker_id
         check_ids(registry, worker_id, name)
         before = known or next(self._replaced(worker_id, name, address), None)

@@ -53,6 +53,22 @@ class RegistrationTests(HolderCase):
         self.ledger.learn(a_worker("w-7", name="b"))
         self.assertIn("belongs to worker 'b'", self.refused(self.registering("a", 30001, worker_id="w-7")))
 
+    def test_id_without_a_name(self) -> None:
+        """An entry that lost its name is not taken over by a process that does not show its folder id."""
+        known = self.registered("b", 30002)
+        nameless = evolve(known, name=known.id, labels={"name": known.id})
+        self.ledger.learn(nameless)
+        self.liveness.reset(known.id, "silent")
+        registering = self.registering("a", 30001, worker_id=known.id, folder_id="", nonce="")
+        self.assertIn("another state folder", self.refused(registering))
+        self.assertEqual(self.ledger.registry.workers.get(known.id), nameless)
+        self.assertEqual(self.registered("b", 30002).id, known.id)
+
+    def test_label(self) -> None:
+        """The label ``name`` states no name that the certificate does not permit."""
+        self.assertIn("label name = 'b'", self.refused(self.registering("a", 30001, labels={"name": "b"})))
+        self.assertEqual(self.registered("a", 30001, labels={"name": "a", "gpu": "1"}).labels["gpu"], "1")
+
     def test_address_of_core_worker(self) -> None:
         """A worker at the address of a silent core worker of another name does not remove its entry and jobs."""
         address = f"{HOME}:30002"
