@@ -73,6 +73,17 @@ def nonce_in(answer: Iterable[Any] | None) -> str:
     return str(dict(answer or ()).get(WORKER_NONCE_KEY, ""))
 
 
+def caller_note(identity: IOwnIds) -> Callable[[grpc.ServicerContext], None]:
+    """Make the last rule of admission: it refuses nobody, and notes which process of the scheduler calls."""
+
+    def note_thd(context: grpc.ServicerContext) -> None:
+        nonce = dict(context.invocation_metadata()).get(SCHEDULER_NONCE_KEY, "")
+        if nonce:
+            identity.check_thd("", "", str(nonce))
+
+    return note_thd
+
+
 class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Refuses calls that are meant for another process, and puts this process's nonce into every answer.
 
@@ -88,9 +99,9 @@ class AddresseeCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gener
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         told = dict(handler_call_details.invocation_metadata)
-        meant = (str(told.get(key, "")) for key in (WORKER_ID_KEY, WORKER_NONCE_KEY, SCHEDULER_NONCE_KEY))
+        worker_id, nonce = (str(told.get(key, "")) for key in (WORKER_ID_KEY, WORKER_NONCE_KEY))
         try:
-            self._identity.check_thd(*meant)
+            self._identity.check_thd(worker_id, nonce, "")  # the caller is noted once it is admitted
         except Misdirected as error:
             return self._refusal(partial(status.abort, error=error))
         method = handler_call_details.method

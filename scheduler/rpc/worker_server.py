@@ -27,7 +27,7 @@ from scheduler.model import Stream
 from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
-from scheduler.rpc.addressing import AddresseeCheck
+from scheduler.rpc.addressing import AddresseeCheck, caller_note
 from scheduler.rpc.callers import ANY_CALLER, CallerRules, Callers
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, MAX_WORKER_CALLS
 from scheduler.rpc.server import Admission, GrpcServer, IServerReactor, ServerLimits, Servicer, answered
@@ -78,7 +78,7 @@ def worker_server(
         address,
         tls,
         _LIMITS,
-        _WorkerServicer(runner, Hop(reactor), reactor, [callers.check_thd, *admissions]),
+        _WorkerServicer(runner, Hop(reactor), reactor, [callers.check_thd, *admissions, caller_note(identity)]),
         worker_pb2_grpc.add_WorkerServicer_to_server,
         ["jobscheduler.Worker"],
         [AddresseeCheck(identity)],

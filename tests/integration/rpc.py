@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -27,7 +27,7 @@ from scheduler.pb import worker_pb2_grpc
 from scheduler.rpc.callers import ANY_CALLER, CallerRules
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.scheduler_server import scheduler_server
-from scheduler.rpc.server import GrpcServer
+from scheduler.rpc.server import Admission, GrpcServer
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.rpc.worker_server import worker_server
 from scheduler.worker.own_ids import OwnIds
@@ -110,8 +110,9 @@ class RpcCase(TestCase):
         address: Address = ANY_PORT,
         identity: IOwnIds | None = None,
         rules: CallerRules = ANY_CALLER,
+        admissions: Sequence[Admission] = (),
     ) -> GrpcServer:
-        server = worker_server(reactor, address, tls, runner, identity or an_identity(), rules)
+        server = worker_server(reactor, address, tls, runner, identity or an_identity(), rules, admissions)
         self.run_until_end(server)
         return server
 

@@ -18,6 +18,7 @@ from scheduler.errors import (
     DeadlineExceeded,
     Misdirected,
     NotFound,
+    Refused,
     Unavailable,
     Unreachable,
     WorkerFault,
@@ -128,6 +129,21 @@ class ServerTests(RpcCase):
             await later(0)
             self.assertEqual(len(told), count, (nonce, meant))
         self.assertEqual(set(told), {threading.current_thread().name})
+
+    async def test_scheduler_refused(self) -> None:
+        """A caller that is not admitted is not noticed as a process of the scheduler."""
+        told: list[str] = []
+
+        def refuse_thd(_: object) -> None:
+            raise Refused("not you")
+
+        identity = an_identity("mine", "w")
+        identity.on_new_scheduler(lambda: told.append("noticed"))
+        self.wire = self.channel(self.worker_server(self.runner, identity=identity, admissions=[refuse_thd]).bound)
+        for method in METHODS:
+            await self.call(method, (*MEANT, ("scheduler-nonce", method)))
+            await later(0)
+        self.assertEqual(told, [])
 
     async def test_no_thread(self) -> None:
         """A refused call is answered though its message never comes, so it holds no thread."""
