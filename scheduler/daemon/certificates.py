@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from scheduler.daemon.servers import GrpcServerSettings, TlsFiles
 from scheduler.errors import Invalid
 from scheduler.security.identities import Identity, Role
 from scheduler.security.presented import Presented, parse_serials, presented
+
+#: Bytes of the file of revoked certificates, for a hundred thousand serials.
+REVOKED_MAX_BYTES = 4 * 1024 * 1024
 
 _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -94,7 +99,14 @@ def identity_of(files: TlsFiles | None) -> Identity | None:
 def read_revoked(path: Path) -> frozenset[int]:
     """Read the serials of revoked certificates. Raises ``Invalid`` of ``revoked`` for an unusable file."""
     try:
-        return parse_serials(path.read_text(encoding="utf-8"))
+        # not blocking, as another kind of file may
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Invalid("revoked", "is not a file")
+            content = file.read(REVOKED_MAX_BYTES + 1)
+        if len(content) > REVOKED_MAX_BYTES:
+            raise Invalid("revoked", f"has more than {REVOKED_MAX_BYTES} bytes")
+        return parse_serials(content.decode("utf-8-sig"))  # some editors begin a file with a mark
     except OSError as error:
         raise Invalid("revoked", f"{path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
