@@ -1,7 +1,8 @@
 """Admits calls by the certificate of the caller: its role, its cluster, and whether it is revoked.
 
 Theory of operation. TLS has verified that an authority of ``ca_file`` signed the caller's certificate, and that the
-caller has its key. The certificate states a role and a name, in the URI and the DNS names among its subject alternative
+caller has its key. It verifies the dates when a connection begins; they are compared again at each call, as a
+connection may last for months. The certificate states a role and a name, in the URI and the DNS names among its subject alternative
 names; its common name is never read.
 
 - If this process's own certificate states an identity, the caller's must state the other role, in the same cluster.
@@ -17,6 +18,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache
 
 import grpc
@@ -61,8 +64,15 @@ class Callers:
 
     _log = Logger()
 
-    def __init__(self, role: Role, tls: TlsFiles | None, rules: CallerRules) -> None:
+    def __init__(
+        self,
+        role: Role,
+        tls: TlsFiles | None,
+        rules: CallerRules,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         """Only ``role`` may call. Raises ``Invalid`` if the certificate of this process can't be read."""
+        self._now = now
         self._role = role
         self._own = identity_of(tls)
         self._rules = rules
@@ -99,6 +109,8 @@ class Callers:
         return [name for name in caller.dns_names if name in (self._rules.peer_names or ())]
 
     def _check(self, caller: Presented) -> None:
+        if caller.ends < self._now():
+            raise Refused(f"the certificate has expired, on {caller.ends:%Y-%m-%d %H:%M} UTC")
         if self._rules.revoked is not None and caller.serial in self._rules.revoked:
             raise Refused(f"the certificate with the serial {serial_text(caller.serial)} is revoked")
         if self._own is not None:

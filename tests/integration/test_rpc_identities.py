@@ -1,7 +1,6 @@
 """Identities in certificates: who may call whom, and under which names; with real servers and certificates."""
 
 import os
-import resource
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -223,45 +222,6 @@ class WorkerTests(IdentityCase):
             (line,) = logged
             self.assertIn(said, line)
             logged.clear()
-
-    def test_no_descriptor(self) -> None:
-        """A list that can't be opened for a moment is read again, though it does not change any more."""
-        now = 0.0
-        self.revoked_file("12")
-        listed = RevokedFile(self.list, lambda: now)
-        self.put("34")
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-        try:
-            self.assertNotIn(0x34, listed)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        self.assertIn(0x12, listed)
-        now = 2.0
-        self.assertIn(0x34, listed)
-        self.assertNotIn(0x12, listed)
-
-    def test_other_files(self) -> None:
-        """A pipe in place of the list blocks no call, and neither does a huge file; a byte order mark is skipped."""
-        listed = self.revoked_file("12")
-        for spoil in (os.mkfifo, os.mkdir, lambda path: path.write_bytes(b"34\n" * 2_000_000)):
-            self.list.unlink()
-            spoil(self.list)
-            self.assertIn(0x12, listed)
-            self.assertNotIn(0x34, listed)
-            if self.list.is_dir():
-                self.list.rmdir()
-            self.put("12")
-        self.put("\ufeff34\r")
-        self.assertIn(0x34, listed)
-
-    def test_unusable_list(self) -> None:
-        """A list that is unusable from the start is an error that names it."""
-        error = self.assertRaises(Invalid, self.revoked_file, "12", "nonsense")
-        self.assertEqual(error.field, "revoked")
-        self.assertIn(f"{self.list}: line 2, 'nonsense'", error.problem)
-        error = self.assertRaises(Invalid, RevokedFile, self.list.with_name("none.txt"))
-        self.assertIn("none.txt can't be read", error.problem)
 
     async def test_logged(self) -> None:
         """A refusal is in the log, once for many calls."""
