@@ -1,8 +1,8 @@
 """Admits calls by the certificate of the caller: its role, its cluster, and whether it is revoked.
 
 Theory of operation. TLS has verified that an authority of ``ca_file`` signed the caller's certificate, and that the
-caller has its key. It verifies the dates when a connection begins; they are compared again at each call, as a
-connection may last for months. The certificate states a role and a name, in the URI and the DNS names among its subject alternative
+caller has its key. It compares the dates when a connection begins, which may last for months; so they are compared
+again at each call. The certificate states a role and a name, in the URI and the DNS names among its subject alternative
 names; its common name is never read.
 
 - If this process's own certificate states an identity, the caller's must state the other role, in the same cluster.

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.logger import globalLogPublisher
 
 from scheduler.daemon.servers import TlsFiles
-from scheduler.errors import Invalid, NotFound, Refused, Unreachable
+from scheduler.errors import NotFound, Refused, Unreachable
 from scheduler.messages import Heartbeat, Registration
 from scheduler.model import JobState, Worker
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
