@@ -3,6 +3,9 @@
 The variable ``SCHEDULER_FAILPOINTS="worker.before-start-answer scheduler.before-answer:3"`` arms two of them: the
 process kills itself when it passes the first, or when it passes the second for the third time. Each process counts its
 own passes. Without the variable ``hit`` does nothing.
+
+The processes that supervise jobs have an empty environment. ``SCHEDULER_FAILPOINTS_PASS="LD_PRELOAD FAKETIME"`` names
+variables that a test needs there, too.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import signal
 from collections.abc import Iterator
 from itertools import count
 
-_VARIABLE = "SCHEDULER_FAILPOINTS"
+_VARIABLE, _PASS = "SCHEDULER_FAILPOINTS", "SCHEDULER_FAILPOINTS_PASS"
 
 #: All failpoints. Other names are refused: a misspelt one would never be passed, and its test would prove nothing.
 POINTS = frozenset(
@@ -52,9 +55,9 @@ _ARMED = _armed(os.environ.get(_VARIABLE, ""))
 
 
 def environment() -> dict[str, str]:
-    """Answer the environment that arms the same failpoints in a child process; empty if none is armed."""
-    setting = os.environ.get(_VARIABLE)
-    return {_VARIABLE: setting} if setting else {}
+    """Answer the environment of a child process: the armed failpoints, and what is passed; empty but in a test."""
+    names = (_VARIABLE, *os.environ.get(_PASS, "").split())
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def hit(name: str) -> None:

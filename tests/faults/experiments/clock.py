@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 
 from tests.faults.daemons import Cluster
@@ -16,6 +17,9 @@ STEPS = ("+3600", "-3600", "+0", "-3600", "+3600", "+0")
 
 #: Seconds that a job with a timeout may take.
 TIMEOUT = 3.0
+
+#: Seconds by which the shim's time of the end may differ: far less than a step.
+SAME_SECONDS = 600.0
 
 
 class Experiment(Plan):
@@ -39,6 +43,7 @@ class Experiment(Plan):
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
         }
+        fake["SCHEDULER_FAILPOINTS_PASS"] = " ".join(fake)  # shims get nothing else of the worker's environment
         cluster.scheduler.environment |= fake
         cluster.start(workers=0)
         for _ in range(2):
@@ -47,10 +52,10 @@ class Experiment(Plan):
             cluster.join(worker)
         cluster.wait_online()
         for number in run.rounds():
-            self._round(run, file, STEPS[number % len(STEPS)])
+            self._round(run, file, STEPS[number % len(STEPS)], STEPS[(number - 1) % len(STEPS)])
         run.verdict()
 
-    def _round(self, run: Run, file: Path, offset: str) -> None:
+    def _round(self, run: Run, file: Path, offset: str, before: str) -> None:
         api = run.cluster.api
         run.go_on(0.3, 0.6)
         began = time.monotonic()
@@ -69,6 +74,9 @@ class Experiment(Plan):
         run.demand(
             ended and ended["state"] == "timed_out", "E14", f"a job with a timeout is {ended and ended['state']}"
         )
+        if ended and ended["finished_at"] and int(offset) > int(before):  # no job ends before it has started
+            off = datetime.fromisoformat(ended["finished_at"]).timestamp() - time.time() - int(offset)
+            run.demand(abs(off) < SAME_SECONDS, "E14", f"the shim's clock is {off:.0f} s from one at {offset}")
         run.demand(took >= TIMEOUT, "E14", f"a timeout of {TIMEOUT:g} s came after {took:.1f} s")
         run.within(took, 2 * TIMEOUT + 2, f"a timeout of {TIMEOUT:g} s", "E14")
         run.converge(run.heal("the clock stays"))
