@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from attrs import Factory, field, frozen
+from attrs import Factory, define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
@@ -55,9 +55,12 @@ class UnderWay:
             end()
 
 
-@frozen
+@define(eq=False)
 class Context:
-    """The collaborators of all handlers of an app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
+    """The collaborators of all handlers of an app; ``wall_time`` gives POSIX times, ``clock`` runs timers.
+
+    Nothing changes it. It is not frozen because each request makes one, and making a frozen one takes thrice as long.
+    """
 
     scheduler: IScheduler
     door: Door

@@ -52,8 +52,11 @@ def is_unix(transport: Any) -> bool:
 
 def came_through_proxy(headers: Headers) -> bool:
     """Whether a request has a header that proxies add."""
-    names = (name.lower() for name, _ in headers.getAllRawHeaders())
-    return any(name in _OF_PROXIES or name.startswith(_OF_PROXIES_PREFIX) for name in names)
+    for given, _ in headers.getAllRawHeaders():
+        name = given.lower()
+        if name in _OF_PROXIES or name.startswith(_OF_PROXIES_PREFIX):
+            return True
+    return False
 
 
 def _uid_of_unix(handle: socket.socket) -> int | None:
