@@ -47,7 +47,7 @@ from scheduler.limits import (
     ClientLimits,
 )
 from scheduler.net import IPNetwork, address_group
-from scheduler.security.socket_owners import OwnerOf
+from scheduler.security.socket_owners import OwnerOf, is_loopback
 from scheduler.security.trail import Audit
 
 _log = Logger()
@@ -66,7 +66,7 @@ class Channel(BaseChannel):
         #: Bytes that are still thrown away before the connection is cut.
         self._lingering = 0
         self._host: IAddress | None = None
-        #: The address among whose connections this one is; ``""``: among nobody's.
+        #: The address or local user among whose connections this one is; ``""``: among nobody's.
         self._counted = ""
 
     def getHost(self) -> IAddress:
@@ -82,8 +82,10 @@ class Channel(BaseChannel):
         if self._tls is not None:
             self._set_deadline(HANDSHAKE_DEADLINE_SECONDS)
         self.site.channels.add(self)
-        self._counted = self.site.counted_as(self.getPeer())
+        self._counted = self.site.counted_as(self.getPeer(), self.uid)
         self.crowded = self.site.crowd(self._counted)
+        if self._counted and self.site.connections.of(self._counted) > self.site.most_with_spare:
+            self.abort()
 
     def handshakeCompleted(self) -> None:
         """Take the end of the TLS handshake; called by the transport."""
@@ -213,18 +215,28 @@ class ApiSite(BaseSite):
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        counted = self.counted_as(addr)
-        spare = self.connections.most + MAX_SPARE_CONNECTIONS_PER_ADDRESS
+        counted = "" if is_loopback(getattr(addr, "host", "")) else self.counted_as(addr)  # its user is not known yet
         if len(self.channels) >= self.max_connections + MAX_SPARE_CONNECTIONS or (
-            counted and self.connections.of(counted) >= spare
+            counted and self.connections.of(counted) >= self.most_with_spare
         ):
             return None  # the connection is closed
         return super().buildProtocol(addr)
 
-    def counted_as(self, addr: IAddress | None) -> str:
-        """The address among whose connections one from ``addr`` is. ``""``: a proxy's, or one without an address."""
+    @property
+    def most_with_spare(self) -> int:
+        """The connections of one address or local user beyond which further ones are closed without an answer."""
+        return self.connections.most + MAX_SPARE_CONNECTIONS_PER_ADDRESS
+
+    def counted_as(self, addr: IAddress | None, uid: int | None = None) -> str:
+        """The address, or the user ``uid`` of this machine, among whose connections one from ``addr`` is.
+
+        A user of this machine must not use up the connections of the others on it. ``""``: a proxy's connection, or
+        one without an address and a user.
+        """
         host = getattr(addr, "host", "")
-        return "" if is_trusted(host, self.trusted_proxies) else address_group(host)
+        if is_trusted(host, self.trusted_proxies):
+            return ""
+        return address_group(host) if uid is None else f"user {uid}"
 
     def crowd(self, counted: str) -> Unavailable | None:
         """Count a new connection. The error with which its request is answered if it is one too many."""

@@ -44,7 +44,7 @@ class BaseSite(server.Site):
     clock: IReactorTime
     allowed_hosts: frozenset[str] | None
     max_connections: int
-    #: The open connections, by address, and the requests under way that trusted proxies pass on.
+    #: The open connections, by address or local user, and the requests under way that trusted proxies pass on.
     connections: Shares
     bodies: BodyBytes
     trusted_proxies: Sequence[IPNetwork]
@@ -52,7 +52,7 @@ class BaseSite(server.Site):
     draining = False
 
     def too_many(self, address: str) -> TooManyRequests:
-        """The error for an address that has as many connections as one may have."""
+        """The error for an address or local user that has as many connections as one may have."""
         return TooManyRequests(f"{address} has {self.connections.most} connections, and no more are allowed")
 
 

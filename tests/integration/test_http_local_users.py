@@ -23,6 +23,7 @@ from scheduler.api.local_peers import uid_of
 from scheduler.api.server import HttpServer, make_site
 from scheduler.api.unix_server import UnixServer
 from scheduler.daemon.users import User
+from scheduler.limits import MAX_SPARE_CONNECTIONS_PER_ADDRESS, ClientLimits
 from scheduler.net import Address
 from scheduler.security.authentication import Authentication
 from scheduler.security.local_users import LocalUsers
@@ -46,6 +47,7 @@ class LocalCase(TestCase):
 
     timeout = 60
     allowed_hosts: frozenset[str] | None = None
+    limits = ClientLimits()
 
     def setUp(self) -> None:
         self.scheduler, _, house = Stage(reactor).parts
@@ -67,6 +69,7 @@ class LocalCase(TestCase):
         self.site = make_site(
             *(self.scheduler, authentication, reactor, lambda: NOW, self.allowed_hosts),
             owner_of=self.owners.owner_of,
+            limits=self.limits,
         )
         server = HttpServer(reactor, Address("127.0.0.1", 0), self.site, drain=5.0)
         server.startService()
@@ -77,6 +80,17 @@ class LocalCase(TestCase):
         self.addCleanup(lambda: self.unix.running and self.unix.stopService())
         assert server.bound is not None
         self.port = server.bound.port
+
+    def next_lost(self) -> Deferred[None]:
+        lost, fired = self.site.lost, Deferred()
+
+        def noticed(channel: Any) -> None:
+            self.site.lost = lost  # type: ignore[method-assign]
+            lost(channel)
+            fired.callback(None)
+
+        self.site.lost = noticed  # type: ignore[method-assign]
+        return fired
 
     async def ask(self, sent: bytes, by: Callable[[Callable[[], bytes]], bytes] = lambda act: act()) -> Response:
         response = read_response(await deferToThread(by, lambda: exchange(self.port, sent)))
@@ -131,17 +145,6 @@ class RefusedTests(LocalCase):
             if getattr(reader, "factory", None) is self.site and isinstance(reader.getHost(), IPv4Address):
                 self.paused = reader
         (self.paused.stopReading if paused else self.paused.startReading)()
-
-    def next_lost(self) -> Deferred[None]:
-        lost, fired = self.site.lost, Deferred()
-
-        def noticed(channel: Any) -> None:
-            self.site.lost = lost  # type: ignore[method-assign]
-            lost(channel)
-            fired.callback(None)
-
-        self.site.lost = noticed  # type: ignore[method-assign]
-        return fired
 
     async def test_stranger(self) -> None:
         """Another user is refused, with a text that says how to go on; probes are open to everybody."""
@@ -277,6 +280,32 @@ class AdmittedTests(LocalCase):
         """A header that only begins like those of proxies does not matter."""
         for header in ("X-Forward: 1", "Viable: 1", "X-Real: 1", "Forwarded-For: 1"):
             self.assertEqual((await self.ask(request("GET /v1/jobs", b"", header))).status, 200, header)
+
+
+class CrowdTests(LocalCase):
+    limits = ClientLimits(connections_per_address=2)
+
+    async def test_other_user(self) -> None:
+        """A user with all the connections that one may have, by either way, takes none from the others."""
+        for family, address in ((socket.AF_INET, ("127.0.0.1", self.port)), (socket.AF_UNIX, str(self.path))):
+            held: list[socket.socket] = []
+            os.seteuid(NOBODY)
+            try:
+                for _ in range(2 + MAX_SPARE_CONNECTIONS_PER_ADDRESS + 5):
+                    held.append(socket.socket(family))
+                    held[-1].connect(address)
+            finally:
+                os.seteuid(0)
+            for ask in (self.ask, self.ask_unix):
+                self.assertEqual((await ask(request("GET /v1/jobs"))).status, 200)
+            self.assertEqual(len(self.site.channels), 2 + MAX_SPARE_CONNECTIONS_PER_ADDRESS)
+            for each in held:
+                each.close()
+            while self.site.channels:
+                await self.next_lost()
+            self.assertTrue(self.site.connections.idle)
+
+    test_other_user.skip = SKIP  # type: ignore[attr-defined]
 
 
 class UnixTests(LocalCase):
