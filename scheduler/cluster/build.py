@@ -6,7 +6,6 @@ Each part is made from the ones above it. ``make_cluster`` also subscribes the l
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from attrs import frozen
 from twisted.application.service import IService
@@ -44,12 +43,10 @@ from scheduler.cluster.workers.queries import Queries
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.daemon.services import Periodic, Step
 from scheduler.interfaces import IStore, IWorkerClient
-from scheduler.model import JobState
 from scheduler.net import DialRule
 from scheduler.random_ids import random_uuid
 from scheduler.security.tokens import Tokens
 from scheduler.security.trail import MINUTE_SECONDS, Audit
-from scheduler.views import JobFilter
 
 #: Seconds between looks at the count of the store's commits, for when nothing is saved.
 VERIFY_INTERVAL_SECONDS = 5.0
@@ -170,9 +167,7 @@ def make_cluster(
         outlook,
         notes,
     )
-    queued = JobFilter(states=frozenset({JobState.QUEUED}))
-    queued_jobs = partial(registry.jobs.listing.matching, queued)
-    tokens = Tokens(wall_time, ledger, registry.tokens, stops.stop_matching, queued_jobs)
+    tokens = Tokens(wall_time, ledger, registry.tokens, stops.stop_matching, registry.jobs.listing.matching)
     polling = Polling(clock, registry, service.query, flights.__contains__, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, membership.departures.unlist, forget_after)
 

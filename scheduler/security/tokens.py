@@ -5,7 +5,8 @@ request with an unknown id takes as long as one with a wrong secret, and gets th
 
 A token is judged at each use, so one that expires or is revoked admits no further request. ``watch`` tells the servers
 to end the requests that are under way: at once for a revoked token, within ``EXPIRY_INTERVAL_SECONDS`` for an expired
-one. A revocation also stops the queued jobs of the token; its jobs that run, and all jobs of an expired token, go on.
+one. A revocation also stops the queued jobs of the token. Its jobs that run go on, but are not tried again. All jobs of
+an expired token go on.
 
 The time of the last use is kept to the minute, and saved when there is time: no request waits for it.
 """
@@ -25,7 +26,7 @@ from zope.interface import implementer
 from scheduler.deferreds import shielded
 from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused, SchedulerError, Unauthenticated
 from scheduler.interfaces import Record
-from scheduler.model import Job, JobState
+from scheduler.model import FINAL, Job, JobState
 from scheduler.reading import shown
 from scheduler.security.interfaces import ITokens, NewToken
 from scheduler.security.principals import Principal
@@ -47,6 +48,11 @@ USE_NOTED_AFTER_SECONDS = 60.0
 REVOKED = "token revoked"
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_ALL_QUEUED = JobFilter(states=frozenset({JobState.QUEUED}))
+
+#: The states of jobs that may be tried again.
+_BEGUN = frozenset(JobState) - FINAL - {JobState.QUEUED}
 
 #: Compared with the digest of a token that is not known, so that the comparison takes as long.
 _NO_DIGEST = "0" * 64
@@ -79,8 +85,8 @@ class Tokens:
     #: As the registry has them, by id.
     _tokens: Mapping[str, Token]
     _stop_matching: StopMatching
-    #: Returns all queued jobs.
-    _queued_jobs: Callable[[], Iterable[Job]]
+    #: Returns all jobs that a filter selects.
+    _matching: Callable[[JobFilter], Iterable[Job]]
 
     def __attrs_post_init__(self) -> None:
         # tokens that are being saved
@@ -176,7 +182,8 @@ class Tokens:
         return shielded(Deferred.fromCoroutine(self._revoke(token)))
 
     async def _revoke(self, token: Token) -> None:
-        saved = self._keeper.learn(token.ref)
+        begun = self._matching(JobFilter(created_by=str(token.principal), states=_BEGUN))
+        saved = self._keeper.learn(token.ref, *[_for_the_last_time(job) for job in begun])
         self._ended(token.id)
         try:
             await saved  # what the token submitted before is known by then
@@ -191,13 +198,14 @@ class Tokens:
     async def _stop(self, which: JobFilter) -> None:
         """Stop queued jobs. Those that can't be stopped now, as the store fails, are stopped later."""
         jobs = await self._stop_matching(which, REVOKED)
-        if any(job.state is JobState.QUEUED for job in jobs):
+        starting = evolve(which, states=frozenset({JobState.STARTING}))  # they are queued again if they can't start
+        if any(job.state is JobState.QUEUED for job in jobs) or any(self._matching(starting)):
             self._to_stop.append(which)
 
     def begin(self) -> None:
         """Stop the queued jobs of tokens that were revoked when the process was killed; to be called after the load."""
         known = {str(token.principal) for token in self._tokens.values()}
-        found = {job.created_by for job in self._queued_jobs() if job.created_by is not None}
+        found = {job.created_by for job in self._matching(_ALL_QUEUED) if job.created_by is not None}
         self._to_stop += [self._queued_of(who) for who in sorted(found - known) if who.startswith("token:")]
         self._stop_later()
 
@@ -220,6 +228,12 @@ class Tokens:
     def _ended(self, token_id: str) -> None:
         for ended in self._watchers:
             ended(token_id)
+
+
+def _for_the_last_time(job: Job) -> Job:
+    """The job without further attempts."""
+    retry = job.terms.retry
+    return job if retry is None else evolve(job, terms=evolve(job.terms, retry=evolve(retry, attempts=0)))
 
 
 def _includes(reach: Mapping[str, str], other: Mapping[str, str]) -> bool:

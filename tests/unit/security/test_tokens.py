@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
@@ -15,7 +16,7 @@ from scheduler.security.principals import Principal, Scope
 from scheduler.security.token import Token
 from scheduler.security.token_text import digest_of, new_text
 from scheduler.security.tokens import MAX_TOKENS, Tokens
-from scheduler.terms import QueueTerms
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import EPOCH, House, result_of
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -240,6 +241,32 @@ class RevocationTests(TokenCase):
         self.assertEqual(self.house.job("runs").state, JobState.RUNNING)
         self.assertEqual(self.house.job("other").state, JobState.QUEUED)
         self.assertIsNone(self.house.job("runs").stop_requested_at)
+
+    def test_attempts(self) -> None:
+        """A job that runs is not tried again when it fails; those of others are."""
+        token, _ = self.make()
+        for who in ("token:ci", "token:other"):
+            terms = QueueTerms(3600.0, retry=Retry(3, 60.0))
+            job = a_job(f"tried by {who}", created_by=who, target=Target(worker="w1"), terms=terms)
+            self.house.add(job)
+        self.revoke(token)
+        for who, attempts in (("token:ci", 1), ("token:other", 2)):
+            job = self.house.job(f"tried by {who}")
+            self.assertEqual(job.state, JobState.RUNNING)
+            self.house.know(evolve(job, state=JobState.FAILED, finished_at=EPOCH))
+            self.house.settle()
+            self.assertEqual(len(list(self.house.parts.ledger.registry.jobs.attempts(job.id))), attempts, who)
+
+    def test_a_start_that_fails(self) -> None:
+        """A job that was being started when its token was revoked, and has to wait again, is stopped."""
+        token, _ = self.make()
+        starting = evolve(queued("starting", "token:ci"), state=JobState.STARTING)
+        self.house.know(starting)
+        self.revoke(token)
+        self.house.know(evolve(starting, state=JobState.QUEUED))
+        self.tokens.look()
+        self.house.settle()
+        self.assertEqual(self.house.job("starting").state, JobState.STOPPED)
 
     def test_a_job_on_its_way(self) -> None:
         """A job that is being saved when its token is revoked is stopped, too."""
