@@ -148,13 +148,18 @@ class Audit:
                 "{seq} {at} {who} {origin} {uid} {action} {target} {worker} {result} {request_id}",
                 seq=entry.seq,
                 at=time_text(act.time),
-                who=act.who or "-",
-                origin=act.origin or "-",
+                who=_word(act.who),
+                origin=_word(act.origin),
                 uid="-" if act.uid is None else act.uid,
-                action=act.action,
-                target=act.target or "-",
-                worker=act.worker or "-",
-                result=act.result,
-                request_id=act.request_id or "-",
+                action=_word(act.action),
+                target=_word(act.target),
+                worker=_word(act.worker),
+                result=_word(act.result),
+                request_id=_word(act.request_id),
             )
         self._head = entries[-1].anchor
+
+
+def _word(text: str) -> str:
+    """A text as one word of a line: clients choose some, and must not be able to forge the words that follow."""
+    return text.replace(" ", "%20") or "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,7 +54,7 @@ class LogTests(TrailCase):
             lines(logged),
             [
                 "1 1970-01-01T00:16:41.000Z token:ci 10.0.0.9 7 drain w-1 w-1 ok r-1",
-                "2 1970-01-01T00:00:02.000Z - - - refused GET /v1/jobs - unauthenticated -",
+                "2 1970-01-01T00:00:02.000Z - - - refused GET%20/v1/jobs - unauthenticated -",
             ],
         )
 
@@ -67,6 +68,15 @@ class LogTests(TrailCase):
                 observer(out, as_json)(event)
             self.assertEqual(out.getvalue().count("\n"), 1, out.getvalue())
             self.assertNotIn("\x1b", out.getvalue())
+
+    def test_forged_words(self) -> None:
+        """No text of a request makes further words of its line, such as another worker and result."""
+        with capturedLogs() as logged:
+            self.audit.record(evolve(self.act(), target="w-1 w-1 ok r-1", worker="w 1", result="not-found"))
+        self.assertEqual(
+            lines(logged),
+            ["1 1970-01-01T00:16:41.000Z token:ci 10.0.0.9 7 drain w-1%20w-1%20ok%20r-1 w%201 not-found r-1"],
+        )
 
     def test_head(self) -> None:
         """The head is logged at the start, and each minute in which it changed."""
