@@ -17,8 +17,9 @@ from scheduler.api.call import Call, read_document
 from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, no_such_route, problem_of, submission_problem
 from scheduler.api.parameters import Query, read_pairs
+from scheduler.api.recording import record_refusal
 from scheduler.api.routes import ROUTES, SUBMISSIONS, Route
-from scheduler.errors import SchedulerError
+from scheduler.errors import Refused, SchedulerError
 from scheduler.security.principals import Scope
 
 
@@ -84,4 +85,9 @@ async def _reply(context: Context, route: Route, request: Request, names: dict[s
     query = Query(read_pairs(request.uri.partition(b"?")[2]), route.query)
     document = {} if route.body is None else read_document(request)
     body = None if route.body is None else route.body(document)
-    return await route.handler(Call(context, request, principal, route.name, query, document, body), **names)
+    try:
+        return await route.handler(Call(context, request, principal, route.name, query, document, body), **names)
+    except Refused:
+        if route.scope is Scope.READ or route.method == "GET":  # acts record it themselves
+            record_refusal(context.audit, request, str(principal), "refused")
+        raise

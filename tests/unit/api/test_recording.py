@@ -22,6 +22,8 @@ class Tokens(NoTokens):
     """Tokens with the names of the scopes that they have."""
 
     def principal(self, token: str) -> Principal:
+        if token == "limited":
+            return Principal("token", token, Scope.ADMIN, {"zone": "nowhere"})
         scopes = {scope.name.lower(): scope for scope in Scope}
         if token not in scopes:
             raise Unauthenticated("no such token")
@@ -68,6 +70,16 @@ class RecordingTests(ServerTestCase):
         self.assert_refused(
             ("token:run", "POST /v1/workers/w1/drain", "scope-needed"), ("token:run", "GET /v1/audit", "scope-needed")
         )
+
+    def test_reach(self) -> None:
+        """A request to read what is beyond the reach of its token is recorded under the token's name."""
+        asked = ("GET /v1/workers/w1", "GET /v1/jobs", "GET /v1/audit", "POST /query")
+        body = json.dumps({"worker_id": "w1", "job_id": self.fleet.add_job().id}).encode()
+        self.assertEqual(self.ask("GET", "/v1/workers/w1", "limited"), 403)
+        self.assertEqual(self.ask("GET", "/v1/jobs?worker=w1", "limited"), 403)
+        self.assertEqual(self.ask("GET", "/v1/audit", "limited"), 403)
+        self.assertEqual(self.ask("POST", "/query", "limited", body), 403)
+        self.assert_refused(*[("token:limited", each, "refused") for each in asked])
 
     def test_guard(self) -> None:
         """A request for another host, or on behalf of another page, is recorded."""
