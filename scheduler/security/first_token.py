@@ -30,6 +30,9 @@ SCHEDULER = Principal("scheduler", "", Scope.ADMIN)
 #: Bytes of a file that are read; a token is shorter.
 _MAX_BYTES = 200
 
+#: Flags for reading the draft: no link is followed, and a FIFO in its place is not waited for.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 _log = Logger()
 
 
@@ -77,7 +80,7 @@ class FirstToken:
     def _complete(self) -> None:
         """Give a draft that a crash left behind its name, if its token is valid; else remove it."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            with open(os.open(self._draft, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="utf-8") as draft:
+            with open(os.open(self._draft, _READ), encoding="utf-8") as draft:
                 text = draft.read(_MAX_BYTES)
             try:
                 self._tokens.principal(text.strip())

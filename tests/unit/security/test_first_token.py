@@ -125,6 +125,13 @@ class FirstTokenTests(TokenCase):
             self.begin()
             self.assertFalse(self.file.exists())
 
+    def test_a_pipe(self) -> None:
+        """A start does not wait for the writer of a pipe in the place of the draft."""
+        self.make()
+        os.mkfifo(self.draft, 0o600)
+        self.begin()
+        self.assertFalse(self.file.exists())
+
     def test_log(self) -> None:
         """The log says where the token is, and not which."""
         events: list[str] = []
