@@ -66,13 +66,23 @@ class Door:
         if not credentials.authorization:
             return self._authentication.principal(credentials)
         # A user of this machine must not use up the attempts of the others on it.
-        sender = cast(FromClient, request).client_address if credentials.uid is None else f"user {credentials.uid}"
+        uid = user_at_the_other_end(request)
+        sender = cast(FromClient, request).client_address if uid is None else f"user {uid}"
         self._logins.check(sender)
         try:
             return self._authentication.principal(credentials)
         except Unauthenticated:
             self._logins.failed(sender)
             raise
+
+
+def user_at_the_other_end(request: Request) -> int | None:
+    """The user of this machine whose connection a request came by; ``None``: it is not known, or a trusted proxy's.
+
+    Unlike the user in ``Credentials``, it is known of a request with headers of proxies, too, which anybody may write.
+    """
+    passed_on = cast(FromClient, request).client_address != getattr(request.client, "host", "")
+    return None if passed_on else getattr(request.channel, "uid", None)
 
 
 def _credentials(request: Request) -> Credentials:

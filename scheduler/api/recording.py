@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from attrs import frozen
 from twisted.web.server import Request
 
-from scheduler.api.door import Door
+from scheduler.api.door import Door, user_at_the_other_end
 from scheduler.errors import ScopeNeeded, Unauthenticated
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job
@@ -20,7 +20,7 @@ from scheduler.security.trail import Audit
 
 def origin_of(request: Request) -> tuple[str, int | None]:
     """The address that a request came from, and the uid of the local user who sent it; ``None``: it is not known."""
-    return getattr(request, "client_address", ""), getattr(request.channel, "uid", None)
+    return getattr(request, "client_address", ""), user_at_the_other_end(request)
 
 
 def audited(scheduler: IScheduler, audit: Audit | None, principal: Principal | None, request: Request) -> IScheduler:

@@ -285,3 +285,19 @@ class LoginTests(ServerTestCase):
         self.use_up(peer="192.0.2.9", x_forwarded_for=OTHER)
         self.assertEqual(self.ask("good", peer=PROXY, x_forwarded_for=OTHER).status, 200)
         self.assertEqual(self.ask("good", peer="192.0.2.9", x_forwarded_for="192.0.2.10").status, 429)
+
+    def ask_as(self, uid: int, token: str, **headers: str) -> int:
+        """The status of the answer to a user of this machine."""
+        connection = self.server.connect()
+        connection.protocol.uid = uid
+        connection.ask("GET", "/v1/workers", authorization=f"Bearer {token}", **headers)
+        return connection.response().status
+
+    def test_local_users(self) -> None:
+        """A user of this machine uses up only the own attempts, also by requests that claim to come from elsewhere."""
+        for claims in ({}, {"x_forwarded_for": OTHER}):
+            for status in (401, 401, 401, 429):
+                self.assertEqual(self.ask_as(7, "bad", **claims), status)
+            self.assertEqual(self.ask_as(8, "good", **claims), 200)
+            self.assertEqual(self.ask("good", peer="127.0.0.1", **claims).status, 200)
+            self.clock.advance(LOGINS_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 
 from attrs import evolve
 
@@ -110,6 +111,15 @@ class RecordingTests(ServerTestCase):
             registry.put_job(evolve(job, created_by="token:third"))
         self.assertEqual(self.ask("GET", "/v1/jobs?output=1KiB", "run"), 200)
         self.assertEqual([act.who for act in self.acts()[len(paths) :]], ["token:run"] * len(paths))
+
+    def test_user(self) -> None:
+        """The user of this machine who sends a request is recorded, also if it claims to come from elsewhere."""
+        self.server.site.trusted_proxies = (ip_network("127.0.0.2"),)
+        for peer in ("127.0.0.1", "127.0.0.2"):
+            connection = self.server.connect(peer=peer)
+            connection.protocol.uid = 7
+            connection.ask("GET", "/v1/jobs", x_forwarded_for="192.0.2.1")
+        self.assertEqual([(act.origin, act.uid) for act in self.acts()], [("127.0.0.1", 7), ("192.0.2.1", None)])
 
     def test_sender(self) -> None:
         """An act is recorded under its principal, address and request id, by the core routes and v1 alike."""
