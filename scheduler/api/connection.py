@@ -6,7 +6,7 @@ under a client that is still sending, and the answer would be lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,6 +23,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from twisted.web import server
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
@@ -105,7 +106,8 @@ class Channel(BaseChannel):
 
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
-        if (self.length or 0) > BODY_MAX_BYTES:
+        request.headers_received(self.length)
+        if request.unwelcome or (self.length or 0) > BODY_MAX_BYTES:
             request.requestHeaders.removeHeader("Expect")
         super().allHeadersReceived()
         self._set_deadline(BODY_DEADLINE_SECONDS)
@@ -194,6 +196,7 @@ class ApiSite(BaseSite):
         trusted_proxies: Sequence[IPNetwork],
         owner_of: OwnerOf,
         audit: Audit | None,
+        knows: Callable[[server.Request], bool],
     ) -> None:
         super().__init__(resource, timeout=IDLE_MAX_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
@@ -206,6 +209,7 @@ class ApiSite(BaseSite):
         self.trusted_proxies = trusted_proxies
         self.owner_of = owner_of
         self.audit = audit
+        self.knows = knows
         self._drained: Deferred[None] | None = None
 
     def startFactory(self) -> None:

@@ -62,18 +62,33 @@ class Door:
         self.admitted.add(principal, request)
         return principal
 
+    def knows(self, request: Request) -> bool:
+        """Whether the request has a principal. Nothing is counted or noted; ``admit`` follows."""
+        credentials = _credentials(request)
+        try:
+            if credentials.authorization:
+                self._logins.check(_sender(request))
+            self._authentication.principal(credentials)
+        except (Unauthenticated, TooManyRequests):
+            return False
+        return True
+
     def _principal(self, request: Request, credentials: Credentials) -> Principal:
         if not credentials.authorization:
             return self._authentication.principal(credentials)
-        # A user of this machine must not use up the attempts of the others on it.
-        uid = user_at_the_other_end(request)
-        sender = cast(FromClient, request).client_address if uid is None else f"user {uid}"
+        sender = _sender(request)
         self._logins.check(sender)
         try:
             return self._authentication.principal(credentials)
         except Unauthenticated:
             self._logins.failed(sender)
             raise
+
+
+def _sender(request: Request) -> str:
+    """The sender of a token: a user of this machine must not use up the attempts of the others on it."""
+    uid = user_at_the_other_end(request)
+    return cast(FromClient, request).client_address if uid is None else f"user {uid}"
 
 
 def user_at_the_other_end(request: Request) -> int | None:

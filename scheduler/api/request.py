@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -49,6 +49,8 @@ class BaseSite(server.Site):
     bodies: BodyBytes
     trusted_proxies: Sequence[IPNetwork]
     audit: Audit | None
+    #: Says whether the sender of a request has a principal.
+    knows: Callable[[server.Request], bool]
     draining = False
 
     def too_many(self, address: str) -> TooManyRequests:
@@ -77,6 +79,8 @@ class Request(server.Request):
     oversized = False
     #: Whether there was no room for the body among those of all clients.
     unheld = False
+    #: Whether a large body follows of a sender who has no principal.
+    unwelcome = False
     #: The address of the client, which a trusted proxy may have stated; ``""`` if it has none.
     client_address = ""
 
@@ -92,6 +96,14 @@ class Request(server.Request):
         #: The address for whose share of connections this request counts, if a proxy passed it on.
         self._counted = ""
         self._began = self.site.clock.seconds()
+
+    def headers_received(self, length: int | None) -> None:
+        """Look at the sender before the body comes, which has ``length`` bytes; ``None``: it comes in chunks."""
+        self.client = self.channel.getPeer()
+        self.client_address = client_address(
+            getattr(self.client, "host", ""), self.requestHeaders, self.site.trusted_proxies
+        )
+        self.unwelcome = (length is None or length > BODY_FREE_BYTES) and not self.site.knows(self)
 
     def gotLength(self, length: int | None) -> None:
         self.content = io.BytesIO()
@@ -112,7 +124,7 @@ class Request(server.Request):
     @property
     def refused_body(self) -> bool:
         """Whether the request is answered before all of its body has come."""
-        return self.oversized or self.unheld
+        return self.oversized or self.unheld or self.unwelcome
 
     def _drop_body(self) -> None:
         if self._received:
@@ -123,9 +135,6 @@ class Request(server.Request):
     def process(self) -> None:
         given = self.getHeader(b"x-request-id") or b""
         self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else random_uuid().hex
-        self.client_address = client_address(
-            getattr(self.client, "host", ""), self.requestHeaders, self.site.trusted_proxies
-        )
         copy_context().run(self._process)
         self._drop_body()  # a handler has read it by now
 
@@ -147,6 +156,9 @@ class Request(server.Request):
                     record_refusal(self.site.audit, self, "", problem.type)
                 send(self, problem_answer(problem.of_submission(False) if self._submits else problem))
                 return
+            if self.unwelcome:
+                self.channel.persistent = 0  # the body is still to come
+                self.responseHeaders.setRawHeaders("Connection", ["close"])
             self.prepath, self.postpath = [], [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
             self.render(self.site.resource)
         except Exception:

@@ -58,7 +58,9 @@ def make_site(
     followers = Followers(limits.followers_per_principal)
     routes = make_app(Context(scheduler, door, clock, wall_time, under_way, followers, audit)).resource()
     hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
-    return ApiSite(routes, clock, hosts, under_way, max_connections, limits, trusted_proxies, owner_of, audit)
+    return ApiSite(
+        routes, clock, hosts, under_way, max_connections, limits, trusted_proxies, owner_of, audit, door.knows
+    )
 
 
 class HttpServer(Service):

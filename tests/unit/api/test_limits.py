@@ -293,6 +293,22 @@ class LoginTests(ServerTestCase):
         connection.ask("GET", "/v1/workers", authorization=f"Bearer {token}", **headers)
         return connection.response().status
 
+    def test_bodies(self) -> None:
+        """A large body is not received without a valid token, however it comes; the answer is 401 at once."""
+        for length in ("Content-Length: 100000", "Transfer-Encoding: chunked"):
+            for token, is_held in (("", False), ("bad", False), ("good", True)):
+                client = self.server.connect(peer=OTHER)
+                head = f"POST /start HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n{length}\r\n"
+                client.send(f"{head}{f'Authorization: Bearer {token}' if token else 'A: b'}\r\n\r\n".encode())
+                self.assertEqual(b"100 Continue" in client.socket.received, is_held)
+                client.send((b"" if length.startswith("C") else b"c350\r\n") + b" " * 50_000)
+                self.assertEqual(self.server.site.bodies.total > 0, is_held)
+                if not is_held:
+                    response = client.response()
+                    self.assertEqual((response.status, response.headers["connection"]), (401, "close"))
+                client.hang_up()
+                self.assertEqual(self.server.site.bodies.total, 0)
+
     def test_local_users(self) -> None:
         """A user of this machine uses up only the own attempts, also by requests that claim to come from elsewhere."""
         for claims in ({}, {"x_forwarded_for": OTHER}):
