@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from scheduler.client import Client
 from scheduler.limits import MAX_SPARE_CONNECTIONS_PER_ADDRESS, ClientLimits
+from tests.other_user import NOBODY, SKIP
 from tests.system.api import online_api
 from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 
@@ -70,7 +72,11 @@ def hostile() -> Iterator[Callable[[Daemon, bytes], socket.socket]]:
 
     def connect(scheduler: Daemon, sent: bytes) -> socket.socket:
         host, _, port = scheduler.endpoints["http"].rpartition(":")
-        connection = socket.create_connection((host, int(port)), 20, source_address=(HOSTILE, 0))
+        os.seteuid(NOBODY)  # each user of the machine has a share of the connections
+        try:
+            connection = socket.create_connection((host, int(port)), 20, source_address=(HOSTILE, 0))
+        finally:
+            os.seteuid(0)
         opened.append(connection)
         connection.setblocking(False)
         with contextlib.suppress(OSError):
@@ -83,9 +89,11 @@ def hostile() -> Iterator[Callable[[Daemon, bytes], socket.socket]]:
         each.close()
 
 
+@pytest.mark.skipif(SKIP is not None, reason=str(SKIP))
 def test_hostile_client(daemons: Make, hostile: Callable[[Daemon, bytes], socket.socket]) -> None:
     """Slow headers, slow bodies, unread streams, and more connections than one address may have, all at once."""
-    scheduler = daemons("scheduler", SCHEDULER).start()
+    config = SCHEDULER.replace("[http_server]\n", f'[http_server]\nlocal_users = {{{NOBODY} = "run"}}\n')
+    scheduler = daemons("scheduler", config).start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"])).start()
     address = scheduler.endpoints["http"]
     with Client(f"http://{address}") as client:
