@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable
+from random import Random
 
 from scheduler.daemon.failpoints import POINTS
 from tests.faults import evidence
@@ -92,8 +94,20 @@ class Experiment(Plan):
                 lambda: not target.alive() or states().get(worker.name) == "unreachable",  # a job may wait already
                 f"{worker.name} is unreachable",
             )
-            for count in range(4):
-                run.load.ticket(run.random, f"waits{run.figures.rounds}-{count}", 0.2, worker.name, waits=True)
+            # The scheduler may die before it has answered all of these. Their threads then ask the next one.
+            asking = [
+                threading.Thread(
+                    target=run.load.ticket,
+                    args=(Random(run.random.random()), f"waits{run.figures.rounds}-{count}", 0.2, worker.name, True),
+                    daemon=True,
+                )
+                for count in range(4)
+            ]
+            for each in asking:
+                each.start()
+            wait_until(
+                lambda: not (target.alive() and any(each.is_alive() for each in asking)), "jobs wait for a worker"
+            )
             worker.start()
         return _passed(lambda: not target.alive(), point)
 
