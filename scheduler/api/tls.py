@@ -26,9 +26,12 @@ _HTTP = b"http/1.1"
 #: The beginning of a request in plain HTTP; a TLS handshake begins with the byte 22.
 _PLAIN = re.compile(rb"[A-Z]{1,16}(?: |\Z)")
 
-_TOLD = b"this port speaks HTTPS; use https:// in the URL\n"
+_TOLD = (
+    b'{"type":"/problems/invalid-request","title":"Bad Request","status":400,'
+    b'"detail":"this port speaks HTTPS; use https:// in the URL"}\n'
+)
 _PLAIN_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_TOLD), _TOLD)
 )
 

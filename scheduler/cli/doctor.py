@@ -17,6 +17,7 @@ from scheduler.cli.tables import json_line, paint
 from scheduler.cli.wording import Object, printable
 from scheduler.daemon.config import SchedulerConfig
 from scheduler.daemon.tomlfile import ConfigError
+from scheduler.net import join_address
 
 #: The exit code if there is a problem.
 WRONG = 1
@@ -67,7 +68,7 @@ def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Se
 
     The workers that the scheduler lists are added to ``listed``.
     """
-    if connection == Connection(DEFAULT_URL, connection.token) and files:
+    if (connection.url, connection.source) == (DEFAULT_URL, Connection(DEFAULT_URL).source) and files:
         found = _scheduler_of(files)
         if found is None:
             yield note(
@@ -76,7 +77,7 @@ def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Se
                 "Give one: --url, --context or SCHEDULER_URL",
             )
             return
-        connection = found._replace(token=connection.token)
+        connection = found._replace(token=connection.token, ca_file=connection.ca_file or found.ca_file)
     version = service.ask(connection, "/v1/version")
     # A scheduler that does not answer is not asked again, because each request would take ten more seconds.
     ready = service.ask(connection, "/readyz") if isinstance(version, service.Answer) else version
@@ -102,8 +103,13 @@ def _scheduler_of(files: Sequence[str]) -> Connection | None:
         if isinstance(config, SchedulerConfig):
             endpoints = installations.look_at(config).endpoints or {}
             address = endpoints.get("http_server", config.http_server.addr)
-            host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host, str(address).rpartition(":")[0])  # noqa: S104
-            return Connection(f"http://{host}:{address.port}", source=file) if address.port else None
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
+            if not address.port:
+                return None
+            if config.http_server.tls is None:
+                return Connection(f"http://{join_address(host, address.port)}", source=file)
+            named, ca_file = installations.https_access(config, host)
+            return Connection(f"https://{join_address(named, address.port)}", ca_file=ca_file, source=file)
     return None
 
 

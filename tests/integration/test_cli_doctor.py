@@ -236,3 +236,24 @@ class DoctorTests(SynchronousTestCase):
             _, out = self.run_cli("doctor", "--config", str(self.folder / "worker.toml"))
             self.assertIn("note    scheduler: It was not asked", out)
             self.assertEqual(server.seen[-1][0], "/v1/workers")
+
+    def test_https_address_from_the_file(self) -> None:
+        """With HTTPS it asks by a name of the certificate, and trusts the authority of the file's gRPC pair."""
+        ca = CA()
+        ca.cert_pem.write_to_path(str(self.folder / "ca.pem"))
+        issued = ca.issue_cert("localhost")
+        issued.private_key_pem.write_to_path(str(self.folder / "server.key"))
+        (self.folder / "server.key").chmod(0o600)
+        issued.cert_chain_pems[0].write_to_path(str(self.folder / "server.pem"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        issued.configure_cert(context)
+        file = self.folder / "scheduler.toml"
+        with serving(WELL, context) as server:
+            addr = f'addr = "127.0.0.1:{server.server_port}"\nuse_tls = true\nallowed_hosts = ["localhost"]\n'
+            trust = 'addr = "127.0.0.1:0"\nuse_tls = true\nca_file = "ca.pem"\n'
+            file.write_text(f'state_dir = "s"\n[grpc_server]\n{trust}[http_server]\n{addr}')
+            _, out = self.run_cli("doctor", "--config", str(file))
+            self.assertIn(f"It answers at https://localhost:{server.server_port} ({file})", out)
+            CA().cert_pem.write_to_path(str(self.folder / "ca.pem"))
+            _, out = self.run_cli("doctor", "--config", str(file))
+            self.assertIn("its certificate is not accepted", out)

@@ -122,6 +122,17 @@ class FileTests(Case):
         scripts.chmod(0o755)
         self.assertNotIn("scripts_dir", self.wrong(file))
 
+    def test_unprotected(self) -> None:
+        """Servers that ask nobody for anything, and users whom this machine does not know, are warnings."""
+        file = self.write("a.toml", 'state_dir = "s"\n[grpc_server]\nlocal_users = ["nosuchuser"]\n[http_server]\n')
+        self.assertIn("local_users names nosuchuser, and this machine has no such user", self.wrong(file))
+        self.assertNotIn("allow_insecure", self.wrong(file))
+        open_to_all = "allow_insecure = true\n"
+        file = self.write("a.toml", f'state_dir = "s"\n[grpc_server]\n{open_to_all}[http_server]\n{open_to_all}')
+        self.assertIn("[http_server] allow_insecure = true: everyone", self.wrong(file))
+        self.assertIn("[grpc_server] allow_insecure = true: everyone", self.wrong(file))
+        self.assertNotIn("no such user", self.wrong(file))
+
     def test_system_state(self) -> None:
         """A file without a state folder belongs to a system service, if there is one."""
         system = self.folder / "var"

@@ -59,7 +59,7 @@ def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) ->
     yield from check_validity(subject, own, "The certificate", now)
     for authority in pair.authorities:
         yield from check_validity(subject, authority, "The authority in ca_file", now, quiet=True)
-    if pair.authorities and not _is_signed(pair.chain, pair.authorities):
+    if pair.authorities and not is_signed(pair.chain, pair.authorities):
         yield error(
             subject,
             "No authority in ca_file has signed the certificate in crt_file",
@@ -120,7 +120,7 @@ def _names(certificate: Certificate) -> str:
     return ", ".join(found) or "no host"
 
 
-def _is_signed(chain: Sequence[Certificate], authorities: Sequence[Certificate]) -> bool:
+def is_signed(chain: Sequence[Certificate], authorities: Sequence[Certificate]) -> bool:
     """Whether the chain leads from its first certificate to an authority among ``authorities``."""
     current, others = chain[0], list(chain[1:])
     while True:

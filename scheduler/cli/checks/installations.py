@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from scheduler.cli.checks.certificates import check_identity, check_pair
+from scheduler.cli.checks.certificates import check_identity, check_pair, covers, is_signed
 from scheduler.cli.checks.files import check_files
 from scheduler.cli.checks.findings import Finding, error, note, ok, warning
 from scheduler.cli.checks.machines import check_disk
@@ -84,6 +84,7 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
         return
     installation = look_at(config)
     yield ok(file, f"It is a valid configuration of a {installation.program}")
+    yield from check_protection(file, config)
     listeners = find_listeners()
     yield from check_servers(installation, listeners)
     if config.grpc_server.tls is not None:
@@ -98,6 +99,18 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
             address = config.worker.advertise_addr or installation.endpoints.get("grpc_server")
             yield check_registration(file, config, str(address), listed[0])
         yield from check_scripts(file, config)
+
+
+def check_protection(file: str, config: ProcessConfig) -> Iterator[Finding]:
+    """Check for settings that let everybody in, and for users of gRPC whom this machine does not know."""
+    for sentence in config.warnings:
+        yield warning(file, sentence, "Use certificates and tokens in its place: docs/operations.md, Three machines")
+    for name in config.grpc_server.unknown_users:
+        yield warning(
+            file,
+            f"[grpc_server] local_users names {name}, and this machine has no such user",
+            "Correct the name; or make the user, and restart this program",
+        )
 
 
 def look_at(config: ProcessConfig) -> Installation:
@@ -148,6 +161,23 @@ def http_hosts(config: SchedulerConfig) -> Sequence[str]:
     address, listed = config.http_server.addr, config.http_server.allowed_hosts
     hosts = [address.host] if listed is None and not address.unspecified else listed or []
     return [host for host in hosts if not Address(host, 0).loopback]
+
+
+def https_access(config: SchedulerConfig, host: str) -> tuple[str, str | None]:
+    """A name by which the HTTPS server accepts requests and which its certificate is for, ``host`` if there is none.
+
+    And its authority: ``ca_file`` of ``[grpc_server]``, or ``None`` if that has not signed the pair.
+    """
+    http, grpc = config.http_server.tls, config.grpc_server.tls
+    try:
+        chain = () if http is None else read_pair(http).chain
+        authorities = () if grpc is None else read_pair(grpc).authorities
+    except Invalid:
+        return host, None  # its own check reports it
+    names = [*(config.http_server.allowed_hosts or ()), host]
+    name = next((name for name in names if chain and covers(chain[0], name)), host)
+    trusted = chain and authorities and is_signed(chain, authorities)
+    return name, str(grpc.ca_file) if grpc is not None and trusted else None
 
 
 def check_http_certificates(file: str, config: SchedulerConfig, tls: TlsFiles) -> Iterator[Finding]:

@@ -79,6 +79,8 @@ def ask(connection: Connection, path: str) -> Answer | NoAnswer:
             body = answer.read()
     except (OSError, http.client.HTTPException, ValueError) as problem:
         return _no_answer(problem, parts.scheme == "https")
+    if parts.scheme == "http" and answer.status == 400 and b"speaks HTTPS" in body:
+        return NoAnswer("that port speaks HTTPS", "Use https:// in the URL")
     return Answer(answer.status, _object(body), _date(answer.headers["Date"]), sent + took / 2, took, certificate)
 
 
