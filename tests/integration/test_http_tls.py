@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
@@ -150,7 +151,7 @@ class HandshakeTests(TlsCase):
             answer = read_response(await deferToThread(ask_thd))
             assert answer is not None
             self.assertEqual((answer.status, answer.complete), (400, True))
-            self.assertIn(b"https://", answer.body)
+            self.assertIn("https://", json.loads(answer.body)["detail"])
         self.assertEqual(self.scheduler.calls, [])
 
     async def test_garbage(self) -> None:

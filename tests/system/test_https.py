@@ -42,6 +42,13 @@ def schedctl(home: Path, *arguments: str, **variables: str) -> tuple[int, str, s
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.fixture
+def token(scheduler: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The administrator's token in the environment: over HTTPS nobody is a user of this machine."""
+    monkeypatch.setenv("SCHEDULER_TOKEN", (scheduler.state / "admin.token").read_text().strip())
+
+
+@pytest.mark.usefixtures("token")
 def test_schedctl(scheduler: Daemon, tmp_path: Path) -> None:
     """schedctl speaks https with the authority that an option or a variable names, and refuses any other server."""
     url = f"https://{scheduler.endpoints['http']}"
@@ -56,8 +63,13 @@ def test_schedctl(scheduler: Daemon, tmp_path: Path) -> None:
     assert "none.pem" in said
     code, _, said = schedctl(tmp_path, "--url", url.replace("https", "http"), "workers")
     assert code == 125
+    assert "use https://" in said
+    code, told, _ = schedctl(tmp_path, "--url", url.replace("https", "http"), "doctor")
+    assert code == 1
+    assert "that port speaks HTTPS" in told
 
 
+@pytest.mark.usefixtures("token")
 def test_doctor(scheduler: Daemon, tmp_path: Path) -> None:
     """doctor checks the pair of the HTTP server, and the certificate that it serves."""
     url, ca_file = f"https://{scheduler.endpoints['http']}", str(tmp_path / "ca.pem")
@@ -79,4 +91,4 @@ def test_warning(daemons: Make) -> None:
     for times in (1, 2):
         scheduler.start()
         scheduler.kill()
-        assert scheduler.log.read_text().count("everyone who can reach 127.0.0.1:0 may run commands") == times
+        assert scheduler.log.read_text().count("everyone who can reach 127.0.0.1:0 is an administrator") == times
