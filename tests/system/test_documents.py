@@ -38,8 +38,14 @@ NOT_RUN: dict[str, dict[str, str]] = {
     },
     "docs/operations.md": {
         "schedctl drain --wait box && ssh box reboot; schedctl resume box": "it reboots a machine",
-        "python3 -m venv /opt/scheduler && /opt/scheduler/bin/pip install .": "it installs on this machine",
-        "/opt/scheduler/bin/twistd --help": "what the line before it installs is not there",
+        "python3 -m venv /opt/scheduler && /opt/scheduler/bin/pip install '.[postgresql]'": (
+            "it installs on this machine"
+        ),
+        "/opt/scheduler/bin/twistd --help >/dev/null": "what the line before it installs is not there",
+        "git pull && /opt/scheduler/bin/pip install '.[postgresql]' && /opt/scheduler/bin/twistd --help >/dev/null": (
+            "it installs on this machine"
+        ),
+        "systemctl restart scheduler": "it changes this machine",
         **dict.fromkeys(
             (
                 "install -d -m 0755 /etc/scheduler",
@@ -52,20 +58,46 @@ NOT_RUN: dict[str, dict[str, str]] = {
                 "install -m 0644 etc/systemd/scheduler-worker.service /etc/systemd/system/ && "
                 "systemctl enable --now scheduler-worker",
                 "install -m 0600 -o scheduler -g scheduler pgpass /etc/scheduler/pgpass",
+                "ln -sf /opt/scheduler/bin/schedctl /usr/local/bin/",
+                "touch /etc/scheduler/revoked.txt",
             ),
             "it changes this machine; test_documented checks it",
         ),
         **dict.fromkeys(
             (
-                "install -m 0644 ca.pem box7.pem /etc/scheduler/",
-                "install -m 0640 -o root -g scheduler-worker box7.key /etc/scheduler/",
+                "install -m 0644 ~/ca.pem ~/scheduler.pem /etc/scheduler/",
+                "install -m 0640 -o root -g scheduler ~/scheduler.key /etc/scheduler/ && rm ~/scheduler.key",
+                "install -m 0644 ~/ca.pem ~/box7.pem /etc/scheduler/",
+                "install -m 0640 -o root -g scheduler-worker ~/box7.key /etc/scheduler/ && rm ~/box7.key",
+                "export SCHEDULER_URL=https://scheduler.example.com:3000 SCHEDULER_CA_FILE=/etc/scheduler/ca.pem",
+                "export SCHEDULER_TOKEN=$(cat /var/lib/scheduler/admin.token)",
+                "schedctl doctor --config /etc/scheduler/scheduler.toml",
+                "schedctl run --on box7 -- hostname",
             ),
-            "it changes this machine; test_identities uses such files",
+            "it needs another machine, or its files; test_walkthrough does it with daemons",
+        ),
+        **dict.fromkeys(
+            (
+                "scp lab-ca/ca.pem lab-ca/scheduler.pem lab-ca/scheduler.key root@head:",
+                "scp lab-ca/ca.pem lab-ca/box7.pem lab-ca/box7.key root@box7:",
+                "scp lab-ca/ca.pem lab-ca/box8.pem lab-ca/box8.key root@box8:",
+            ),
+            "there is no such machine",
+        ),
+        **dict.fromkeys(
+            (
+                "runuser -u postgres -- createuser --pwprompt scheduler",
+                "runuser -u postgres -- createdb --owner scheduler scheduler",
+            ),
+            "it needs a server",
         ),
         "twistd worker -c /etc/scheduler/worker.toml --new-id": "the folder of the worker here is in use, and no copy; "
         "test_copied_folders does it",
-        "python -m scheduler.store.copying sqlite:////var/lib/scheduler/scheduler.db "
-        "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE": "it needs a server; test_copying does it with one",
+        "runuser -u scheduler -- /opt/scheduler/bin/python -m scheduler.store.copying "
+        "sqlite:////var/lib/scheduler/scheduler.db "
+        "'postgresql+psycopg://scheduler@HOST/scheduler?passfile=/etc/scheduler/pgpass'": (
+            "it needs a server; test_store_copying does it with one"
+        ),
     },
 }
 

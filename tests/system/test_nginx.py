@@ -90,6 +90,9 @@ class Nginx(Curl):
         user = "user root;" if os.geteuid() == 0 else ""
         facts = {"user": user, "folder": folder, "port": self._port.getsockname()[1], "more": more}
         location = location.replace("127.0.0.1:3000", scheduler.endpoints["http"])
+        # through a proxy everybody needs a token; the clients here would all send this one
+        token = (scheduler.state / "admin.token").read_text().strip()
+        location = location.replace("proxy_pass ", f'proxy_set_header Authorization "Bearer {token}";\nproxy_pass ')
         (folder / "nginx.conf").write_text(CONFIG.format(location=location, **facts))
         self.address = f"127.0.0.1:{facts['port']}"
         self.is_default = "proxy_http_version" not in location
