@@ -82,6 +82,13 @@ def _check_ways(subject: str, worker: Object, now: float) -> Finding:
         )
     sentence = f"It is unreachable: {printable(reason or 'no reason is known')}"
     seen = moment(worker.get("last_seen"))
+    if "certificate" in (reason or ""):
+        return error(
+            subject,
+            sentence,
+            "Check the certificates of both: `schedctl doctor --config FILE` on the scheduler's machine, and on "
+            f"{name}; docs/operations.md, When certificates are refused, explains the reasons",
+        )
     if seen is not None and now - seen < HEARD_RECENTLY_SECONDS:
         return error(
             subject,

@@ -194,6 +194,12 @@ class WorkerTests(SynchronousTestCase):
         self.assertIn("advertise_addr", deaf)
         self.assertIn("does not hear", self.check(0, state="unreachable", last_seen=None)["error"])
 
+    def test_certificates(self) -> None:
+        """For a worker that is unreachable because of a certificate, the advice is about certificates, not ports."""
+        refused = self.check(5, state="unreachable", reason="calls to it fail: certificate expired")["error"]
+        self.assertIn("certificate expired. Check the certificates of both", refused)
+        self.assertNotIn("firewall", refused)
+
     def test_offline(self) -> None:
         """A deregistered worker is only noted, with advice if it does not come back. If all are, no job can run."""
         offline = {**self.WORKER, "state": "offline", "reason": "it deregistered at 2026-11-28T20:49:37Z"}
