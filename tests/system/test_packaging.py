@@ -22,6 +22,7 @@ SOURCES = (
     "pyproject.toml",
     "MANIFEST.in",
     "README.md",
+    "SECURITY.md",
     "LICENSE",
     "Makefile",
     "tox.ini",
@@ -43,6 +44,7 @@ def check_sdist(built: Path) -> None:
             "scheduler/pb/__init__.py",
         ),
         *("etc/scheduler.toml", "etc/worker.toml", "etc/systemd/scheduler.service", "LICENSE", "Makefile", "tox.ini"),
+        *("SECURITY.md", "docs/security.md"),
         *("docs/configuration.md", "examples/demo.py", "benchmarks/__main__.py", "tests/system/test_packaging.py"),
     } <= names
     assert [name for name in names if "_pb2" in name or name.endswith(".pyc")] == []
