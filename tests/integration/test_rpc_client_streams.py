@@ -117,7 +117,7 @@ class StreamTests(RpcCase):
         threading.Thread(target=check).start()
 
         def over(_: object) -> Deferred:
-            self.assertLess(time.monotonic() - began, 1.0)
+            self.assertLess(time.monotonic() - began, 3.0)
             for stream in streams:
                 stream.cancel()
             self.client.forget(worker.id)

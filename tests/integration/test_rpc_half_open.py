@@ -73,11 +73,11 @@ class HalfOpenCase(RpcCase):
     async def attacked(
         self, server: GrpcServer, path: str, connections: int, seconds: float, message: bytes | None = None
     ) -> int:
-        """Calls are answered within a second during an attack; the number of the attackers' calls that were ended."""
+        """Calls are answered in time during an attack; the number of the attackers' calls that were ended."""
         with Attack((server.bound.host, server.bound.port), path, connections, message) as attack:
             took = await deferToThread(self.called, server, seconds)
-        # One slower call is allowed, on a busy machine.
-        self.assertLess(sorted(took)[-2], 1.0, f"of {len(took)} calls")
+        # One slower call is allowed. Where nothing else runs it takes a tenth of that, and 5 s if threads are taken.
+        self.assertLess(sorted(took)[-2], 3.0, f"of {len(took)} calls")
         return attack.ended
 
     async def both_attacked(self, connections: int) -> None:
