@@ -9,6 +9,7 @@ observed. ``errands`` does the rest.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -225,7 +226,8 @@ class Load:
         while not self._closed.wait(random.uniform(0.5, 1.5) / self.mix.looks):
             for job in list(self.recent):
                 if job.stop_at is not None and job.stop_at < time.monotonic():
-                    self.recent.remove(job)
+                    with contextlib.suppress(ValueError):  # newer ones took its place meanwhile
+                        self.recent.remove(job)
                     self.stop(job.id)
             if not self.recent:
                 continue
