@@ -7,7 +7,7 @@ import selectors
 import socket
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from tests.integration.http2 import (
     ACK,
@@ -37,11 +37,16 @@ BEGIN = PREFACE + frame(SETTINGS, 0, 0)
 _PIECE = 64 * 1024
 
 
-def flood(address: Address, pieces: Iterable[bytes], reads: bool = True) -> Frames:
+def flood(address: Address, pieces: Iterable[bytes], reads: bool = True, wanted: Collection[int] = ()) -> Frames:
     """Send these bytes until the server closes the connection; the frames that it sent.
 
-    ``reads``: answers are read meanwhile, and for a short time after the last piece. Otherwise no answer is read.
+    ``reads``: answers are read meanwhile, and for a short time after the last piece, or until a frame of a ``wanted``
+    kind has come, for ten seconds at most. Otherwise no answer is read.
     """
+
+    def has_come() -> bool:
+        return any(kind in wanted for kind, *_ in received_frames(received)[0])
+
     received = b""
     with (
         contextlib.suppress(ConnectionError, TimeoutError),
@@ -53,7 +58,7 @@ def flood(address: Address, pieces: Iterable[bytes], reads: bool = True) -> Fram
             while reads and selector.select(0):
                 received += _read(connection)
             connection.sendall(piece)
-        while reads and selector.select(0.5):
+        while reads and selector.select(10 if wanted and not has_come() else 0.5):
             received += _read(connection)
     return received_frames(received)[0]
 
