@@ -66,7 +66,8 @@ class Call:
 
     def note_reads(self, jobs: Iterable[Job]) -> None:
         """Have the audit record that the answer shows output of these jobs."""
-        record_reads(self.context.scheduler, self.context.audit, self.principal, self.request, jobs)
+        if self.principal is not None:
+            record_reads(self.context.scheduler, self.context.audit, self.principal, self.request, jobs)
 
     @property
     def head(self) -> bool:

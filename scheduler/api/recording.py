@@ -11,6 +11,7 @@ from scheduler.api.door import Door, user_at_the_other_end
 from scheduler.errors import ScopeNeeded, Unauthenticated
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job
+from scheduler.security.audit import Sender
 from scheduler.security.audited import Audited
 from scheduler.security.audited_tokens import AuditedTokens
 from scheduler.security.interfaces import ITokens
@@ -18,45 +19,37 @@ from scheduler.security.principals import Principal, Scope
 from scheduler.security.trail import Audit
 
 
-def origin_of(request: Request) -> tuple[str, int | None]:
-    """The address that a request came from, and the uid of the local user who sent it; ``None``: it is not known."""
-    return getattr(request, "client_address", ""), user_at_the_other_end(request)
+def sender_of(request: Request, who: str) -> Sender:
+    """The sender of a request, whose principal is ``who``; ``""``: it has none."""
+    origin, request_id = getattr(request, "client_address", ""), getattr(request, "request_id", "")
+    return Sender(who, origin, user_at_the_other_end(request), request_id)
 
 
-def audited(scheduler: IScheduler, audit: Audit | None, principal: Principal | None, request: Request) -> IScheduler:
+def audited(scheduler: IScheduler, audit: Audit | None, principal: Principal, request: Request) -> IScheduler:
     """The scheduler, with the acts of this request recorded."""
-    return scheduler if audit is None else _audited(scheduler, audit, principal, request)
+    return scheduler if audit is None else Audited(scheduler, audit, sender_of(request, str(principal)))
 
 
-def audited_tokens(tokens: ITokens, audit: Audit | None, request: Request) -> ITokens:
+def audited_tokens(tokens: ITokens, audit: Audit | None, principal: Principal, request: Request) -> ITokens:
     """The tokens, with those that this request makes or revokes recorded."""
-    if audit is None:
-        return tokens
-    origin, uid = origin_of(request)
-    return AuditedTokens(tokens, audit, origin, uid, _id_of(request))
+    return tokens if audit is None else AuditedTokens(tokens, audit, sender_of(request, str(principal)))
 
 
 def record_reads(
-    scheduler: IScheduler, audit: Audit | None, principal: Principal | None, request: Request, jobs: Iterable[Job]
+    scheduler: IScheduler, audit: Audit | None, principal: Principal, request: Request, jobs: Iterable[Job]
 ) -> None:
     """Record that output of these jobs is part of the answer, where it was not read by way of ``audited``."""
     if audit is not None:
-        reader = _audited(scheduler, audit, principal, request)
+        reader = Audited(scheduler, audit, sender_of(request, str(principal)))
         for job in jobs:
             reader.note_read(job.id)
-
-
-def _audited(scheduler: IScheduler, audit: Audit, principal: Principal | None, request: Request) -> Audited:
-    origin, uid = origin_of(request)
-    return Audited(scheduler, audit, "" if principal is None else str(principal), origin, uid, _id_of(request))
 
 
 def record_refusal(audit: Audit | None, request: Request, who: str, result: str) -> None:
     """Record that a request was refused, with its method and path, but without its query."""
     if audit is not None:
-        origin, uid = origin_of(request)
         asked = f"{request.method.decode('latin-1')} {request.path.decode('latin-1')}"
-        audit.refused(who, origin, uid, _id_of(request), asked, result)
+        audit.refused(sender_of(request, who), asked, result)
 
 
 @frozen
@@ -74,7 +67,3 @@ class RecordingDoor(Door):
         except ScopeNeeded as error:
             record_refusal(self._audit, request, error.principal, "scope-needed")
             raise
-
-
-def _id_of(request: Request) -> str:
-    return getattr(request, "request_id", "")

@@ -44,7 +44,7 @@ async def revoke(call: Call, token_id: str) -> Reply:
 
 
 def _tokens(call: Call) -> ITokens:
-    return audited_tokens(call.context.tokens, call.context.audit, call.request)
+    return audited_tokens(call.context.tokens, call.context.audit, _principal(call), call.request)
 
 
 def _principal(call: Call) -> Principal:

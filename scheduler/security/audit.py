@@ -78,6 +78,25 @@ class Act:
 
 
 @frozen
+class Sender:
+    """The sender of a request, as its acts are recorded."""
+
+    #: The principal; ``""``: the request had none.
+    who: str = ""
+    #: The address and the local user that the request came from, and its id.
+    origin: str = ""
+    uid: int | None = None
+    request_id: str = ""
+
+    def act(
+        self, time: float, action: str, target: str, worker: str = "", result: str = OK, details: Details | None = None
+    ) -> Act:
+        """An act of this sender, at that POSIX time."""
+        sent = (self.origin, self.uid, self.request_id)
+        return Act(time, self.who, action, target, worker, result, *sent, details or {})
+
+
+@frozen
 class Anchor:
     """The number and the hash of an entry; of no entry: 0 and ``GENESIS``."""
 

@@ -22,7 +22,7 @@ from scheduler.messages import Chunk
 from scheduler.model import Job, JobSpec, Stream, Submission
 from scheduler.security import acts
 from scheduler.security.acts import ActUnderWay
-from scheduler.security.audit import OK, Act, Details, compact, time_text
+from scheduler.security.audit import OK, Act, Details, Sender, compact, time_text
 from scheduler.security.trail import Audit, result_of
 from scheduler.views import JobFilter, WorkerView
 
@@ -37,16 +37,10 @@ _Passing: Any = proxyForInterface(IScheduler, "_scheduler")
 class Audited(_Passing):  # type: ignore[misc]
     """A scheduler whose acts are recorded as those of one sender."""
 
-    def __init__(
-        self, scheduler: IScheduler, audit: Audit, who: str, origin: str, uid: int | None, request_id: str
-    ) -> None:
-        """``who`` is the principal; ``origin`` the address and ``uid`` the local user that the request came from."""
+    def __init__(self, scheduler: IScheduler, audit: Audit, sender: Sender) -> None:
         super().__init__(scheduler)
         self._audit = audit
-        self._who = who
-        self._origin = origin
-        self._uid = uid
-        self._request_id = request_id
+        self._sender = sender
 
     # -- acts
 
@@ -116,7 +110,7 @@ class Audited(_Passing):  # type: ignore[misc]
     def note_read(self, job_id: str) -> None:
         """Record that output of the job was read, if the job is another principal's."""
         job = self._find(job_id)
-        if job is not None and job.created_by is not None and job.created_by != self._who:
+        if job is not None and job.created_by is not None and job.created_by != self._sender.who:
             self._audit.read(self._act("read", job_id, job.worker_name or "", {"created_by": job.created_by}))
 
     # -- how
@@ -135,17 +129,7 @@ class Audited(_Passing):  # type: ignore[misc]
         return self._audit.carry_out(ActUnderWay(self._act(action, name, worker.name), acts.worker(worker)), operation)
 
     def _act(self, action: str, target: str, worker: str, details: Details | None = None) -> Act:
-        return Act(
-            time=self._audit.now(),
-            who=self._who,
-            action=action,
-            target=target,
-            worker=worker,
-            origin=self._origin,
-            uid=self._uid,
-            request_id=self._request_id,
-            details=details or {},
-        )
+        return self._sender.act(self._audit.now(), action, target, worker, details=details)
 
     def _find(self, job_id: str) -> Job | None:
         try:

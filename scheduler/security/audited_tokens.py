@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.components import proxyForInterface
 
 from scheduler.model import Ref
-from scheduler.security.acts import ActUnderWay
-from scheduler.security.audit import Act, Details, compact, time_text
+from scheduler.security.acts import About, ActUnderWay
+from scheduler.security.audit import Details, Sender, time_text
 from scheduler.security.interfaces import ITokens, NewToken
 from scheduler.security.principals import Principal
 from scheduler.security.token import Token
@@ -22,15 +22,10 @@ _Passing: Any = proxyForInterface(ITokens, "_tokens")
 class AuditedTokens(_Passing):  # type: ignore[misc]
     """Tokens whose making and revocation is recorded, in the transaction that makes or revokes them."""
 
-    def __init__(
-        self, tokens: ITokens, audit: Audit, origin: str = "", uid: int | None = None, request_id: str = ""
-    ) -> None:
-        """``origin`` is the address and ``uid`` the local user that the request came from."""
+    def __init__(self, tokens: ITokens, audit: Audit, sender: Sender) -> None:
         super().__init__(tokens)
         self._audit = audit
-        self._origin = origin
-        self._uid = uid
-        self._request_id = request_id
+        self._sender = sender
 
     def create(self, by: Principal, wanted: NewToken, *more: Any) -> Deferred[tuple[Token, str]]:
         """See ``ITokens``; ``more`` is passed on."""
@@ -43,29 +38,23 @@ class AuditedTokens(_Passing):  # type: ignore[misc]
         def is_new(record: object) -> bool:
             return isinstance(record, Token) and record.name == wanted.name
 
-        act = self._act("token.create", by, wanted.name, details)
-        return self._carry_out(act, is_new, lambda: self._tokens.create(by, wanted, *more))
+        return self._carry_out(
+            "token.create", wanted.name, details, is_new, lambda: self._tokens.create(by, wanted, *more)
+        )
 
     def revoke(self, by: Principal, token_id: str) -> Deferred[None]:
         name = next((token.name for token in self._tokens.all(by) if token.id == token_id), token_id)
-        act = self._act("token.revoke", by, name, {"id": token_id})
         gone = Ref("token", token_id)
-        return self._carry_out(act, lambda record: record == gone, lambda: self._tokens.revoke(by, token_id))
+        return self._carry_out(
+            "token.revoke",
+            name,
+            {"id": token_id},
+            lambda record: record == gone,
+            lambda: self._tokens.revoke(by, token_id),
+        )
 
     def _carry_out(
-        self, act: Act, about: Callable[[object], bool], operation: Callable[[], Deferred[Any]]
+        self, action: str, name: str, details: Details, about: About, operation: Callable[[], Deferred[Any]]
     ) -> Deferred[Any]:
+        act = self._sender.act(self._audit.now(), action, name, details=details)
         return self._audit.carry_out(ActUnderWay(act, about), operation)
-
-    def _act(self, action: str, by: Principal, target: str, details: Details) -> Act:
-        return Act(
-            time=self._audit.now(),
-            who=str(by),
-            action=action,
-            target=target,
-            worker="",
-            origin=self._origin,
-            uid=self._uid,
-            request_id=self._request_id,
-            details=compact(details),
-        )

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from scheduler.daemon.files import ADMIN_TOKEN
 from scheduler.errors import Unauthenticated
+from scheduler.security.audit import Sender
 from scheduler.security.audited_tokens import AuditedTokens
 from scheduler.security.interfaces import NewToken
 from scheduler.security.principals import Principal, Scope
@@ -46,7 +47,7 @@ class FirstToken:
     def __init__(self, tokens: Tokens, folder: Path, audit: Audit | None = None) -> None:
         """``audit`` records that the token is made; ``None``: nothing does, in a test."""
         self._tokens = tokens
-        self._create = tokens.create if audit is None else AuditedTokens(tokens, audit).create
+        self._create = tokens.create if audit is None else AuditedTokens(tokens, audit, Sender(str(SCHEDULER))).create
         self._file = folder / ADMIN_TOKEN
         self._draft = folder / f"{ADMIN_TOKEN}.tmp"
 

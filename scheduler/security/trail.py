@@ -24,7 +24,7 @@ from scheduler.deferreds import shielded
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import IStore
 from scheduler.security.acts import UNDER_WAY, ActUnderWay
-from scheduler.security.audit import UNCHANGED, Act, Anchor, AuditFilter, AuditPage, Entry, time_text
+from scheduler.security.audit import UNCHANGED, Act, Anchor, AuditFilter, AuditPage, Entry, Sender, time_text
 from scheduler.security.flood import Reads, Refusals
 
 T = TypeVar("T")
@@ -108,13 +108,13 @@ class Audit:
 
         return shielded(done.addBoth(over), unheard)
 
-    def refused(self, who: str, origin: str, uid: int | None, request_id: str, asked: str, result: str) -> None:
+    def refused(self, sender: Sender, asked: str, result: str) -> None:
         """Record that a request was refused before it was looked at.
 
-        ``who`` is ``""`` if it had no principal. ``asked`` is its method and path, ``result`` the reason.
+        ``asked`` is its method and path, ``result`` the reason.
         """
-        if self._refusals.may_record(origin):
-            self.record(Act(self.now(), who, "refused", asked, "", result, origin, uid, request_id))
+        if self._refusals.may_record(sender.origin):
+            self.record(sender.act(self.now(), "refused", asked, result=result))
 
     def read(self, act: Act) -> None:
         """Record a read of a job's output by another principal than its creator, once an hour for each job."""

@@ -19,6 +19,7 @@ from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
 from scheduler.model import FEATURES, Worker
 from scheduler.net import DialRule
+from scheduler.security.audit import Sender
 from scheduler.security.audited import Audited
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.link import Link
@@ -123,7 +124,7 @@ class SchedulerProcess:
             forget_after=FORGET_AFTER,
         )
         #: The object that clients call.
-        self.service: Any = Audited(self.parts.service, self.parts.audit, "local:client", "10.0.0.9", None, "")
+        self.service: Any = Audited(self.parts.service, self.parts.audit, Sender("local:client", "10.0.0.9"))
         self._around = around
         self._machine = machine
         reactor: Any = _Reactor(self.process)

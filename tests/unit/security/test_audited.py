@@ -15,7 +15,7 @@ from scheduler.errors import JobNotRunning, NoMatch, NotFound, StoreFailed, Unre
 from scheduler.interfaces import IScheduler
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, RequestKey, ScriptSummary, Stream, Submission
-from scheduler.security.audit import Act, verify
+from scheduler.security.audit import Act, Sender, verify
 from scheduler.security.audited import ARGS_MAX_CHARACTERS, Audited
 from scheduler.terms import QueueTerms, Target
 from scheduler.views import JobFilter
@@ -30,7 +30,9 @@ class AuditedCase(SynchronousTestCase):
         self.house = House()
         self.house.add(a_worker())
         self.store = self.house.store
-        self.client = Audited(self.house.parts.service, self.house.parts.audit, "token:ci", "10.0.0.9", 1000, "r-1")
+        self.client = Audited(
+            self.house.parts.service, self.house.parts.audit, Sender("token:ci", "10.0.0.9", 1000, "r-1")
+        )
 
     def submit(self, spec: JobSpec = ECHO, target: Target = ANY, **more: Any) -> Deferred[Any]:
         submitted: Deferred[Any] = self.client.submit(Submission(spec, target, **more))

@@ -14,7 +14,7 @@ from scheduler.daemon.logs import observer
 from scheduler.model import JobState, Ref, RemovedJob
 from scheduler.security import acts
 from scheduler.security.acts import UNDER_WAY, ActUnderWay
-from scheduler.security.audit import Act, Anchor
+from scheduler.security.audit import Act, Anchor, Sender
 from scheduler.security.flood import REFUSALS_PER_ADDRESS
 from scheduler.security.trail import MINUTE_SECONDS
 from tests.house import ECHO, House
@@ -94,7 +94,7 @@ class LogTests(TrailCase):
 
 class RefusalTests(TrailCase):
     def refuse(self, origin: str = "10.0.0.9", request_id: str = "r-1") -> None:
-        self.audit.refused("token:ci", origin, None, request_id, "POST /start", "scope-needed")
+        self.audit.refused(Sender("token:ci", origin, None, request_id), "POST /start", "scope-needed")
 
     def test_recorded(self) -> None:
         """A refusal has an entry: who asked for what, from where."""
