@@ -1,4 +1,4 @@
-"""Where the token of a scheduler on this machine is, for users who have none."""
+"""Finds the token of a scheduler on this machine, for users who have none."""
 
 from __future__ import annotations
 

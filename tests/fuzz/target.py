@@ -95,7 +95,7 @@ class Target:
             pass  # the check finds out why
 
     def check(self) -> Iterator[str]:
-        """Whatever is wrong now: processes, logs, probes."""
+        """The faults that can be seen now: of processes, logs, probes."""
         for daemon in self.cluster.daemons:
             if not daemon.alive():
                 yield f"{daemon.name} has ended: {daemon.log_tail()[-500:]}"
@@ -121,7 +121,7 @@ class Target:
                     break
 
     def rest(self) -> Iterator[str]:
-        """Whatever the daemons still hold ``REST_MAX_SECONDS`` after the last input."""
+        """The resources that the daemons still hold ``REST_MAX_SECONDS`` after the last input."""
         deadline = time.monotonic() + REST_MAX_SECONDS
         for daemon in self.cluster.daemons:
             while over := self._over(daemon):

@@ -303,7 +303,7 @@ class AnotherUserTests(StartCase):
         self.assertEqual(log.stat().st_uid, NOBODY)
 
     def test_folder_elsewhere(self) -> None:
-        """Where a part of the path is the user's, root makes no folder for the user through a link there."""
+        """Root makes no folder for a user through a link if a part of the path is the user's."""
         closed = self.folder / "closed"
         closed.mkdir(mode=0o700)
         self.plant("link", target=closed)

@@ -14,7 +14,7 @@ NOBODY = 65534
 
 
 class GuardedTests(PolicyCase):
-    """Where anything is restricted, and for scripts of the machine, no other user may decide what runs."""
+    """No other user may decide what runs if anything is restricted, nor what a script of the machine does."""
 
     def assert_refused(self, said: str, name: str, problem: str) -> None:
         self.assertRegex(
@@ -78,7 +78,7 @@ class GuardedTests(PolicyCase):
         self.assert_refused(self.refusal("sh"), "command", f"{self.sh} belongs to ")
 
     def test_everything_allowed(self) -> None:
-        """Where nothing is restricted a client may run the files of any user, by the path that it names."""
+        """A client may run the files of any user, by the path that it names, if nothing is restricted."""
         link = self.outside / "python"
         link.symlink_to(self.python)
         os.chmod(self.outside, 0o777)
