@@ -187,9 +187,10 @@ class UnfinishedTests(RunningCase):
             self.worker = await self.next_life()
             runner, jobs = self.worker.runner, self.worker.jobs
             self.assertEqual((jobs.running(), jobs.is_starting()), ((), True))
-            started = runner.start(JOB, JobSpec(command="sh", args=("-c", "exit 3")), None)
+            started = runner.start(JOB, JobSpec(command="sh", args=("-c", UNTIL_TOLD)), None)
         self.assertIs((await started).state, JobState.RUNNING)  # once the shim has let go of it
         self.assertEqual(jobs.running(), (JOB,))
+        self.worker.tell(JOB)
         self.assertEqual((await self.worker.ended(JOB)).exit_code, 3)
 
     async def test_waiting_shim_of_a_sealed_job(self) -> None:
