@@ -67,6 +67,7 @@ class Channel(BaseChannel):
         #: Bytes that are still thrown away before the connection is cut.
         self._lingering = 0
         self._host: IAddress | None = None
+        self._secure = False
         #: The address or local user among whose connections this one is; ``""``: among nobody's.
         self._counted = ""
 
@@ -76,12 +77,17 @@ class Channel(BaseChannel):
             self._host = super().getHost()
         return self._host
 
+    def isSecure(self) -> bool:
+        """Whether the connection is encrypted. The transport is asked once for each connection."""
+        return self._secure
+
     def connectionMade(self) -> None:
         super().connectionMade()
         self.uid, self.is_unix = uid_of(self.transport, self.site.owner_of), is_unix(self.transport)
         keep_alive(self.transport)
         if self._tls is not None:
             self._set_deadline(HANDSHAKE_DEADLINE_SECONDS)
+        self._secure = super().isSecure()
         self.site.channels.add(self)
         self._counted = self.site.counted_as(self.getPeer(), self.uid)
         self.crowded = self.site.crowd(self._counted)
@@ -110,7 +116,8 @@ class Channel(BaseChannel):
         if request.unwelcome or (self.length or 0) > BODY_MAX_BYTES:
             request.requestHeaders.removeHeader("Expect")
         super().allHeadersReceived()
-        self._set_deadline(BODY_DEADLINE_SECONDS)
+        if self.length != 0:
+            self._set_deadline(BODY_DEADLINE_SECONDS)
         if request.refused_body:
             self.length = 0  # it is answered now; the rest of the body is thrown away
 

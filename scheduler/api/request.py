@@ -11,6 +11,8 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from functools import lru_cache
+from time import time
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -141,7 +143,7 @@ class Request(server.Request):
     def _process(self) -> None:
         REQUEST_ID.set(self.request_id)
         self.responseHeaders.setRawHeaders("Server", ["scheduler"])
-        self.responseHeaders.setRawHeaders("Date", [http.datetimeToString()])
+        self.responseHeaders.setRawHeaders("Date", [_date(int(time()))])
         self.responseHeaders.setRawHeaders("X-Request-ID", [self.request_id])
         self.responseHeaders.setRawHeaders("Cache-Control", ["no-store"])
         self.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
@@ -226,6 +228,12 @@ class Request(server.Request):
             aborted=aborted,
             request_id=self.request_id,
         )
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    """The header ``Date`` of answers in this second of POSIX time."""
+    return http.datetimeToString(second).decode("ascii")
 
 
 def _problem_of_line(method: bytes, path: bytes) -> Problem | None:

@@ -32,15 +32,19 @@ class LogFile:
         self._owner = owner
         self._mode: int | None = None
         self._rotate_at = ROTATE_BYTES
+        #: Bytes that may be written before the file's size is looked at again.
+        self._room = 0
         self._lock = threading.Lock()
         self._file = self._open()
 
     def write(self, text: str) -> None:
         """Append the text, after a rotation if the file is large."""
+        data = text.encode("utf-8")
         with self._lock:
-            if os.fstat(self._file.fileno()).st_size >= self._rotate_at:
-                self._rotate()
-            self._file.write(text.encode("utf-8"))
+            if self._room <= 0:
+                self._make_room()
+            self._room -= len(data)
+            self._file.write(data)
 
     def flush(self) -> None:
         """Do nothing, since nothing is buffered."""
@@ -73,7 +77,14 @@ class LogFile:
     def _go_on_in(self, file: BinaryIO) -> None:
         old, self._file = self._file, file
         old.close()
-        self._rotate_at = ROTATE_BYTES
+        self._rotate_at, self._room = ROTATE_BYTES, 0
+
+    def _make_room(self) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if size >= self._rotate_at:
+            self._rotate()
+            size = os.fstat(self._file.fileno()).st_size
+        self._room = self._rotate_at - size
 
     def _rotate(self) -> None:
         found = os.fstat(self._file.fileno())

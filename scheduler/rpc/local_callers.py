@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote
 
 import grpc
@@ -60,6 +61,7 @@ class LocalCallers:
             raise Unauthenticated(f"user {uid} is not in local_users of [grpc_server] of the process that was called")
 
 
+@lru_cache(256)
 def _end(peer: str) -> tuple[str, int] | None:
     """Host and port in gRPC's ``ipv4:127.0.0.1:5`` or ``ipv6:[::1]:5``; ``None`` for other texts."""
     kind, _, rest = unquote(peer).partition(":")

@@ -63,10 +63,10 @@ class LocalUsers:
 
     def principal(self, uid: int) -> Principal:
         """The principal of a user. Raises ``Unauthenticated`` for a user who needs a token."""
-        if uid in (0, self._own_uid()):
-            if uid not in self._administrators:
-                self._administrators[uid] = _principal(User.of(uid), Scope.ADMIN)
+        if uid in self._administrators:
             return self._administrators[uid]
+        if uid in (0, self._own_uid()):
+            return self._administrators.setdefault(uid, _principal(User.of(uid), Scope.ADMIN))
         if uid in self._principals:
             return self._principals[uid]
         raise Unauthenticated(

@@ -20,6 +20,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 
 from twisted.logger import Logger
 
@@ -177,10 +178,12 @@ def _packed(host: str) -> bytes:
         return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
 
 
+@lru_cache(256)
 def _question(local: End, peer: End) -> tuple[bytes, _Ends]:
     """A ``struct inet_diag_req_v2`` for the peer's socket, and the ends that it asks for.
 
-    Raises ``OSError`` if a host is no IP address, or the hosts are not of one family.
+    Raises ``OSError`` if a host is no IP address, or the hosts are not of one family. The question depends on nothing
+    but the ends, and a connection of gRPC makes many calls, so questions are remembered. Answers never are.
     """
     source, destination = _packed(peer[0]), _packed(local[0])
     is_mapped = source.startswith(_MAPPED)
