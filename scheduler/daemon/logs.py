@@ -69,7 +69,9 @@ def observer(out: IO[Any], json: bool) -> FileLogObserver:
     """Make an observer that writes every event as a line to ``out``: text for people, or a JSON object."""
     if json:
         return FileLogObserver(out, _as_json)
-    encoding = getattr(out, "encoding", None) or "utf-8"
+    encoding = (getattr(out, "encoding", None) or "utf-8").lower()
+    if encoding in {"utf-8", "utf8"}:
+        return FileLogObserver(out, _as_text)
     # A terminal's encoding may lack a printable character.
     return FileLogObserver(out, lambda event: _as_text(event).encode(encoding, "backslashreplace").decode(encoding))
 
@@ -167,8 +169,7 @@ def _open_as(name: str, uid: int | None, gid: int | None) -> LogFile:
 
 def _as_text(event: LogEvent) -> str:
     used = _fields_used(safe_str(event.get("log_format", "")))
-    fields = {key: value for key, value in _fields(event).items() if key not in used}
-    named = "".join(f" {_escaped(key)}={_quoted(value)}" for key, value in fields.items())
+    named = "".join(f" {_escaped(key)}={_quoted(value)}" for key, value in _fields(event).items() if key not in used)
     line = f"{_time(event)} {_level(event):<8} {_escaped(_namespace(event))}: {_escaped(_message(event))}{named}\n"
     traceback = "".join(f"    {_escaped(part)}\n" for part in _traceback(event).splitlines())
     return line + traceback
@@ -192,7 +193,9 @@ def _fields(event: LogEvent) -> dict[str, Any]:
     added = _ADDED_TO_OLDER if _older(event) else _ADDED
     fields = {key: value for key, value in event.items() if not key.startswith("log_") and key not in added}
     request_id = fields.pop("request_id", REQUEST_ID.get())
-    return {**fields, "request_id": request_id} if request_id else fields
+    if request_id:
+        fields["request_id"] = request_id
+    return fields
 
 
 @lru_cache
@@ -205,8 +208,13 @@ def _fields_used(template: str) -> frozenset[str]:
 
 
 def _time(event: LogEvent) -> str:
-    moment = datetime.fromtimestamp(event.get("log_time", time.time()), UTC)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    second, millisecond = divmod(int(1000 * event.get("log_time", time.time())), 1000)
+    return f"{_second(second)}.{millisecond:03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
 
 
 def _level(event: LogEvent) -> str:
