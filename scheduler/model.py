@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import signal
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import compress
 from types import MappingProxyType
 from typing import Protocol
@@ -75,7 +76,7 @@ class JobState(enum.Enum):
     UNKNOWN = "unknown"
     LOST = "lost"
 
-    @property
+    @cached_property
     def final(self) -> bool:
         """Whether a job in this state never changes again."""
         return self in FINAL
