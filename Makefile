@@ -42,9 +42,9 @@ else
 		$(if $(RECORD),--record $(CURDIR)/docs/guarantees.md)
 endif
 
-# A table of what it costs.
+# A table of what it costs; `make bench ARGS=--secure`: with HTTPS, a token and mutual TLS.
 bench: $(VENV)/installed
-	@$(VENV)/bin/python -m benchmarks
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 clean:
 	rm -rf $(VENV) .tox build dist var *.egg-info scheduler/pb/*_pb2* _trial_temp* .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""Measures and prints a table: ``python -m benchmarks [--quick]``."""
+"""Measures and prints a table: ``python -m benchmarks [--quick] [--secure]``."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ def queries(daemons: Running, quick: bool) -> list[Row]:
 
 
 def _wrk(daemons: Running, connections: int, seconds: int, path: str, *more: str) -> float:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *more, f"http://{daemons.http}{path}"]
+    token = ("-H", f"Authorization: Bearer {daemons.api.token}") if daemons.api.secure else ()
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *token, *more, daemons.api.url + path]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in printed, printed
     found = re.search(r"Requests/sec: *([0-9.]+)", printed)
@@ -178,26 +179,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all unless named")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
+    parser.add_argument("--secure", action="store_true", help="with HTTPS, a token and mutual TLS between the daemons")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"{', '.join(sorted(unknown))}: must be of {', '.join(names)}")
     # All folders are kept until the end: on ext4, creating a file takes ten times as long after many were deleted.
     with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as tempfile.tempdir:
-        _measure(options.names or names, options.quick)
+        _measure(options.names or names, options.quick, options.secure)
 
 
-def _measure(wanted: Sequence[str], quick: bool) -> None:
+def _measure(wanted: Sequence[str], quick: bool, secure: bool) -> None:
     machine = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
     print(f"{machine}, load {os.getloadavg()[0]:.1f}\n")
     print("| what | figure | n | |\n| --- | --- | --- | --- |")
     for measure in MEASUREMENTS:
         if measure.__name__ in wanted:
             os.sync()  # so that earlier writes do not slow this measurement down
-            with running() as daemons:  # new daemons for each, so that none is slowed down by another
+            with running(secure=secure) as daemons:  # new daemons for each, so that none is slowed down by another
                 _print(measure(daemons, quick))
     for measure_alone in ALONE:
         if measure_alone.__name__ in wanted:
-            _print(measure_alone(quick))
+            _print(durable_starts(quick, secure) if measure_alone is durable_starts else measure_alone(quick))
 
 
 def _print(rows: Iterable[Row]) -> None:

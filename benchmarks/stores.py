@@ -22,7 +22,7 @@ _FINISHED, _RUNNING = 10_000, 1_000
 _ROUNDS = 7
 
 
-def durable_starts(quick: bool) -> Iterator[Row]:
+def durable_starts(quick: bool, secure: bool) -> Iterator[Row]:
     """``POST /start`` of ``true`` with each store, in turns with the store that keeps nothing."""
     rounds = 1 if quick else _ROUNDS
     with ExitStack() as stack:
@@ -32,7 +32,7 @@ def durable_starts(quick: bool) -> Iterator[Row]:
             yield Row("`/start`, PostgreSQL", "skipped", "", postgres.why_not())
         else:
             stores["PostgreSQL"] = server.url()
-        daemons = {name: stack.enter_context(running(url)) for name, url in stores.items()}
+        daemons = {name: stack.enter_context(running(url, secure)) for name, url in stores.items()}
         for clients in (1, 16, 64):
             n = 20 * (3 + clients // 4)
             rates: dict[str, list[float]] = {name: [] for name in daemons}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from attrs import frozen
@@ -143,6 +144,7 @@ def plain_ip(text: str) -> IPAddress | None:
         return None
 
 
+@lru_cache(1024)
 def address_group(text: str) -> str:
     """The text by which an address is counted: IPv6 by its network of 64 bits, which one client may have for itself."""
     address = plain_ip(text)

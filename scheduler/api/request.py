@@ -233,7 +233,7 @@ class Request(server.Request):
 @lru_cache(maxsize=1)
 def _date(second: int) -> str:
     """The header ``Date`` of answers in this second of POSIX time."""
-    return http.datetimeToString(second).decode("ascii")
+    return str(http.datetimeToString(second), "ascii")
 
 
 def _problem_of_line(method: bytes, path: bytes) -> Problem | None:
