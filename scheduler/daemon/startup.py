@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from scheduler import __version__
-from scheduler.daemon import certificates, descriptors, files, pidfile, unix_sockets
+from scheduler.daemon import certificates, descriptors, files, memory, pidfile, unix_sockets
 from scheduler.daemon.announcement import Announcement, Listening
 from scheduler.daemon.config import (
     SchedulerConfig,
@@ -118,6 +118,7 @@ class _Options(usage.Options):
     def postOptions(self) -> None:
         """Refuse an unusable configuration, or take the state folder and set ``config``, ``state`` and ``umask``."""
         self.descriptors = descriptors.raise_limit()
+        memory.keep_freed()
         started_with = os.umask(0o077)
         given = None if self.parent is None else self.parent.get("umask")
         self.umask = started_with if given is None else given

@@ -1,0 +1,27 @@
+"""Memory that a process has freed: the C library keeps some of it, instead of giving it back to the system at once.
+
+glibc gives freed memory at the end of the heap back as soon as there is a little of it (mallopt(3)). A daemon that
+passes output on frees its pieces of output and takes as much again a moment later, and each time the system must
+provide every page anew: a million times while 1.5 GB went through a scheduler with HTTPS, a fifth of the time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+# malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+#: Bytes that are kept at the end of the heap.
+KEPT_BYTES = 32 << 20
+
+#: Bytes of a piece of memory that is not part of the heap, and is given back as soon as it is freed.
+LARGE_BYTES = 4 << 20
+
+
+def keep_freed() -> bool:
+    """Keep up to ``KEPT_BYTES`` of freed memory. False: the C library is not glibc, and does as it likes."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES) and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))
