@@ -126,18 +126,22 @@ def key_file_problem(path: Path, uid: int) -> str:
 
 
 def writers_problem(path: str, uid: int) -> str:
-    """Explain which part of a path another user than root and ``uid`` may write. Raises ``OSError``.
+    """Explain which part of an absolute path another user than root and ``uid`` may change, links included.
 
-    ``path`` is resolved: absolute and without links. In a sticky folder others can add files, but not replace one of
-    these users, so such a folder is no problem.
+    In a sticky folder others can add files, but not replace one of these users, so such a folder is no problem. Raises
+    ``OSError``.
     """
-    part = path
-    while True:
+    os.stat(path)  # which finds a loop of links
+    part = "/"
+    for name in ("", *filter(None, path.split("/"))):
+        part = os.path.normpath(os.path.join(part, name))
         if problem := _writers_of(part, os.lstat(part), uid):
             return problem
-        if part == "/":
-            return ""
-        part = os.path.dirname(part)
+        if os.path.islink(part):
+            if problem := writers_problem(os.path.join(os.path.dirname(part), os.readlink(part)), uid):
+                return problem
+            part = os.path.realpath(part)
+    return ""
 
 
 def way_problem(path: str) -> str:
@@ -145,24 +149,16 @@ def way_problem(path: str) -> str:
 
     Root may create files in a folder with ``""``. Raises ``OSError``.
     """
-    part = "/"
-    for name in ("", *filter(None, os.path.abspath(path).split("/"))):
-        link = os.path.join(part, name)
-        part = os.path.realpath(link)
-        if os.path.islink(link):  # the folder that holds it was checked
-            problem = way_problem(os.path.join(os.path.dirname(link), os.readlink(link)))
-        else:
-            problem = _writers_of(part, os.lstat(part), 0)
-        if problem:
-            return problem
-    sticky = os.lstat(part).st_mode & stat.S_ISVTX
-    return f"all users may add files to {part}" if sticky else ""
+    if problem := writers_problem(os.path.abspath(path), 0):
+        return problem
+    sticky = os.stat(path).st_mode & stat.S_ISVTX
+    return f"all users may add files to {os.path.realpath(path)}" if sticky else ""
 
 
 def _writers_of(path: str, found: os.stat_result, uid: int) -> str:
     if found.st_uid not in (0, uid):
         return f"{path} belongs to {user(found.st_uid)}"
-    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+    if stat.S_ISLNK(found.st_mode) or (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
         return ""
     if found.st_mode & stat.S_IWOTH:
         return f"all users may write {path} (mode {_mode(found)})"

@@ -13,11 +13,11 @@ that ``allowed_commands``, ``scripts_only`` and ``scripts_dir`` allow, and no ot
   the script's own ``#!`` line names, or be listed in ``allowed_commands`` by more
   than ``*``.
 
-- what is started by name must not be replaced by another user. So if anything is
-  restricted, the program and the script are resolved, and started by the resolved
-  path; a script in ``scripts_dir`` is so in any case. A path that somebody else
-  than root and the worker's user may write is refused (``files.writers_problem``).
-  Where nothing is restricted, a client may run any file of any user anyway.
+Other users of this machine must not decide what a client's job does with the rights of the worker's user. So program
+and script are resolved, and started by the resolved path. A path that somebody else than root and the worker's user may
+write is refused (``files.writers_problem``), whether or not anything is restricted. Where nothing is restricted, an
+absolute ``path`` is passed as the client gave it, and its links are checked, too: ``rm LINK`` must not remove another
+file.
 
 The kernel opens program and script again, by name, after they are checked. A descriptor would not do: a script needs
 its own path. Nobody but root, the worker's user, and so the jobs, can change them in between, unless a file is still
@@ -100,9 +100,7 @@ class Policy:
         program = _program(spec.command, self.path_of(spec))
         path = self._path(spec.path)
         self._check_allowed(spec, program, path)
-        if self.restricted:
-            program = _guarded("command", program)
-        return [program, *([path] if path else []), *spec.args]
+        return [_guarded("command", program), *([path] if path else []), *spec.args]
 
     def _path(self, path: str) -> str:
         """Answer the absolute path of the job's script; ``""``: it has none."""
@@ -128,7 +126,12 @@ class Policy:
             raise NotRunnable(f"path {_shown(path)} {_why(error)}{where}") from None
         if self.scripts_only and not stat.S_ISREG(mode):
             raise NotRunnable(f"path {_shown(path)} is not a file; scripts_only is set")
-        return _guarded("path", full) if inside or self.restricted else full
+        if stat.S_ISCHR(mode):
+            return full
+        if not (inside or self.restricted):
+            _check_writers("path", full, "; a file that is only read can be one of args")
+            return full
+        return _guarded("path", full)
 
     def _check_allowed(self, spec: JobSpec, program: str, path: str) -> None:
         allowing = [pattern for pattern in self.allowed_commands if self._allows(pattern, spec.command, program)]
@@ -203,16 +206,22 @@ def _program(command: str, path: str) -> str:
 def _guarded(name: str, path: str) -> str:
     """Resolve a path. Raises ``NotRunnable`` if another user than root and the worker's may write it."""
     resolved = os.path.realpath(path)
+    _check_writers(name, resolved)
+    return resolved
+
+
+def _check_writers(name: str, path: str, hint: str = "") -> None:
+    """Raise ``NotRunnable`` if another user than root and the worker's may write a path, or change where it leads."""
+    uid = os.geteuid()
     try:
-        problem = writers_problem(resolved, os.geteuid())
+        problem = writers_problem(path, uid)
     except OSError as error:
         raise NotRunnable(f"{name} {_shown(path)} {_why(error)}") from None
     if problem:
         raise NotRunnable(
             f"{name} {_shown(path)} is not safe to run here: {problem}; "
-            f"only root and the worker's user, {user(os.geteuid())}, may be able to write it and the folders above"
+            f"only root and the worker's user, {user(uid)}, may be able to write it and the folders above{hint}"
         )
-    return resolved
 
 
 def _on_path(name: str, path: str) -> str | None:

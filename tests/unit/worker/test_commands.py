@@ -29,9 +29,9 @@ class CommandTests(PolicyCase):
         self.assertEqual(self.run_("thing"), [thing])
 
     def test_absolute(self) -> None:
-        """An absolute path is taken as it is, links and all: a program may go by its name."""
+        """A program that is named by an absolute path is started by its resolved path."""
         (self.outside / "alias").symlink_to(self.sh)
-        self.assertEqual(self.run_(str(self.outside / "alias")), [str(self.outside / "alias")])
+        self.assertEqual(self.run_(str(self.outside / "alias")), [self.sh])
 
     def test_order(self) -> None:
         """The path comes first, then the arguments."""

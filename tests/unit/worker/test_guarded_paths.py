@@ -14,7 +14,7 @@ NOBODY = 65534
 
 
 class GuardedTests(PolicyCase):
-    """No other user may decide what runs if anything is restricted, nor what a script of the machine does."""
+    """No other user may decide what runs, restricted or not."""
 
     def assert_refused(self, said: str, name: str, problem: str) -> None:
         self.assertRegex(
@@ -64,31 +64,49 @@ class GuardedTests(PolicyCase):
             self.assertEqual(self.run_("sh", "count.sh"), [self.sh, self.count])
 
     def test_absolute_script(self) -> None:
-        """A file that the client names by its absolute path counts where anything is restricted."""
+        """A file or folder that the client names by its absolute path counts, too; a device does not."""
         os.chmod(self.secret, 0o666)
-        self.restrict("sh")
-        self.assert_refused(self.refusal("sh", self.secret), "path", "all users may write")
+        for restrict in (False, True):
+            if restrict:
+                self.restrict("sh")
+            said = self.refusal("sh", self.secret)
+            self.assert_refused(said, "path", "all users may write")
+            self.assertEqual(said.endswith("; a file that is only read can be one of args"), not restrict, said)
+        os.chmod(self.outside, 0o777)
+        self.assert_refused(self.refusal("sh", str(self.outside)), "path", "all users may write")
+        self.assertEqual(self.run_("sh", "/dev/null"), [self.sh, "/dev/null"])
+
+    def test_absolute_path_behind_a_link(self) -> None:
+        """Unrestricted, an absolute path is passed as it was given; others must not be able to lead it elsewhere."""
+        link = self.outside / "link"
+        link.symlink_to(self.count)
+        self.assertEqual(self.run_("sh", str(link)), [self.sh, str(link)])
+        os.chmod(self.outside, 0o777)
+        self.assert_refused(self.refusal("sh", str(link)), "path", f"all users may write {self.outside} ")
+        os.chmod(self.outside, 0o1777)
+        self.assertEqual(self.run_("sh", str(link)), [self.sh, str(link)])
+        if os.geteuid() == 0:
+            os.chown(link, NOBODY, NOBODY, follow_symlinks=False)
+            self.assert_refused(self.refusal("sh", str(link)), "path", f"{link} belongs to ")
 
     def test_owner(self) -> None:
         """A program of a third user is refused, whatever its mode."""
         if os.geteuid() != 0:
             self.skipTest("only root can give a file away")
-        self.restrict("sh")
         os.chown(self.sh, NOBODY, NOBODY)
         self.assert_refused(self.refusal("sh"), "command", f"{self.sh} belongs to ")
 
     def test_everything_allowed(self) -> None:
-        """A client may run the files of any user, by the path that it names, if nothing is restricted."""
-        link = self.outside / "python"
-        link.symlink_to(self.python)
+        """Also unrestricted, a program that others may write is refused, a safe one started by its resolved path."""
+        link = self.bin / "link"
+        link.symlink_to(self.program("outside/tool"))
+        self.assertEqual(self.run_(str(link)), [f"{self.outside}/tool"])
         os.chmod(self.outside, 0o777)
-        os.chmod(self.secret, 0o666)
-        self.assertEqual(self.run_(str(link), self.secret), [str(link), self.secret])
+        self.assert_refused(self.refusal(str(link)), "command", f"all users may write {self.outside} ")
 
     def test_real_programs(self) -> None:
         """The machine's own programs are safe, also behind links of the system."""
         for command in ("/bin/sh", "/usr/bin/env"):
-            self.restrict(command)
             self.assertEqual(self.run_(command), [str(Path(command).resolve())])
 
 
