@@ -21,7 +21,7 @@ class Target:
     """The worker for a job: one by id or name, or any that has all ``selector`` labels."""
 
     worker: str | None = None
-    #: ``{}`` is any worker; ``None`` when ``worker`` is given.
+    #: ``{}`` is any worker. With ``worker``: the labels that it must have when the job starts; ``None``: any.
     selector: Mapping[str, str] | None = field(default=None, converter=optional(frozen_mapping))
 
 

@@ -16,6 +16,7 @@ class Requirement:
 
     #: The id or name of a worker; ``None``: any worker with the labels.
     worker: str | None
+    #: The labels that the worker must have, also if it is named.
     labels: frozenset[Label]
     #: Whether a core worker is enough: the core protocol can carry the whole job.
     fits_core: bool
@@ -32,11 +33,9 @@ class Requirement:
 
         A worker without slots takes only jobs that name it.
         """
-        if not worker.takes(self):
+        if not (worker.takes(self) and self.labels <= worker.labels.items()):
             return False
-        if self.worker is not None:
-            return self.worker in {worker.id, worker.name}
-        return worker.slots != 0 and self.labels <= worker.labels.items()
+        return worker.slots != 0 if self.worker is None else self.worker in {worker.id, worker.name}
 
     def suits(self, is_core: bool, features: frozenset[str]) -> bool:
         """Whether a worker with these features can run a job with this requirement; ``is_core``: a core worker."""

@@ -4,8 +4,8 @@ A token may be limited to the workers that have certain labels. Other workers ar
 jobs. The rule for a job:
 
 - A job on a known worker is within reach if this worker is.
-- A job without a worker yet is within reach if the worker that it names is, or if it can only be placed within reach:
-  its selector includes all the labels.
+- A job without a worker yet is within reach if the worker that it names is, or if it can only start within reach: its
+  selector includes all the labels.
 - If the job's worker is not known any more, its labels are not either. The job is within reach if its selector includes
   all the labels, or if the same principal submitted it.
 """
@@ -43,6 +43,10 @@ class Permissions:
         if not self.is_limited:
             return True
         target = job.target
+        selector = None if target is None else target.selector
+        stays_within = selector is not None and self._principal.reach.items() <= selector.items()
+        if job.worker_id is None and stays_within:
+            return True
         named = target.worker if job.worker_id is None and target is not None else job.worker_id
         if named is not None:
             try:
@@ -50,8 +54,7 @@ class Permissions:
             except NotFound:
                 if job.created_by == str(self._principal):
                     return True
-        selector = None if target is None else target.selector
-        return selector is not None and self._principal.reach.items() <= selector.items()
+        return stays_within
 
     def check_worker(self, name: str) -> None:
         """Raise ``Refused`` if the worker with that id or name is beyond reach, ``NotFound`` if there is none."""
@@ -67,14 +70,14 @@ class Permissions:
     def limited(self, target: Target) -> Target:
         """The target, with a selector that also has the labels of the reach. A worker is named by its id.
 
-        If the name passes to another worker, a job that waits for it does not follow it beyond the reach. Raises
-        ``NoMatch`` if the selector contradicts the labels; for a named worker raises what ``check_worker`` does.
+        So a job that waits does not follow a worker's name, or a worker that changes its labels, beyond the reach.
+        Raises ``NoMatch`` if the selector contradicts the labels; for a named worker raises what ``check_worker`` does.
         """
         if not self.is_limited:
             return target
         if target.worker is not None:
             self.check_worker(target.worker)
-            return Target(worker=self._find(target.worker).id)
+            return Target(worker=self._find(target.worker).id, selector=self._principal.reach)
         selector = dict(target.selector or {})
         for key, value in self._principal.reach.items():
             if selector.setdefault(key, value) != value:

@@ -10,11 +10,11 @@ from twisted.internet.interfaces import IReactorTime
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, Expected
 from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.placement import lacking, place, refusal
+from scheduler.cluster.jobs.placement import lacking, missing_labels, place, refusal
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
-from scheduler.errors import Conflict, Draining, NoFreeSlot, Unreachable, Unsupported
+from scheduler.errors import Conflict, Draining, NoFreeSlot, NoMatch, Unreachable, Unsupported
 from scheduler.model import Job, JobState, Submission, Worker
 
 #: Workers that one start is sent to in turn, at most: if none of these can take it, the others may lack the same.
@@ -53,6 +53,8 @@ class Choice:
         if target.worker is None:
             return self._place(wanted, newcomer, ())
         worker = self._registry.workers.get(target.worker)
+        if lacks := missing_labels(Requirement.of(spec, target), worker):
+            raise NoMatch(f"worker {worker.name!r} does not have the labels {lacks}")
         if worker.draining:
             raise Draining(worker.name)
         if lacks := lacking(spec, worker):

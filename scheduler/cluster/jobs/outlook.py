@@ -24,7 +24,7 @@ from scheduler import units
 from scheduler.cluster.candidates import Standing, Tally
 from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.lines import Lines, WaitingLine, ahead
-from scheduler.cluster.jobs.placement import lacking, without_match
+from scheduler.cluster.jobs.placement import lacking, missing_labels, without_match
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.requirement import Requirement
@@ -178,6 +178,8 @@ class Outlook:
         who = f"worker {worker.name!r}"
         if lack := lacking(requirement, worker):
             return _Facts("no-match", f"{who} does not support {lack}", lines)
+        if missing := missing_labels(requirement, worker):
+            return _Facts("no-match", f"{who} does not have the labels {missing}", lines)
         if worker.draining:
             return _Facts("draining", f"{who} is draining", lines)
         if not self._registry.presences.of(worker.id).is_online:

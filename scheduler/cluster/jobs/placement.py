@@ -26,6 +26,11 @@ def lacking(needed: JobSpec | Requirement, worker: Worker) -> str:
     return ", ".join(sorted(needed.features - worker.features))
 
 
+def missing_labels(requirement: Requirement, worker: Worker) -> str:
+    """The labels that the job needs and the worker does not have, as text; ``""``: it has all."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(requirement.labels - worker.labels.items()))
+
+
 def could_take(job: Job, worker: Worker) -> bool:
     """Whether the job could be placed on that worker if the worker were online and idle."""
     return job.target is not None and Requirement.of(job.spec, job.target).met_by(worker)

@@ -22,7 +22,7 @@ def queued(
     job_id: str, selector: dict[str, str] | None = None, worker: str | None = None, priority: int = 0, **more: Any
 ) -> Job:
     """A job for any worker, for some, or for one."""
-    target = Target(worker=worker) if worker is not None else Target(selector=selector or {})
+    target = Target(worker, selector) if worker is not None else Target(selector=selector or {})
     terms = QueueTerms(queue_timeout=3600.0, priority=priority)
     return a_job(job_id, JobState.QUEUED, None, target=target, terms=terms, **more)
 
@@ -83,6 +83,12 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(self.order(a_worker()), ["c"])
         self.assertEqual(self.order(a_worker("w-2")), ["b"])
         self.assertEqual(self.order(a_worker("w-3", labels=GPU)), ["a"])
+
+    def test_named_with_labels(self) -> None:
+        """A worker that a job names gets it only while it has the labels that the job wants."""
+        self.add(queued("a", GPU, worker="w-1", priority=9), queued("b"))
+        self.assertEqual(self.order(a_worker()), ["b"])
+        self.assertEqual(self.order(a_worker(labels=GPU)), ["a"])
 
     def test_without_a_slot(self) -> None:
         """A worker without a free slot gets what names it, by id or name, alone; so does one with no slots."""

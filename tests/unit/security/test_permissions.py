@@ -105,7 +105,7 @@ class PermissionsTests(SynchronousTestCase):
         self.assertEqual(self.everywhere.limited(Target(selector=more)), Target(selector=more))
         error = self.assertRaises(NoMatch, self.permissions.limited, Target(selector={"zone": "b"}))
         self.assertIn("zone=b", str(error))
-        self.assertEqual(self.permissions.limited(Target(worker="Both")), Target(worker="both"))
+        self.assertEqual(self.permissions.limited(Target(worker="Both")), Target(worker="both", selector=LABELS))
         self.assertEqual(self.everywhere.limited(Target(worker="Both")), Target(worker="Both"))
         self.assertRaises(Refused, self.permissions.limited, Target(worker="other"))
         self.assertRaises(NotFound, self.permissions.limited, Target(worker="nope"))

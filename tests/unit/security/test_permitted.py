@@ -236,14 +236,15 @@ class ListTests(PermittedCase):
         self.assertEqual(len(self.listed(self.admin)), 10)
 
     def test_forgotten_worker(self) -> None:
-        """The jobs of a worker that was forgotten are listed for the principal that submitted them."""
-        mine = self.started(self.admin, W2)
+        """The jobs of a worker that was forgotten are listed for those in whose reach they could only run."""
+        unlimited = [self.started(self.admin, target).id for target in (W1, W2)]
         theirs = self.started(self.ci, W1)
         self.fleet.forget("w1")
-        self.assertEqual(self.listed(self.ci), [theirs.id])
-        self.assertEqual(self.listed(self.other), [])
-        self.assertEqual(self.ci.job(theirs.id).state, JobState.LOST)
-        self.assertRaises(NotFound, self.ci.job, mine.id)
+        for who in (self.ci, self.other):
+            self.assertEqual(self.listed(who), [theirs.id])
+            self.assertEqual(who.job(theirs.id).state, JobState.LOST)
+            for job_id in unlimited:
+                self.assertRaises(NotFound, who.job, job_id)
 
     def test_stop_matching(self) -> None:
         """Jobs that are stopped together are those within reach."""
@@ -294,6 +295,27 @@ class RetriedTests(PermittedCase):
         self.fleet.end(self.last.id, 0)
         self.flow()
         self.failureResultOf(self.waiting, NotFound)
+
+
+class RelabelledTests(PermittedCase):
+    """A job that names a worker, which then has other labels."""
+
+    def test_queued(self) -> None:
+        """The job waits, and is not started beyond the reach of the principal that submitted it."""
+        first = self.started(self.ci, Target(worker="w1"), QueueTerms(queue_timeout=60.0, retry=Retry(1)))
+        self.fleet.add_worker("w1", labels={"zone": "b"}, slots=2)
+        self.fleet.end(first.id, 1)
+        self.flow()
+        last = self.admin.last_attempt(first.id)
+        self.assertEqual((last.retry_of, self.state(last)), (first.id, JobState.QUEUED))
+        waiting_for = self.admin.waiting_for(last)
+        assert waiting_for is not None
+        told = ("no-match", "worker 'w1' does not have the labels zone=a")
+        self.assertEqual((waiting_for.why, waiting_for.detail), told)
+        self.assertEqual((self.ci.job(last.id), self.ci.waiting_for(last)), (last, waiting_for))
+        self.fleet.add_worker("w1", labels={"zone": "a"}, slots=2)
+        self.flow()
+        self.assertIs(self.state(last), JobState.RUNNING)
 
 
 class MovedTests(PermittedCase):
