@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 if TYPE_CHECKING:
+    from tests.simulation.machine import Machine
     from tests.simulation.world import World
+
+
+def _is_taken(world: World, machine: Machine) -> bool:
+    """Whether the address of a machine that is off has gone to another machine, which keeps it."""
+    return world.network.machine_of(machine.address) not in {None, machine.name}
 
 
 @frozen
@@ -41,8 +47,8 @@ class SwapAddresses:
     def strike(self, world: World) -> None:
         one, two = world.workers[self.worker].machine, world.workers[self.other].machine
         ones, twos = one.address, two.address
-        if any(world.network.machine_of(each.address) not in {None, each.name} for each in (one, two)):
-            return  # the address of a machine that is off has gone to another machine, which keeps it
+        if _is_taken(world, one) or _is_taken(world, two):
+            return
         world.move(one, twos)
         world.move(two, ones)
 
@@ -66,7 +72,7 @@ class TakeAddress:
 
     def strike(self, world: World) -> None:
         dead, taker = world.workers[self.dead], world.workers[self.worker]
-        if dead.machine is taker.machine:
+        if dead.machine is taker.machine or _is_taken(world, dead.machine):
             return
         free = dead.machine.address
         world.switch_off(dead.machine)
