@@ -134,10 +134,12 @@ def writers_problem(path: str, uid: int) -> str:
     os.stat(path)  # which finds a loop of links
     part = "/"
     for name in ("", *filter(None, path.split("/"))):
+        others_add = os.lstat(part).st_mode & stat.S_ISVTX
         part = os.path.normpath(os.path.join(part, name))
-        if problem := _writers_of(part, os.lstat(part), uid):
+        is_link = os.path.islink(part)
+        if (not is_link or others_add) and (problem := _writers_of(part, os.lstat(part), uid)):
             return problem
-        if os.path.islink(part):
+        if is_link:
             if problem := writers_problem(os.path.join(os.path.dirname(part), os.readlink(part)), uid):
                 return problem
             part = os.path.realpath(part)
@@ -149,7 +151,7 @@ def way_problem(path: str) -> str:
 
     Root may create files in a folder with ``""``. Raises ``OSError``.
     """
-    if problem := writers_problem(os.path.abspath(path), 0):
+    if problem := writers_problem(os.path.join(os.getcwd(), path), 0):
         return problem
     sticky = os.stat(path).st_mode & stat.S_ISVTX
     return f"all users may add files to {os.path.realpath(path)}" if sticky else ""
@@ -158,7 +160,9 @@ def way_problem(path: str) -> str:
 def _writers_of(path: str, found: os.stat_result, uid: int) -> str:
     if found.st_uid not in (0, uid):
         return f"{path} belongs to {user(found.st_uid)}"
-    if stat.S_ISLNK(found.st_mode) or (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+    if stat.S_ISLNK(found.st_mode) or stat.S_ISCHR(found.st_mode):  # nobody changes where they lead by writing
+        return ""
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
         return ""
     if found.st_mode & stat.S_IWOTH:
         return f"all users may write {path} (mode {_mode(found)})"

@@ -15,9 +15,8 @@ that ``allowed_commands``, ``scripts_only`` and ``scripts_dir`` allow, and no ot
 
 Other users of this machine must not decide what a client's job does with the rights of the worker's user. So program
 and script are resolved, and started by the resolved path. A path that somebody else than root and the worker's user may
-write is refused (``files.writers_problem``), whether or not anything is restricted. Where nothing is restricted, an
-absolute ``path`` is passed as the client gave it, and its links are checked, too: ``rm LINK`` must not remove another
-file.
+write, or lead elsewhere by a link, is refused (``files.writers_problem``), whether or not anything is restricted. Where
+nothing is restricted, an absolute ``path`` is passed as the client gave it: ``rm LINK`` must not remove another file.
 
 The kernel opens program and script again, by name, after they are checked. A descriptor would not do: a script needs
 its own path. Nobody but root, the worker's user, and so the jobs, can change them in between, unless a file is still
@@ -126,12 +125,10 @@ class Policy:
             raise NotRunnable(f"path {_shown(path)} {_why(error)}{where}") from None
         if self.scripts_only and not stat.S_ISREG(mode):
             raise NotRunnable(f"path {_shown(path)} is not a file; scripts_only is set")
-        if stat.S_ISCHR(mode):
-            return full
         if not (inside or self.restricted):
             _check_writers("path", full, "; a file that is only read can be one of args")
             return full
-        return _guarded("path", full)
+        return _guarded("path", os.path.join(self.scripts_dir, path))
 
     def _check_allowed(self, spec: JobSpec, program: str, path: str) -> None:
         allowing = [pattern for pattern in self.allowed_commands if self._allows(pattern, spec.command, program)]
@@ -204,10 +201,9 @@ def _program(command: str, path: str) -> str:
 
 
 def _guarded(name: str, path: str) -> str:
-    """Resolve a path. Raises ``NotRunnable`` if another user than root and the worker's may write it."""
-    resolved = os.path.realpath(path)
-    _check_writers(name, resolved)
-    return resolved
+    """Resolve a path that is checked by ``_check_writers``."""
+    _check_writers(name, path)
+    return os.path.realpath(path)
 
 
 def _check_writers(name: str, path: str, hint: str = "") -> None:

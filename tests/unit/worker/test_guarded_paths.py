@@ -42,13 +42,36 @@ class GuardedTests(PolicyCase):
         os.chmod(self.outside, 0o777)
         self.assert_refused(self.refusal("link"), "command", f"all users may write {self.outside} ")
 
-    def test_unsafe_link_to_a_safe_program(self) -> None:
-        """A link in a folder of others is followed once, so what is started is what was checked."""
-        link = self.outside / "sh"
-        link.symlink_to(self.sh)
-        os.chmod(self.outside, 0o777)
-        self.restrict(str(link))
-        self.assertEqual(self.run_(str(link)), [self.sh])
+    def test_unsafe_link(self) -> None:
+        """A link that others can lead elsewhere is refused, wherever it leads now, as program and as script."""
+        (self.scripts / "open").mkdir()
+        program, script, device = self.outside / "sh", self.scripts / "open/link", self.outside / "device"
+        for link, target in ((program, self.sh), (script, self.count), (device, "/dev/null")):
+            link.symlink_to(target)
+        for restrict in (False, True):
+            if restrict:
+                self.restrict("sh", str(program))
+            for folder in (self.outside, script.parent):
+                os.chmod(folder, 0o755)
+            self.assertEqual(self.run_(str(program), "open/link"), [self.sh, self.count])
+            for folder in (self.outside, script.parent):
+                os.chmod(folder, 0o777)
+            self.assert_refused(self.refusal(str(program)), "command", f"all users may write {self.outside} ")
+            self.assert_refused(self.refusal("sh", "open/link"), "path", f"all users may write {script.parent} ")
+            self.assert_refused(self.refusal("sh", str(device)), "path", f"all users may write {self.outside} ")
+
+    def test_device(self) -> None:
+        """A device of root's is no problem, and a terminal of another user is refused: it could be typed there."""
+        self.assertEqual(self.run_("sh", "/dev/null"), [self.sh, "/dev/null"])
+        if os.geteuid() == 0:
+            end, terminal = os.openpty()
+            self.addCleanup(os.close, end)
+            self.addCleanup(os.close, terminal)
+            os.chown(terminal, NOBODY, NOBODY)
+            for restrict in (False, True):
+                if restrict:
+                    self.restrict("sh")
+                self.assert_refused(self.refusal("sh", os.ttyname(terminal)), "path", "belongs to ")
 
     def test_script(self) -> None:
         """A script in scripts_dir is refused if others may write it or a folder above, restricted or not."""
@@ -64,7 +87,7 @@ class GuardedTests(PolicyCase):
             self.assertEqual(self.run_("sh", "count.sh"), [self.sh, self.count])
 
     def test_absolute_script(self) -> None:
-        """A file or folder that the client names by its absolute path counts, too; a device does not."""
+        """A file or folder that the client names by its absolute path counts, too."""
         os.chmod(self.secret, 0o666)
         for restrict in (False, True):
             if restrict:
@@ -74,7 +97,6 @@ class GuardedTests(PolicyCase):
             self.assertEqual(said.endswith("; a file that is only read can be one of args"), not restrict, said)
         os.chmod(self.outside, 0o777)
         self.assert_refused(self.refusal("sh", str(self.outside)), "path", "all users may write")
-        self.assertEqual(self.run_("sh", "/dev/null"), [self.sh, "/dev/null"])
 
     def test_absolute_path_behind_a_link(self) -> None:
         """Unrestricted, an absolute path is passed as it was given; others must not be able to lead it elsewhere."""
