@@ -12,7 +12,7 @@ import ctypes
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-#: Bytes that are kept at the end of the heap.
+#: Bytes that are kept at the end of each of glibc's heaps, of which threads make several.
 KEPT_BYTES = 32 << 20
 
 #: Bytes of a piece of memory that is not part of the heap, and is given back as soon as it is freed.
@@ -20,7 +20,7 @@ LARGE_BYTES = 4 << 20
 
 
 def keep_freed() -> bool:
-    """Keep up to ``KEPT_BYTES`` of freed memory. False: the C library is not glibc, and does as it likes."""
+    """Keep up to ``KEPT_BYTES`` in each heap. False: the C library is not glibc, and does as it likes."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False

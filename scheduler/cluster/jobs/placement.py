@@ -31,6 +31,13 @@ def missing_labels(requirement: Requirement, worker: Worker) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(requirement.labels - worker.labels.items()))
 
 
+def may_run(job: Job, worker: Worker) -> bool:
+    """Whether a job that was given to a worker may begin there, as this worker is now."""
+    if not worker.takes(job.spec):
+        return False
+    return job.target is None or not missing_labels(Requirement.of(job.spec, job.target), worker)
+
+
 def could_take(job: Job, worker: Worker) -> bool:
     """Whether the job could be placed on that worker if the worker were online and idle."""
     return job.target is not None and Requirement.of(job.spec, job.target).met_by(worker)

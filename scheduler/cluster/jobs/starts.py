@@ -23,7 +23,7 @@ from scheduler.cluster.jobs.choice import Choice
 from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.late_answers import LateAnswers
 from scheduler.cluster.jobs.outcomes import Fate, outcome_of
-from scheduler.cluster.jobs.placement import lacking
+from scheduler.cluster.jobs.placement import may_run
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
 from scheduler.daemon import failpoints
@@ -136,7 +136,7 @@ class Starts:
 
     async def _call(self, worker: Worker, job: Job) -> Job | NotSent:
         now = self._registry.workers.find_registered(worker.id)
-        if now is None or lacking(job.spec, now):  # it went during the commit, or is another
+        if now is None or not may_run(job, now):  # it went during the commit, or is another
             return self._not_sent(worker, Unreachable(worker.name))
         worker = now  # its address may be another: whoever listens at the one before is not meant
         late: list[Deferred[JobStatus]] = []

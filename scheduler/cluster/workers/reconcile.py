@@ -32,7 +32,7 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.job_rounds import JobRounds
 from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.flights import Flights
-from scheduler.cluster.jobs.placement import could_take
+from scheduler.cluster.jobs.placement import could_take, may_run
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
@@ -220,7 +220,7 @@ class Reconciler:
         unsure = lifecycle.unconfirmed(job) and worker.seals
         if unsure and not self._set_back.settled:
             return  # another worker may have it
-        if unsure and self._queue.still_wanted(job) and job.stop_requested_at is None and worker.takes(job.spec):
+        if unsure and self._queue.still_wanted(job) and job.stop_requested_at is None and may_run(job, worker):
             await self._ledger.settled()  # its worker must be durable, or it could go to another one too
             if self._registry.jobs.find(job.id) == job and job.id not in self._flights:
                 await self._starts.resend(job)

@@ -13,19 +13,11 @@ from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Stream, Submission
 from scheduler.request_keys import RequestKey
 from scheduler.security.permitted import Permitted
-from scheduler.security.principals import Principal, Scope
-from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
+from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
-from tests.doubles.overridden import Overridden
-from tests.fleet import FleetTestCase
 from tests.house import ANY, ECHO
+from tests.unit.security.permitted_case import W1, W2, WAITING, PermittedCase
 
-CI = Principal("token", "ci", Scope.ADMIN, {"zone": "a"})
-OTHER = Principal("token", "other", Scope.ADMIN, {"zone": "a"})
-ADMIN = Principal("local", "root", Scope.ADMIN)
-
-W1, W2 = Target(worker="w1"), Target(worker="w2")
-WAITING = QueueTerms(queue_timeout=60.0)
 KEY = RequestKey("k", "f" * 64)
 
 #: Arguments for the methods of ``IScheduler``, by their names, beside those that name a worker or a job.
@@ -43,29 +35,6 @@ ARGUMENTS = {
 OTHERS = {"submit", "replays", "jobs", "stop_matching", "workers", "readiness"}
 #: The methods whose argument is a job, or jobs.
 OF_JOBS = {"waiting_for", "with_specs", "cursor_after"}
-
-
-class PermittedCase(FleetTestCase):
-    """``w1`` is within the reach of ``ci``, ``w2`` is beyond."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.fleet.add_worker("w1", labels={"zone": "a"}, slots=2)
-        self.fleet.add_worker("w2", labels={"zone": "b"}, slots=2)
-        self.calls = Overridden(self.scheduler)
-        self.ci, self.other, self.admin = (Permitted(self.calls, who) for who in (CI, OTHER, ADMIN))
-
-    def start(self, who: Permitted, target: Target, terms: QueueTerms = NO_WAITING, key: Any = None) -> Deferred[Job]:
-        self.clock.advance(1.0)
-        accepted = maybeDeferred(who.submit, Submission(ECHO, target, terms, key))
-        return accepted.addCallback(lambda accepted: accepted.answered)
-
-    def started(self, who: Permitted, target: Target, terms: QueueTerms = NO_WAITING, key: Any = None) -> Job:
-        job: Job = self.successResultOf(self.start(who, target, terms, key))
-        return job
-
-    def listed(self, who: Permitted, **which: Any) -> list[str]:
-        return [job.id for job in who.jobs(JobFilter(**which), 100, None).jobs]
 
 
 class MethodTests(PermittedCase):
@@ -295,27 +264,6 @@ class RetriedTests(PermittedCase):
         self.fleet.end(self.last.id, 0)
         self.flow()
         self.failureResultOf(self.waiting, NotFound)
-
-
-class RelabelledTests(PermittedCase):
-    """A job that names a worker, which then has other labels."""
-
-    def test_queued(self) -> None:
-        """The job waits, and is not started beyond the reach of the principal that submitted it."""
-        first = self.started(self.ci, Target(worker="w1"), QueueTerms(queue_timeout=60.0, retry=Retry(1)))
-        self.fleet.add_worker("w1", labels={"zone": "b"}, slots=2)
-        self.fleet.end(first.id, 1)
-        self.flow()
-        last = self.admin.last_attempt(first.id)
-        self.assertEqual((last.retry_of, self.state(last)), (first.id, JobState.QUEUED))
-        waiting_for = self.admin.waiting_for(last)
-        assert waiting_for is not None
-        told = ("no-match", "worker 'w1' does not have the labels zone=a")
-        self.assertEqual((waiting_for.why, waiting_for.detail), told)
-        self.assertEqual((self.ci.job(last.id), self.ci.waiting_for(last)), (last, waiting_for))
-        self.fleet.add_worker("w1", labels={"zone": "a"}, slots=2)
-        self.flow()
-        self.assertIs(self.state(last), JobState.RUNNING)
 
 
 class MovedTests(PermittedCase):
