@@ -210,7 +210,7 @@ class GrpcServer(Service):
         )
         self._add(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(health.Health(self._names, self._servicer), server)
-        if self._address.loopback:
+        if self._address.loopback and self._tls is None:
             reflection.enable_server_reflection((*self._names, health.NAME, reflection.SERVICE_NAME), server)
         try:
             if self._tls is None:

@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 from attrs import evolve
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 
 from scheduler.daemon.servers import TlsFiles
@@ -75,6 +77,15 @@ class WorkerTests(IdentityCase):
         """The methods of the test above are all methods of a worker."""
         methods = worker_pb2.DESCRIPTOR.services_by_name["Worker"].methods_by_name
         self.assertEqual(len(methods), 8)
+
+    async def test_no_reflection(self) -> None:
+        """A server with certificates has no reflection service, whoever asks."""
+        worker = self.worker(self.lab.pair(B))
+        channel = self.connection(self.lab.pair(A), worker.address, "b.worker.lab.internal")
+        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        question = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        error = await self.assertFailure(deferToThread(lambda: list(ask(question, timeout=10))), grpc.RpcError)
+        self.assertIs(error.code(), grpc.StatusCode.UNIMPLEMENTED)
 
     async def test_another_cluster(self) -> None:
         """The scheduler of another cluster is refused, even if it is of the same authority."""
