@@ -36,7 +36,7 @@ class ExpiryWatch(Periodic):
         """A sentence for each certificate that expires soon, or has expired."""
         now = self._clock.seconds()
         if self._made_at is None or now - self._made_at >= NOTES_VALID_SECONDS:
-            self._notes, self._made_at = tuple(self._found()), now
+            self._notes, self._made_at = self._found(), now
         return self._notes
 
     def _warn(self) -> None:
@@ -45,10 +45,10 @@ class ExpiryWatch(Periodic):
                 "{note}; renew it (`schedctl ca issue --renew` for a certificate of that authority)", note=note
             )
 
-    def _found(self) -> Iterator[str]:
+    def _found(self) -> tuple[str, ...]:
         now = datetime.fromtimestamp(self._wall_time(), UTC)
-        for files in self._files:
-            yield from _expiring(files, now)
+        found = (note for files in self._files for note in _expiring(files, now))
+        return tuple(dict.fromkeys(found))  # two servers may have the same certificate
 
 
 def _expiring(files: TlsFiles, now: datetime) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -52,6 +53,12 @@ class ExpiryTests(SynchronousTestCase):
         self.assertIn(note, self.logged[0])
         self.clock.advance(LOG_INTERVAL_SECONDS)
         self.assertEqual(len(self.logged), 2)
+
+    def test_shared(self) -> None:
+        """A certificate that two servers have is noted once."""
+        self.wall += 336 * DAY
+        watch = ExpiryWatch(self.clock, lambda: self.wall, self.files, evolve(self.files, ca_file=None))
+        self.assertEqual(len(watch.notes()), 1)
 
     def test_expired(self) -> None:
         """An expired certificate is named as such; so is the authority."""
