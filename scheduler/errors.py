@@ -32,6 +32,10 @@ class NotFound(SchedulerError):
         self.name = name
 
 
+class BeyondReach(NotFound):
+    """The job is beyond the reach of the principal that asks, who is told the same as if there were none."""
+
+
 class Conflict(SchedulerError):
     """The request contradicts the present state, and waiting does not change that."""
 

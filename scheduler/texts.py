@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 #: Bytes kept of another program's text, for example of a reason or the detail of an error.
 TEXT_MAX_BYTES = 4096
 
 #: Characters of the longest id that a program of the core protocol may choose.
 CORE_ID_MAX_CHARACTERS = 1024
+
+
+# the beginning of a token, of security.token_text, with some of its secret
+_TOKEN = re.compile(r"(sched_[a-z0-9]{8,32}_)[A-Za-z0-9]{8,}(?:_[A-Za-z0-9]*)?")
+
+
+def cut_tokens(text: str) -> str:
+    """The text without the secrets of the tokens in it, for logs and the audit."""
+    return _TOKEN.sub(r"\1...", text) if "sched_" in text else text
 
 
 def bounded_text(text: str, most: int = TEXT_MAX_BYTES) -> str:

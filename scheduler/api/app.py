@@ -19,8 +19,9 @@ from scheduler.api.errors import Problem, no_such_route, problem_of, submission_
 from scheduler.api.parameters import Query, read_pairs
 from scheduler.api.recording import record_refusal
 from scheduler.api.routes import ROUTES, SUBMISSIONS, Route
-from scheduler.errors import Refused, SchedulerError
+from scheduler.errors import BeyondReach, Refused, SchedulerError
 from scheduler.security.principals import Scope
+from scheduler.security.trail import result_of
 
 
 def make_app(context: Context, routes: Sequence[Route] = ROUTES) -> Klein:
@@ -87,7 +88,7 @@ async def _reply(context: Context, route: Route, request: Request, names: dict[s
     body = None if route.body is None else route.body(document)
     try:
         return await route.handler(Call(context, request, principal, route.name, query, document, body), **names)
-    except Refused:
+    except (Refused, BeyondReach) as error:
         if route.scope is Scope.READ or route.method == "GET":  # acts record it themselves
-            record_refusal(context.audit, request, str(principal), "refused")
+            record_refusal(context.audit, request, str(principal), result_of(error))
         raise

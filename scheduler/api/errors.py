@@ -28,6 +28,7 @@ PROBLEMS: Mapping[type[domain.SchedulerError], tuple[int, str]] = {
     domain.Refused: (403, "refused"),
     domain.ScopeNeeded: (403, "scope-needed"),
     domain.NotFound: (404, "job-unknown"),  # the type depends on the kind: see NOT_FOUND
+    domain.BeyondReach: (404, "job-unknown"),
     domain.Conflict: (409, "conflict"),
     domain.Draining: (409, "worker-draining"),
     domain.NoMatch: (409, "no-match"),

@@ -34,6 +34,7 @@ from scheduler.limits import BODY_FREE_BYTES, BODY_MAX_BYTES
 from scheduler.net import IPNetwork, address_group
 from scheduler.random_ids import random_uuid
 from scheduler.security.trail import Audit
+from scheduler.texts import cut_tokens
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -220,7 +221,7 @@ class Request(server.Request):
             "{client} {method} {path} {status} {bytes} B {ms:.1f} ms{cut}",
             client=self.client_address or "-",
             method=self.method.decode("ascii"),
-            path=self.path.decode("latin-1"),
+            path=cut_tokens(self.path.decode("latin-1")),
             status=self.code,
             bytes=self.sentLength,
             ms=round(1000 * (self.site.clock.seconds() - self._began), 1),

@@ -44,6 +44,7 @@ _UNAVAILABLE = {"message": str, "retry_after": int}
 TABLE: dict[type[SchedulerError], Row] = {
     errors.Invalid: Row(StatusCode.INVALID_ARGUMENT, {"field": str, "problem": str}),
     errors.NotFound: Row(StatusCode.NOT_FOUND, {"kind": str, "name": str}),
+    errors.BeyondReach: Row(StatusCode.NOT_FOUND, {"kind": str, "name": str}),
     errors.Conflict: Row(StatusCode.FAILED_PRECONDITION, {"message": str}),
     errors.Draining: Row(StatusCode.FAILED_PRECONDITION, {"worker": str}),
     errors.NoMatch: Row(StatusCode.FAILED_PRECONDITION, {"message": str}),

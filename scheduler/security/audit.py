@@ -17,13 +17,16 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from scheduler.texts import bounded_text
+from scheduler.texts import bounded_text, cut_tokens
 
 #: The hash before the first entry.
 GENESIS = "0" * 64
 
 #: The result of an act that was carried out, or is recorded to be carried out, and of one that had nothing to change.
 OK, UNCHANGED = "ok", "unchanged"
+
+#: The result of a start that its worker refused, or could not carry out: a second act, since the first made the job.
+NOT_STARTED = "not-started"
 
 #: Bytes kept of a text of an act, and characters of the JSON of its details.
 TEXT_MAX_BYTES, DETAILS_MAX_CHARACTERS = 512, 8192
@@ -91,9 +94,9 @@ class Sender:
     def act(
         self, time: float, action: str, target: str, worker: str = "", result: str = OK, details: Details | None = None
     ) -> Act:
-        """An act of this sender, at that POSIX time."""
+        """An act of this sender, at that POSIX time. A token that was sent in place of a name or an id is cut."""
         sent = (self.origin, self.uid, self.request_id)
-        return Act(time, self.who, action, target, worker, result, *sent, details or {})
+        return Act(time, self.who, action, cut_tokens(target), cut_tokens(worker), result, *sent, details or {})
 
 
 @frozen

@@ -19,10 +19,10 @@ from scheduler.deferreds import shielded
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import Accepted, IOutputReader, IScheduler
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobSpec, Stream, Submission
+from scheduler.model import Job, JobSpec, JobState, Stream, Submission
 from scheduler.security import acts
 from scheduler.security.acts import ActUnderWay
-from scheduler.security.audit import OK, Act, Details, Sender, compact, time_text
+from scheduler.security.audit import NOT_STARTED, OK, Act, Details, Sender, compact, time_text
 from scheduler.security.trail import Audit, result_of
 from scheduler.views import JobFilter, WorkerView
 
@@ -52,11 +52,17 @@ class Audited(_Passing):  # type: ignore[misc]
             accepted.answered.addErrback(lambda reason: reason.trap(SchedulerError))
 
         def failed(reason: Failure, job: Job) -> Failure:
-            self._audit.record(evolve(under_way.of(job), time=self._audit.now(), result=result_of(reason)))
+            self._audit.record(evolve(under_way.of(job), time=self._audit.now(), result=result_of(reason.value)))
             return reason
 
+        def answered(job: Job) -> Job:
+            if job.state is JobState.FAILED and job.started_at is None:
+                self._audit.record(evolve(under_way.of(job), time=self._audit.now(), result=NOT_STARTED))
+            return job
+
         def watched(accepted: Accepted) -> Accepted:
-            return evolve(accepted, answered=shielded(accepted.answered.addErrback(failed, accepted.job)))
+            over = accepted.answered.addCallbacks(answered, failed, errbackArgs=(accepted.job,))
+            return evolve(accepted, answered=shielded(over))
 
         return self._audit.carry_out(
             under_way,

@@ -15,6 +15,7 @@ from scheduler.security.interfaces import ITokens, NewToken
 from scheduler.security.principals import Principal
 from scheduler.security.token import Token
 from scheduler.security.trail import Audit
+from scheduler.texts import cut_tokens
 
 _Passing: Any = proxyForInterface(ITokens, "_tokens")
 
@@ -48,7 +49,7 @@ class AuditedTokens(_Passing):  # type: ignore[misc]
         return self._carry_out(
             "token.revoke",
             name,
-            {"id": token_id},
+            {"id": cut_tokens(token_id)},
             lambda record: record == gone,
             lambda: self._tokens.revoke(by, token_id),
         )

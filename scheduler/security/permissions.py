@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from scheduler.errors import NoMatch, NotFound, Refused
+from scheduler.errors import BeyondReach, NoMatch, NotFound, Refused
 from scheduler.model import Job, Worker
 from scheduler.security.principals import Principal
 from scheduler.terms import Target
@@ -62,9 +62,9 @@ class Permissions:
             raise Refused(f"worker {name!r} is beyond the reach of {self._principal}")
 
     def check_job(self, job: Job) -> Job:
-        """The job. Raises ``NotFound`` if it is beyond reach, as if there were none."""
+        """The job. Raises ``BeyondReach`` if it is beyond reach."""
         if not self.covers_job(job):
-            raise NotFound("job", job.id)
+            raise BeyondReach("job", job.id)
         return job
 
     def limited(self, target: Target) -> Target:

@@ -38,12 +38,11 @@ _log = Logger(namespace="scheduler.audit")
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def result_of(failure: Failure) -> str:
+def result_of(error: BaseException | None) -> str:
     """The result of an act that failed: the error's name, like ``no-free-slot``; ``internal`` for a bug.
 
     The text of an error is not recorded, because other texts may be part of it.
     """
-    error = failure.value
     return _WORD.sub("-", type(error).__name__).lower() if isinstance(error, SchedulerError) else "internal"
 
 
@@ -99,7 +98,7 @@ class Audit:
             under_way.close()
             if isinstance(result, Failure):
                 for act in list(under_way.taken.values()) or [under_way.act]:
-                    self.record(evolve(act, time=self.now(), result=result_of(result)))
+                    self.record(evolve(act, time=self.now(), result=result_of(result.value)))
             else:
                 for act in acts_of(under_way.act, result):
                     if act.target not in under_way.taken:

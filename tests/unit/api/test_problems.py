@@ -111,6 +111,7 @@ class StartedTests(SynchronousTestCase):
         (errors.ScopeNeeded("token:ci", "run"), False),
         (errors.Refused("no"), False),
         (errors.NotFound("worker", "w"), False),
+        (errors.BeyondReach("job", "j"), True),
         (errors.Conflict("no"), False),
         (errors.Draining("w"), False),
         (errors.NoMatch("none"), False),

@@ -6,6 +6,7 @@ import json
 from ipaddress import ip_network
 
 from attrs import evolve
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from scheduler.api.server import make_site
 from scheduler.errors import Unauthenticated
@@ -13,6 +14,7 @@ from scheduler.model import JobState
 from scheduler.security.audit import Act
 from scheduler.security.authentication import Authentication
 from scheduler.security.principals import Principal, Scope
+from scheduler.security.token_text import new_text
 from scheduler.views import JobFilter
 from tests.doubles.authentication import NoLocalUsers, NoTokens
 from tests.unit.api.cases import ServerTestCase
@@ -81,6 +83,33 @@ class RecordingTests(ServerTestCase):
         self.assertEqual(self.ask("GET", "/v1/audit", "limited"), 403)
         self.assertEqual(self.ask("POST", "/query", "limited", body), 403)
         self.assert_refused(*[("token:limited", each, "refused") for each in asked])
+
+    def test_foreign_jobs(self) -> None:
+        """A request for a job beyond the reach of its token, which is 404 for it, is recorded."""
+        job = self.fleet.add_job(b"text")
+        asked = [f"GET /v1/jobs/{job.id}", f"GET /v1/jobs/{job.id}/output"]
+        for each in asked:
+            self.assertEqual(self.ask(*each.split(), "limited"), 404)
+        self.assertEqual(self.ask("GET", "/v1/jobs/unheard-of", "limited"), 404)
+        self.assert_refused(*[("token:limited", each, "beyond-reach") for each in asked])
+
+    def test_token_in_the_path(self) -> None:
+        """A token that is sent in place of an id is recorded and logged without its secret."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        token = new_text("abcdefghij")
+        for method, path in (("DELETE", "tokens"), ("GET", "jobs"), ("POST", "workers")):
+            for sender in ("admin", "read", ""):
+                self.ask(method, f"/v1/{path}/{token}{'/drain' if method == 'POST' else ''}", sender)
+        shown = repr(self.acts()) + "".join(lines)
+        self.assertIn("sched_abcdefghij_...", shown)
+        self.assertNotIn(token.split("_")[2], shown)
+        self.assertGreaterEqual(len(self.acts()), 6)
 
     def test_guard(self) -> None:
         """A request for another host, or on behalf of another page, is recorded."""

@@ -15,6 +15,7 @@ from scheduler.texts import TEXT_MAX_BYTES
 EXAMPLES = (
     errors.Invalid("address", "must be host:port"),
     errors.NotFound("job", "j-1"),
+    errors.BeyondReach("job", "j-1"),
     errors.Conflict("another worker has that name"),
     errors.Draining("w"),
     errors.NoMatch("no worker matches"),

@@ -335,10 +335,10 @@ class RecordedTests(AuditedCase):
         self.assert_acts()
 
     def test_status(self) -> None:
-        """The start of a job that its worker refuses was carried out: the job is there, and failed."""
+        """A start that its worker refuses has made a job, which failed: a second act says that it was not started."""
         self.house.workers.hold()
         started = self.submit()
         call = self.house.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.FAILED, reason="not allowed"))
         job = self.successResultOf(started)
-        self.assert_acts(("start", job.id, "w-1", "ok"))
+        self.assert_acts(("start", job.id, "w-1", "ok"), ("start", job.id, "w-1", "not-started"))
