@@ -132,18 +132,22 @@ def writers_problem(path: str, uid: int) -> str:
     ``OSError``.
     """
     os.stat(path)  # which finds a loop of links
-    part = "/"
-    for name in ("", *filter(None, path.split("/"))):
-        others_add = os.lstat(part).st_mode & stat.S_ISVTX
+    part, found = "/", os.lstat("/")
+    problem = _writers_of(part, found, uid)
+    for name in filter(None, path.split("/")):
+        if problem:
+            break
+        others_add = found.st_mode & stat.S_ISVTX
         part = os.path.normpath(os.path.join(part, name))
-        is_link = os.path.islink(part)
-        if (not is_link or others_add) and (problem := _writers_of(part, os.lstat(part), uid)):
-            return problem
-        if is_link:
-            if problem := writers_problem(os.path.join(os.path.dirname(part), os.readlink(part)), uid):
-                return problem
-            part = os.path.realpath(part)
-    return ""
+        found = os.lstat(part)
+        if not stat.S_ISLNK(found.st_mode):
+            problem = _writers_of(part, found, uid)
+            continue
+        belongs = _writers_of(part, found, uid) if others_add else ""
+        problem = belongs or writers_problem(os.path.join(os.path.dirname(part), os.readlink(part)), uid)
+        part = os.path.realpath(part)
+        found = os.lstat(part)
+    return problem
 
 
 def way_problem(path: str) -> str:
