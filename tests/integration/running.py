@@ -59,7 +59,8 @@ import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 def stay():
     exec({_STAY!r})
-if not os.fork():
+middle = os.fork()
+if not middle:
     os.setsid()
     if not os.fork():
         os.execve(sys.executable, [sys.executable, "-c", {_STAY!r}], {environment})
@@ -67,6 +68,7 @@ if not os.fork():
 if not os.fork():
     os.setsid()
     stay()
+os.waitpid(middle, 0)
 {main}
 """
 
