@@ -33,9 +33,13 @@ class Requirement:
 
         A worker without slots takes only jobs that name it.
         """
-        if not (worker.takes(self) and self.labels <= worker.labels.items()):
+        if not self.fits(worker):
             return False
         return worker.slots != 0 if self.worker is None else self.worker in {worker.id, worker.name}
+
+    def fits(self, worker: Worker) -> bool:
+        """Whether the worker has the labels and can do what the job needs, whichever worker the job names."""
+        return worker.takes(self) and self.labels <= worker.labels.items()
 
     def suits(self, is_core: bool, features: frozenset[str]) -> bool:
         """Whether a worker with these features can run a job with this requirement; ``is_core``: a core worker."""

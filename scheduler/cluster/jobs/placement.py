@@ -33,9 +33,7 @@ def missing_labels(requirement: Requirement, worker: Worker) -> str:
 
 def may_run(job: Job, worker: Worker) -> bool:
     """Whether a job that was given to a worker may begin there, as this worker is now."""
-    if not worker.takes(job.spec):
-        return False
-    return job.target is None or not missing_labels(Requirement.of(job.spec, job.target), worker)
+    return worker.takes(job.spec) if job.target is None else Requirement.of(job.spec, job.target).fits(worker)
 
 
 def could_take(job: Job, worker: Worker) -> bool:
