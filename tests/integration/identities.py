@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +19,13 @@ from scheduler.security.authority import issue, make_authority, open_authority, 
 from scheduler.security.identities import Identity, Role
 
 SCHEDULER = Identity("lab", Role.SCHEDULER)
+
+
+def replace_lines(path: Path, lines: Iterable[str]) -> None:
+    """Put another file with these lines in the place of a file, at once."""
+    draft = path.with_suffix(".new")
+    draft.write_text("\n".join(lines))
+    os.replace(draft, path)
 
 
 def worker_identity(name: str, cluster: str = "lab") -> Identity:

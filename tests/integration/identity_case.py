@@ -1,6 +1,5 @@
 """An authority, and servers with certificates, for tests of who may call whom."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from scheduler.model import Worker
 from scheduler.rpc.callers import ANY_CALLER, CallerRules
 from scheduler.rpc.revoked import RevokedFile
 from tests.doubles.runner import FakeJobRunner
-from tests.integration.identities import Lab
+from tests.integration.identities import Lab, replace_lines
 from tests.integration.rpc import ServerCase, a_worker
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -54,6 +53,4 @@ class IdentityCase(ServerCase):
 
     def put(self, *lines: str) -> None:
         """Replace the list of revoked certificates."""
-        draft = self.list.with_suffix(".new")
-        draft.write_text("\n".join(lines))
-        os.replace(draft, self.list)
+        replace_lines(self.list, lines)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid
 from scheduler.rpc.revoked import RevokedFile
+from tests.integration.identities import replace_lines
 
 
 class RevokedFileTests(SynchronousTestCase):
@@ -18,9 +19,7 @@ class RevokedFileTests(SynchronousTestCase):
 
     def put(self, *lines: str) -> None:
         """Replace the list."""
-        draft = self.list.with_suffix(".new")
-        draft.write_text("\n".join(lines))
-        os.replace(draft, self.list)
+        replace_lines(self.list, lines)
 
     def test_no_descriptor(self) -> None:
         """A list that can't be opened for a moment is read again, though it does not change any more."""
