@@ -95,8 +95,8 @@ TYPES: Mapping[str, ProblemType] = {
     "no-match": _type(
         409,
         "No worker, reachable or not, has the labels of the selector, or none of those that have them can do what the "
-        "job asks for; or the worker that the job names has no more the labels that limit the token. A worker that is "
-        "drained or has no slots does not match.",
+        "job asks for; or the worker that the job names no longer has the labels that limit the token. A worker that "
+        "is drained or has no slots does not match.",
         "Correct the selector, or add a worker that matches.",
     ),
     "name-taken": _type(
