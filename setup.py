@@ -72,6 +72,8 @@ setup(
         "grpcio-reflection>=1.76.0",
         "protobuf>=6.33",
         "klein>=24.8",
+        # The first in which the ciphers of TLS 1.3 can be chosen.
+        "pyOpenSSL>=25.3",
         "rich>=13",
         "SQLAlchemy>=2.1",
         "toml>=0.10.2",
