@@ -67,7 +67,15 @@ def makeService(options: Options) -> IService:
     owners = SocketOwners()
     callers = LocalCallers(config.grpc_server, owners.owner_of, lambda: grpc.bound)
     rules = caller_rules(config.grpc_server)
-    grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership, rules, [callers.check_thd])
+    grpc = scheduler_server(
+        reactor,
+        config.grpc_server.addr,
+        tls,
+        cluster.membership,
+        rules,
+        callers,
+        cluster.audit.refused_call,
+    )
     local_users = LocalUsers(settings.local_users, time.monotonic)
     authentication = Authentication(cluster.tokens, local_users, settings.allow_insecure)
     site = make_site(

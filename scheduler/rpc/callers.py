@@ -91,6 +91,19 @@ class Callers:
             self._log_refusal(context.peer(), str(error))
             raise
 
+    def principal_thd(self, context: grpc.ServicerContext) -> str:
+        """The principal of a caller, like ``worker:NAME``; ``""`` if its certificate states no identity of our cluster.
+
+        It may be a caller that is refused.
+        """
+        try:
+            identity = _caller(context).identity
+        except Refused:
+            return ""
+        if identity is None or self._own is None or identity.cluster != self._own.cluster:
+            return ""
+        return identity.principal
+
     def names_thd(self, context: grpc.ServicerContext) -> tuple[str, ...]:
         """The names of workers that the caller may use; empty: any, as its certificate states none that counts.
 

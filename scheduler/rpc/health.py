@@ -23,8 +23,8 @@ class Admitting(Protocol):
     def admit_thd(self, context: grpc.ServicerContext) -> None:
         """Raise the error with which a call is refused."""
 
-    def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
-        """End the call with an error."""
+    def fail_thd(self, context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
+        """End the call of a method, in the form ``SERVICE/METHOD``, with an error."""
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
@@ -35,16 +35,16 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
         self._services = frozenset(("", *services))
         self._servicer = servicer
 
-    def _admit_thd(self, context: grpc.ServicerContext) -> None:
+    def _admit_thd(self, context: grpc.ServicerContext, method: str) -> None:
         try:
             self._servicer.admit_thd(context)
         except Exception as error:
-            self._servicer.fail_thd(context, error)
+            self._servicer.fail_thd(context, f"{NAME}/{method}", error)
 
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
-        self._admit_thd(context)
+        self._admit_thd(context, "Check")
         if request.service not in self._services:
             context.set_code(grpc.StatusCode.NOT_FOUND)
             return _Answer()
@@ -57,7 +57,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
         send_thd: Callable[[health_pb2.HealthCheckResponse], None],
     ) -> None:
         """Send one answer, since the health never changes. The stream stays open, without a thread."""
-        self._admit_thd(context)
+        self._admit_thd(context, "Watch")
         is_served = request.service in self._services
         send_thd(_Answer(status=_Answer.SERVING if is_served else _Answer.SERVICE_UNKNOWN))
 

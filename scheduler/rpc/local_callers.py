@@ -46,13 +46,20 @@ class LocalCallers:
         self._own_uid = own_uid
         self._refusals = RefusalLog(clock, "gRPC", "[grpc_server] local_users")
 
+    def uid_thd(self, context: grpc.ServicerContext) -> int | None:
+        """The user who makes a call; ``None`` if the system can't tell, or certificates count instead."""
+        bound, peer = self._bound(), _end(context.peer())
+        if self._admits_all or bound is None or peer is None:
+            return None
+        uid = self._owner_of((bound.host, bound.port), peer)
+        return uid if context.is_active() else None  # asked last: see above
+
     def check_thd(self, context: grpc.ServicerContext) -> None:
         """Raise ``Unauthenticated`` if the call comes from a user who may not make it."""
         if self._admits_all:  # certificates are checked, or nothing is
             return
-        bound, peer = self._bound(), _end(context.peer())
-        uid = None if bound is None or peer is None else self._owner_of((bound.host, bound.port), peer)
-        if uid is None or not context.is_active():
+        uid = self.uid_thd(context)
+        if uid is None:
             raise Unauthenticated(
                 "the system can't tell which user of this machine calls; certificates would (use_tls)"
             )

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.daemon.servers import TlsFiles
 from scheduler.daemon.services import Periodic
-from scheduler.errors import SchedulerError
+from scheduler.errors import Refused, SchedulerError, Unauthenticated
 from scheduler.net import Address
 from scheduler.rpc import credentials, health, status
 from scheduler.rpc.admission import CHECK_INTERVAL_SECONDS, MessageFirst, WaitingCalls
@@ -69,6 +69,9 @@ class Servicer:
 
     _log = Logger()
 
+    #: The full name of its service.
+    service = ""
+
     def __init__(self, hop: Hop, deadline: float, admissions: Sequence[Admission] = ()) -> None:
         """``deadline``: seconds, for calls whose client sets none or a longer one.
 
@@ -95,8 +98,13 @@ class Servicer:
         """Log that the client calls the method, without the content of the call."""
         self._log.debug("{method} from {peer}", method=method, peer=context.peer(), request_id=request_id(context))
 
-    def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    def refused_thd(self, context: grpc.ServicerContext, method: str, error: SchedulerError) -> None:
+        """Note that a call of the method, in the form ``SERVICE/METHOD``, is refused; for subclasses."""
+
+    def fail_thd(self, context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
         """End the call with an error. An exception that is no ``SchedulerError`` is a bug; its details are not sent."""
+        if isinstance(error, Refused | Unauthenticated):
+            self.refused_thd(context, method, error)
         if isinstance(error, SchedulerError):
             status.abort(context, error)
         self._log.failure("a gRPC call failed")
@@ -115,7 +123,7 @@ def answered(
             servicer.admit_thd(context)
             return method(servicer, request, context)
         except Exception as error:
-            servicer.fail_thd(context, error)
+            servicer.fail_thd(context, f"{servicer.service}/{method.__name__}", error)
 
     return answer_thd
 

@@ -80,7 +80,7 @@ def worker_server(
         _LIMITS,
         _WorkerServicer(runner, Hop(reactor), reactor, [callers.check_thd, *admissions, caller_note(identity)]),
         worker_pb2_grpc.add_WorkerServicer_to_server,
-        ["jobscheduler.Worker"],
+        [_WorkerServicer.service],
         [AddresseeCheck(identity)],
     )
 
@@ -107,6 +107,8 @@ class _Waits:
 
 
 class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
+    service = "jobscheduler.Worker"
+
     def __init__(
         self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads, admissions: Sequence[Admission]
     ) -> None:
@@ -227,7 +229,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
                 finally:
                     self._reactor.callFromThread(unwatch)
         except Exception as error:
-            self.fail_thd(context, error)
+            self.fail_thd(context, f"{self.service}/StreamJob", error)
 
     def _watch_thd(
         self, request: worker_pb2.StreamJobReq, stream: Stream, context: grpc.ServicerContext, wake: threading.Event

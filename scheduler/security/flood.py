@@ -1,4 +1,4 @@
-"""Limits on the entries of the audit that anybody can cause: refused requests, and reads of other principals' jobs."""
+"""Limits on the entries of the audit that anybody can cause: refusals, and reads of other principals' jobs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ REFUSALS_PER_ADDRESS, REFUSALS_OF_ALL = 10, 100
 #: Addresses that are counted by themselves in a minute; the rest is counted under ``""``.
 ADDRESSES_MAX = 1000
 
-#: Seconds after which a principal's reads of a job are recorded again, and reads that are remembered.
-READ_AGAIN_SECONDS, READS_MAX = 3600.0, 10_000
+#: Seconds after which the same is recorded again, and things that are remembered for that.
+AGAIN_SECONDS, REMEMBERED_MAX = 3600.0, 10_000
 
 
 class Refusals:
@@ -43,21 +43,21 @@ class Refusals:
         return beyond
 
 
-class Reads:
-    """The last recorded reads, by principal and job."""
+class Hourly:
+    """Things that are recorded once an hour, such as reads: the last ones, by who did them and what they were."""
 
     def __init__(self) -> None:
         # in order
         self._at: dict[tuple[str, str], float] = {}
 
-    def may_record(self, who: str, job_id: str, now: float) -> bool:
-        """Whether a read may have an entry, which is then noted. ``now`` is in seconds of any steady clock."""
-        key = who, job_id
+    def may_record(self, who: str, what: str, now: float) -> bool:
+        """Whether it may have an entry, which is then noted. ``now`` is in seconds of any steady clock."""
+        key = who, what
         last = self._at.get(key)
-        if last is not None and now - last < READ_AGAIN_SECONDS:
+        if last is not None and now - last < AGAIN_SECONDS:
             return False
         self._at.pop(key, None)
         self._at[key] = now
-        if len(self._at) > READS_MAX:
+        if len(self._at) > REMEMBERED_MAX:
             del self._at[next(iter(self._at))]
         return True

@@ -72,6 +72,11 @@ class Identity:
         """The DNS name among the subject alternative names, which clients verify."""
         return scheduler_dns_name(self.cluster) if self.role is Role.SCHEDULER else self.worker_dns_name(self.name)
 
+    @property
+    def principal(self) -> str:
+        """The principal of calls with this identity: ``worker:NAME``, or ``scheduler``."""
+        return f"{self.role.value}:{self.name}" if self.name else self.role.value
+
     def worker_dns_name(self, name: str) -> str:
         """The DNS name that a worker of this cluster has in its certificate. ``name`` need not be valid."""
         return f"{name}.{Role.WORKER.value}.{self.cluster}.{_DOMAIN}"

@@ -5,7 +5,8 @@ is saved with the next commit, and nobody waits for it.
 
 An attacker must not fill the disk. So each address has only some refusals a minute recorded, and so have all together.
 The rest is counted, and recorded as one entry for each address at the end of the minute. A principal's reads of the
-output of a job that another principal created are recorded once an hour for each job.
+output of a job that another principal created are recorded once an hour for each job. So are calls of workers that are
+refused, since a worker repeats them by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from scheduler.errors import SchedulerError
 from scheduler.interfaces import IStore
 from scheduler.security.acts import UNDER_WAY, ActUnderWay
 from scheduler.security.audit import UNCHANGED, Act, Anchor, AuditFilter, AuditPage, Entry, Sender, time_text
-from scheduler.security.flood import Reads, Refusals
+from scheduler.security.flood import Hourly, Refusals
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ class Audit:
         self._head = Anchor()
         self._logged = Anchor()
         self._refusals = Refusals()
-        self._reads = Reads()
+        self._reads = Hourly()
+        self._calls = Hourly()
         store.on_entries(self._hear)
 
     @property
@@ -114,6 +116,11 @@ class Audit:
         """
         if self._refusals.may_record(sender.origin):
             self.record(sender.act(self.now(), "refused", asked, result=result))
+
+    def refused_call(self, sender: Sender, method: str, result: str) -> None:
+        """Record that a call of gRPC was refused, the same once an hour. ``method`` is its full name."""
+        if self._calls.may_record(f"{sender.origin} {sender.who}", method, self._clock.seconds()):
+            self.refused(sender, f"gRPC {method}", result)
 
     def read(self, act: Act) -> None:
         """Record a read of a job's output by another principal than its creator, once an hour for each job."""

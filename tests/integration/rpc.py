@@ -26,7 +26,7 @@ from scheduler.net import Address
 from scheduler.pb import worker_pb2_grpc
 from scheduler.rpc.callers import ANY_CALLER, CallerRules
 from scheduler.rpc.scheduler_client import SchedulerClient
-from scheduler.rpc.scheduler_server import scheduler_server
+from scheduler.rpc.scheduler_server import RefusedCall, scheduler_server
 from scheduler.rpc.server import Admission, GrpcServer
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.rpc.worker_server import worker_server
@@ -127,8 +127,9 @@ class RpcCase(TestCase):
         tls: TlsFiles | None = None,
         address: Address = ANY_PORT,
         rules: CallerRules = ANY_CALLER,
+        refused: RefusedCall = lambda *_: None,
     ) -> GrpcServer:
-        server = scheduler_server(reactor, address, tls, membership, rules)
+        server = scheduler_server(reactor, address, tls, membership, rules, refused=refused)
         self.run_until_end(server)
         return server
 

@@ -18,7 +18,7 @@ from scheduler.model import JobState, Worker
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 from scheduler.rpc import worker_calls
 from scheduler.rpc.callers import CallerRules
-from scheduler.security.identities import Identity
+from scheduler.security.identities import Identity, Role
 from scheduler.security.presented import serial_text
 from tests.contract.test_scheduler_client import AsMembership
 from tests.doubles.scheduler_client import FakeSchedulerClient
@@ -212,8 +212,8 @@ class SchedulerTests(IdentityCase):
     def setUp(self) -> None:
         super().setUp()
         self.house = House()
-        membership = self.house.parts.membership
-        self.server = self.scheduler_server(membership, self.lab.pair(SCHEDULER))
+        membership, refused = self.house.parts.membership, self.house.parts.audit.refused_call
+        self.server = self.scheduler_server(membership, self.lab.pair(SCHEDULER), refused=refused)
         self.stub = self.stub_of(self.lab.pair(A))
 
     def stub_of(self, files: TlsFiles) -> Any:
@@ -270,6 +270,26 @@ class SchedulerTests(IdentityCase):
             leave = scheduler_pb2.DeregisterReq(workerID=worker_id, nonce=nonce)
             self.assertIn("not given to 'a'", await self.denied(self.stub.DeregisterWorker, leave))
         self.assertEqual(self.names(), {"b": "127.0.0.1:2"})
+
+    async def test_audited(self) -> None:
+        """Each refusal is in the audit, with the principal in the certificate, also if that is of no use here."""
+        worker_id, lab = await self.b_registers(), self.lab
+        beat = scheduler_pb2.HeartbeatReq(workerID=worker_id, bootID="boot")
+        await self.denied(self.stub.Heartbeat, beat)
+        await self.denied(self.stub.RegisterWorker, self.request(1, "b"))
+        await self.denied(self.stub_of(lab.pair(SCHEDULER)).Heartbeat, beat)
+        await self.denied(self.stub_of(lab.pair(Identity("office", Role.WORKER, "b"), file="office")).Heartbeat, beat)
+        acts = [entry.act for entry in self.house.store.audit.values()]
+        method = "gRPC jobscheduler.Scheduler/"
+        self.assertEqual(
+            [(act.who, act.action, act.target, act.result, act.origin, act.uid) for act in acts],
+            [
+                ("worker:a", "refused", f"{method}Heartbeat", "refused", "127.0.0.1", None),
+                ("worker:a", "refused", f"{method}RegisterWorker", "refused", "127.0.0.1", None),
+                ("scheduler", "refused", f"{method}Heartbeat", "refused", "127.0.0.1", None),
+                ("", "refused", f"{method}Heartbeat", "refused", "127.0.0.1", None),
+            ],
+        )
 
     async def test_itself(self) -> None:
         """A worker registers under its name, sends heartbeats and leaves; an unknown id is unknown to all."""

@@ -18,9 +18,10 @@ from scheduler.messages import Registration
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 from scheduler.rpc.local_callers import LocalCallers
-from scheduler.rpc.scheduler_server import scheduler_server
+from scheduler.rpc.scheduler_server import RefusedCall, scheduler_server
 from scheduler.rpc.server import GrpcServer
 from scheduler.rpc.worker_server import worker_server
+from scheduler.security.audit import Sender
 from scheduler.security.socket_owners import SocketOwners
 from tests.contract.test_scheduler_client import AsMembership
 from tests.doubles.runner import FakeJobRunner
@@ -57,10 +58,10 @@ class LocalCase(ServerCase):
         self.run_until_end(server)
         return server
 
-    def scheduler(self, given: GrpcServerSettings) -> GrpcServer:
+    def scheduler(self, given: GrpcServerSettings, refused: RefusedCall = lambda *_: None) -> GrpcServer:
         callers = LocalCallers(given, self.owners.owner_of, lambda: server.bound)
         membership = AsMembership(FakeSchedulerClient())
-        server = scheduler_server(reactor, given.addr, None, membership, admissions=[callers.check_thd])
+        server = scheduler_server(reactor, given.addr, None, membership, local_callers=callers, refused=refused)
         self.run_until_end(server)
         return server
 
@@ -124,14 +125,19 @@ class StrangerTests(LocalCase):
         self.assertEqual(self.runner.started, [])
 
     async def test_scheduler(self) -> None:
-        """No method of the scheduler answers another user."""
-        stub = scheduler_pb2_grpc.SchedulerStub(self.channel(self.through(NOBODY, self.scheduler(settings()))))
+        """No method of the scheduler answers another user; who called is told, for the audit."""
+        told: list[tuple[Sender, str, str]] = []
+        server = self.scheduler(settings(), lambda *call: told.append(call))
+        stub = scheduler_pb2_grpc.SchedulerStub(self.channel(self.through(NOBODY, server)))
         for method, request in (
             (stub.RegisterWorker, scheduler_pb2.RegisterReq(address="127.0.0.1:1")),
             (stub.DeregisterWorker, scheduler_pb2.DeregisterReq(workerID="w")),
             (stub.Heartbeat, scheduler_pb2.HeartbeatReq(workerID="w")),
         ):
             self.assertEqual(await self.code(method, request), UNAUTHENTICATED, request)
+        methods = ("RegisterWorker", "DeregisterWorker", "Heartbeat")
+        caller = Sender("", "127.0.0.1", NOBODY)
+        self.assertEqual(told, [(caller, f"jobscheduler.Scheduler/{method}", "unauthenticated") for method in methods])
 
     async def test_other_services(self) -> None:
         """A health check is refused. The reflection service is open to every user of the machine."""

@@ -181,6 +181,13 @@ def test_key_of_a_worker(site: Site, tmp_path: Path) -> None:
         stolen = scheduler_pb2.RegisterReq(address="127.0.0.1:9", name="a", bootID="boot", workerID=ids["b"])
         assert refused(scheduler.RegisterWorker, stolen) is denied
 
+    def recorded() -> set[str]:
+        _, audit = site.http("GET", "/v1/audit?action=refused&who=worker:a", token=site.admin)
+        return {entry["target"] for entry in audit["entries"] if entry["result"] == "refused"}
+
+    methods = ("RegisterWorker", "Heartbeat", "DeregisterWorker")
+    wait_until(lambda: recorded() == {f"gRPC jobscheduler.Scheduler/{each}" for each in methods}, "all is recorded")
+
     # a worker's pair is no credential over HTTP, and `b` goes on as if nothing had been
     status, job = site.http("GET", f"/v1/jobs/{running}", token=site.admin)
     assert (status, job["state"]) == (200, "running")

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.security import flood
-from scheduler.security.flood import READ_AGAIN_SECONDS, REFUSALS_OF_ALL, REFUSALS_PER_ADDRESS, Reads, Refusals
+from scheduler.security.flood import AGAIN_SECONDS, REFUSALS_OF_ALL, REFUSALS_PER_ADDRESS, Hourly, Refusals
 
 
 class RefusalsTests(SynchronousTestCase):
@@ -29,19 +29,19 @@ class RefusalsTests(SynchronousTestCase):
         self.assertEqual((len(counted), counted[""], sum(counted.values())), (4, 7, 10))
 
 
-class ReadsTests(SynchronousTestCase):
+class HourlyTests(SynchronousTestCase):
     def test_once_an_hour(self) -> None:
         """Reads of one job by one principal are recorded again after an hour."""
-        reads = Reads()
+        reads = Hourly()
         asked = [("a", "j-1", 0.0), ("a", "j-1", 5.0), ("b", "j-1", 5.0), ("a", "j-2", 5.0), ("a", "j-1", 3599.0)]
         self.assertEqual([reads.may_record(*each) for each in asked], [True, False, True, True, False])
-        self.assertTrue(reads.may_record("a", "j-1", READ_AGAIN_SECONDS))
-        self.assertFalse(reads.may_record("a", "j-1", READ_AGAIN_SECONDS + 1))
+        self.assertTrue(reads.may_record("a", "j-1", AGAIN_SECONDS))
+        self.assertFalse(reads.may_record("a", "j-1", AGAIN_SECONDS + 1))
 
     def test_bounded(self) -> None:
         """Only so many reads are remembered, the last ones."""
-        self.patch(flood, "READS_MAX", 2)
-        reads = Reads()
+        self.patch(flood, "REMEMBERED_MAX", 2)
+        reads = Hourly()
         for job_id in ("j-1", "j-2", "j-3"):
             reads.may_record("a", job_id, 0.0)
         self.assertEqual([reads.may_record("a", job_id, 1.0) for job_id in ("j-3", "j-1")], [False, True])

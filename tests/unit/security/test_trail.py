@@ -15,7 +15,7 @@ from scheduler.model import JobState, Ref, RemovedJob
 from scheduler.security import acts
 from scheduler.security.acts import UNDER_WAY, ActUnderWay
 from scheduler.security.audit import Act, Anchor, Sender
-from scheduler.security.flood import REFUSALS_PER_ADDRESS
+from scheduler.security.flood import AGAIN_SECONDS, REFUSALS_PER_ADDRESS
 from scheduler.security.trail import MINUTE_SECONDS
 from tests.house import ECHO, House
 from tests.unit.cluster.values import a_job, a_worker
@@ -39,6 +39,27 @@ class TrailCase(SynchronousTestCase):
 def lines(logged: list[LogEvent]) -> list[str]:
     """The lines of the audit."""
     return [str(formatEvent(event)) for event in logged if event["log_namespace"] == "scheduler.audit"]
+
+
+class RefusedCallTests(TrailCase):
+    def test_once_an_hour(self) -> None:
+        """The same refused call is recorded once an hour; one of another sender, or method, is another one."""
+        a, elsewhere = Sender("worker:a", "10.0.0.1"), Sender("worker:a", "10.0.0.2")
+        for sender, method in ((a, "S/Beat"), (a, "S/Beat"), (elsewhere, "S/Beat"), (a, "S/Register"), (a, "S/Beat")):
+            self.audit.refused_call(sender, method, "refused")
+        self.house.settle()
+        self.assertEqual(
+            [(act.who, act.origin, act.target, act.result) for act in self.recorded()],
+            [
+                ("worker:a", "10.0.0.1", "gRPC S/Beat", "refused"),
+                ("worker:a", "10.0.0.2", "gRPC S/Beat", "refused"),
+                ("worker:a", "10.0.0.1", "gRPC S/Register", "refused"),
+            ],
+        )
+        self.house.clock.advance(AGAIN_SECONDS)
+        self.audit.refused_call(a, "S/Beat", "refused")
+        self.house.settle()
+        self.assertEqual(len(self.recorded()), 4)
 
 
 class LogTests(TrailCase):
