@@ -213,6 +213,7 @@ class Request(server.Request):
         if self.request_id and not self.finished:
             self._ended(aborted=True)
         super().connectionLost(reason)
+        self.transport = None  # else what was not sent would stay until the garbage collector finds this request
 
     def _ended(self, aborted: bool) -> None:
         if self._counted:

@@ -5,7 +5,8 @@ deadline (``connection``), apply to the handshake too. The files are looked at i
 restart. A client that speaks plain HTTP here is told so in plain HTTP, before it is hung up on.
 
 Output is written in pieces of up to a megabyte. Twisted encrypts them 16 KiB at a time, the size of a TLS record, with
-several calls for each record; ``_InSteps`` encrypts many records with one call.
+several calls for each; ``_InSteps`` takes larger steps. They are not larger still, because each connection keeps a
+buffer for one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.daemon.rotation import Current
@@ -35,7 +38,7 @@ _MODE_PARTIAL_WRITE = 1
 _RECORD_BYTES = 16 * 1024
 
 #: Bytes that are encrypted with one call. A connection that once wrote as many keeps a buffer of a third more.
-_STEP_BYTES = 4 * _RECORD_BYTES
+_STEP_BYTES = 2 * _RECORD_BYTES
 
 _HTTP = b"http/1.1"
 
@@ -87,6 +90,12 @@ class _Transport(BufferingTLSTransport, _InSteps):
     """The TLS side of a connection. A client that speaks plain HTTP gets an answer in plain HTTP."""
 
     _first = True
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Drop what was not sent. Twisted's error for the end of TLS keeps it until the garbage collector comes."""
+        tcp: Any = self.transport
+        super().connectionLost(reason)
+        tcp.dataBuffer = b""
 
     def dataReceived(self, bytes: bytes) -> None:  # noqa: A002 - twisted's name
         tcp: Any = self.transport

@@ -1,10 +1,12 @@
 """Blocking clients over raw sockets: clients that look up too late, read too slowly, or are gone."""
 
 import contextlib
+import gc
 import hashlib
 import os
 import socket
 import struct
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +184,20 @@ class HangUpTests(SocketTestCase):
         self.assertTrue(self.house.parts.outputs.idle)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         self.assertIs(self.scheduler.job(job.id).state, JobState.RUNNING)
+
+    async def test_unsent(self) -> None:
+        """All that a client has not read is freed once the connection is lost, before the garbage collector comes."""
+        job = self.fleet.add_job(b"x" * MIB)
+        connection = socket.create_connection(("127.0.0.1", self.port), 20)
+        self.addCleanup(connection.close)
+        connection.sendall(request(f"GET /v1/jobs/{job.id}/output?follow=1"))
+        await deferToThread(connection.recv, 1)
+        tcp = [weakref.ref(channel.transport) for channel in self.site.channels]
+        gc.disable()
+        self.addCleanup(gc.enable)
+        connection.close()
+        await self.everyone_gone()
+        self.assertEqual([ref() for ref in tcp], [None])
 
     async def test_server_hangs_up(self) -> None:
         """At shutdown a follower's connection is closed without the end of the body."""

@@ -221,6 +221,20 @@ class EndTests(TlsCase):
         assert answer is not None
         self.assertEqual((answer.complete, len(answer.body)), (True, 400_000))
 
+    async def test_unsent(self) -> None:
+        """All that a client has not read is freed once the connection is lost, before the garbage collector comes."""
+        job = self.fleet.add_job(output=b"x" * 32_000_000)
+        secured = await deferToThread(self.connect)
+        self.addCleanup(secured.close)
+        await deferToThread(secured.sendall, request(f"GET /v1/jobs/{job.id}/output"))
+        await self.eventually(lambda: len(self.site.channels) == 1)
+        (channel,) = self.site.channels
+        tcp = channel.transport.transport
+        await self.eventually(lambda: len(tcp.dataBuffer) > 100_000)
+        secured.close()
+        await self.eventually(lambda: not self.site.channels)
+        self.assertEqual(len(tcp.dataBuffer), 0)
+
     async def test_refused_body(self) -> None:
         """A client that sends 20 MB before it looks up sees the refusal of its body."""
         answer = await self.ask(request("POST /start", b"x" * 20_000_000))
