@@ -52,12 +52,19 @@ class Hourly:
 
     def may_record(self, who: str, what: str, now: float) -> bool:
         """Whether it may have an entry, which is then noted. ``now`` is in seconds of any steady clock."""
-        key = who, what
-        last = self._at.get(key)
-        if last is not None and now - last < AGAIN_SECONDS:
-            return False
-        self._at.pop(key, None)
-        self._at[key] = now
+        due = self.is_due(who, what, now)
+        if due:
+            self.note(who, what, now)
+        return due
+
+    def is_due(self, who: str, what: str, now: float) -> bool:
+        """Whether it may have an entry, as its last one is old enough."""
+        last = self._at.get((who, what))
+        return last is None or now - last >= AGAIN_SECONDS
+
+    def note(self, who: str, what: str, now: float) -> None:
+        """Note that it has an entry now."""
+        self._at.pop((who, what), None)
+        self._at[who, what] = now
         if len(self._at) > REMEMBERED_MAX:
             del self._at[next(iter(self._at))]
-        return True

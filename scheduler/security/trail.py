@@ -109,18 +109,21 @@ class Audit:
 
         return shielded(done.addBoth(over), unheard)
 
-    def refused(self, sender: Sender, asked: str, result: str) -> None:
-        """Record that a request was refused before it was looked at.
+    def refused(self, sender: Sender, asked: str, result: str) -> bool:
+        """Record that a request was refused before it was looked at. False: it was only counted.
 
         ``asked`` is its method and path, ``result`` the reason.
         """
-        if self._refusals.may_record(sender.origin):
+        recorded = self._refusals.may_record(sender.origin)
+        if recorded:
             self.record(sender.act(self.now(), "refused", asked, result=result))
+        return recorded
 
     def refused_call(self, sender: Sender, method: str, result: str) -> None:
         """Record that a call of gRPC was refused, the same once an hour. ``method`` is its full name."""
-        if self._calls.may_record(f"{sender.origin} {sender.who}", method, self._clock.seconds()):
-            self.refused(sender, f"gRPC {method}", result)
+        caller, now = f"{sender.origin} {sender.who} {sender.uid}", self._clock.seconds()
+        if self._calls.is_due(caller, method, now) and self.refused(sender, f"gRPC {method}", result):
+            self._calls.note(caller, method, now)
 
     def read(self, act: Act) -> None:
         """Record a read of a job's output by another principal than its creator, once an hour for each job."""

@@ -61,6 +61,25 @@ class RefusedCallTests(TrailCase):
         self.house.settle()
         self.assertEqual(len(self.recorded()), 4)
 
+    def test_users(self) -> None:
+        """Each user of the machine has an entry of its own."""
+        for uid in (7, 7, 8):
+            self.audit.refused_call(Sender("", "127.0.0.1", uid), "S/Beat", "unauthenticated")
+        self.house.settle()
+        self.assertEqual([act.uid for act in self.recorded()], [7, 8])
+
+    def test_only_counted(self) -> None:
+        """A call that was only counted, as its address had too many refusals, is recorded when it is made again."""
+        a = Sender("worker:a", "10.0.0.1")
+        for number in range(REFUSALS_PER_ADDRESS):
+            self.audit.refused(evolve(a, request_id=f"r-{number}"), "GET /v1/jobs", "unauthenticated")
+        self.audit.refused_call(a, "S/Beat", "refused")
+        self.audit.end_minute()
+        self.audit.refused_call(a, "S/Beat", "refused")
+        self.house.settle()
+        results = [act.result for act in self.recorded()]
+        self.assertEqual(results, ["unauthenticated"] * REFUSALS_PER_ADDRESS + ["many", "refused"])
+
 
 class LogTests(TrailCase):
     def test_line(self) -> None:
